@@ -1,0 +1,8 @@
+"""``python -m sif_writable``."""
+
+import sys
+
+from sif_writable.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

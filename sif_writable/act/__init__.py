@@ -1,0 +1,269 @@
+"""DO: the only room that changes anything.
+
+This module serves the warm path: it finds storage that an earlier start made, and sets the environment. Whatever has
+to be made is made by :mod:`sif_writable.act.directories`, which a warm start does not load.
+"""
+
+import os
+import sys
+
+from sif_writable import plan
+from sif_writable.facts.filesystem import MIN_BYTES, ROOM, Locations, explain, unfit
+from sif_writable.plan.catalog import COMPILED, CONFIG, DATA, RUNTIME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, MutableMapping
+    from typing import Optional
+
+    from sif_writable.facts import Facts
+    from sif_writable.plan import Decision, Place, Storage
+
+MARKER = ".sif-writable"
+"""The file that marks a storage root which was tried and found good; it says ``exec`` or ``noexec``."""
+
+_SESSION = "SIF_WRITABLE_SESSION"
+_GPU = "SIF_WRITABLE_GPU_CHECKED"
+_OLD_HOME = "SIF_WRITABLE_OLD_HOME"
+
+
+class Outcome:
+    """What this process saw, decided and did."""
+
+    __slots__ = ("decision", "facts", "failed", "replaced", "storage")
+
+    def __init__(self, facts: "Facts", storage: "Storage", decision: "Decision") -> None:
+        """:param decision: what was decided; what of it could not be done is in ``failed``."""
+        self.facts = facts
+        self.storage = storage
+        self.decision = decision
+        self.failed: "list[str]" = []
+        """Sentences on what could not be done."""
+        self.replaced: "dict[str, Optional[str]]" = {}
+        """Variables that were set, with their value before."""
+
+
+def settle(places: "Iterable[Place]", facts: "Facts", environ: "Mapping[str, str]") -> "Storage":
+    """Try the candidates in order until each kind of location has its place."""
+    storage = plan.Storage()
+    postponed: "list[Place]" = []
+    for place in places:
+        if len(storage.roots) == len(plan.KINDS):
+            break
+        problem = _consider(place, facts, storage, plan.KINDS, postponed)
+        if problem:
+            storage.refused.append((place, problem))
+    for place in postponed:
+        if len(storage.roots) < len(plan.KINDS):
+            storage.small = True
+            problem = _consider(place, facts, storage, plan.KINDS, None)
+            if problem:
+                storage.refused.append((place, problem))
+    if plan.needs_runtime(facts, storage, environ):
+        _settle_runtime(facts, storage)
+    for kind in list(storage.roots):
+        _open_kind(kind, facts, storage)
+    return storage
+
+
+def _settle_runtime(facts: "Facts", storage: "Storage") -> None:
+    """Choose a short path on a local filesystem for sockets, and fall back to where the settings go."""
+    for place in plan.local_places():
+        if not _consider(place, facts, storage, (RUNTIME,), None):
+            return
+    root = storage.roots.get(CONFIG)
+    if root and not unfit(root, uid=facts.uid, socket=True):
+        storage.roots[RUNTIME] = root
+        storage.places[RUNTIME] = storage.places[CONFIG]
+
+
+def _consider(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> str:
+    """Give a place to each kind that it serves and that has none; return what is wrong with it otherwise."""
+    if ":" in place.base or "\n" in place.base:
+        return "has a colon or a line break in its path, which lists of paths cannot express"
+    try:
+        status = os.stat(place.base)
+    except FileNotFoundError as error:
+        if not place.make:
+            return explain(error)
+        from sif_writable.act.directories import make_base
+
+        problem = make_base(place.base)
+        if problem:
+            return problem
+        status = os.stat(place.base)
+    except OSError as error:
+        return explain(error)
+    if postponed is not None and not place.given and status.st_dev == facts.session_device:
+        postponed.append(place)
+        return ""
+    shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
+    if shared and status.st_mode & 0o1002 == 0o0002 and not place.given:
+        return "can be written by everybody and has no sticky bit, so others could replace what we make in it"
+    root = plan.own_folder(place, shared=shared, uid=facts.uid)
+    foreign_mode = 0o022 if place.given and not shared else 0o077
+    marker = read_marker(root)
+    if not marker:
+        from sif_writable.act.directories import make_root
+
+        problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
+        if problem:
+            return problem
+    executable = marker != "noexec"
+    if kinds is plan.KINDS and executable and not storage.roots:
+        # The common case in one look: everything goes to the first good place.
+        if not unfit(root, uid=facts.uid, room=ROOM, execute=True, foreign_mode=foreign_mode):
+            for kind in kinds:
+                storage.roots[kind] = root
+                storage.places[kind] = place
+            return ""
+    problems = []
+    for kind in kinds:
+        if kind in storage.roots:
+            continue
+        problem_here = unfit(
+            root,
+            uid=facts.uid,
+            room=ROOM if kind == DATA and postponed is not None else MIN_BYTES,
+            execute=kind == COMPILED,
+            socket=kind == RUNTIME,
+            foreign_mode=foreign_mode,
+        )
+        if kind == COMPILED and not executable and not problem_here:
+            problem_here = "does not let object code be loaded from it"
+        if problem_here:
+            problems.append(f"{problem_here} (for {kind} files)")
+        else:
+            storage.roots[kind] = root
+            storage.places[kind] = place
+    return "; ".join(problems)
+
+
+def read_marker(root: str) -> str:
+    """Return ``exec``, ``noexec``, or an empty string where no earlier start has marked this storage root."""
+    try:
+        descriptor = os.open(f"{root}/{MARKER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        word = os.read(descriptor, 16).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return word if word in ("exec", "noexec") else ""
+
+
+def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
+    """Name the folder of a kind, list what it holds, and make it when it is not there."""
+    root = storage.roots[kind]
+    image = f"{root}/image-{facts.identity}"
+    folder = {
+        DATA: f"{root}/data",
+        RUNTIME: f"{root}/run",
+        CONFIG: f"{image}/config",
+        COMPILED: f"{image}/compiled-{facts.tag}",
+    }[kind]
+    try:
+        storage.present[kind] = frozenset(os.listdir(folder))
+        if kind == CONFIG:
+            storage.present["image"] = frozenset(os.listdir(image))
+    except OSError:
+        from sif_writable.act.directories import make_tree
+
+        problem = make_tree(folder, root)
+        if problem:
+            storage.refused.append((storage.places[kind], f"{folder[len(root) + 1 :]} in it {problem}"))
+            return
+        storage.present[kind] = frozenset(os.listdir(folder))
+        if kind == CONFIG:
+            storage.present["image"] = frozenset(os.listdir(image))
+    storage.folders[kind] = folder
+    if kind == CONFIG:
+        storage.folders["image"] = image
+
+
+def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":
+    """Run the decisions on the default locations as they are."""
+    return plan.decide(facts, storage, Locations(facts.home), environ)
+
+
+def apply(decision: "Decision", facts: "Facts", storage: "Storage", token: str) -> Outcome:
+    """Make what must exist, then set the environment, then hand the decisions down to children.
+
+    :param token: names this container run (:func:`sif_writable.startup.token`).
+    """
+    outcome = Outcome(facts, storage, decision)
+    made = [redirect for redirect in decision.redirects if redirect.make]
+    if made or (decision.home and not decision.home_made):
+        from sif_writable.act import directories
+
+        for redirect in made:
+            directories.make_redirect(redirect, outcome)
+        if decision.home and not decision.home_made:
+            directories.make_home(outcome)
+    for redirect in decision.redirects:
+        _set(redirect.variable, redirect.value, outcome)
+    for variable, path in plan.carried(decision, facts, os.environ):
+        if os.access(path, os.R_OK):
+            _set(variable, path, outcome)
+    if decision.home:
+        if "HOME" in os.environ:
+            os.environ[_OLD_HOME] = os.environ["HOME"]
+        _set("HOME", decision.home, outcome)
+    _name_user(outcome)
+    if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
+        sys.pycache_prefix = decision.pycache
+        _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
+    if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None
+    roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
+    os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
+    if storage.refused or os.environ.get("SIF_WRITABLE_DEBUG"):
+        from sif_writable.report import startup as told
+
+        told.tell(outcome)
+    return outcome
+
+
+def _set(variable: str, value: str, outcome: Outcome) -> None:
+    outcome.replaced[variable] = os.environ.get(variable)
+    os.environ[variable] = value
+
+
+def _name_user(outcome: Outcome) -> None:
+    """Give a uid without a passwd entry a name, which getpass.getuser() demands (torch before 2.13 at import)."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        if os.environ.get(name):
+            return
+    import pwd
+
+    try:
+        pwd.getpwuid(outcome.facts.uid)
+    except KeyError:
+        outcome.decision.user = f"uid{outcome.facts.uid}"
+        _set("USER", outcome.decision.user, outcome)
+        _set("LOGNAME", outcome.decision.user, outcome)
+
+
+def forget(environ: "MutableMapping[str, str]") -> None:
+    """Take out of an environment what the session named in it has put there, and the session itself."""
+    fields = environ.pop(_SESSION, "").split(";", 3)
+    environ.pop(_GPU, None)
+    old_home = environ.pop(_OLD_HOME, None)
+    if len(fields) != 4 or not fields[3].startswith("/"):
+        return
+    for name in fields[2].split(","):
+        value = environ.get(name, "")
+        at = max(value.find(root) for root in fields[3].split(":"))
+        if at < 0 and name not in ("USER", "LOGNAME", "MATPLOTLIBRC"):
+            continue
+        flag = value.rfind("base_compiledir=", 0, at + 1)
+        if name == "HOME" and old_home is not None:
+            environ["HOME"] = old_home
+        elif flag > 0:  # the user's own flags stand before ours
+            environ[name] = value[:flag].rstrip(",")
+        else:
+            environ.pop(name, None)

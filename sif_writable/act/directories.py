@@ -1,0 +1,212 @@
+"""Make what storage needs: roots, folders, seeded locations, a private home. The cold path of the hook.
+
+Whatever other processes may look at is built aside and renamed into place, so a process killed at any moment leaves
+either nothing or a whole thing; leftovers carry the prefix ``.new-`` and are collected by a later start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from sif_writable import plan
+from sif_writable.act import MARKER, seed
+from sif_writable.facts.attempt import attempt_in
+from sif_writable.facts.filesystem import explain, unfit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sif_writable.act import Outcome
+    from sif_writable.plan import Redirect
+
+ASIDE = ".new-"
+LOCK_SECONDS = 10.0
+"""Seconds that a process waits for another one that makes the same thing; after that it makes it as well."""
+STALE_SECONDS = 86400.0
+"""Seconds after which something left aside belongs to a process that was killed."""
+
+
+def make_base(path: str) -> str:
+    """Make a base directory, private to the user, with its parents; return an empty string or what is wrong."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+    except OSError as error:
+        where = error.filename or path
+        return f"does not exist and cannot be made: {where!r} {explain(error)}"
+    return ""
+
+
+def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
+    """Make a storage root, try it, and mark it as good.
+
+    :returns: what is wrong with it, or an empty string; and the word of the marker, ``exec`` or ``noexec``.
+    """
+    try:
+        os.mkdir(root, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        return explain(error), ""
+    problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
+    if problem:
+        return problem, ""
+    word = "noexec" if attempt_in(root, execute=True) else "exec"
+    try:
+        _write_aside(os.path.join(root, MARKER), word + "\n")
+    except OSError as error:
+        return explain(error), ""
+    return "", word
+
+
+def _write_aside(path: str, text: str) -> None:
+    directory, name = os.path.split(path)
+    aside = os.path.join(directory, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.rename(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def make_tree(folder: str, root: str) -> str:
+    """Make the folder of a kind below its root, each level private; return an empty string or what is wrong."""
+    path = root
+    try:
+        for part in os.path.relpath(folder, root).split("/"):
+            path = os.path.join(path, part)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        os.listdir(folder)
+    except OSError as error:
+        return explain(error)
+    collect_leftovers(root)
+    return ""
+
+
+def make_redirect(redirect: Redirect, outcome: Outcome) -> None:
+    """Make the folder of a redirect and fill it from its seeds; a redirect whose folder fails is dropped."""
+    links = [(name, old) for name, old in plan.linked(redirect, outcome.facts, os.environ) if os.access(old, os.R_OK)]
+
+    def fill(aside: str) -> None:
+        inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside
+        for source in redirect.seeds:
+            seed.copy(source, inner)
+        for name, old in links:
+            place = os.path.join(aside, name)
+            os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+            if not os.path.lexists(place):
+                os.symlink(old, place)
+
+    try:
+        if redirect.seeds or links:
+            publish(redirect.folder, fill, lock_below=outcome.storage.roots[redirect.kind])
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(redirect.folder, 0o700)
+    except OSError as error:
+        outcome.failed.append(f"{redirect.variable} stays as it was: {redirect.folder} {explain(error)}")
+        outcome.decision.redirects.remove(redirect)
+
+
+def make_home(outcome: Outcome) -> None:
+    """Make the private home, whose entries link to what was readable in the old one."""
+    decision, old = outcome.decision, outcome.facts.home
+    try:
+        publish(decision.home, lambda aside: seed.link_home(old, aside), lock_below=outcome.storage.roots["config"])
+    except OSError as error:
+        outcome.failed.append(f"HOME stays as it was: {decision.home} {explain(error)}")
+        decision.home = ""
+
+
+def publish(folder: str, fill: Callable[[str], None], *, lock_below: str) -> None:
+    """Build a folder aside, and rename it into place unless another process was first.
+
+    The lock only saves work: without it two processes build the same, and one of the two is thrown away.
+
+    :param fill: is given the path of an empty directory to fill.
+    :raises OSError: the folder could not be built; nothing is left behind.
+    """
+    parent, name = os.path.split(folder)
+    with bounded_lock(os.path.join(lock_below, "locks"), name):
+        if os.path.isdir(folder):
+            return
+        aside = os.path.join(parent, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
+        os.mkdir(aside, 0o700)
+        try:
+            fill(aside)
+            os.rename(aside, folder)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            if not os.path.isdir(folder):  # else another process was first: its work serves
+                raise
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold a file lock for as long as the block runs, or go on without one when it cannot be had in time."""
+    lock = None
+    try:
+        from filelock import FileLock
+
+        os.makedirs(directory, 0o700, exist_ok=True)
+        lock = FileLock(os.path.join(directory, name + ".lock"), timeout=seconds)
+        lock.acquire()
+    except (OSError, NotImplementedError, ImportError):  # filelock.Timeout is an OSError
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                lock.release()
+
+
+def collect_leftovers(root: str) -> None:
+    """Remove what killed processes left aside in a storage root and its folders more than a day ago."""
+    import stat
+
+    now = time.time()
+    for directory in (root, *_subfolders(root)):
+        try:
+            names = [name for name in os.listdir(directory) if name.startswith((ASIDE, ".try-"))]
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(directory, name)
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                if now - status.st_mtime < STALE_SECONDS:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+
+
+def _subfolders(root: str) -> Iterator[str]:
+    """Yield the folders in which things are built aside: the kinds' folders of every image."""
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(root, name)
+        if name == "data":
+            yield path
+        elif name.startswith("image-"):
+            yield path
+            with contextlib.suppress(OSError):
+                for inner in os.listdir(path):
+                    if inner == "config" or inner.startswith("compiled-"):
+                        yield os.path.join(path, inner)

@@ -1,0 +1,50 @@
+"""The command line: one module per command, each with ``add(parser)`` and ``run(arguments)``.
+
+Exit codes: 0, 1 when ``doctor`` finds a requirement unmet, 2 on bad usage; ``run`` passes on that of its command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+import sif_writable
+from sif_writable import startup
+from sif_writable.errors import SifWritableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "status": "say where everything goes, and why",
+    "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
+    "env": "print the redirects as shell commands, for programs that are not Python",
+    "run": "run a command with the redirects in its environment",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    ran = startup.state != "not run"
+    if not ran:  # `pip install --target`, or -S: the commands work all the same
+        startup.run()
+    parser = argparse.ArgumentParser(prog="sif-writable", description=sif_writable.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {}
+    for name, words in COMMANDS.items():
+        modules[name] = importlib.import_module(f"sif_writable.commands.{name}")
+        modules[name].add(subparsers.add_parser(name, help=words, description=words))
+    arguments = parser.parse_args(argv)
+    arguments.hook_ran = ran
+    try:
+        code: int = modules[arguments.command].run(arguments)
+    except SifWritableError as error:
+        print(f"sif-writable {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `sif-writable status | head`
+        sys.stderr.close()
+        return 0
+    return code

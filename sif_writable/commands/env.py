@@ -1,0 +1,50 @@
+"""``sif-writable env``: the redirects as shell commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from sif_writable import startup
+
+if TYPE_CHECKING:
+    import argparse
+
+SHELLS = ("sh", "fish", "csh")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--shell", choices=SHELLS, default="sh", help="whose syntax to print (default: sh)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one command per variable that this session sets; always 0."""
+    for name, value in session_variables().items():
+        print(assignment(arguments.shell, name, value))
+    return 0
+
+
+def session_variables() -> dict[str, str]:
+    """Return what this session put into the environment, the session itself last."""
+    session = os.environ.get(startup.SESSION, "")
+    names = session.split(";", 3)[2].split(",") if session.count(";") >= 3 else []
+    if session:
+        names += ["SIF_WRITABLE_OLD_HOME", startup.SESSION]
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def assignment(shell: str, name: str, value: str) -> str:
+    """Return the command that sets a variable to exactly this value in a shell.
+
+    :param shell: ``sh``, ``fish`` or ``csh``.
+    """
+    if shell == "fish":
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"set -gx {name} '{quoted}';"
+    if shell == "csh":
+        # In csh a quoted line break needs a backslash, and ! is history even within quotes.
+        quoted = value.replace("'", "'\\''").replace("!", "\\!").replace("\n", "\\\n")
+        return f"setenv {name} '{quoted}';"
+    return f"export {name}={shlex.quote(value)};"

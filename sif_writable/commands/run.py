@@ -1,0 +1,31 @@
+"""``sif-writable run -- CMD``: run a command, Python or not, with the redirects in its environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from sif_writable.facts.filesystem import explain
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replace this process by the command; return only when that fails: 126 or 127, as shells do, 2 without one."""
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if not argv:
+        print("sif-writable run: no command given; usage: sif-writable run -- CMD [ARGUMENT...]", file=sys.stderr)
+        return 2
+    sys.stdout.flush()
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - the user's own command, no shell between
+    except FileNotFoundError:
+        print(f"sif-writable run: {argv[0]}: command not found", file=sys.stderr)
+        return 127
+    except OSError as error:
+        print(f"sif-writable run: {argv[0]} cannot be executed: it {explain(error)}", file=sys.stderr)
+        return 126

@@ -1,0 +1,64 @@
+"""Try a folder by using it: the only proof that it can be written, locked, and executed from.
+
+Called once per storage folder, on the cold path. It leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+
+from sif_writable.facts.filesystem import explain
+
+
+def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str | None:
+    """Create, write, rename and remove a file in a folder; return None or a sentence on what failed.
+
+    :param execute: also map the file executable, which is what loading object code does.
+    :param lock: also take an flock on it (ENOSYS on many Lustre mounts).
+    """
+    # The name is not guessable and O_EXCL|O_NOFOLLOW refuses what others planted.
+    name = os.path.join(path, f".try-{os.getpid()}-{os.urandom(6).hex()}")
+    renamed = name + "-renamed"
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
+    except OSError as error:
+        return explain(error)
+    try:
+        os.write(descriptor, b"\xc3" * mmap.PAGESIZE)
+        os.rename(name, renamed)
+        if execute and (problem := _executable(descriptor)):
+            return problem
+        if lock and (problem := _lockable(descriptor)):
+            return problem
+    except OSError as error:
+        return explain(error)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        for leftover in (renamed, name):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
+    return None
+
+
+def _executable(descriptor: int) -> str | None:
+    try:
+        mmap.mmap(descriptor, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
+    except OSError as error:  # EPERM: noexec mount or a security module
+        return f"does not let object code be loaded from it ({error.strerror})"
+    return None
+
+
+def _lockable(descriptor: int) -> str | None:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            return f"is on a filesystem without file locks ({error.strerror})"
+        return explain(error)
+    return None

@@ -1,0 +1,151 @@
+"""Is this folder fit for storage? One function answers with nothing or a sentence.
+
+Mount flags lie (a default Apptainer root says ``rw``), modes lie (``--writable-tmpfs`` under setuid gives EACCES on a
+writable superblock), so the answer comes from the very folder: cheap calls first, then a real file (``attempt``).
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+MIN_BYTES = 16 << 20
+"""Bytes that a storage folder must have free."""
+MIN_INODES = 64
+"""Inodes that a storage folder must have free, where the filesystem counts them."""
+ROOM = 256 << 20
+"""Bytes that downloads want free; below it another place is preferred (users fill 64 MiB within one import)."""
+SOCKET_PATH = 40
+"""Bytes. AF_UNIX paths end at 107; multiprocessing, Ray and ZMQ append up to 67 (cache-locations.md, trap 9)."""
+
+_S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
+_ST_RDONLY, _ST_NOEXEC = 1, 8
+
+
+def unfit(
+    path: str,
+    *,
+    uid: int,
+    room: int = MIN_BYTES,
+    execute: bool = False,
+    socket: bool = False,
+    lock: bool = False,
+    foreign_mode: int = 0o022,
+    attempt: bool = False,
+) -> "Optional[str]":
+    """Say what is wrong with a folder as storage, or return None.
+
+    :param uid: the user that must own it.
+    :param room: bytes that must be free.
+    :param execute: object code will be loaded from it.
+    :param socket: sockets will be made in it, so its path must be short.
+    :param lock: file locks will be taken in it.
+    :param foreign_mode: permission bits that it must not have; 0o077 in a place that others can write.
+    :param attempt: create a file in it, rename and remove it; nothing else proves that it can be written.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        return explain(error)
+    kind = status.st_mode & _S_IFMT
+    if kind == _S_IFLNK:
+        return "is a symbolic link, which another user may have planted"
+    if kind != _S_IFDIR:
+        return "is not a directory"
+    if status.st_uid != uid:
+        return f"belongs to uid {status.st_uid}, not to uid {uid}"
+    if status.st_mode & foreign_mode:
+        mode = status.st_mode & 0o7777
+        return f"is open to other users (mode {mode:04o}, bits {mode & foreign_mode:04o} must be off)"
+    if socket and len(os.fsencode(path)) > SOCKET_PATH:
+        return f"has a path of {len(os.fsencode(path))} bytes, too long for sockets (at most {SOCKET_PATH})"
+    try:
+        space = os.statvfs(path)
+    except OSError as error:
+        return explain(error)
+    if space.f_flag & _ST_RDONLY:
+        return "is on a read-only filesystem"
+    if execute and space.f_flag & _ST_NOEXEC:
+        return "is on a filesystem mounted noexec, so object code cannot be loaded from it"
+    free = space.f_bavail * space.f_frsize
+    if free < room:
+        return f"has {free >> 20} MiB free, {room >> 20} MiB are needed"
+    if space.f_files and space.f_favail < MIN_INODES:
+        return f"has {space.f_favail} inodes free, {MIN_INODES} are needed"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return "gives this user no permission to write"
+    if attempt:
+        from sif_writable.facts.attempt import attempt_in
+
+        return attempt_in(path, execute=execute, lock=lock)
+    return None
+
+
+def explain(error: OSError) -> str:
+    """Put an errno into words that name its cause; EROFS, EACCES, ENOSPC and EDQUOT are different things."""
+    import errno
+
+    words = {
+        errno.ENOENT: "does not exist",
+        errno.ENOTDIR: "has a part that is not a directory",
+        errno.EROFS: "is on a read-only filesystem",
+        errno.EACCES: "gives this user no permission to write",
+        errno.EPERM: "may not be written (operation not permitted)",
+        errno.ENOSPC: "has no space or no inodes left",
+        errno.EDQUOT: "is over this user's disk quota",
+        errno.ENAMETOOLONG: "has a name that is too long",
+        errno.ELOOP: "has a symbolic link where none is allowed",
+        errno.EEXIST: "is not a directory",
+        errno.ESTALE: "is on a network filesystem that lost it (stale file handle)",
+        errno.EIO: "is on a filesystem that reports input/output errors",
+        errno.EMFILE: "could not be tried: this process has too many open files",
+    }
+    return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"
+
+
+class Locations:
+    """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
+
+    __slots__ = ("_home", "_listings", "_states")
+
+    def __init__(self, home: str) -> None:
+        """Start with nothing known; only directories at or below ``home`` are ever listed."""
+        self._home = home
+        self._listings: "dict[str, Optional[frozenset[str]]]" = {}
+        self._states: "dict[str, str]" = {}
+
+    def state(self, path: str) -> str:
+        """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
+        known = self._states.get(path)
+        if known is None:
+            known = self._states[path] = self._look(path)
+        return known
+
+    def works(self, path: str) -> bool:
+        """Whether a directory can be used, or made, at this path."""
+        state = self.state(path)
+        if state == "absent":
+            parent = os.path.dirname(path)
+            return parent != path and self.works(parent)
+        return state == "writable"
+
+    def _look(self, path: str) -> str:
+        parent = os.path.dirname(path)
+        if parent != path and self.state(parent) == "absent":
+            return "absent"
+        if self._home and (parent == self._home or parent.startswith(self._home + "/")):
+            names = self._names(parent)
+            if names is not None and os.path.basename(path) not in names:
+                return "absent"
+        if os.access(path, os.W_OK | os.X_OK):
+            return "writable"
+        return "read-only" if os.path.lexists(path) else "absent"
+
+    def _names(self, directory: str) -> "Optional[frozenset[str]]":
+        if directory not in self._listings:
+            try:
+                self._listings[directory] = frozenset(os.listdir(directory))
+            except OSError:
+                self._listings[directory] = None
+        return self._listings[directory]

@@ -1,0 +1,204 @@
+"""Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.facts.gpu` starts it and reads it.
+
+It is a script too (``python -I -S nvml.py LIMIT DETAILS FOLDER``), so it imports nothing of this package. Each line that
+it writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
+
+No CUDA context is made and ``cuInit`` is not called. Only with details is libcuda loaded, in this process, by
+``nvmlSystemGetCudaDriverVersion_v2`` (gpu.md, section 5).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ctypes
+    from typing import Any, NoReturn
+
+LIBRARIES = ("libnvidia-ml.so.1", "/.singularity.d/libs/libnvidia-ml.so.1")
+"""What is tried, in this order: the loader's own choice, then the file that ``--nv`` binds."""
+
+_ALL_INITIALISED = 0
+_NO_PERMISSION = 4
+_FUNCTION_NOT_FOUND = 13
+_STDOUT = 1
+
+
+def run(out: int, limit: int, details: bool, folder: str) -> NoReturn:
+    """Ask NVML, write the answers to a descriptor, and end this process, which must hold nothing of its parent.
+
+    :param limit: how many GPUs that this process may use are looked at; 0: all. Each one looked at is woken.
+    :param details: names, memory and the like too, through nvidia-ml-py.
+    :param folder: the folder that holds nvidia-ml-py, or an empty string.
+    """
+    try:
+        # A hung process cannot be killed. It must not hold the job's pipes and files open.
+        os.dup2(out, _STDOUT)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 2)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2:
+                _close(int(name))
+        _answer(limit, details, folder)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the reader is told, and the process ends
+        _tell("trouble", f"{type(error).__name__}: {error}")
+    finally:
+        os._exit(0)
+
+
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError:  # the one by which the folder was listed
+        pass
+
+
+def _tell(*fields: object) -> None:
+    line = "\t".join(" ".join(str(field).split()) for field in fields) + "\n"
+    os.write(_STDOUT, line.encode("utf-8", "replace"))
+
+
+def _answer(limit: int, details: bool, folder: str) -> None:
+    _tell("pid", os.getpid())
+    import ctypes
+
+    library = _load()
+    if library is None:
+        _tell("done")
+        return
+
+    def call(name: str, *arguments: object) -> int:
+        _tell("asking", name)
+        try:
+            return int(library[name](*arguments))
+        except AttributeError:
+            return _FUNCTION_NOT_FOUND
+
+    def text(code: int) -> str:
+        library.nvmlErrorString.restype = ctypes.c_char_p
+        return str(library.nvmlErrorString(code).decode("utf-8", "replace"))
+
+    name = "nvmlInitWithFlags"
+    code = call(name, _ALL_INITIALISED)
+    if code == _FUNCTION_NOT_FOUND:  # drivers before 2018
+        name = "nvmlInit_v2"
+        code = call(name)
+    if code:
+        _tell("failed", name, code, text(code))
+        _tell("done")
+        return
+    try:
+        count = ctypes.c_uint()
+        code = call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        if code:
+            _tell("failed", "nvmlDeviceGetCount_v2", code, text(code))
+            return
+        _tell("count", count.value)
+        handles: dict[int, ctypes.c_void_p] = {}
+        usable = 0
+        any_mig = False
+        for index in range(count.value):
+            if limit and usable == limit:
+                break
+            handle = ctypes.c_void_p()
+            code = call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+            usable += code != _NO_PERMISSION
+            mig, pending = ctypes.c_uint(), ctypes.c_uint()
+            if not code:
+                handles[index] = handle
+                if call("nvmlDeviceGetMigMode", handle, ctypes.byref(mig), ctypes.byref(pending)):
+                    mig.value = 0
+                any_mig = any_mig or bool(mig.value)
+            _tell("gpu", index, code, text(code), mig.value)
+        if details or any_mig:
+            _details(library, handles, folder)
+    finally:
+        call("nvmlShutdown")
+        _tell("done")
+
+
+def _load() -> ctypes.CDLL | None:
+    """Load the library, say which file it is, and keep the loader's words where it refuses.
+
+    nvidia-ml-py calls every failure of the loader "not found", so it is not asked.
+    """
+    import ctypes
+
+    for name in LIBRARIES:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError as error:
+            _tell("refused", name, error)
+            continue
+        path = name
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            for line in maps:
+                at = line.find("/")
+                if at > 0 and "libnvidia-ml" in line[line.rfind("/") :]:
+                    path = line[at:].rstrip("\n")
+        _tell("loaded", path)
+        return None if "/stubs/" in path else library
+    return None
+
+
+def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], folder: str) -> None:
+    _tell("asking", "nvidia-ml-py")
+    if folder:
+        sys.path.append(folder)
+    try:
+        import pynvml
+
+        error_type = pynvml.NVMLError
+    except (ImportError, AttributeError) as error:  # another distribution may own the name pynvml
+        _tell("blind", f"nvidia-ml-py cannot be imported ({type(error).__name__}: {error})")
+        return
+    pynvml.nvmlLib = library  # the file that was judged above, and no other of the same name
+
+    def ask(name: str, *arguments: object) -> Any:
+        _tell("asking", name)
+        try:
+            answer = getattr(pynvml, name)(*arguments)
+        except (error_type, AttributeError):  # not supported, no permission, or not known to this version
+            return None
+        return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+
+    def memory(handle: object) -> tuple[object, object]:
+        answer = None
+        if hasattr(pynvml, "nvmlMemory_v2"):
+            answer = ask("nvmlDeviceGetMemoryInfo", handle, pynvml.nvmlMemory_v2)
+        answer = answer or ask("nvmlDeviceGetMemoryInfo", handle)
+        return (answer.total, answer.free) if answer else ("", "")
+
+    cuda = ask("nvmlSystemGetCudaDriverVersion_v2") or 0
+    _tell(
+        "system",
+        ask("nvmlSystemGetDriverVersion") or "",
+        ask("nvmlSystemGetNVMLVersion") or "",
+        f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+    )
+    for index, handle in handles.items():
+        capability = ask("nvmlDeviceGetCudaComputeCapability", handle) or ("", "")
+        mode = ask("nvmlDeviceGetComputeMode", handle)
+        _tell(
+            "detail",
+            index,
+            ask("nvmlDeviceGetName", handle) or "",
+            ask("nvmlDeviceGetUUID", handle) or "",
+            *memory(handle),
+            *capability,
+            "" if mode is None else mode,
+        )
+        for number in range(ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+            instance = ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, number)
+            if instance is not None:
+                _tell("instance", index, ask("nvmlDeviceGetUUID", instance) or "", *memory(instance))
+
+
+if __name__ == "__main__":
+    # The parent reaps this process; the one that asks is nobody's child, so that it may hang and leave no zombie.
+    if os.fork() == 0:
+        run(_STDOUT, int(sys.argv[1]), sys.argv[2] == "details", sys.argv[3])
+    os._exit(0)

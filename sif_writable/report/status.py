@@ -1,0 +1,216 @@
+"""The status model: what this process saw, decided and did, as plain data ready for JSON.
+
+The schema has a version and only grows: a key keeps its meaning until the version changes.
+
+=================  ====================================================================================
+key                value
+=================  ====================================================================================
+schema             1
+version            version of sif_writable
+hook               state, active, how, problem, remedy
+container          engine, signs, image, identity, ingredients (names of what the identity is made of)
+root               prefix, writable, filesystem
+storage            list: kind, folder, place, filesystem, free_bytes, free_inodes, lasting, note
+refused            list: place, path, why
+home               value, old, private, why
+redirects          list: variable, value, kind, why, seeded, size_bytes, size_complete, exists
+user_set           list: variable, value, problem
+left_alone         list: variable, why
+gpu                see facts.gpu; null where nothing was asked
+notes              list of sentences: values not understood, things that could not be done
+=================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import sif_writable
+from sif_writable import act, facts, plan, startup
+from sif_writable.act import Outcome
+from sif_writable.facts import container, mounts
+from sif_writable.plan.catalog import ROWS, RUNTIME
+from sif_writable.report.delivery import delivery
+
+SIZE_SECONDS = 2.0
+"""Seconds that counting sizes may take in all, unless all are asked for."""
+
+
+def current() -> Outcome | None:
+    """Return what was decided in this session, or None where the hook had nothing to do.
+
+    A child of an activated process did not decide for itself; what its session decided is worked out again, from the
+    environment as it was before.
+    """
+    if startup.outcome is not None or startup.state != "inherited":
+        return startup.outcome
+    environ = dict(os.environ)
+    act.forget(environ)
+    seen = facts.see(environ)
+    storage = act.settle(plan.places(seen, environ), seen, environ)
+    return Outcome(seen, storage, act.decide(seen, storage, environ))
+
+
+def status(*, ran: bool = True, full: bool = False) -> dict[str, Any]:
+    """Gather the status model.
+
+    :param ran: whether the hook had run by itself when this process began.
+    :param full: count all sizes, however long it takes.
+    """
+    outcome = current()
+    seen = outcome.facts if outcome else facts.see(os.environ)
+    table = mounts.mounts()
+    engine = container.engine(os.environ)
+    how = delivery(ran)
+    active = startup.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
+    prefix_mount = mounts.mount_of(seen.prefix, table)
+    model: dict[str, Any] = {
+        "schema": 1,
+        "version": sif_writable.__version__,
+        "hook": {
+            "state": startup.state if ran else "not delivered",
+            "active": active and ran,
+            "how": how.how,
+            "problem": how.problem,
+            "remedy": how.remedy,
+        },
+        "container": {
+            "engine": engine.name,
+            "signs": list(engine.signs),
+            "image": engine.image,
+            "identity": seen.identity,
+            "ingredients": [name for name, _ in facts.identity_ingredients(seen.purelib)],
+        },
+        "root": {
+            "prefix": seen.prefix,
+            "writable": seen.prefix_writable,
+            "filesystem": prefix_mount.type if prefix_mount else "unknown",
+        },
+        "storage": _storage(outcome, table) if outcome else [],
+        "refused": [
+            {"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused
+        ]
+        if outcome
+        else [],
+        "home": _home(outcome, seen),
+        "redirects": _redirects(outcome, full=full) if outcome else [],
+        "user_set": _user_set(outcome),
+        "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
+        "gpu": None,
+        "notes": plan.misunderstood(os.environ) + (outcome.failed if outcome else []),
+    }
+    if startup.failure is not None:
+        model["notes"].append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
+    return model
+
+
+def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]]:
+    found = []
+    for kind, folder in sorted(outcome.storage.folders.items()):
+        if kind == "image":
+            continue
+        place = outcome.storage.places[kind]
+        mount = mounts.mount_of(folder, table)
+        try:
+            space = os.statvfs(folder)
+            free, inodes = space.f_bavail * space.f_frsize, space.f_favail
+        except OSError:
+            free = inodes = 0
+        small = outcome.storage.small and kind != RUNTIME
+        lasting = place.lasting
+        if mount and mount.type == "tmpfs" and lasting != "job":
+            lasting = "memory"
+        found.append(
+            {
+                "kind": kind,
+                "folder": folder,
+                "place": place.label,
+                "filesystem": mount.type if mount else "unknown",
+                "free_bytes": free,
+                "free_inodes": inodes,
+                "lasting": lasting,
+                "note": "the container session's small tmpfs: nothing better was found" if small else "",
+            }
+        )
+    return found
+
+
+def _home(outcome: Outcome | None, seen: facts.Facts) -> dict[str, Any]:
+    if outcome is None:
+        return {"value": os.environ.get("HOME", ""), "old": None, "private": False, "why": seen.home_problem or "works"}
+    return {
+        "value": os.environ.get("HOME", ""),
+        "old": outcome.facts.home if outcome.decision.home else None,
+        "private": bool(outcome.decision.home),
+        "why": outcome.decision.home_why,
+    }
+
+
+def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
+    deadline = None if full else time.monotonic() + SIZE_SECONDS
+    found = []
+    for redirect in outcome.decision.redirects:
+        size, complete = folder_size(redirect.folder, deadline) if redirect.folder else (0, True)
+        found.append(
+            {
+                "variable": redirect.variable,
+                "value": os.environ.get(redirect.variable, ""),
+                "kind": redirect.kind,
+                "why": redirect.why,
+                "seeded": list(redirect.seeds),
+                "size_bytes": size,
+                "size_complete": complete,
+                "exists": bool(redirect.folder) and os.path.isdir(redirect.folder),
+            }
+        )
+    return found
+
+
+def _user_set(outcome: Outcome | None) -> list[dict[str, Any]]:
+    """List the known variables that the user set, with what is wrong with the place they name."""
+    ours = {r.variable for r in outcome.decision.redirects} if outcome else set()
+    found = []
+    for variable, _, _, _, _, form, *_ in ROWS:
+        if variable in os.environ and variable not in ours:
+            value = os.environ[variable]
+            problem = ""
+            if form.partition(":")[0] in ("dir", "mkdir", "base") and value:
+                problem = _place_problem(value)
+            found.append({"variable": variable, "value": value, "problem": problem})
+    return found
+
+
+def _place_problem(path: str) -> str:
+    """Say what is wrong with a directory that a program is going to use, or make."""
+    if os.path.isdir(path):
+        return "" if os.access(path, os.W_OK | os.X_OK) else "cannot be written"
+    if os.path.lexists(path):
+        return "is not a directory" if os.path.exists(path) else "is a link to what is not there"
+    parent = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    return "" if os.access(parent, os.W_OK | os.X_OK) else "does not exist here and cannot be made"
+
+
+def folder_size(path: str, deadline: float | None) -> tuple[int, bool]:
+    """Return the bytes that the files below a folder take, and whether all were counted by the deadline.
+
+    :param deadline: value of time.monotonic() to stop at, or None.
+    """
+    total = 0
+    stack = [path]
+    while stack:
+        if deadline is not None and time.monotonic() > deadline:
+            return total, False
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except OSError:
+            continue
+    return total, True

@@ -1,0 +1,149 @@
+"""The status as text: 80 columns, coloured only on a terminal, ready to paste into a ticket."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from typing import Any
+
+WIDTH = 80
+_STYLES = {"good": "32", "bad": "31", "warn": "33", "head": "1"}
+
+
+class Painter:
+    """Colours words on a terminal and leaves them plain elsewhere (no-color.org)."""
+
+    def __init__(self, stream: Any = None) -> None:
+        """:param stream: where the text will go; standard output by default."""
+        stream = sys.stdout if stream is None else stream
+        self.on = bool(stream.isatty()) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+    def __call__(self, text: str, style: str) -> str:
+        """Return the text in a style: ``good``, ``bad``, ``warn`` or ``head``."""
+        return f"\033[{_STYLES[style]}m{text}\033[0m" if self.on else text
+
+
+def human(size: int) -> str:
+    """Return a number of bytes in the unit that reads best, such as ``1.5 GiB``."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError(size)
+
+
+def paragraph(text: str, indent: int) -> str:
+    """Fold a text at 80 columns, never within a path."""
+    pad = " " * indent
+    return textwrap.fill(
+        text, WIDTH, initial_indent=pad, subsequent_indent=pad, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _field(name: str, text: str) -> str:
+    label = f"{name}:"
+    return f"{label:<11}" + paragraph(text, 11).lstrip()
+
+
+def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> str:
+    """Return the status model as text.
+
+    :param verbose: also list each location that was left alone.
+    """
+    hook, container, root, home = model["hook"], model["container"], model["root"], model["home"]
+    lines = [paint(f"sif_writable {model['version']}", "head")]
+    word = paint("active", "good") if hook["active"] else paint(f"not active ({_STATES[hook['state']]})", "warn")
+    lines.append(f"{'hook:':<11}{word}")
+    if hook["how"]:
+        lines.append(paragraph(f"started by {hook['how']}", 11))
+    if hook["problem"]:
+        lines += [paragraph(hook["problem"], 11), paragraph(f"remedy: {hook['remedy']}", 11)]
+    engine = container["engine"] + (f", image {container['image']}" if container["image"] else "")
+    signs = f" (by {', '.join(container['signs'])})" if container["signs"] else ""
+    lines.append(_field("container", engine + signs))
+    lines.append(_field("identity", f"{container['identity']} from {', '.join(container['ingredients'])}"))
+    writable = "writable" if root["writable"] else "read-only for this user"
+    lines.append(_field("root", f"{root['prefix']} is {writable} ({root['filesystem']})"))
+    lines.append(_field("HOME", _home_words(home)))
+    lines += _storage_lines(model, paint)
+    lines += _redirect_lines(model, paint)
+    if model["user_set"]:
+        lines += ["", paint("set by the user, left alone", "head")]
+        for entry in model["user_set"]:
+            lines.append(paragraph(f"{entry['variable']}={entry['value']}", 2))
+            if entry["problem"]:
+                lines.append(paragraph(paint(f"warning: {entry['problem']}", "warn"), 4))
+    lines += _left_lines(model, paint, verbose=verbose)
+    if model["notes"]:
+        lines += ["", paint("notes", "head")] + [paragraph(note, 2) for note in model["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+_STATES = {
+    "off": "SIF_WRITABLE=off",
+    "host": "not in a container",
+    "build": "an image is being built",
+    "writable": "the root and HOME are writable",
+    "elevated": "the interpreter runs with other rights than its caller",
+    "not delivered": "the hook did not run at interpreter start",
+    "not run": "the hook did not run at interpreter start",
+    "no storage": "no place can be written: nothing was changed",
+    "failed": "the hook failed; see the notes",
+    "active": "nothing to do",
+    "inherited": "nothing to do",
+}
+
+
+def _home_words(home: dict[str, Any]) -> str:
+    if home["private"]:
+        return f"{home['value']}, a private one, because {home['why']} (was {home['old']!r})"
+    return f"{home['value']} {home['why']}".strip()
+
+
+def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    if not model["storage"] and not model["refused"]:
+        return []
+    lines = ["", paint("storage", "head")]
+    for entry in model["storage"]:
+        lines.append(f"  {entry['kind']:<9}{entry['folder']}")
+        lasting = {"persistent": "persistent", "memory": "in memory, gone with the job or the container"}.get(
+            entry["lasting"], f"lasts as long as the {entry['lasting']}"
+        )
+        words = f"{entry['place']}; {entry['filesystem']}, {human(entry['free_bytes'])} free; {lasting}"
+        lines.append(paragraph(words, 11))
+        if entry["note"]:
+            lines.append(paragraph(paint(entry["note"], "warn"), 11))
+    if not model["storage"]:
+        lines.append(paragraph(paint("no place can be written; nothing was changed", "bad"), 2))
+    lines += [paragraph(f"not {entry['place']}: {entry['path']} {entry['why']}", 2) for entry in model["refused"]]
+    return lines
+
+
+def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    if not model["redirects"]:
+        return []
+    lines = ["", paint(f"redirects ({len(model['redirects'])}, by sif_writable)", "head")]
+    for why in dict.fromkeys(entry["why"] for entry in model["redirects"]):
+        lines.append(paragraph(f"because {why}:", 2))
+        for entry in model["redirects"]:
+            if entry["why"] != why:
+                continue
+            size = ""
+            if entry["exists"]:
+                size = f" ({human(entry['size_bytes'])}{'' if entry['size_complete'] else ' or more, partial'})"
+            lines.append(f"    {entry['variable']}{size}")
+            lines.append(f"      {entry['value']}")
+            lines += [f"      seeded from {seed}" for seed in entry["seeded"]]
+    return lines
+
+
+def _left_lines(model: dict[str, Any], paint: Painter, *, verbose: bool) -> list[str]:
+    left = [entry for entry in model["left_alone"] if entry["why"] != "set by the user"]
+    if not left:
+        return []
+    if not verbose:
+        return ["", paragraph(f"{len(left)} more locations work as they are (list: sif-writable status --verbose)", 0)]
+    lines = ["", paint("left alone", "head")]
+    return lines + [paragraph(f"{entry['variable']}: {entry['why']}", 2) for entry in left]

@@ -1,0 +1,137 @@
+"""The hook at interpreter start: gate, then see, decide, do.
+
+Where the root is writable, on a host, and during a build, this module and its package are all that is loaded, so it
+imports nothing that ``site`` has not loaded already. ``sif_writable.pth`` and ``sif_writable.start`` call :func:`run`.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Optional
+
+    from sif_writable.act import Outcome
+
+SESSION = "SIF_WRITABLE_SESSION"
+"""The variable by which a process hands its decisions to its descendants: ``1;TOKEN;NAME,NAME;ROOT:ROOT``."""
+
+state = "not run"
+"""What :func:`run` did: a word of :func:`gate`, ``inherited``, ``active``, ``no storage`` or ``failed``."""
+
+outcome: "Optional[Outcome]" = None
+"""The facts and the plan of this process, when it decided for itself."""
+
+failure: "Optional[BaseException]" = None
+"""What went wrong in the hook; ``sif-writable status`` prints it."""
+
+OFF = ("off", "0", "no", "false", "never")
+ON = ("on", "1", "yes", "true", "always")
+
+# A value of `container` such as lxc names a whole machine, not an image.
+_ENGINE_VARIABLES = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "CH_RUNNING", "KUBERNETES_SERVICE_HOST")
+_ENGINE_FILES = ("/.singularity.d", "/.dockerenv", "/run/.containerenv")
+
+
+def run() -> None:
+    """Activate this process if it runs in a read-only image; never raise, never print to stdout, act once."""
+    global state, failure
+    if state != "not run":  # a venv runs .pth lines twice (python/cpython#75723)
+        return
+    state = "failed"
+    try:
+        state = _run(os.environ)
+    except BaseException as error:  # noqa: BLE001 - not even SystemExit may stop an interpreter from starting
+        failure = error
+
+
+def _run(environ: "Mapping[str, str]") -> str:
+    word = gate(environ)
+    if word == "inherited":
+        from sif_writable import importhook
+
+        importhook.install()
+    elif not word:
+        word = _activate()
+    return word
+
+
+def gate(environ: "Mapping[str, str]") -> str:
+    """Return why this process is left alone (a word), ``inherited``, or an empty string: activate.
+
+    ``off``: ``SIF_WRITABLE=off``; ``build``: an image build; ``host``: not in a container; ``writable``: nothing to
+    do; ``elevated``: the interpreter has other rights than its caller, whose environment it must not obey.
+    """
+    mode = environ.get("SIF_WRITABLE", "").lower()
+    if mode in OFF:
+        return "off"
+    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
+        return "elevated"
+    session = environ.get(SESSION)
+    if session and is_current(session):
+        return "inherited"
+    if mode in ON:
+        return ""
+    if "APPTAINER_ROOTFS" in environ or "SINGULARITY_ROOTFS" in environ:
+        return "build"
+    if not in_container(environ):
+        return "host"
+    if os.access(sys.prefix, os.W_OK) and usable_home(environ.get("HOME")) and not given(environ):
+        return "writable"
+    return ""
+
+
+def in_container(environ: "Mapping[str, str]") -> bool:
+    """Whether any container engine has left its sign; which one is the business of :mod:`~.facts.container`."""
+    for name in _ENGINE_VARIABLES:
+        if name in environ:
+            return True
+    if environ.get("container") in ("podman", "docker", "oci"):
+        return True
+    for path in _ENGINE_FILES:  # noqa: SIM110 - a generator costs a frame at every start
+        if os.access(path, os.F_OK):
+            return True
+    return False
+
+
+def usable_home(home: "Optional[str]") -> bool:
+    """Whether HOME is a directory that this process may write into."""
+    return bool(home) and home != "/" and os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)  # type: ignore[arg-type]
+
+
+def given(environ: "Mapping[str, str]") -> bool:
+    """Whether the user gave a place on purpose: ``SIF_WRITABLE_DIR``, or a mount at ``/sif-writable``."""
+    if environ.get("SIF_WRITABLE_DIR"):
+        return True
+    try:
+        return os.stat("/sif-writable").st_dev != os.stat("/").st_dev
+    except OSError:
+        return False
+
+
+def token() -> str:
+    """Name this very container run: the mount of ``/`` (its mtime is the container's start) and the user."""
+    root = os.stat("/")
+    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.geteuid()}"
+
+
+def is_current(session: str) -> bool:
+    """Whether a session string was written in this container run, and its storage is still there."""
+    fields = session.split(";", 3)
+    if len(fields) != 4 or fields[0] != "1" or fields[1] != token():
+        return False
+    return not fields[3] or os.access(fields[3].split(":", 1)[0], os.W_OK)
+
+
+def _activate() -> str:
+    global outcome
+    from sif_writable import act, facts, importhook, plan
+
+    if SESSION in os.environ:  # of another container: what it set is not the user's wish
+        act.forget(os.environ)
+    seen = facts.see(os.environ)
+    storage = act.settle(plan.places(seen, os.environ), seen, os.environ)
+    outcome = act.apply(act.decide(seen, storage, os.environ), seen, storage, token())
+    importhook.install()
+    return "active" if storage.folders else "no storage"

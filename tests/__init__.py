@@ -1,0 +1,1 @@
+"""Everything that checks sif_writable; `tests/run` runs all of it."""

@@ -1,0 +1,111 @@
+"""Fixtures that give tests real parts, and the last lines of the report: what was not run here, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lab import apptainer_root, image, readonly_root, scratch, store, wheels
+from tests.lab.apptainer_root import Apptainer
+from tests.lab.readonly_root import ReadonlyRoot
+from tests.lab.squashfs_root import SquashfsRoot
+from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.lab.apptainer_root import Runtime
+    from tests.lab.scratch import Scratch
+
+NOT_RUN = "not run: "
+"""How the reason of a skip begins that is to stand in the last lines."""
+
+
+def _or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return get(*arguments)
+    except LabUnavailable as why:
+        pytest.skip(f"{NOT_RUN}this machine {why}")
+
+
+@pytest.fixture(scope="session")
+def lab() -> str:
+    """The folder of everything that the lab keeps."""
+    return store.LAB
+
+
+@pytest.fixture(scope="session")
+def wheel() -> str:
+    """This project's wheel, built from the present sources."""
+    return str(_or_skip(wheels.project_wheel))
+
+
+@pytest.fixture(scope="session")
+def wheelhouse() -> str:
+    """A folder with the wheels of the packages in the test image, and of our dependencies, for Python 3.11."""
+    return str(_or_skip(wheels.wheelhouse))
+
+
+@pytest.fixture(scope="session")
+def sif() -> str:
+    """The test image, with the present sif-writable."""
+    return str(_or_skip(image.sif))
+
+
+@pytest.fixture
+def places() -> Iterator[Scratch]:
+    """Empty writable places for this test's machine: HOME, /tmp, /var/tmp, /dev/shm and a working directory."""
+    with scratch.fresh() as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def apptainer_runtime() -> Runtime:
+    """The Apptainer of this machine or of the lab."""
+    runtime: Runtime = _or_skip(apptainer_root.find)
+    return runtime
+
+
+@pytest.fixture
+def apptainer(apptainer_runtime: Runtime, places: Scratch) -> Apptainer:
+    """Apptainer as an ordinary user with empty places."""
+    return Apptainer(apptainer_runtime, places)
+
+
+@pytest.fixture(scope="session")
+def squashfs_image() -> str:
+    """The test image's filesystem for the kernel to mount."""
+    return str(_or_skip(image.squashfs))
+
+
+@pytest.fixture
+def squashfs_root(squashfs_image: str, places: Scratch) -> SquashfsRoot:
+    """The test image, mounted by the kernel, everything root's; with empty places."""
+    return SquashfsRoot(squashfs_image, places)
+
+
+@pytest.fixture(scope="session")
+def readonly_venv() -> str:
+    """The virtual environment of `readonly_root`."""
+    return str(_or_skip(readonly_root.venv))
+
+
+@pytest.fixture
+def readonly(readonly_venv: str, places: Scratch) -> ReadonlyRoot:
+    """This machine's own root, shown read-only; with empty places."""
+    return ReadonlyRoot(readonly_venv, places)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what was not run, and why."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _, mark, why = reason.partition(NOT_RUN)
+        if mark:
+            reasons[why] += 1
+    for why, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{NOT_RUN}{count} test{'s' if count > 1 else ''}: {why}", yellow=True)

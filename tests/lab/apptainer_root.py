@@ -1,0 +1,128 @@
+"""Apptainer for an ordinary user: the machine's own where there is one, otherwise one in a private root filesystem."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.lab import apt, debian, scratch
+from tests.lab.store import LAB
+from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping, Sequence
+
+    from tests.lab.scratch import Scratch
+
+
+class Runtime(NamedTuple):
+    """Where Apptainer is, and where the lab is as it sees it."""
+
+    program: str
+    tree: str
+    """The root filesystem to enter for it; `/` for this machine's own as another user; empty for no entering at all."""
+    lab: str
+    """The path of the lab folder for commands."""
+
+
+@functools.lru_cache(maxsize=None)
+def find() -> Runtime:
+    """Return the Apptainer that tests use."""
+    own = shutil.which("apptainer") or shutil.which("singularity")
+    if own is not None:
+        # An ordinary user may not reach the lab by its own path; /mnt is on every machine and is covered for us only.
+        return Runtime(own, "/", "/mnt") if os.getuid() == 0 else Runtime(own, "", LAB)
+    if not os.path.exists("/dev/fuse"):
+        raise LabUnavailable("has no /dev/fuse, which Apptainer without privileges mounts its images with")
+    runtime = Runtime("/usr/bin/apptainer", debian.apptainer_tree(), "/lab")
+    with scratch.fresh() as places:
+        probe = Apptainer(runtime, places).beside(["unshare", "--user", "--map-root-user", "true"])
+    if probe.returncode != 0:
+        raise LabUnavailable(f"does not let an ordinary user make a user namespace: {probe.stderr.strip()}")
+    return runtime
+
+
+class Apptainer:
+    """Runs Apptainer as the ordinary user whose writable places these are."""
+
+    def __init__(self, runtime: Runtime, places: Scratch) -> None:
+        self.runtime = runtime
+        self.places = places
+
+    def exec(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        home: str | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in an image (a path outside). `env` is Apptainer's own, which it passes on."""
+        command = ["--silent", "exec", *options, self.inside(image), *argv]
+        return self.run(command, env=env, home=home, timeout=timeout)
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        home: str | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Apptainer with these arguments."""
+        return self.beside([self.runtime.program, *arguments], env=env, home=home, timeout=timeout)
+
+    def beside(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        home: str | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any program where Apptainer would be started: outside the image, as the same user, in the same places.
+
+        `home` is a folder outside that becomes the user's home instead of the usual one.
+        """
+        folder = self.inside(self.places.work)
+        environment = {"PATH": apt.SYSTEM_PATH, "LANG": "C.UTF-8", **(env or {})}
+        if not self.runtime.tree:
+            own = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME") if name in os.environ}
+            return scratch.call(argv, environment={**own, **environment}, folder=folder, timeout=timeout)
+        home = home or self.places.home
+        if self.runtime.tree == "/":
+            user_home, account = self.inside(home), self._account(self.inside(home))
+        else:
+            user_home, account = scratch.HOME, [f"{home}:{scratch.HOME}"]
+        return scratch.run(
+            self.places,
+            argv,
+            tree=self.runtime.tree,
+            binds=[f"{LAB}:{self.runtime.lab}", *self.places.world, *account],
+            environment={"HOME": user_home, "USER": debian.USER, "LOGNAME": debian.USER, **environment},
+            folder=folder,
+            setuid=True,
+            fuse=True,
+            timeout=timeout,
+        )
+
+    def _account(self, home: str) -> list[str]:
+        """Give this machine our ordinary user, for the command only: binds over the files that name users."""
+        binds = []
+        for path, line in debian.account(home).items():
+            ours = os.path.join(self.places.folder, os.path.basename(path))
+            if os.path.exists(path):
+                shutil.copyfile(path, ours)
+                with open(ours, "a", encoding="utf-8") as file:
+                    file.write(line)
+                binds.append(f"{ours}:{path}")
+        return binds
+
+    def inside(self, path: str) -> str:
+        """Return how the commands see a path of the lab."""
+        return os.path.normpath(os.path.join(self.runtime.lab, os.path.relpath(path, LAB)))

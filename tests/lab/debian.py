@@ -1,0 +1,81 @@
+"""Root filesystem trees made of Debian packages: the base of our images, and the root that Apptainer runs in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from tests.lab import apt
+from tests.lab.store import ORDINARY_UID, provide, remove
+from tests.lab.unavailable import LabUnavailable
+
+USER = "user"
+"""Name of the ordinary user in the Apptainer root."""
+
+_BASE_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates", "fontconfig")
+_APPTAINER_PACKAGES = (
+    *("apptainer/sid", "fuse-overlayfs", "squashfuse", "fuse2fs", "e2fsprogs", "squashfs-tools", "uidmap"),
+    *("ca-certificates", "procps", "python3", "strace", "tzdata"),
+)
+# Apptainer is in sid only; the pin keeps everything else at the stable release.
+_PIN = r"Package: *\nPin: release n=sid\nPin-Priority: 100\n"
+
+
+def base_tree() -> str:
+    """Return the tree that images are built from: Debian 12 and its Python 3.11, owned by the ordinary uid."""
+    _require_root()
+
+    def make(path: str) -> None:
+        _debootstrap(path, "bookworm", _BASE_PACKAGES)
+        # Device nodes cannot be copied by an ordinary user; Apptainer brings its own.
+        remove(os.path.join(path, "dev"))
+        os.mkdir(os.path.join(path, "dev"))
+        subprocess.run(["chown", "-R", "-h", f"{ORDINARY_UID}:{ORDINARY_UID}", path], check=True)
+
+    return provide("base", ("bookworm", _BASE_PACKAGES, 1), make)
+
+
+def apptainer_tree() -> str:
+    """Return the tree of a small Debian with Apptainer and a user who may use it without privileges."""
+    _require_root()
+
+    def make(path: str) -> None:
+        _debootstrap(path, "trixie", _APPTAINER_PACKAGES, sid=True)
+        for name, line in account(f"/home/{USER}").items():
+            with open(path + name, "a", encoding="utf-8") as file:
+                file.write(line)
+        for folder in ("lab", f"home/{USER}"):
+            os.makedirs(os.path.join(path, folder))
+
+    return provide("apptainer-root", ("trixie", _APPTAINER_PACKAGES, 1), make)
+
+
+def account(home: str) -> dict[str, str]:
+    """Return what the files that name users have to say of the ordinary user."""
+    return {
+        "/etc/passwd": f"{USER}:x:{ORDINARY_UID}:{ORDINARY_UID}::{home}:/bin/sh\n",
+        "/etc/group": f"{USER}:x:{ORDINARY_UID}:\n",
+        "/etc/subuid": f"{USER}:100000:65536\n",
+        "/etc/subgid": f"{USER}:100000:65536\n",
+    }
+
+
+def _require_root() -> None:
+    if os.getuid() != 0:
+        raise LabUnavailable("is not used as root, and only root can make a Debian root filesystem here")
+
+
+def _debootstrap(path: str, release: str, packages: tuple[str, ...], *, sid: bool = False) -> None:
+    mirror = apt.debian_mirror()
+    apt.ensure("mmdebstrap")
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
+    # A mirror may lag behind the date until which its index counts as valid.
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
+    sources = [f"deb {mirror} {release} main"]
+    if sid:
+        folder = '"$1"/etc/apt/preferences.d'
+        command.append(f"--setup-hook=mkdir -p {folder}; printf '{_PIN}' > {folder}/sid")
+        sources.append(f"deb {mirror} sid main")
+    result = subprocess.run([*command, release, path, *sources], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise LabUnavailable(f"could not fetch Debian {release}: {result.stderr.strip()[-500:]}")

@@ -1,0 +1,105 @@
+"""The images that tests run: a real SIF, built as a user would build it, and its filesystem for the kernel to mount."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.lab import apptainer_root, apt, debian, scratch, wheels
+from tests.lab.apptainer_root import Apptainer, Runtime
+from tests.lab.store import LAB, REPOSITORY, digest_of_files, provide
+from tests.lab.unavailable import LabUnavailable
+
+DEFINITION = os.path.join(REPOSITORY, "container", "test.def")
+_COMPRESSION = "-comp zstd -Xcompression-level 3"
+
+
+def sif() -> str:
+    """Return the SIF with the present sif-writable in it."""
+    runtime, packages, wheel = _parts()
+
+    def make(path: str) -> None:
+        _build(runtime, path, "localimage", packages, os.path.dirname(wheel), "sif-writable")
+
+    return provide("test.sif", (packages, wheel, _definition()), make)
+
+
+def squashfs() -> str:
+    """Return the SIF's filesystem as a squashfs file in which everything is root's, as in an image that root built."""
+    if os.getuid() != 0:
+        raise LabUnavailable("is not used as root, and only root can mount a squashfs by the kernel")
+    apt.ensure("mksquashfs", "mount")
+    image = sif()
+
+    def make(path: str) -> None:
+        # A mount namespace of its own, so that nothing stays mounted however this ends.
+        script = (
+            'mount -t squashfs -o "loop,ro,offset=$1" "$2" /mnt'
+            ' && mksquashfs /mnt "$3" -all-root -comp zstd -Xcompression-level 1 -quiet -no-progress'
+        )
+        arguments = [str(_squashfs_offset(image)), image, path]
+        subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *arguments], check=True)
+
+    return provide("test.sqfs", image, make)
+
+
+def _parts() -> tuple[Runtime, str, str]:
+    """Get what an image is built from, at once: it is mostly waiting for mirrors."""
+    with ThreadPoolExecutor() as pool:
+        runtime = pool.submit(apptainer_root.find)
+        wheelhouse = pool.submit(wheels.wheelhouse)
+        wheel = pool.submit(wheels.project_wheel)
+        base = pool.submit(debian.base_tree)
+        return runtime.result(), _packages(runtime.result(), base.result(), wheelhouse.result()), wheel.result()
+
+
+def _packages(runtime: Runtime, base: str, wheelhouse: str) -> str:
+    """Return the image without sif-writable, as a tree: what stays the same while the code changes."""
+
+    def make(path: str) -> None:
+        requirements = " ".join((*wheels.PACKAGES, *wheels.DEPENDENCIES))
+        _build(runtime, path, "localimage", base, wheelhouse, requirements, "--sandbox")
+
+    return provide("packages", (base, wheelhouse, _definition()), make)
+
+
+def _build(
+    runtime: Runtime, path: str, bootstrap: str, base: str, folder: str, requirements: str, *options: str
+) -> None:
+    """Build the definition file with Apptainer as the ordinary user."""
+    with scratch.fresh() as places:
+        apptainer = Apptainer(runtime, places)
+        made = os.path.join(places.work, "image")
+        shutil.copy(DEFINITION, places.work)
+        values = {
+            "BOOTSTRAP": bootstrap,
+            "BASE": apptainer.inside(base),
+            "WHEELS": apptainer.inside(folder),
+            "REQUIREMENTS": requirements,
+        }
+        arguments = [argument for name, value in values.items() for argument in ("--build-arg", f"{name}={value}")]
+        environment = {
+            "APPTAINER_TMPDIR": apptainer.inside(places.var_tmp),
+            "APPTAINER_CACHEDIR": apptainer.inside(places.new_folder("cache")),
+        }
+        result = apptainer.run(
+            ["build", "--mksquashfs-args", _COMPRESSION, *options, *arguments, apptainer.inside(made), "test.def"],
+            env=environment,
+            timeout=900,
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"building {path} failed:\n{result.stdout}\n{result.stderr}")
+        os.rename(made, path)
+
+
+def _definition() -> str:
+    return digest_of_files([DEFINITION])
+
+
+def _squashfs_offset(image: str) -> int:
+    """Find where the filesystem starts in a SIF: its parts are aligned to 4096 bytes."""
+    with open(image, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return next(offset for offset in range(0, len(content), 4096) if content[offset : offset + 4] == b"hsqs")

@@ -1,0 +1,82 @@
+"""Where lab parts are kept, and how each is made exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LAB = os.path.abspath(os.environ.get("SIF_WRITABLE_LAB") or os.path.join(REPOSITORY, ".lab"))
+ORDINARY_UID = os.getuid() or 1000
+"""The uid that containers run as: our own, or an ordinary one where we are root."""
+
+_KEPT = 3
+
+
+def provide(name: str, recipe: object, make: Callable[[str], None]) -> str:
+    """Return the path of a part, which `make(path)` has finished, now or in an earlier run.
+
+    The recipe is everything that the part is made from: another recipe is another part. Older ones stay for a while,
+    because somebody else's tests may be running from them.
+    """
+    stem, suffix = os.path.splitext(name)
+    path = os.path.join(LAB, f"{stem}-{digest(repr(recipe).encode())}{suffix}")
+    stamp = path + ".done"
+    with locked(name):
+        if not os.path.exists(stamp):
+            remove(path)
+            make(path)
+            with open(stamp, "w", encoding="utf-8") as file:  # last: a killed run leaves no stamp and is done again
+                file.write(repr(recipe))
+            _remove_old(stem, suffix)
+    return path
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lab's lock of that name; the kernel frees it when the process ends, however it ends."""
+    os.makedirs(LAB, exist_ok=True)
+    with open(os.path.join(LAB, f"{name}.lock"), "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_old(stem: str, suffix: str) -> None:
+    stamps = glob.glob(os.path.join(glob.escape(LAB), f"{stem}-????????????{suffix}.done"))
+    for stamp in sorted(stamps, key=os.path.getmtime, reverse=True)[_KEPT:]:
+        os.unlink(stamp)
+        remove(stamp[: -len(".done")])
+
+
+def remove(path: str) -> None:
+    """Remove a file or a whole tree, also one whose folders deny us to enter or to write."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(folder, os.lstat(folder).st_mode | stat.S_IRWXU)
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def digest(content: bytes) -> str:
+    """Return twelve characters that stand for this content."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def digest_of_files(paths: list[str]) -> str:
+    """Return twelve characters that stand for the names and contents of these files of the repository."""
+    whole = hashlib.sha256()
+    for path in sorted(paths):
+        with open(path, "rb") as file:
+            whole.update(repr((os.path.relpath(path, REPOSITORY), file.read())).encode())
+    return whole.hexdigest()[:12]

@@ -1,0 +1,129 @@
+"""Smoke tests of the lab itself: each part is what its name says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import pythons, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.apptainer_root import Apptainer
+    from tests.lab.readonly_root import ReadonlyRoot
+    from tests.lab.squashfs_root import SquashfsRoot
+
+# Says what a process in a read-only root sees; one line of JSON.
+_PROBE = """
+import errno, json, os, subprocess
+def refusal(folder):
+    try:
+        open(os.path.join(folder, "x"), "w").close()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    os.unlink(os.path.join(folder, "x"))
+    return "written"
+print(json.dumps({
+    "uid": os.getuid(),
+    "owner": os.stat("/opt/venv").st_uid,
+    "image": refusal("/opt/venv"),
+    "tmp": refusal("/tmp"),
+    "data": refusal("/data"),
+    "unshare": subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode,
+    "no_new_privs": next(line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")),
+}))
+"""
+_ASK = ["/opt/venv/bin/python", "-c", _PROBE]
+
+
+def _seen(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    assert result.returncode == 0, result.stderr
+    seen: dict[str, object] = json.loads(result.stdout)
+    return seen
+
+
+def test_apptainer_runs_the_image_as_an_ordinary_user(apptainer: Apptainer, sif: str) -> None:
+    seen = _seen(apptainer.exec(sif, _ASK))
+    assert seen["uid"] == store.ORDINARY_UID
+    assert (seen["image"], seen["tmp"]) == ("EROFS", "written")
+
+
+def test_apptainer_passes_binds_environment_and_home(apptainer: Apptainer, sif: str) -> None:
+    data = apptainer.places.new_folder("data")
+    script = "echo $GREETING > /data/x; echo $HOME; touch ~/x"
+    options = ["--bind", f"{apptainer.inside(data)}:/data"]
+    result = apptainer.exec(sif, ["sh", "-c", script], options=options, env={"GREETING": "hello"})
+    assert result.returncode == 0, result.stderr
+    with open(os.path.join(data, "x"), encoding="utf-8") as file:
+        assert file.read() == "hello\n"
+    if apptainer.runtime.tree:  # otherwise it is the person's own home
+        assert os.listdir(apptainer.places.home)
+
+
+def test_kernel_mount_is_read_only_and_root_owned(squashfs_root: SquashfsRoot) -> None:
+    seen = _seen(squashfs_root.run(_ASK, env={"SIF_WRITABLE": "off"}))
+    expected = {"uid": store.ORDINARY_UID, "owner": 0, "image": "EROFS", "tmp": "written", "data": "EROFS"}
+    assert seen == {**expected, "unshare": 0, "no_new_privs": "1"}
+
+
+def test_kernel_mount_without_user_namespaces(squashfs_root: SquashfsRoot) -> None:
+    seen = _seen(squashfs_root.run(_ASK, userns=False))
+    assert seen["unshare"] != 0
+    assert (seen["uid"], seen["image"]) == (store.ORDINARY_UID, "EROFS")
+
+
+def test_kernel_mount_under_a_writable_overlay_denies_by_ownership(squashfs_root: SquashfsRoot) -> None:
+    assert _seen(squashfs_root.run(_ASK, overlay_tmpfs=True))["image"] == "EACCES"
+
+
+def test_kernel_mount_with_binds(squashfs_root: SquashfsRoot) -> None:
+    folder = squashfs_root.places.new_folder("bound")
+    assert _seen(squashfs_root.run(_ASK, binds=[f"{folder}:/data"]))["data"] == "written"
+    assert _seen(squashfs_root.run(_ASK, binds=[f"{folder}:/data:ro"]))["data"] == "EROFS"
+    assert _seen(squashfs_root.run(_ASK, writable=[]))["tmp"] == "EROFS"
+
+
+def test_readonly_root_needs_no_engine(readonly: ReadonlyRoot) -> None:
+    seen = _seen(readonly.run(_ASK, binds=[f"{readonly.places.work}:/data"]))
+    assert (seen["uid"], seen["image"], seen["data"]) == (store.ORDINARY_UID, "EROFS", "written")
+    assert _seen(readonly.run(_ASK, binds=[f"{readonly.places.work}:/data"], userns=False))["unshare"] != 0
+
+
+def test_places_outlive_a_command(squashfs_root: SquashfsRoot) -> None:
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        squashfs_root.run(["touch", f"{folder}/kept"])
+        assert squashfs_root.run(["cat", f"{folder}/kept"]).returncode == 0
+
+
+def test_a_timeout_ends_everything(squashfs_root: SquashfsRoot) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        squashfs_root.run(["sh", "-c", "sleep 600 & sleep 600"], timeout=2)
+
+
+def test_pythons_are_told_apart() -> None:
+    names = [python.name for python in pythons.found()]
+    assert names
+    assert len(names) == len(set(names))
+    assert not set(pythons.missing()) & {python.version for python in pythons.found()}
+
+
+def test_an_unfinished_part_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "LAB", str(tmp_path))
+    calls = []
+
+    def make(path: str) -> None:
+        calls.append(path)
+        os.mkdir(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.provide("part", 1, make)
+    assert store.provide("part", 1, make) == store.provide("part", 1, make)
+    assert len(calls) == 2
+    assert store.provide("part", 2, make) not in calls[:2]

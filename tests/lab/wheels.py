@@ -1,0 +1,61 @@
+"""Wheels: this project's own, built from the working tree, and the packages that test images are made of."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import subprocess
+import sys
+
+from tests.lab.store import REPOSITORY, digest_of_files, provide
+from tests.lab.unavailable import LabUnavailable
+
+PACKAGES = ("numba==0.68.1", "numpy==2.4.6", "matplotlib==3.11.2", "Kivy==2.3.1")
+"""Real packages that write when they are imported or used: kernels, a font cache, a folder in HOME."""
+
+DEPENDENCIES = ("platformdirs", "filelock", "nvidia-ml-py")
+"""What sif-writable itself needs, so that the image's second build step installs nothing but its wheel."""
+
+IMAGE_PYTHON = "3.11"
+
+
+def project_wheel() -> str:
+    """Return this project's wheel, built from the present sources."""
+    sources = [
+        path
+        for path in glob.glob(os.path.join(REPOSITORY, "sif_writable", "**"), recursive=True)
+        if os.path.isfile(path) and not path.endswith(".pyc")
+    ]
+    sources += [os.path.join(REPOSITORY, name) for name in ("pyproject.toml", "README.md", "LICENSE")]
+
+    def make(path: str) -> None:
+        command = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", path, REPOSITORY]
+        subprocess.run(command, check=True)
+
+    folder = provide("wheel", digest_of_files([path for path in sources if os.path.exists(path)]), make)
+    (wheel,) = glob.glob(os.path.join(folder, "*.whl"))
+    return wheel
+
+
+def wheelhouse() -> str:
+    """Return a folder with the wheels of everything in the test image but this project."""
+    return download("wheelhouse", (*PACKAGES, *DEPENDENCIES))
+
+
+def download(name: str, requirements: tuple[str, ...], python: str = IMAGE_PYTHON) -> str:
+    """Return a folder with the wheels of these requirements and all that they need, for that version of Python."""
+    tag = "cp" + python.replace(".", "")
+    machine = platform.machine()
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in (36, 35, 34, 31, 28, 27, 26, 24, 17)]
+    platforms.append(f"manylinux2014_{machine}")
+
+    def make(path: str) -> None:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", path, "--only-binary=:all:"]
+        command += [f"--python-version={python}", "--implementation=cp", f"--abi={tag}", "--abi=abi3", "--abi=none"]
+        command += [f"--platform={name}" for name in (*platforms, "any")]
+        result = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise LabUnavailable(f"could not download {', '.join(requirements)}: {result.stderr.strip()[-500:]}")
+
+    return provide(name, (requirements, python, platforms), make)
