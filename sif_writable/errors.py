@@ -1,4 +1,4 @@
-"""What can go wrong in a way that a caller may want to catch. The hook itself raises only the GPU error, and only if asked."""
+"""What a caller may want to catch. The hook itself raises only the GPU error, and only where it is asked to."""
 
 from __future__ import annotations
 
@@ -26,3 +26,17 @@ class GpuUnavailableError(SifWritableError, ImportError):
     def __reduce__(self) -> tuple[type[GpuUnavailableError], tuple[Diagnosis, str]]:
         """Let it travel between processes: pools and launchers pickle the errors of their workers."""
         return type(self), (self.diagnosis, self.name or "")
+
+
+class StorageUnavailableError(SifWritableError, ImportError):
+    """``SIF_WRITABLE_STRICT=1``, and the place that the user named for storage cannot be used."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        """:param fact: what is wrong, with the path; :param remedy: what to do."""
+        super().__init__(f"{fact}\n{remedy}")
+        self.fact = fact
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[StorageUnavailableError], tuple[str, str]]:
+        """Let it travel between processes, as the errors of workers do."""
+        return type(self), (self.fact, self.remedy)

@@ -130,8 +130,9 @@ def _activate() -> str:
 
     if SESSION in os.environ:  # of another container: what it set is not the user's wish
         act.forget(os.environ)
-    seen = facts.see(os.environ)
-    storage = act.settle(plan.places(seen, os.environ), seen, os.environ)
-    outcome = act.apply(act.decide(seen, storage, os.environ), seen, storage, token())
+    environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
+    seen = facts.see(environ)
+    storage = act.settle(plan.places(seen, environ), seen, environ)
+    outcome = act.apply(act.decide(seen, storage, environ), seen, storage, environ, token())
     importhook.install()
     return "active" if storage.folders else "no storage"

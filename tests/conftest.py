@@ -32,69 +32,69 @@ def _or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def lab() -> str:
-    """The folder of everything that the lab keeps."""
+    """Return the folder of everything that the lab keeps."""
     return store.LAB
 
 
 @pytest.fixture(scope="session")
 def wheel() -> str:
-    """This project's wheel, built from the present sources."""
+    """Return this project's wheel, built from the present sources."""
     return str(_or_skip(wheels.project_wheel))
 
 
 @pytest.fixture(scope="session")
 def wheelhouse() -> str:
-    """A folder with the wheels of the packages in the test image, and of our dependencies, for Python 3.11."""
+    """Return a folder with the wheels of the packages in the test image, and of our dependencies, for Python 3.11."""
     return str(_or_skip(wheels.wheelhouse))
 
 
 @pytest.fixture(scope="session")
 def sif() -> str:
-    """The test image, with the present sif-writable."""
+    """Return the test image, with the present sif-writable."""
     return str(_or_skip(image.sif))
 
 
 @pytest.fixture
 def places() -> Iterator[Scratch]:
-    """Empty writable places for this test's machine: HOME, /tmp, /var/tmp, /dev/shm and a working directory."""
+    """Make empty writable places for this test's machine: HOME, /tmp, /var/tmp, /dev/shm and a working directory."""
     with scratch.fresh() as fresh:
         yield fresh
 
 
 @pytest.fixture(scope="session")
 def apptainer_runtime() -> Runtime:
-    """The Apptainer of this machine or of the lab."""
+    """Return the Apptainer of this machine or of the lab."""
     runtime: Runtime = _or_skip(apptainer_root.find)
     return runtime
 
 
 @pytest.fixture
 def apptainer(apptainer_runtime: Runtime, places: Scratch) -> Apptainer:
-    """Apptainer as an ordinary user with empty places."""
+    """Return Apptainer as an ordinary user with empty places."""
     return Apptainer(apptainer_runtime, places)
 
 
 @pytest.fixture(scope="session")
 def squashfs_image() -> str:
-    """The test image's filesystem for the kernel to mount."""
+    """Return the test image's filesystem for the kernel to mount."""
     return str(_or_skip(image.squashfs))
 
 
 @pytest.fixture
 def squashfs_root(squashfs_image: str, places: Scratch) -> SquashfsRoot:
-    """The test image, mounted by the kernel, everything root's; with empty places."""
+    """Return the test image, mounted by the kernel, everything root's; with empty places."""
     return SquashfsRoot(squashfs_image, places)
 
 
 @pytest.fixture(scope="session")
 def readonly_venv() -> str:
-    """The virtual environment of `readonly_root`."""
+    """Return the virtual environment of `readonly_root`."""
     return str(_or_skip(readonly_root.venv))
 
 
 @pytest.fixture
 def readonly(readonly_venv: str, places: Scratch) -> ReadonlyRoot:
-    """This machine's own root, shown read-only; with empty places."""
+    """Return this machine's own root, shown read-only; with empty places."""
     return ReadonlyRoot(readonly_venv, places)
 
 

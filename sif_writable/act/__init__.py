@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MARKER = ".sif-writable"
 """The file that marks a storage root which was tried and found good; it says ``exec`` or ``noexec``."""
 
+REFUSED = "SIF_WRITABLE_REFUSED"
+"""The variable that tells descendants why the place that the user named was not taken."""
 _SESSION = "SIF_WRITABLE_SESSION"
 _GPU = "SIF_WRITABLE_GPU_CHECKED"
 _OLD_HOME = "SIF_WRITABLE_OLD_HOME"
@@ -37,16 +39,16 @@ class Outcome:
         self.facts = facts
         self.storage = storage
         self.decision = decision
-        self.failed: "list[str]" = []
+        self.failed: list[str] = []
         """Sentences on what could not be done."""
-        self.replaced: "dict[str, Optional[str]]" = {}
+        self.replaced: dict[str, Optional[str]] = {}
         """Variables that were set, with their value before."""
 
 
 def settle(places: "Iterable[Place]", facts: "Facts", environ: "Mapping[str, str]") -> "Storage":
     """Try the candidates in order until each kind of location has its place."""
     storage = plan.Storage()
-    postponed: "list[Place]" = []
+    postponed: list[Place] = []
     for place in places:
         if len(storage.roots) == len(plan.KINDS):
             break
@@ -112,13 +114,13 @@ def _consider(
         if problem:
             return problem
     executable = marker != "noexec"
-    if kinds is plan.KINDS and executable and not storage.roots:
-        # The common case in one look: everything goes to the first good place.
-        if not unfit(root, uid=facts.uid, room=ROOM, execute=True, foreign_mode=foreign_mode):
-            for kind in kinds:
-                storage.roots[kind] = root
-                storage.places[kind] = place
-            return ""
+    # The common case in one look: everything goes to the first good place.
+    common = kinds is plan.KINDS and executable and not storage.roots
+    if common and not unfit(root, uid=facts.uid, room=ROOM, execute=True, foreign_mode=foreign_mode):
+        for kind in kinds:
+            storage.roots[kind] = root
+            storage.places[kind] = place
+        return ""
     problems = []
     for kind in kinds:
         if kind in storage.roots:
@@ -190,9 +192,12 @@ def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> 
     return plan.decide(facts, storage, Locations(facts.home), environ)
 
 
-def apply(decision: "Decision", facts: "Facts", storage: "Storage", token: str) -> Outcome:
+def apply(
+    decision: "Decision", facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", token: str
+) -> Outcome:
     """Make what must exist, then set the environment, then hand the decisions down to children.
 
+    :param environ: the environment as it was decided on; os.environ is what changes.
     :param token: names this container run (:func:`sif_writable.startup.token`).
     """
     outcome = Outcome(facts, storage, decision)
@@ -201,30 +206,33 @@ def apply(decision: "Decision", facts: "Facts", storage: "Storage", token: str) 
         from sif_writable.act import directories
 
         for redirect in made:
-            directories.make_redirect(redirect, outcome)
+            directories.make_redirect(redirect, outcome, environ)
         if decision.home and not decision.home_made:
             directories.make_home(outcome)
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
-    for variable, path in plan.carried(decision, facts, os.environ):
+    for variable, path in plan.carried(decision, facts, environ):
         if os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:
-        if "HOME" in os.environ:
-            os.environ[_OLD_HOME] = os.environ["HOME"]
+        if "HOME" in environ:
+            os.environ[_OLD_HOME] = environ["HOME"]
         _set("HOME", decision.home, outcome)
-    _name_user(outcome)
+    _name_user(outcome, environ)
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
         _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
     if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None
+        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
-    if storage.refused or os.environ.get("SIF_WRITABLE_DEBUG"):
+    unmet = storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR"
+    if unmet or environ.get("SIF_WRITABLE_DEBUG"):
         from sif_writable.report import startup as told
 
         told.tell(outcome)
+        if unmet:
+            os.environ[REFUSED] = told.unmet(storage)
     return outcome
 
 
@@ -233,10 +241,10 @@ def _set(variable: str, value: str, outcome: Outcome) -> None:
     os.environ[variable] = value
 
 
-def _name_user(outcome: Outcome) -> None:
+def _name_user(outcome: Outcome, environ: "Mapping[str, str]") -> None:
     """Give a uid without a passwd entry a name, which getpass.getuser() demands (torch before 2.13 at import)."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        if os.environ.get(name):
+        if environ.get(name):
             return
     import pwd
 
@@ -252,6 +260,7 @@ def forget(environ: "MutableMapping[str, str]") -> None:
     """Take out of an environment what the session named in it has put there, and the session itself."""
     fields = environ.pop(_SESSION, "").split(";", 3)
     environ.pop(_GPU, None)
+    environ.pop(REFUSED, None)
     old_home = environ.pop(_OLD_HOME, None)
     if len(fields) != 4 or not fields[3].startswith("/"):
         return

@@ -18,7 +18,7 @@ from sif_writable.facts.attempt import attempt_in
 from sif_writable.facts.filesystem import explain, unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sif_writable.act import Outcome
     from sif_writable.plan import Redirect
@@ -91,9 +91,9 @@ def make_tree(folder: str, root: str) -> str:
     return ""
 
 
-def make_redirect(redirect: Redirect, outcome: Outcome) -> None:
+def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Make the folder of a redirect and fill it from its seeds; a redirect whose folder fails is dropped."""
-    links = [(name, old) for name, old in plan.linked(redirect, outcome.facts, os.environ) if os.access(old, os.R_OK)]
+    links = [(name, old) for name, old in plan.linked(redirect, outcome.facts, environ) if os.access(old, os.R_OK)]
 
     def fill(aside: str) -> None:
         inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside

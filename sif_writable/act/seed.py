@@ -20,6 +20,8 @@ ENTRIES = 10_000
 HOME_DEPTH = 3
 """Levels of the old home that become real directories: enough for ``.local/share/NAME``."""
 
+_SECRET = ("token", "stored_tokens", "credentials.json", ".netrc")
+"""Names that are linked, never copied: a token is renewed in one place only."""
 _NEVER = (".lock", ".locks", ".nfs")
 _ROOT_HOME = (".singularity.d", ".dockerenv", ".containerenv")
 
@@ -52,7 +54,9 @@ def link_home(old: str, target: str) -> None:
         if old == "/" and (not name.startswith(".") or name in _ROOT_HOME):
             continue
         hidden_directory = name.startswith(".") and stat.S_ISDIR(status.st_mode)
-        _place(os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0)
+        _place(
+            os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0
+        )
 
 
 def _mirror(source: str, target: str, budget: _Budget, depth: int) -> None:
@@ -75,18 +79,22 @@ def _entries(directory: str) -> list[tuple[str, os.stat_result]]:
 
 def _place(path: str, target: str, status: os.stat_result, budget: _Budget, depth: int) -> None:
     budget.entries -= 1
+    name = os.path.basename(path)
     if os.path.lexists(target):
         if stat.S_ISDIR(status.st_mode) and depth:
             _mirror(path, target, budget, depth - 1)
         return
-    if stat.S_ISDIR(status.st_mode) and depth and budget.entries > 0:
+    directory = stat.S_ISDIR(status.st_mode)
+    if directory and os.access(path, os.W_OK):  # a bind mount within what is read-only: writes shall reach it
+        os.symlink(path, target)
+    elif directory and depth and budget.entries > 0:
         _mirror(path, target, budget, depth - 1)
     elif stat.S_ISLNK(status.st_mode):
         destination = os.readlink(path)
         # A relative link within the mirrored tree leads to its mirrored neighbour; out of the tree it would not.
         inside = not os.path.isabs(destination) and depth
         os.symlink(destination if inside else os.path.realpath(path), target)
-    elif stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_FILE, budget.copied):
+    elif stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_FILE, budget.copied) and name not in _SECRET:
         budget.copied -= status.st_size
         shutil.copyfile(path, target)
         os.chmod(target, stat.S_IMODE(status.st_mode) & 0o700 | stat.S_IWUSR)

@@ -78,7 +78,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.prefix = sys.prefix
     facts.prefix_writable = os.access(sys.prefix, os.W_OK)
     facts.purelib = __file__.rsplit("/", 3)[0]
-    facts.ships_bytecode = bool(__spec__.cached) and os.access(__spec__.cached, os.F_OK)
+    facts.ships_bytecode = os.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
     facts.identity = identity(facts.purelib)
     return facts

@@ -112,8 +112,8 @@ class Locations:
     def __init__(self, home: str) -> None:
         """Start with nothing known; only directories at or below ``home`` are ever listed."""
         self._home = home
-        self._listings: "dict[str, Optional[frozenset[str]]]" = {}
-        self._states: "dict[str, str]" = {}
+        self._listings: dict[str, Optional[frozenset[str]]] = {}
+        self._states: dict[str, str] = {}
 
     def state(self, path: str) -> str:
         """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
@@ -129,6 +129,16 @@ class Locations:
             parent = os.path.dirname(path)
             return parent != path and self.works(parent)
         return state == "writable"
+
+    def holds(self, path: str, text: str) -> bool:
+        """Whether there is a file at this path that contains a text."""
+        if not path or self.state(path) == "absent":
+            return False
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return text.encode() in file.read(1 << 20)
+        except OSError:
+            return False
 
     def _look(self, path: str) -> str:
         parent = os.path.dirname(path)

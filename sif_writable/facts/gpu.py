@@ -1,14 +1,14 @@
-"""SEE: what this process can know about GPUs, cheapest first. Nothing here judges, and nothing imports CUDA.
+"""SEE: what this process can know about GPUs, cheapest first. Nothing here judges, and nothing starts CUDA.
 
-:func:`nodes` and :func:`signs` look at files and variables and take microseconds. :func:`ask` asks NVML, in a process of
-its own, since a driver at fault hangs in an uninterruptible call and then neither a thread nor a signal helps (go-nvml#152,
-gpu.md section 5).
+:func:`nodes` and :func:`signs` look at files and variables and take microseconds. :func:`ask` asks NVML, in a process
+of its own, since a driver at fault hangs in an uninterruptible call, and then neither a thread nor a signal helps
+(NVIDIA/go-nvml#152; gpu.md, section 5).
 
 How that process is started decides what the check costs (measured, CPython 3.11, a library that answers at once; bare
 ctypes in this process: 1.5 ms). ``fork``: 0.8 ms more; a fresh ``python -I -S``: 7 ms more. NVML itself takes tens of
 milliseconds per GPU. A fork is safe only where nothing is shared that the child would find broken: where this is the
-only thread (C threads counted), and no MPI, CUDA or NVML is loaded. Else a fresh interpreter is started, by ``posix_spawn``,
-which runs no at-fork handlers and copies no memory. ``tests/benchmarks/gpu.py`` prints both.
+only thread (C threads counted), and no MPI, CUDA or NVML is loaded. Else a fresh interpreter is started, by
+``posix_spawn``, which runs no at-fork handlers and copies no memory. ``tests/benchmarks/gpu.py`` prints both.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Nvml:
         """The highest CUDA version of the driver, such as 12.4."""
         self.blind = ""
         """Why names, memory and the like could not be read."""
-        self.asking = ""
+        self.asking = "its start"
         """The call that did not come back; empty when all did."""
         self.timed_out = 0.0
         """Seconds that were waited in vain; 0 when NVML answered."""
@@ -169,10 +169,11 @@ def nodes(root: str = "/") -> tuple[str, ...]:
     return tuple(name for name in _list(_at(root, "/dev")) or () if name.startswith("nvidia") or name in ("dxg", "kfd"))
 
 
-def signs(environ: Mapping[str, str], path: Sequence[str], root: str = "/") -> Signs:
+def signs(environ: Mapping[str, str], path: Sequence[str], wanted: str = "", root: str = "/") -> Signs:
     """Read the files and variables that tell about GPUs; microseconds, and no GPU is woken.
 
     :param path: folders with installed distributions, such as sys.path.
+    :param wanted: the package whose CUDA version matters most (:func:`image_cuda`).
     :param root: where the files are; another than ``/`` is for tests.
     """
     seen = Signs()
@@ -186,7 +187,7 @@ def signs(environ: Mapping[str, str], path: Sequence[str], root: str = "/") -> S
     seen.libcuda = next(_libcudas(folders, root), None)
     toolkits = [name for name in _list(_at(root, "/usr/local")) or () if name.startswith("cuda")]
     seen.compat = tuple(_libcudas([f"/usr/local/{name}/compat" for name in toolkits], root))
-    seen.cuda, seen.cuda_from = image_cuda(path, environ)
+    seen.cuda, seen.cuda_from = image_cuda(path, environ, wanted)
     return seen
 
 
@@ -220,11 +221,13 @@ def _libcudas(folders: Iterable[str], root: str) -> Iterator[Libcuda]:
             yield Libcuda(path, version if "." in version else "")
 
 
-def image_cuda(path: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]:
+def image_cuda(path: Sequence[str], environ: Mapping[str, str], wanted: str = "") -> tuple[str, str]:
     """Return the CUDA version that the image's Python packages need, and what says so; empty where nothing does.
 
     Read from the names of ``*.dist-info`` folders; the highest counts. ``CUDA_VERSION``, which CUDA base images set, is
     asked only where no package tells.
+
+    :param wanted: the package that matters, such as torch: if its own name tells, the others are not heard.
     """
     found = []
     for folder in path:
@@ -234,35 +237,38 @@ def image_cuda(path: Sequence[str], environ: Mapping[str, str]) -> tuple[str, st
                 version = distribution_cuda(name)
                 if version:
                     found.append(([int(part) for part in version.split(".")], version, name))
+    found = [row for row in found if wanted and row[2].startswith(wanted)] or found
     if found:
         _, version, name = max(found)
         return version, name
-    parts = environ.get("CUDA_VERSION", "").split(".")
-    if all(part.isdigit() for part in parts[:2]):
-        return ".".join(parts[:2]), "CUDA_VERSION"
-    return "", ""
+    version = _first_two(environ.get("CUDA_VERSION", ""))
+    return version, "CUDA_VERSION" if version else ""
+
+
+def _first_two(version: str) -> str:
+    parts = version.split(".")[:2]
+    return ".".join(parts) if all(part.isdigit() for part in parts) else ""
 
 
 def distribution_cuda(distribution: str) -> str:
     """Return the CUDA version in a distribution's name and version ("torch-2.4.0+cu124"), or an empty string.
 
     How they spell it: ``nvidia_cuda_runtime_cu12-12.4.127``, ``nvidia_cuda_runtime-13.0.48``, ``torch-2.4.0+cu124``,
-    ``jaxlib-0.4.20+cuda12.cudnn89``, ``cupy_cuda12x-13.3.0``, ``jax_cuda12_plugin-0.4.30``, ``cudf_cu12-24.8.0``.
+    ``jaxlib-0.4.20+cuda12.cudnn89``, ``cupy_cuda12x-13.3.0``, ``jax_cuda12_plugin-0.4.30``, ``torch-1.3.0+cu92``.
     """
-    name, _, version = distribution.lower().replace("-", "_", distribution.count("-") - 1).partition("-")
+    name, _, version = distribution.lower().partition("-")
     if name.startswith("nvidia_cuda_runtime"):
-        return ".".join(version.split(".")[:2])
-    local = version.partition("+")[2]
-    for tag in (*local.split("."), *name.split("_")):
-        for prefix in ("cuda", "cu"):
-            digits = tag[len(prefix) :].rstrip("x") if tag.startswith(prefix) else ""
-            if digits.isdigit() and len(digits) >= 2:
-                return f"{digits[:2]}.{digits[2:]}" if len(digits) > 2 else digits
+        return _first_two(version)
+    for tag in (*version.partition("+")[2].split("."), *name.split("_")):
+        digits = tag[4 if tag.startswith("cuda") else 2 :].rstrip("x") if tag.startswith("cu") else ""
+        if digits.isdigit() and len(digits) >= 2:
+            major = 1 if digits[0] > "4" else 2  # cu92 is 9.2, cu12 is 12
+            return ".".join(part for part in (digits[:major], digits[major:]) if part)
     return ""
 
 
 def has_distribution(prefix: str, path: Sequence[str]) -> bool:
-    """Say whether a distribution whose folder name starts so (``onnxruntime_gpu-``) is installed in one of the folders."""
+    """Say whether one of the folders holds a distribution whose folder name starts so (``onnxruntime_gpu-``)."""
     return any(entry.startswith(prefix) for folder in path for entry in _list(folder or ".") or ())
 
 
@@ -280,11 +286,11 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
     import time
 
     deadline = time.monotonic() + timeout
-    read_end, write_end = os.pipe()
-    text = b""
-    ended = False
-    pid = asker = 0
     answer = Nvml()
+    text = b""
+    pid = 0
+    ended = False
+    read_end, write_end = os.pipe()
     try:
         try:
             pid = _start(write_end, limit, details)
@@ -302,16 +308,13 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
             ended = not chunk
     except OSError as error:
         answer.trouble = f"the process that asks NVML could not be started ({error.strerror})"
-        ended = not pid
     finally:
         os.close(read_end)
         asker = _read(text.decode("utf-8", "replace"), answer)
         if pid:
-            _end(pid, 0 if ended else asker, started=bool(asker))
-    if answer.timed_out and not answer.asking:
-        answer.asking = "the start of the process that asks"
-    elif not answer.timed_out and not answer.trouble and answer.asking:
-        answer.trouble = f"the process that asks NVML ended in {answer.asking}"
+            _end(pid, 0 if ended else asker or pid)
+    if answer.asking and not answer.timed_out and not answer.trouble:
+        answer.trouble = f"the process that asks NVML died in {answer.asking}"
     return answer
 
 
@@ -356,23 +359,22 @@ def _may_fork() -> bool:
     return not any(name in maps for name in (b"/libnvidia-ml.", b"/libcuda.", b"/libmpi", b"/libibverbs."))
 
 
-def _end(pid: int, asker: int, *, started: bool) -> None:
-    """Kill what may still hang, and reap the one child that is ours."""
+def _end(pid: int, victim: int) -> None:
+    """Reap our child, after killing the process that hangs, if one does: the asking one, or ours before it got so far."""
     import time
 
-    for victim in (asker, 0 if started else pid):
-        if victim:
-            try:
-                os.kill(victim, 9)
-            except OSError:  # it has ended meanwhile
-                pass
-    try:
-        for _ in range(100):  # at most a second: the interpreter itself may hang on a dead filesystem
+    if victim:
+        try:  # noqa: SIM105 - contextlib would cost more than the rest of the check
+            os.kill(victim, 9)
+        except OSError:
+            pass  # it has ended meanwhile
+    for pause in (0, 0.001, 0.01, 0.1, 0.5):  # bounded: an interpreter on a dead filesystem cannot even be killed
+        time.sleep(pause)
+        try:
             if os.waitpid(pid, os.WNOHANG)[0]:
                 return
-            time.sleep(0.0005 if started else 0.01)
-    except OSError:  # reaped by somebody else
-        pass
+        except OSError:  # reaped by somebody else
+            return
 
 
 def _read(text: str, answer: Nvml) -> int:

@@ -1,7 +1,7 @@
 """Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.facts.gpu` starts it and reads it.
 
-It is a script too (``python -I -S nvml.py LIMIT DETAILS FOLDER``), so it imports nothing of this package. Each line that
-it writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
+It is a script too (``python -I -S nvml.py LIMIT DETAILS FOLDER``), so it imports nothing of this package. Each line
+that it writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
 
 No CUDA context is made and ``cuInit`` is not called. Only with details is libcuda loaded, in this process, by
 ``nvmlSystemGetCudaDriverVersion_v2`` (gpu.md, section 5).
@@ -50,7 +50,7 @@ def run(out: int, limit: int, details: bool, folder: str) -> NoReturn:
 
 
 def _close(descriptor: int) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib would cost this interpreter 1 ms
         os.close(descriptor)
     except OSError:  # the one by which the folder was listed
         pass

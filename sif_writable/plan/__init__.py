@@ -11,11 +11,12 @@ from sif_writable.plan.catalog import (
     COMPILED,
     CONFIG,
     DATA,
-    IF_UNWRITABLE,
+    DECIDED_IN,
     LINKED,
     OPT_IN,
     ROWS,
     RUNTIME,
+    UNSEEDED,
 )
 
 TYPE_CHECKING = False
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     class Ground(Protocol):
         """What decide() asks about default locations; :class:`sif_writable.facts.filesystem.Locations` answers."""
 
-        def state(self, path: str) -> str: ...
-        def works(self, path: str) -> bool: ...
+        def state(self, path: str) -> str: ...  # noqa: D102
+        def works(self, path: str) -> bool: ...  # noqa: D102
+        def holds(self, path: str, text: str) -> bool: ...  # noqa: D102
 
 
 KINDS = (COMPILED, CONFIG, DATA)
@@ -69,15 +71,15 @@ class Storage:
 
     def __init__(self) -> None:
         """Start with no place at all."""
-        self.roots: "dict[str, str]" = {}
+        self.roots: dict[str, str] = {}
         """Kind to the storage root chosen for it."""
-        self.places: "dict[str, Place]" = {}
+        self.places: dict[str, Place] = {}
         """Kind to the candidate it came from."""
-        self.folders: "dict[str, str]" = {}
+        self.folders: dict[str, str] = {}
         """Kind to the folder below that root; also ``image``, which holds the private home and the bytecode."""
-        self.present: "dict[str, frozenset[str]]" = {}
+        self.present: dict[str, frozenset[str]] = {}
         """Kind to the names in that folder."""
-        self.refused: "list[tuple[Place, str]]" = []
+        self.refused: list[tuple[Place, str]] = []
         """Candidates that were not taken, with a sentence without subject."""
         self.small = False
         """Whether downloads had to go to the container session's small tmpfs."""
@@ -97,7 +99,7 @@ class Redirect:
         self.why = why
         self.make = False
         """The folder must exist before the package looks."""
-        self.seeds: "tuple[str, ...]" = ()
+        self.seeds: tuple[str, ...] = ()
         """Read-only directories of the image whose files the folder starts with; empty when it exists already."""
         self.subfolder = ""
         """The part that the package itself appends to the value."""
@@ -110,8 +112,8 @@ class Decision:
 
     def __init__(self) -> None:
         """Start with nothing to do."""
-        self.redirects: "list[Redirect]" = []
-        self.left: "list[tuple[str, str]]" = []
+        self.redirects: list[Redirect] = []
+        self.left: list[tuple[str, str]] = []
         """Variables that were left alone, with the reason."""
         self.home = ""
         """The private home, or empty when HOME is kept."""
@@ -122,7 +124,7 @@ class Decision:
         """The value for USER and LOGNAME, or empty."""
         self.pycache = ""
         """The value for sys.pycache_prefix, or empty."""
-        self.notes: "list[str]" = []
+        self.notes: list[str] = []
         """What ``status`` has to say besides: values that are not understood, requests that were not met."""
 
 
@@ -172,20 +174,21 @@ def decide(facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping
     """Decide every redirect, HOME, the user's name and the bytecode folder."""
     decision = Decision()
     decision.notes = misunderstood(environ)
-    opted = frozenset(filter(None, environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()))
-    bases = default_bases(facts, environ)
+    _decide_home(facts, storage, environ, decision)
+    rows = _Rows(facts, storage, ground, environ, decision)
     for row in ROWS:
-        _decide_row(row, facts, storage, ground, bases, environ, decision)
+        rows.decide(row)
+    opted = environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()
     if opted:
         for row in OPT_IN:
             if row[0] in opted:
-                _decide_row(row, facts, storage, ground, bases, environ, decision)
-        known = {row[0] for row in OPT_IN}
+                rows.decide(row)
+        known = [row[0] for row in OPT_IN]
         decision.notes += [
-            f"SIF_WRITABLE_OPT_IN names {name!r}, which can not be switched on; allowed: {', '.join(sorted(known))}"
-            for name in sorted(opted - known)
+            f"SIF_WRITABLE_OPT_IN names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
+            for name in opted
+            if name not in known
         ]
-    _decide_home(facts, storage, environ, decision)
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
     return decision
@@ -194,25 +197,21 @@ def decide(facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping
 def default_bases(facts: "Facts", environ: "Mapping[str, str]") -> "dict[str, str]":
     """Map each base of a location template to the directory that packages resolve it to."""
     home = facts.home
-    bases = {
+
+    def below_home(rest: str) -> str:
+        return (home if home != "/" else "") + rest if home else ""
+
+    return {
         "HOME": home,
-        "CACHE": environ.get("XDG_CACHE_HOME") or home + "/.cache",
-        "CONFIG": environ.get("XDG_CONFIG_HOME") or home + "/.config",
-        "DATA": environ.get("XDG_DATA_HOME") or home + "/.local/share",
-        "STATE": environ.get("XDG_STATE_HOME") or home + "/.local/state",
+        "CACHE": environ.get("XDG_CACHE_HOME") or below_home("/.cache"),
+        "CONFIG": environ.get("XDG_CONFIG_HOME") or below_home("/.config"),
+        "DATA": environ.get("XDG_DATA_HOME") or below_home("/.local/share"),
+        "STATE": environ.get("XDG_STATE_HOME") or below_home("/.local/state"),
         "TMP": environ.get("TMPDIR") or "/tmp",  # noqa: S108
         "CWD": ".",
         "PURELIB": facts.purelib,
         "PREFIX": facts.prefix,
     }
-    if home == "/":
-        for base, value in bases.items():
-            bases[base] = value.replace("//", "/")
-    return bases
-
-
-_SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
-_OF_HOME = ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
 
 
 def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, str]") -> str:
@@ -222,120 +221,147 @@ def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, st
         path = template
     else:
         directory = bases[base]
-        if not directory or (base != "HOME" and directory.startswith("/.") and bases["HOME"] != "/"):
+        if not directory:
             return ""
-        path = directory.rstrip("/") + slash + rest
+        path = (directory if directory != "/" else "") + slash + rest
     return path.replace("{user}", environ.get("USER", "")) if "{" in path else path
 
 
-def _decide_row(
-    row: "tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str]",
-    facts: "Facts",
-    storage: Storage,
-    ground: "Ground",
-    bases: "Mapping[str, str]",
-    environ: "Mapping[str, str]",
-    decision: Decision,
-) -> None:
-    variable, kind, when, defaults, counts_as_set, form, name, _ = row
-    form, _, subfolder = form.partition(":")
-    if form == "value":
-        if variable not in environ:
-            decision.redirects.append(Redirect(variable, subfolder, kind, "", "switched on by SIF_WRITABLE_OPT_IN"))
-        return
-    if variable in environ and form != "flags":
-        decision.left.append((variable, "set by the user"))
-        return
-    for parent in counts_as_set:
-        if parent in environ:
-            decision.left.append((variable, f"the user set {parent}, which decides it"))
+_SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
+_OF_HOME = ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
+
+
+class _Rows:
+    """Decides row by row of the table."""
+
+    __slots__ = ("bases", "cache_moves", "decision", "environ", "facts", "given", "ground", "storage")
+
+    def __init__(
+        self, facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping[str, str]", decision: Decision
+    ) -> None:
+        self.facts = facts
+        self.storage = storage
+        self.ground = ground
+        self.environ = environ
+        self.decision = decision
+        self.bases = default_bases(facts, environ)
+        self.given = {kind for kind, place in storage.places.items() if place.given}
+        self.cache_moves = False
+        """Whether XDG_CACHE_HOME is redirected, so that what stays below ~/.cache must be pinned."""
+
+    def decide(self, row: "tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str]") -> None:
+        """Add the redirect of one row to the decision, or the reason why it is left alone."""
+        variable, kind, when, defaults, counts_as_set, form, name, _ = row
+        form, _, extra = form.partition(":")
+        if form == "value":
+            if variable not in self.environ:
+                self.decision.redirects.append(Redirect(variable, extra, kind, "", _REQUESTED))
             return
-    given = kind in storage.places and storage.places[kind].given
-    if when == IF_UNWRITABLE or not given:
-        why = _reason(when, kind, defaults[0] if defaults else "", given, facts, storage, ground, bases, environ)
-        if why.startswith("-"):
-            decision.left.append((variable, why[1:]))
+        if variable in self.environ and form != "flags":
+            self.decision.left.append((variable, "set by the user"))
             return
-    else:
-        why = "goes to the place that the user gave"
-    if kind not in storage.folders:
-        decision.left.append((variable, f"no place was found for {kind} files"))
-        return
-    leaf = name.replace("/", "-")
-    folder = f"{storage.folders[kind]}/{leaf}"
-    value = _value(form, folder, variable, facts, ground, environ)
-    if value.startswith("-"):
-        decision.left.append((variable, value[1:]))
-        return
-    redirect = Redirect(variable, value, kind, folder, why)
-    redirect.subfolder = subfolder
-    if leaf not in storage.present[kind]:
+        for parent in counts_as_set:
+            if parent in self.environ:
+                self.decision.left.append((variable, f"the user set {parent}, which decides it"))
+                return
+        default = defaults[0] if defaults else ""
+        if kind in self.given:
+            why, stays = "goes to the place that the user gave", ""
+        else:
+            why, stays = self._reason(when, kind, default)
+        if stays:
+            self._leave(variable, default, form, extra, stays)
+            return
+        for decided, template, text in DECIDED_IN:
+            if decided == variable and self.ground.holds(resolve(template, self.bases, self.environ), text):
+                self.decision.left.append((variable, f"{template.replace('HOME', '~', 1)} of the user decides it"))
+                return
+        if kind not in self.storage.folders:
+            self.decision.left.append((variable, f"no place was found for {kind} files"))
+            return
+        leaf = name.replace("/", "-")
+        folder = f"{self.storage.folders[kind]}/{leaf}"
+        value, stays = (folder, "") if form in ("dir", "mkdir", "base") else self._value(form, folder, variable)
+        if stays:
+            self.decision.left.append((variable, stays))
+            return
+        redirect = Redirect(variable, value, kind, folder, why)
+        redirect.subfolder = extra
+        if leaf not in self.storage.present[kind]:
+            self._prepare(redirect, form, defaults)
+        if variable == "XDG_CACHE_HOME":
+            self.cache_moves = True
+        self.decision.redirects.append(redirect)
+
+    def _reason(self, when: str, kind: str, default: str) -> "tuple[str, str]":
+        """Say why a location moves, or why it stays: one of the two is empty."""
+        if when == "opt_in":
+            return _REQUESTED, ""
+        base = default.partition("/")[0]
+        parent = _SET_BY.get(base, "")
+        path = resolve(default, self.bases, self.environ)
+        set_by_user = parent and self.environ.get(parent)
+        if self.facts.home_problem and base in _OF_HOME and not set_by_user:
+            # Below a HOME that cannot be used there may still be a bind mount that can.
+            if when != ALWAYS and path and self.ground.state(path) == "writable":
+                return "", _WORKS
+            return f"HOME {self.facts.home_problem}", ""
+        works = bool(path) and self.ground.works(path)
+        if works and set_by_user:
+            return "", f"the user set {parent}, which decides it"
+        if when == ALWAYS:
+            return "its default is not kept apart by image and user", ""
+        if not works:
+            return f"{path or default} cannot be written", ""
+        if kind == DATA and base in _OF_HOME and self.facts.home_small and not self.storage.small and not set_by_user:
+            return "HOME is on the container session's small tmpfs", ""
+        return "", _WORKS
+
+    def _leave(self, variable: str, default: str, form: str, extra: str, why: str) -> None:
+        """Leave a location where it is, and pin it there when what it hangs on moves away."""
+        base = default.partition("/")[0]
+        moves = (self.decision.home and base in _OF_HOME) or (self.cache_moves and base == "CACHE")
+        if why is _WORKS and moves and form in ("dir", "mkdir", "base"):
+            path = resolve(default, self.bases, self.environ)
+            if extra and path.endswith("/" + extra):
+                path = path[: -len(extra) - 1]
+            self.decision.redirects.append(
+                Redirect(variable, path, "", "", "stays there, though HOME or ~/.cache moves")
+            )
+        else:
+            self.decision.left.append((variable, why))
+
+    def _value(self, form: str, folder: str, variable: str) -> "tuple[str, str]":
+        """Return the value that leads to a folder, or why there is none: one of the two is empty."""
+        if form == "flags":
+            flags = self.environ.get(variable, "")
+            if "compiledir=" in flags:
+                return "", "the user's flags name a compile directory"
+            if any(character in folder for character in ", '\""):
+                return "", "the storage path has a comma, a space or a quote, which these flags cannot express"
+            return f"{flags},base_compiledir={folder}".lstrip(","), ""
+        if form == "path_list_open":
+            own = resolve("HOME/.julia", self.bases, self.environ)
+            return f"{folder}:{own}:" if own and self.ground.state(own) != "absent" else f"{folder}:", ""
+        if form == "comma_list":
+            if "," in folder:
+                return "", "the storage path has a comma, which this list cannot express"
+            own = self.facts.prefix + "/pkgs"
+            return f"{folder},{own}" if self.ground.state(own) != "absent" else folder, ""
+        return folder, ""
+
+    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]") -> None:
+        """Say what a folder that is not there yet must start with."""
         redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
-        redirect.seeds = tuple(
-            path
-            for path in (resolve(template, bases, environ) for template in defaults)
-            if path and ground.state(path) == "read-only"
-        )
-        if redirect.seeds or any(linked[0] == variable for linked in LINKED):
+        if redirect.kind != RUNTIME and redirect.variable not in UNSEEDED:
+            paths = (resolve(template, self.bases, self.environ) for template in defaults)
+            redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
+        if redirect.seeds or any(variable == redirect.variable for variable, _, _ in LINKED):
             redirect.make = True
-    decision.redirects.append(redirect)
 
 
-def _reason(
-    when: str,
-    kind: str,
-    default: str,
-    given: bool,
-    facts: "Facts",
-    storage: Storage,
-    ground: "Ground",
-    bases: "Mapping[str, str]",
-    environ: "Mapping[str, str]",
-) -> str:
-    """Say why a location moves; a leading ``-`` says that it stays."""
-    if given:
-        return "goes to the place that the user gave"
-    if when not in (ALWAYS, IF_UNWRITABLE):
-        return "switched on by SIF_WRITABLE_OPT_IN"
-    base = default.partition("/")[0]
-    parent = _SET_BY.get(base, "")
-    path = resolve(default, bases, environ)
-    of_home = base in _OF_HOME and not environ.get(parent)
-    if of_home and facts.home_problem:
-        return f"HOME {facts.home_problem}"
-    works = bool(path) and ground.works(path)
-    if environ.get(parent) and works:
-        return f"-the user set {parent}, which decides it"
-    if when == ALWAYS:
-        return "its files are valid for one image only"
-    if works and of_home and kind == DATA and facts.home_small and not storage.small:
-        return "HOME is on the container session's small tmpfs"
-    if works:
-        return "-its default location works"
-    return f"{path or default} cannot be written"
-
-
-def _value(
-    form: str, folder: str, variable: str, facts: "Facts", ground: "Ground", environ: "Mapping[str, str]"
-) -> str:
-    """Return the value of a variable that leads to a folder; a leading ``-`` says why there is none."""
-    if form == "flags":
-        flags = environ.get(variable, "")
-        if "compiledir=" in flags:
-            return "-the user's flags name a compile directory"
-        if any(character in folder for character in ", '\""):
-            return "-the storage path has a comma, a space or a quote, which these flags cannot express"
-        return f"{flags},base_compiledir={folder}".lstrip(",")
-    if form in ("path_list", "path_list_open") and ":" in folder:
-        return "-the storage path has a colon, which a path list cannot express"
-    if form == "path_list_open":
-        return folder + ":"
-    if form == "comma_list":
-        if "," in folder:
-            return "-the storage path has a comma, which this list cannot express"
-        own = facts.prefix + "/pkgs"
-        return f"{folder},{own}" if ground.state(own) != "absent" else folder
-    return folder
+_REQUESTED = "switched on by SIF_WRITABLE_OPT_IN"
+_WORKS = "its default location works"
 
 
 def _decide_home(facts: "Facts", storage: Storage, environ: "Mapping[str, str]", decision: Decision) -> None:

@@ -25,4 +25,4 @@ HEAVY_MODULES = (
 """Names as in ``import NAME``. An image adds its own."""
 
 ONLY_WITH = {"onnxruntime": "onnxruntime_gpu-"}
-"""Heavy only where a distribution is installed whose ``.dist-info`` folder starts so: its CPU build has the same name."""
+"""Heavy only where a distribution is installed whose ``.dist-info`` folder starts so; the CPU build shares the name."""

@@ -116,7 +116,9 @@ def _redirects(model: dict[str, Any]) -> list[Check]:
         if entry["problem"]
     ]
     found += [
-        Check(WARN, "redirects", note, "free the cause it names") for note in model["notes"] if "stays as it was" in note
+        Check(WARN, "redirects", note, "free the cause it names")
+        for note in model["notes"]
+        if "stays as it was" in note
     ]
     if model["home"]["why"] != "works" and not model["home"]["private"]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"

@@ -40,7 +40,9 @@ def debug_lines(outcome: Outcome) -> list[str]:
     lines += [f"{kind} files go to {folder}" for kind, folder in storage.folders.items()]
     lines += [f"{r.variable}={_short(r.value)}: {r.why}" for r in decision.redirects]
     lines += [f"{variable} is left alone: {why}" for variable, why in decision.left]
-    lines.append(f"HOME={_short(decision.home)}: {decision.home_why}" if decision.home else f"HOME: {decision.home_why}")
+    lines.append(
+        f"HOME={_short(decision.home)}: {decision.home_why}" if decision.home else f"HOME: {decision.home_why}"
+    )
     if decision.user:
         lines.append(f"USER={decision.user}: this uid has no passwd entry")
     if decision.pycache:

@@ -89,9 +89,7 @@ def status(*, ran: bool = True, full: bool = False) -> dict[str, Any]:
             "filesystem": prefix_mount.type if prefix_mount else "unknown",
         },
         "storage": _storage(outcome, table) if outcome else [],
-        "refused": [
-            {"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused
-        ]
+        "refused": [{"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused]
         if outcome
         else [],
         "home": _home(outcome, seen),

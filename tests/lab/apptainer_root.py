@@ -28,7 +28,7 @@ class Runtime(NamedTuple):
     """The path of the lab folder for commands."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def find() -> Runtime:
     """Return the Apptainer that tests use."""
     own = shutil.which("apptainer") or shutil.which("singularity")
@@ -49,6 +49,7 @@ class Apptainer:
     """Runs Apptainer as the ordinary user whose writable places these are."""
 
     def __init__(self, runtime: Runtime, places: Scratch) -> None:
+        """Take what to enter, and the writable places to show there."""
         self.runtime = runtime
         self.places = places
 

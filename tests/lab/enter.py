@@ -1,4 +1,4 @@
-"""Runs one command in another root filesystem, as an ordinary user: `python3 enter.py ENTRY`, ENTRY as JSON (see `Entry`).
+"""Run one command in another root filesystem, as an ordinary user: `python3 enter.py ENTRY`, which is JSON (`Entry`).
 
 Everything happens in mount and pid namespaces of its own: nothing is left mounted or running afterwards, however the
 command or we end. Where we are not root, a user namespace gives the right to mount.
@@ -173,7 +173,7 @@ def _open_fuse(stage: str, device: str) -> None:
     if os.stat(device).st_mode & 0o006 != 0o006:
         node = os.path.join(stage, "fuse")
         os.mknod(node, stat.S_IFCHR, os.stat(device).st_rdev)
-        os.chmod(node, 0o666)
+        os.chmod(node, 0o666)  # noqa: S103
         _mount("--bind", node, device)
 
 
@@ -201,7 +201,7 @@ def _execute(entry: Entry, *, privileged: bool) -> int:
         _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.chdir(entry["folder"])
     try:
-        os.execvpe(entry["argv"][0], entry["argv"], entry["environment"])
+        os.execvpe(entry["argv"][0], entry["argv"], entry["environment"])  # noqa: S606
     except FileNotFoundError as error:
         sys.stderr.write(f"{entry['argv'][0]}: {error.strerror}\n")
         return 127
@@ -229,8 +229,12 @@ def _unshare(flags: int) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    # Not by `open`: its codec is loaded from files, which are another Python's in the new root.
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _exit_code(status: int) -> int:

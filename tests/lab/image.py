@@ -22,7 +22,8 @@ def sif() -> str:
     runtime, packages, wheel = _parts()
 
     def make(path: str) -> None:
-        _build(runtime, path, "localimage", packages, os.path.dirname(wheel), "sif-writable")
+        folder = os.path.dirname(wheel)
+        _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS="sif-writable")
 
     return provide("test.sif", (packages, wheel, _definition()), make)
 
@@ -52,47 +53,49 @@ def _parts() -> tuple[Runtime, str, str]:
         runtime = pool.submit(apptainer_root.find)
         wheelhouse = pool.submit(wheels.wheelhouse)
         wheel = pool.submit(wheels.project_wheel)
-        base = pool.submit(debian.base_tree)
-        return runtime.result(), _packages(runtime.result(), base.result(), wheelhouse.result()), wheel.result()
+        base = pool.submit(_base)
+        packages = _packages(runtime.result(), base.result(), wheelhouse.result())
+        return runtime.result(), packages, wheel.result()
 
 
-def _packages(runtime: Runtime, base: str, wheelhouse: str) -> str:
+def _base() -> tuple[str, str]:
+    """Return what images start from: bootstrap agent and source."""
+    if os.getuid() == 0:
+        return "localimage", debian.base_tree()
+    return "docker", "python:3.11-slim-bookworm"
+
+
+def _packages(runtime: Runtime, base: tuple[str, str], wheelhouse: str) -> str:
     """Return the image without sif-writable, as a tree: what stays the same while the code changes."""
+    agent, source = base
+    requirements = " ".join((*wheels.PACKAGES, *wheels.DEPENDENCIES))
 
     def make(path: str) -> None:
-        requirements = " ".join((*wheels.PACKAGES, *wheels.DEPENDENCIES))
-        _build(runtime, path, "localimage", base, wheelhouse, requirements, "--sandbox")
+        _build(runtime, path, "--sandbox", BOOTSTRAP=agent, BASE=source, WHEELS=wheelhouse, REQUIREMENTS=requirements)
 
     return provide("packages", (base, wheelhouse, _definition()), make)
 
 
-def _build(
-    runtime: Runtime, path: str, bootstrap: str, base: str, folder: str, requirements: str, *options: str
-) -> None:
-    """Build the definition file with Apptainer as the ordinary user."""
+def _build(runtime: Runtime, path: str, *options: str, **values: str) -> None:
+    """Build the definition file with Apptainer as the ordinary user; the values fill its blanks."""
     with scratch.fresh() as places:
         apptainer = Apptainer(runtime, places)
         made = os.path.join(places.work, "image")
         shutil.copy(DEFINITION, places.work)
-        values = {
-            "BOOTSTRAP": bootstrap,
-            "BASE": apptainer.inside(base),
-            "WHEELS": apptainer.inside(folder),
-            "REQUIREMENTS": requirements,
-        }
-        arguments = [argument for name, value in values.items() for argument in ("--build-arg", f"{name}={value}")]
+        seen = {name: apptainer.inside(value) if value.startswith(LAB) else value for name, value in values.items()}
+        arguments = [argument for name, value in seen.items() for argument in ("--build-arg", f"{name}={value}")]
         environment = {
             "APPTAINER_TMPDIR": apptainer.inside(places.var_tmp),
             "APPTAINER_CACHEDIR": apptainer.inside(places.new_folder("cache")),
         }
-        result = apptainer.run(
-            ["build", "--mksquashfs-args", _COMPRESSION, *options, *arguments, apptainer.inside(made), "test.def"],
-            env=environment,
-            timeout=900,
-        )
-        if result.returncode != 0:
+        command = ["build", "--mksquashfs-args", _COMPRESSION, *options, *arguments, apptainer.inside(made), "test.def"]
+        result = apptainer.run(command, env=environment, timeout=900)
+        if result.returncode == 0:
+            os.rename(made, path)
+        elif values["BOOTSTRAP"] == "docker":
+            raise LabUnavailable(f"could not build on {values['BASE']}: {result.stderr.strip()[-500:]}")
+        else:
             raise RuntimeError(f"building {path} failed:\n{result.stdout}\n{result.stderr}")
-        os.rename(made, path)
 
 
 def _definition() -> str:

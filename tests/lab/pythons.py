@@ -37,7 +37,7 @@ def missing() -> list[str]:
     return [version for version in SUPPORTED if version not in {python.version for python in found()}]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def found() -> tuple[Python, ...]:
     """Return at most one interpreter per version, and Debian's own besides."""
     pythons: dict[tuple[str, bool], Python] = {}

@@ -7,14 +7,14 @@ superblock is read-only, as an image's is, and every write gives EROFS.
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 from tests.lab import pythons, scratch, wheels
-from tests.lab.store import LAB, provide
+from tests.lab.store import LAB, ORDINARY_UID, provide
 from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping, Sequence
 
     from tests.lab.pythons import Python
@@ -23,40 +23,55 @@ if TYPE_CHECKING:
 _PATH = "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
 
 
-def venv(packages: tuple[str, ...] = wheels.PACKAGES) -> str:
-    """Return the folder of a virtual environment that stands at /opt/venv in the read-only root."""
+def venv() -> str:
+    """Return a virtual environment with the packages of the test image, to stand at /opt/venv in the read-only root."""
     python = _reachable_python()
     wheel = wheels.project_wheel()
-    wheelhouse = wheels.download("host-wheelhouse", (*packages, *wheels.DEPENDENCIES), python.version)
+    wheelhouse = wheels.download("host-wheelhouse", (*wheels.PACKAGES, *wheels.DEPENDENCIES), python.version)
+    pip = ("/opt/venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-index")
+
+    def make_packages(path: str) -> None:
+        install = [*pip, f"--find-links={_inside(wheelhouse)}", *wheels.PACKAGES, *wheels.DEPENDENCIES]
+        _fill(path, [python.path, "-m", "venv", "/opt/venv"], install)
+
+    packages = provide("host-packages", (python, wheelhouse), make_packages)
 
     def make(path: str) -> None:
-        with scratch.fresh() as places:
-            made = places.new_folder("venv")
-            lab = f"{LAB}:/lab:ro"
-            sources = ("/lab/" + os.path.relpath(folder, LAB) for folder in (wheelhouse, os.path.dirname(wheel)))
-            links = [f"--find-links={folder}" for folder in sources]
-            pip = ["/opt/venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", *links]
-            for command in ([python.path, "-m", "venv", "/opt/venv"], [*pip, *packages, "sif-writable"]):
-                environment = {"PATH": _PATH, "HOME": "/"}
-                result = scratch.run(
-                    places,
-                    command,
-                    mirror=True,
-                    binds=[f"{made}:/opt/venv", lab],
-                    tmpfs=["/tmp"],
-                    environment=environment,
-                )
-                if result.returncode != 0:
-                    raise LabUnavailable(f"could not make a read-only root of itself: {result.stderr.strip()[-500:]}")
-            os.rename(made, path)
+        subprocess.run(["cp", "-a", "--reflink=auto", packages, path], check=True)
+        _fill(path, [*pip, _inside(wheel)])
 
-    return provide("host-venv", (python, wheel, wheelhouse), make)
+    return provide("host-venv", (packages, wheel), make)
+
+
+def _fill(folder: str, *commands: Sequence[str]) -> None:
+    """Run commands that find this folder at /opt/venv, where they can write it."""
+    with scratch.fresh() as places:
+        os.makedirs(folder, exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(folder, ORDINARY_UID, ORDINARY_UID)
+        for command in commands:
+            result = scratch.run(
+                places,
+                command,
+                mirror=True,
+                binds=[f"{folder}:/opt/venv", f"{LAB}:/lab:ro"],
+                tmpfs=["/tmp"],
+                environment={"PATH": _PATH, "HOME": "/"},
+                timeout=600,
+            )
+            if result.returncode != 0:
+                raise LabUnavailable(f"cannot show its root read-only: {result.stderr.strip()[-500:]}")
+
+
+def _inside(path: str) -> str:
+    return os.path.join("/lab", os.path.relpath(path, LAB))
 
 
 class ReadonlyRoot:
     """Runs commands as the ordinary user in this machine's root, shown read-only."""
 
     def __init__(self, folder: str, places: Scratch) -> None:
+        """Take what to enter, and the writable places to show there."""
         self.venv = folder
         self.places = places
 

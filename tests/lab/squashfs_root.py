@@ -1,4 +1,4 @@
-"""The image as a setuid installation or root's container engine presents it: the kernel mounts it, the files are root's."""
+"""The image as a setuid installation presents it: the kernel mounts it, its files are root's."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class SquashfsRoot:
     """Runs commands in a squashfs file as the ordinary user, without any privilege and without a way to get one."""
 
     def __init__(self, image: str, places: Scratch) -> None:
+        """Take what to enter, and the writable places to show there."""
         self.image = image
         self.places = places
 

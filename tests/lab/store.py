@@ -51,10 +51,13 @@ def locked(name: str) -> Iterator[None]:
 
 
 def _remove_old(stem: str, suffix: str) -> None:
-    stamps = glob.glob(os.path.join(glob.escape(LAB), f"{stem}-????????????{suffix}.done"))
-    for stamp in sorted(stamps, key=os.path.getmtime, reverse=True)[_KEPT:]:
-        os.unlink(stamp)
-        remove(stamp[: -len(".done")])
+    """Remove all but the newest finished parts of that name, and what killed runs have left."""
+    parts = glob.glob(os.path.join(glob.escape(LAB), f"{stem}-{'[0-9a-f]' * 12}{suffix}"))
+    finished = [part for part in parts if os.path.exists(part + ".done")]
+    newest = sorted(finished, key=lambda part: os.path.getmtime(part + ".done"), reverse=True)[:_KEPT]
+    for part in set(parts).difference(newest):
+        remove(part + ".done")
+        remove(part)
 
 
 def remove(path: str) -> None:

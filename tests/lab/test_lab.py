@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer
     from tests.lab.readonly_root import ReadonlyRoot
     from tests.lab.squashfs_root import SquashfsRoot
+
+
+def _command_line(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:  # it has just ended
+        return ""
+
 
 # Says what a process in a read-only root sees; one line of JSON.
 _PROBE = """
@@ -38,6 +48,7 @@ print(json.dumps({
     "no_new_privs": next(line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")),
 }))
 """
+_MARK = "611.953"  # a number of seconds that nobody else sleeps
 _ASK = ["/opt/venv/bin/python", "-c", _PROBE]
 
 
@@ -102,7 +113,11 @@ def test_places_outlive_a_command(squashfs_root: SquashfsRoot) -> None:
 
 def test_a_timeout_ends_everything(squashfs_root: SquashfsRoot) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
-        squashfs_root.run(["sh", "-c", "sleep 600 & sleep 600"], timeout=2)
+        squashfs_root.run(["sh", "-c", f"sleep {_MARK} & sleep {_MARK}"], timeout=2)
+    deadline = time.monotonic() + 10  # the kernel ends the namespace a moment after its first process
+    while running := [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _MARK in _command_line(pid)]:
+        assert time.monotonic() < deadline, running
+        time.sleep(0.05)
 
 
 def test_pythons_are_told_apart() -> None:
