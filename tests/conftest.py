@@ -14,7 +14,7 @@ from tests.lab.squashfs_root import SquashfsRoot
 from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from tests.lab.apptainer_root import Runtime
     from tests.lab.scratch import Scratch
@@ -27,7 +27,7 @@ def _or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return get(*arguments)
     except LabUnavailable as why:
-        pytest.skip(f"{NOT_RUN}this machine {why}")
+        pytest.skip(f"{NOT_RUN}{why}")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +52,12 @@ def wheelhouse() -> str:
 def sif() -> str:
     """Return the test image, with the present sif-writable."""
     return str(_or_skip(image.sif))
+
+
+@pytest.fixture(scope="session")
+def sandbox_without() -> str:
+    """Return the same image without sif-writable, as a sandbox folder."""
+    return str(_or_skip(image.without_sif_writable))
 
 
 @pytest.fixture
@@ -98,9 +104,10 @@ def readonly(readonly_venv: str, places: Scratch) -> ReadonlyRoot:
     return ReadonlyRoot(readonly_venv, places)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in the last lines what was not run, and why."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    """Say in the last lines, after pytest's own summary, what was not run, and why."""
+    yield
     reasons: Counter[str] = Counter()
     for report in terminalreporter.getreports("skipped"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

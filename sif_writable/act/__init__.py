@@ -50,11 +50,11 @@ def settle(places: "Iterable[Place]", facts: "Facts", environ: "Mapping[str, str
     storage = plan.Storage()
     postponed: list[Place] = []
     for place in places:
-        if len(storage.roots) == len(plan.KINDS):
-            break
         problem = _consider(place, facts, storage, plan.KINDS, postponed)
         if problem:
             storage.refused.append((place, problem))
+        if len(storage.roots) == len(plan.KINDS):
+            break  # before the next candidate is looked at: it may be a network mount that hangs
     for place in postponed:
         if len(storage.roots) < len(plan.KINDS):
             storage.small = True
@@ -121,11 +121,14 @@ def _consider(
             storage.roots[kind] = root
             storage.places[kind] = place
         return ""
+    problem = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
+    if problem:
+        return problem
     problems = []
     for kind in kinds:
         if kind in storage.roots:
             continue
-        problem_here = unfit(
+        problem = unfit(
             root,
             uid=facts.uid,
             room=ROOM if kind == DATA and postponed is not None else MIN_BYTES,
@@ -133,10 +136,10 @@ def _consider(
             socket=kind == RUNTIME,
             foreign_mode=foreign_mode,
         )
-        if kind == COMPILED and not executable and not problem_here:
-            problem_here = "does not let object code be loaded from it"
-        if problem_here:
-            problems.append(f"{problem_here} (for {kind} files)")
+        if kind == COMPILED and not executable and not problem:
+            problem = "does not let object code be loaded from it"
+        if problem:
+            problems.append(f"{problem} (for {kind} files)")
         else:
             storage.roots[kind] = root
             storage.places[kind] = place
@@ -264,15 +267,15 @@ def forget(environ: "MutableMapping[str, str]") -> None:
     old_home = environ.pop(_OLD_HOME, None)
     if len(fields) != 4 or not fields[3].startswith("/"):
         return
+    roots = tuple(root + "/" for root in fields[3].split(":"))
     for name in fields[2].split(","):
         value = environ.get(name, "")
-        at = max(value.find(root) for root in fields[3].split(":"))
-        if at < 0 and name not in ("USER", "LOGNAME", "MATPLOTLIBRC"):
-            continue
-        flag = value.rfind("base_compiledir=", 0, at + 1)
+        before, flag, path = value.rpartition("base_compiledir=")
+        if not path.startswith(roots) and name not in ("USER", "LOGNAME", "MATPLOTLIBRC"):
+            continue  # the program has set it anew
         if name == "HOME" and old_home is not None:
             environ["HOME"] = old_home
-        elif flag > 0:  # the user's own flags stand before ours
-            environ[name] = value[:flag].rstrip(",")
+        elif flag and before:  # the user's own flags stand before ours
+            environ[name] = before.rstrip(",")
         else:
             environ.pop(name, None)

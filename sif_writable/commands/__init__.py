@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.hook_ran = ran
     try:
         code: int = modules[arguments.command].run(arguments)
+        sys.stdout.flush()
     except SifWritableError as error:
         print(f"sif-writable {arguments.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `sif-writable status | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return 0
     return code

@@ -56,8 +56,7 @@ def unfit(
     if status.st_uid != uid:
         return f"belongs to uid {status.st_uid}, not to uid {uid}"
     if status.st_mode & foreign_mode:
-        mode = status.st_mode & 0o7777
-        return f"is open to other users (mode {mode:04o}, bits {mode & foreign_mode:04o} must be off)"
+        return f"is open to other users (mode {status.st_mode & 0o7777:04o}, safe is {0o777 & ~foreign_mode:04o})"
     if socket and len(os.fsencode(path)) > SOCKET_PATH:
         return f"has a path of {len(os.fsencode(path))} bytes, too long for sockets (at most {SOCKET_PATH})"
     try:

@@ -5,8 +5,7 @@ of its own, since a driver at fault hangs in an uninterruptible call, and then n
 (NVIDIA/go-nvml#152; gpu.md, section 5).
 
 How that process is started decides what the check costs (measured, CPython 3.11, a library that answers at once; bare
-ctypes in this process: 1.5 ms). ``fork``: 0.8 ms more; a fresh ``python -I -S``: 7 ms more. NVML itself takes tens of
-milliseconds per GPU. A fork is safe only where nothing is shared that the child would find broken: where this is the
+ctypes in this process: 1.9 ms). ``fork``: 2 ms more; a fresh ``python -I -S``: 10 ms more. A fork is safe only where nothing is shared that the child would find broken: where this is the
 only thread (C threads counted), and no MPI, CUDA or NVML is loaded. Else a fresh interpreter is started, by
 ``posix_spawn``, which runs no at-fork handlers and copies no memory. ``tests/benchmarks/gpu.py`` prints both.
 """
@@ -322,6 +321,10 @@ def _start(out: int, limit: int, details: bool) -> int:
     """Start the process that asks, as nobody's child, and return the pid of the one between, which ends at once."""
     folder = next((f for f in sys.path if os.path.exists(f"{f or '.'}/pynvml.py")), "")
     if _may_fork():
+        import ctypes  # noqa: F401 - half as dear here as in the copied memory of the child
+
+        from sif_writable.facts import nvml
+
         try:
             pid = os.fork()
         except RuntimeError:  # subinterpreters may not
@@ -330,8 +333,6 @@ def _start(out: int, limit: int, details: bool) -> int:
             if pid == 0:
                 try:
                     if os.fork() == 0:
-                        from sif_writable.facts import nvml
-
                         nvml.run(out, limit, details, folder)
                 finally:
                     os._exit(0)
@@ -360,7 +361,7 @@ def _may_fork() -> bool:
 
 
 def _end(pid: int, victim: int) -> None:
-    """Reap our child, after killing the process that hangs, if one does: the asking one, or ours before it got so far."""
+    """Reap our child; kill first the process that hangs, if one does: the asking one, or ours before it got so far."""
     import time
 
     if victim:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sif_writable import startup
 from sif_writable.facts import mounts
 from sif_writable.report.startup import REMEDY, unmet
-from sif_writable.report.status import current
+from sif_writable.report.status import current, place_problem
 from sif_writable.report.text import human
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -40,6 +40,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
         *_storage(model),
         *_space(model),
         *_redirects(model),
+        *_user_directories(),
         *_host_leaks(),
     ]
 
@@ -124,6 +125,28 @@ def _redirects(model: dict[str, Any]) -> list[Check]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"
         found.append(Check(WARN, "HOME", text, "set SIF_WRITABLE_HOME=auto, or give --home DIR"))
     return found or [Check(PASS, "redirects", f"{len(model['redirects'])} set; none of the user's own is wrong", "")]
+
+
+def _user_directories() -> list[Check]:
+    """Ask for the user's directories as libraries do, and see whether they can be used."""
+    import platformdirs
+
+    found = []
+    for kind in ("cache", "config", "data", "state"):
+        try:
+            path = getattr(platformdirs, f"user_{kind}_dir")()
+        except RuntimeError as error:  # platformdirs 4.12: no HOME and no passwd entry
+            found.append(
+                Check(WARN, "user directories", f"platformdirs finds no user {kind} directory: {error}", "set HOME")
+            )
+            continue
+        problem = place_problem(path)
+        if problem:
+            text = f"the user's {kind} directory {path} {problem}"
+            found.append(
+                Check(WARN, "user directories", text, "set SIF_WRITABLE_HOME=redirect, or bind a writable HOME")
+            )
+    return found or [Check(PASS, "user directories", "cache, config, data and state can be written", "")]
 
 
 def _host_leaks() -> list[Check]:

@@ -175,12 +175,12 @@ def _user_set(outcome: Outcome | None) -> list[dict[str, Any]]:
             value = os.environ[variable]
             problem = ""
             if form.partition(":")[0] in ("dir", "mkdir", "base") and value:
-                problem = _place_problem(value)
+                problem = place_problem(value)
             found.append({"variable": variable, "value": value, "problem": problem})
     return found
 
 
-def _place_problem(path: str) -> str:
+def place_problem(path: str) -> str:
     """Say what is wrong with a directory that a program is going to use, or make."""
     if os.path.isdir(path):
         return "" if os.access(path, os.W_OK | os.X_OK) else "cannot be written"

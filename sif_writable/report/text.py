@@ -122,19 +122,21 @@ def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
 
 
 def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    """Group the redirects by reason, each as one line below the folder of its kind."""
     if not model["redirects"]:
         return []
-    lines = ["", paint(f"redirects ({len(model['redirects'])}, by sif_writable)", "head")]
+    folders = {entry["kind"]: entry["folder"] for entry in model["storage"]}
+    lines = ["", paint(f"redirects ({len(model['redirects'])}, set by sif_writable)", "head")]
     for why in dict.fromkeys(entry["why"] for entry in model["redirects"]):
         lines.append(paragraph(f"because {why}:", 2))
         for entry in model["redirects"]:
             if entry["why"] != why:
                 continue
+            value = entry["value"].replace(folders.get(entry["kind"], "\0"), entry["kind"])
             size = ""
             if entry["exists"]:
-                size = f" ({human(entry['size_bytes'])}{'' if entry['size_complete'] else ' or more, partial'})"
-            lines.append(f"    {entry['variable']}{size}")
-            lines.append(f"      {entry['value']}")
+                size = f"  {human(entry['size_bytes'])}{'' if entry['size_complete'] else ' or more (partial)'}"
+            lines.append(f"    {entry['variable']:<28} {value}{size}")
             lines += [f"      seeded from {seed}" for seed in entry["seeded"]]
     return lines
 

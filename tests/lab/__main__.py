@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
             else:
                 result = ReadonlyRoot(readonly_root.venv(), places).run(argv)
     except LabUnavailable as why:
-        print(f"not run: this machine {why}", file=sys.stderr)
+        print(f"not run: {why}", file=sys.stderr)
         return 3
     sys.stdout.write(result.stdout)
     sys.stderr.write(result.stderr)

@@ -36,12 +36,15 @@ def find() -> Runtime:
         # An ordinary user may not reach the lab by its own path; /mnt is on every machine and is covered for us only.
         return Runtime(own, "/", "/mnt") if os.getuid() == 0 else Runtime(own, "", LAB)
     if not os.path.exists("/dev/fuse"):
-        raise LabUnavailable("has no /dev/fuse, which Apptainer without privileges mounts its images with")
-    runtime = Runtime("/usr/bin/apptainer", debian.apptainer_tree(), "/lab")
+        raise LabUnavailable("there is no /dev/fuse, which Apptainer without privileges mounts images with")
+    try:
+        runtime = Runtime("/usr/bin/apptainer", debian.apptainer_tree(), "/lab")
+    except LabUnavailable as why:
+        raise LabUnavailable(f"no apptainer or singularity is installed, and {why}") from why
     with scratch.fresh() as places:
         probe = Apptainer(runtime, places).beside(["unshare", "--user", "--map-root-user", "true"])
     if probe.returncode != 0:
-        raise LabUnavailable(f"does not let an ordinary user make a user namespace: {probe.stderr.strip()}")
+        raise LabUnavailable(f"no ordinary user can make a user namespace: {probe.stderr.strip()}")
     return runtime
 
 
@@ -118,9 +121,8 @@ class Apptainer:
         for path, line in debian.account(home).items():
             ours = os.path.join(self.places.folder, os.path.basename(path))
             if os.path.exists(path):
-                shutil.copyfile(path, ours)
-                with open(ours, "a", encoding="utf-8") as file:
-                    file.write(line)
+                with open(path, encoding="utf-8") as theirs, open(ours, "w", encoding="utf-8") as file:
+                    file.write(line + theirs.read())  # ours first: of two lines for one uid, the first one counts
                 binds.append(f"{ours}:{path}")
         return binds
 

@@ -36,7 +36,7 @@ def ensure(*programs: str) -> None:
             return
         wanted = " ".join(packages)
         if os.getuid() != 0 or find("apt-get") is None:
-            raise LabUnavailable(f"needs the packages {wanted}, and only root on Debian can install them here")
+            raise LabUnavailable(f"the packages {wanted} are missing, and only root on Debian can install them")
         _apt_get("update")
         _apt_get("install", "-y", "--no-install-recommends", *packages)
 
@@ -44,10 +44,10 @@ def ensure(*programs: str) -> None:
 def debian_mirror() -> str:
     """Return the address of the Debian archive that this machine is set up to use."""
     if find("apt-get") is None:
-        raise LabUnavailable("has no apt-get: the lab's root filesystems are made of Debian packages")
+        raise LabUnavailable("there is no apt-get to make a Debian root filesystem with")
     if mirrors := _debian_archives():
         return mirrors[0]
-    raise LabUnavailable("names no Debian archive in its apt sources")
+    raise LabUnavailable("the apt sources name no Debian archive")
 
 
 def _debian_archives() -> list[str]:

@@ -62,7 +62,7 @@ def account(home: str) -> dict[str, str]:
 
 def _require_root() -> None:
     if os.getuid() != 0:
-        raise LabUnavailable("is not used as root, and only root can make a Debian root filesystem here")
+        raise LabUnavailable("only root can make a Debian root filesystem here")
 
 
 def _debootstrap(path: str, release: str, packages: tuple[str, ...], *, sid: bool = False) -> None:

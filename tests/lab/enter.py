@@ -36,7 +36,7 @@ class Entry(TypedDict):
     squashfs: str
     """The new root: a squashfs file, mounted by the kernel."""
     mirror: bool
-    """The new root: the present root filesystem, shown on a superblock that is read-only."""
+    """The new root: the present one again, on superblocks that are read-only."""
     layers: list[str]
     """With `mirror`: `outside:inside`, folders shown in the same way."""
     overlay: bool
@@ -55,14 +55,15 @@ class Entry(TypedDict):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
 _MNT_DETACH = 2
+_SYS_PIVOT_ROOT = 155 if os.uname().machine == "x86_64" else 41
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 
 
 def main() -> int:
     """Make the namespaces, run the rest in a child that is the first process of them, and end as it ended."""
     entry: Entry = json.loads(sys.argv[1])
-    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     os.umask(0o022)
     uid, gid = os.getuid(), os.getgid()
     _unshare(_CLONE_NEWNS | _CLONE_NEWPID | (_CLONE_NEWUSER if uid else 0))
@@ -79,7 +80,7 @@ def main() -> int:
 
 
 def _be_init(entry: Entry, *, privileged: bool) -> int:
-    _mount("--make-rprivate", "/")
+    _mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
     _become_root(_assemble(entry, privileged=privileged))
     if entry["user_namespaces"]:
         command = os.fork()
@@ -123,7 +124,7 @@ def _fork_without_user_namespaces(entry: Entry, *, privileged: bool) -> int:
 def _assemble(entry: Entry, *, privileged: bool) -> str:
     """Mount the new root and everything in it; return where."""
     stage = entry["stage"]
-    _mount("-t", "tmpfs", "-o", "mode=755", "none", stage)
+    _mount("none", stage, "tmpfs", "mode=755")
     root = os.path.join(stage, "root")
     parts = {name: os.path.join(stage, name) for name in ("root", "lower", "upper", "work")}
     for folder in parts.values():
@@ -131,41 +132,74 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     if entry["tree"] == "/":
         root = ""
     elif entry["tree"]:
-        _mount("--bind", entry["tree"], root)
+        _mount(entry["tree"], root, flags=_MS_BIND)
         # The lab may lie on a filesystem where setuid helpers would not work.
-        with contextlib.suppress(subprocess.CalledProcessError):
-            _mount("-o", "remount,bind,suid,dev,exec", root)
+        with contextlib.suppress(OSError):
+            _mount("none", root, flags=_MS_REMOUNT | _MS_BIND)
     elif entry["squashfs"]:
         lower = parts["lower"] if entry["overlay"] else root
-        _mount("-t", "squashfs", "-o", "loop,ro,nosuid", entry["squashfs"], lower)
+        # The program, not the system call: it finds a free loop device, which goes with the mount.
+        subprocess.run(["mount", "-t", "squashfs", "-o", "loop,ro,nosuid", entry["squashfs"], lower], check=True)
         if entry["overlay"]:
-            options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
-            _mount("-t", "overlay", "-o", options, "none", root)
+            _mount("none", root, "overlay", "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts))
     elif entry["mirror"]:
-        # Mount points for whatever follows; two layers, because overlayfs wants two where there is no upper one.
-        for place in (*entry["layers"], *entry["binds"]):
-            os.makedirs(parts["lower"] + place.split(":")[1], exist_ok=True)
-        _mount("-t", "overlay", "-o", f"ro,lowerdir={parts['lower']}:/", "none", root)
-        for layer in entry["layers"]:
-            outside, inside = layer.split(":")
-            _mount("-t", "overlay", "-o", f"ro,lowerdir={parts['upper']}:{outside}", "none", root + inside)
+        _mirror(entry, root, parts["lower"], parts["upper"])
     if root:
         for system in ("sys", "dev"):
-            _mount("--rbind", f"/{system}", f"{root}/{system}")
+            _mount(f"/{system}", f"{root}/{system}", flags=_MS_BIND | _MS_REC)
     try:
-        _mount("-t", "proc", "proc", f"{root}/proc")
-    except subprocess.CalledProcessError:  # inside a container that hides parts of /proc
-        _mount("--rbind", "/proc", f"{root}/proc")
+        _mount("proc", f"{root}/proc", "proc")
+    except PermissionError:  # inside a container that hides parts of /proc
+        _mount("/proc", f"{root}/proc", flags=_MS_BIND | _MS_REC)
     if entry["fuse"] and privileged:
         _open_fuse(stage, f"{root}/dev/fuse")
     for folder in entry["tmpfs"]:
-        _mount("-t", "tmpfs", "-o", "mode=1777", "none", root + folder)
+        _mount("none", root + folder, "tmpfs", "mode=1777")
     for bind in entry["binds"]:
         outside, inside, *options_given = bind.split(":")
-        _mount("--bind", outside, root + inside)
+        _mount(outside, root + inside, flags=_MS_BIND)
         if options_given == ["ro"]:
-            _mount("-o", "remount,bind,ro", root + inside)
+            _make_bind_read_only(root + inside)
     return root
+
+
+def _mirror(entry: Entry, root: str, points: str, empty: str) -> None:
+    """Show the present root again, folder by folder, because a user namespace may not copy `/` with all its mounts.
+
+    An overlay without an upper layer has a read-only superblock. It wants two layers, and the other one is handy: it
+    holds the mount points of whatever follows.
+    """
+    _mount("none", root, "tmpfs", "mode=755")
+    for place in (*entry["layers"], *entry["binds"]):
+        inside = place.split(":")[1]
+        os.makedirs((points if os.path.isdir("/" + inside.split("/")[1]) else root) + inside, exist_ok=True)
+    for name in os.listdir("/"):
+        shown = f"{root}/{name}"
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), shown)
+        elif os.path.isdir(f"/{name}"):
+            os.mkdir(shown)
+            os.makedirs(f"{points}/{name}", exist_ok=True)
+            if name not in ("dev", "proc", "sys"):
+                _show_read_only(f"{points}/{name}", f"/{name}", shown)
+    for layer in entry["layers"]:
+        outside, inside = layer.split(":")
+        _show_read_only(empty, outside, root + inside)
+    _mount("none", root, flags=_MS_REMOUNT | _MS_RDONLY)
+
+
+def _show_read_only(upper: str, lower: str, target: str) -> None:
+    try:
+        _mount("none", target, "overlay", f"lowerdir={upper}:{lower}", _MS_RDONLY)
+    except OSError:  # there are mounts below that we may not uncover
+        _mount(lower, target, flags=_MS_BIND | _MS_REC)
+        _make_bind_read_only(target)
+
+
+def _make_bind_read_only(target: str) -> None:
+    # What the mount already forbids may not be allowed by a remount, so it is said again.
+    kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+    _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
 def _open_fuse(stage: str, device: str) -> None:
@@ -174,7 +208,7 @@ def _open_fuse(stage: str, device: str) -> None:
         node = os.path.join(stage, "fuse")
         os.mknod(node, stat.S_IFCHR, os.stat(device).st_rdev)
         os.chmod(node, 0o666)  # noqa: S103
-        _mount("--bind", node, device)
+        _mount(node, device, flags=_MS_BIND)
 
 
 def _become_root(root: str) -> None:
@@ -182,8 +216,8 @@ def _become_root(root: str) -> None:
     if not root:
         return
     os.chdir(root)
-    subprocess.run(["pivot_root", ".", "."], check=True)
-    _libc.umount2(b".", _MNT_DETACH)
+    _check(_libc.syscall(_SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount")
     os.chdir("/")
 
 
@@ -219,13 +253,19 @@ def _in_child(work: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
+def _mount(source: str, target: str, kind: str = "none", options: str = "", flags: int = 0) -> None:
+    """Mount by the system call: the program refuses everybody whose uid is not 0, whatever his rights here."""
+    result = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode())
+    _check(result, f"mount {kind} {source} {target}")
 
 
 def _unshare(flags: int) -> None:
-    if _libc.unshare(flags) != 0:
-        raise OSError(ctypes.get_errno(), "unshare: " + os.strerror(ctypes.get_errno()))
+    _check(_libc.unshare(flags), "unshare")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
 def _write(path: str, text: str) -> None:

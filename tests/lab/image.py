@@ -28,10 +28,16 @@ def sif() -> str:
     return provide("test.sif", (packages, wheel, _definition()), make)
 
 
+def without_sif_writable() -> str:
+    """Return the same image before sif-writable was installed, as a tree that Apptainer runs too (a sandbox)."""
+    _, packages, _ = _parts()
+    return packages
+
+
 def squashfs() -> str:
     """Return the SIF's filesystem as a squashfs file in which everything is root's, as in an image that root built."""
     if os.getuid() != 0:
-        raise LabUnavailable("is not used as root, and only root can mount a squashfs by the kernel")
+        raise LabUnavailable("only root can mount a squashfs by the kernel")
     apt.ensure("mksquashfs", "mount")
     image = sif()
 

@@ -1,7 +1,7 @@
 """A read-only root without a container engine and without privileges: this machine's own, shown read-only.
 
-It needs user namespaces and this machine's Python, no more. The root is an overlay without an upper layer: its
-superblock is read-only, as an image's is, and every write gives EROFS.
+It needs user namespaces and this machine's Python, no more. Its superblocks are read-only, as an image's is: every
+write gives EROFS.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _fill(folder: str, *commands: Sequence[str]) -> None:
                 timeout=600,
             )
             if result.returncode != 0:
-                raise LabUnavailable(f"cannot show its root read-only: {result.stderr.strip()[-500:]}")
+                raise LabUnavailable(f"the root could not be shown read-only: {result.stderr.strip()[-500:]}")
 
 
 def _inside(path: str) -> str:
@@ -109,4 +109,4 @@ def _reachable_python() -> Python:
         open_to_all = all(os.stat(folder).st_mode & 0o001 for folder in folders)
         if open_to_all and os.stat(path).st_dev == os.stat("/").st_dev:
             return python
-    raise LabUnavailable("has no Python that an ordinary user can start from the root filesystem")
+    raise LabUnavailable("there is no Python that an ordinary user can start from the root filesystem")

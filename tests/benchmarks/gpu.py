@@ -1,0 +1,91 @@
+"""What the GPU check costs: its own time, in fresh interpreters, against bare nvmlInit + count + shutdown.
+
+``python -m tests.benchmarks.gpu [ROUNDS]`` from the root of the repository. Where a GPU answers, NVML is the real one; else
+it is the library of tests/gpu, which takes as long to initialise as is said in the table. Rounds are interleaved.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.gpu import container
+
+BARE = """
+from time import perf_counter
+start = perf_counter()
+import ctypes
+library = ctypes.CDLL("libnvidia-ml.so.1")
+count = ctypes.c_uint()
+assert not library.nvmlInitWithFlags(0)
+assert not library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+assert not library.nvmlShutdown()
+print(perf_counter() - start)
+"""
+PYNVML = """
+from time import perf_counter
+start = perf_counter()
+import pynvml
+pynvml.nvmlInit()
+pynvml.nvmlDeviceGetCount()
+pynvml.nvmlShutdown()
+print(perf_counter() - start)
+"""
+CHECK = """
+import os
+import sif_writable.act  # an activated process has it
+from time import perf_counter
+start = perf_counter()
+from sif_writable.act import gpucheck
+found = gpucheck.check("torch", os.environ)
+print(perf_counter() - start)
+assert found.cause == "present", found
+"""
+THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n" + CHECK
+QUIET = CHECK.replace('assert found.cause == "present", found', "assert found is None, found")
+
+PROGRAMS = {
+    "bare, ctypes": BARE,
+    "bare, nvidia-ml-py": PYNVML,
+    "check, one thread": CHECK,
+    "check, more threads": THREADED,
+}
+
+
+def main() -> None:
+    """Print the table."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 21
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = container.build(folder)
+        room = container.Container(folder, library)
+        room.environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+        room.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        print("milliseconds, median; in brackets: the ratio to bare ctypes")
+        print(f"{'nobody expects a GPU':>20}: {1000 * measure(room, {'check': QUIET}, rounds)['check']:.2f}")
+        room.with_nv()
+        for delay in (0, 5, 20, 100):
+            room.answer(f"nvmlInitWithFlags.delay {delay}\nnvmlInit_v2.delay {delay}\n")
+            medians = measure(room, PROGRAMS, rounds)
+            bare = medians["bare, ctypes"]
+            cells = [f"{name} {1000 * taken:.1f} [{taken / bare:.2f}]" for name, taken in medians.items()]
+            print(f"init takes {delay:>3} ms: {'; '.join(cells)}")
+
+
+def measure(room: container.Container, programs: dict[str, str], rounds: int) -> dict[str, float]:
+    """Return the median time of each program in seconds."""
+    taken: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds + 1):
+        for name, program in programs.items():
+            done = room.run(program)
+            if done.returncode:
+                raise subprocess.CalledProcessError(done.returncode, name, done.stdout, done.stderr)
+            taken[name].append(float(done.stdout))
+    return {name: statistics.median(times[1:]) for name, times in taken.items()}  # the first one writes bytecode
+
+
+if __name__ == "__main__":
+    main()

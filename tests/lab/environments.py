@@ -1,0 +1,118 @@
+"""Python environments with and without this project, one per interpreter, made by that interpreter's own pip.
+
+They are made at /venv, where `PlainMachine` shows them, so that even the paths in their scripts are right there.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import zipfile
+from typing import TYPE_CHECKING
+
+from tests.lab import scratch, wheels
+from tests.lab.plain_machine import VENV, PlainMachine
+from tests.lab.store import ORDINARY_UID, provide
+from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.lab.pythons import Python
+
+PYTHON = f"{VENV}/bin/python"
+PIP, WHEEL = "/pip", "/wheel"
+"""Where pip and this project's wheel are shown to commands that `install` something."""
+
+_BUNDLED = "import ensurepip, os; print(os.path.dirname(ensurepip.__file__), ensurepip._WHEEL_PKG_DIR or '')"
+
+
+def bare(python: Python) -> str:
+    """Return an environment that holds what the project needs, and not the project."""
+    dependencies = wheels.download("dependencies", wheels.DEPENDENCIES, python.version)
+
+    def make(path: str) -> None:
+        _own(path)
+        with scratch.fresh() as places:
+            machine = PlainMachine(places)
+            _check(machine.run([python.path, "-m", "venv", "--without-pip", VENV], venv=path, writable=True))
+            install = ["install", "--no-index", "--find-links=/dependencies", *wheels.DEPENDENCIES]
+            _check(pip(machine, python, path, install, binds=[f"{dependencies}:/dependencies:ro"]))
+
+    return provide(f"environment-bare-{python.name}", (python, dependencies), make)
+
+
+def hooked(python: Python) -> str:
+    """Return an environment with the project's wheel, built from the present sources."""
+    start, wheel = bare(python), wheels.project_wheel()
+
+    def make(path: str) -> None:
+        copy(start, path)
+        with scratch.fresh() as places:
+            _check(install(PlainMachine(places), python, path))
+
+    return provide(f"environment-{python.name}", (start, wheel), make)
+
+
+def copy(environment: str, path: str) -> str:
+    """Copy an environment, for a test that changes it."""
+    subprocess.run(["cp", "-a", "--reflink=auto", "-T", environment, path], check=True)
+    return path
+
+
+def install(
+    machine: PlainMachine, python: Python, environment: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Install the project's wheel as a user would, into an environment that is writable for this."""
+    wheel = wheels.project_wheel()
+    words = ["install", "--no-deps", *options, f"{WHEEL}/{os.path.basename(wheel)}"]
+    return pip(machine, python, environment, words, binds=[f"{os.path.dirname(wheel)}:{WHEEL}:ro"])
+
+
+def pip(
+    machine: PlainMachine,
+    python: Python,
+    environment: str,
+    words: Sequence[str],
+    *,
+    program: str = PYTHON,
+    binds: Sequence[str] = (),
+) -> subprocess.CompletedProcess[str]:
+    """Run the pip that came with an interpreter, on an environment that is writable for this."""
+    argv = [program, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    binds = [f"{_pip(python)}:{PIP}:ro", *binds]
+    return machine.run(argv, venv=environment, writable=True, image=False, binds=binds, env={"PYTHONPATH": PIP})
+
+
+def packages(environment: str) -> str:
+    """Return the site-packages of an environment."""
+    (folder,) = glob.glob(os.path.join(glob.escape(environment), "lib", "python3.*", "site-packages"))
+    return folder
+
+
+def _pip(python: Python) -> str:
+    asked = subprocess.run([python.path, "-I", "-c", _BUNDLED], capture_output=True, text=True, check=True)
+    ensurepip, distribution = (asked.stdout.rstrip("\n") + " ").split(" ")[:2]
+    folders = (os.path.join(ensurepip, "_bundled"), distribution)
+    found = [wheel for folder in folders if folder for wheel in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
+    if not found:
+        raise LabUnavailable(f"has a Python {python.name} without the wheel of pip that ensurepip installs")
+
+    def make(path: str) -> None:
+        with zipfile.ZipFile(found[0]) as file:
+            file.extractall(path)
+        subprocess.run([python.path, "-I", "-m", "compileall", "-q", path], check=True)
+
+    return provide(f"pip-{python.name}", (python, found), make)
+
+
+def _own(folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    if os.getuid() == 0:
+        os.chown(folder, ORDINARY_UID, ORDINARY_UID)
+
+
+def _check(result: subprocess.CompletedProcess[str]) -> None:
+    if result.returncode != 0:
+        raise RuntimeError(f"making an environment failed:\n{result.stdout}\n{result.stderr}")

@@ -1,0 +1,120 @@
+"""A machine of its own: this one's system folders and interpreters, empty writable places, no sign of a container.
+
+It needs no image, so it has every interpreter that this machine has, and it can show an environment that a test has
+just made: at /venv, read-only as in an image or writable as on a workstation.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from tests.lab import apt, debian, pythons, scratch
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping, Sequence
+
+    from tests.lab.scratch import Scratch
+
+VENV = "/venv"
+WORK = "/work-folder"
+"""Where commands see the working directory; it is writable."""
+IMAGE = ".singularity.d"
+
+_SYSTEM = ("bin", "lib", "lib32", "lib64", "libx32", "sbin", "usr")
+_SETTINGS = ("ld.so.cache", "alternatives", "python3*")
+
+
+class PlainMachine:
+    """Runs commands as the ordinary user on a plain machine, or in what looks like an image there."""
+
+    def __init__(self, places: Scratch) -> None:
+        """Take the writable places to show there."""
+        self.places = places
+        self._system: list[str] = []
+        self._tree = os.path.join(places.folder, "tree")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        venv: str = "",
+        writable: bool = False,
+        image: bool = True,
+        home: str | None = scratch.HOME,
+        env: Mapping[str, str] | None = None,
+        binds: Sequence[str] = (),
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command.
+
+        `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
+        folder that tells an image; the rest is told by what is in `env`.
+        """
+        self._make_tree()
+        self._sign(image)
+        shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
+        everything = [*self._system, *self.places.world, f"{self.places.home}:{scratch.HOME}"]
+        everything += [f"{self.places.work}:{WORK}", *shown, *binds]
+        for bind in everything:
+            self._make_mount_point(bind)
+        environment = {"PATH": f"{VENV}/bin:{apt.SYSTEM_PATH}", "LANG": "C.UTF-8", "USER": debian.USER}
+        if home is not None:
+            environment["HOME"] = home
+        return scratch.run(
+            self.places,
+            argv,
+            tree=self._tree,
+            binds=everything,
+            environment={**environment, **(env or {})},
+            folder=WORK,
+            timeout=timeout,
+        )
+
+    def _make_tree(self) -> None:
+        """Make the root: a folder of mount points, and the few settings that programs read."""
+        if self._system:
+            return
+        os.makedirs(os.path.join(self._tree, "etc"))
+        for folder in ("proc", "sys", "dev"):
+            os.mkdir(os.path.join(self._tree, folder))
+        for name in _SYSTEM:
+            path = "/" + name
+            if os.path.islink(path):
+                os.symlink(os.readlink(path), self._tree + path)
+            elif os.path.isdir(path):
+                self._system.append(f"{path}:{path}:ro")
+        for pattern in _SETTINGS:
+            for path in glob.glob(f"/etc/{pattern}"):
+                copy = shutil.copytree if os.path.isdir(path) else shutil.copy
+                copy(path, self._tree + path, symlinks=True) if copy is shutil.copytree else copy(
+                    path, self._tree + path
+                )
+        with open(os.path.join(self._tree, "etc", "passwd"), "w", encoding="utf-8") as file:
+            file.write("root:x:0:0:root:/root:/bin/sh\n" + debian.account(scratch.HOME)["/etc/passwd"])
+        prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(python.path))) for python in pythons.found()}
+        self._system += [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]
+
+    def _sign(self, image: bool) -> None:
+        folder = os.path.join(self._tree, IMAGE)
+        if image and not os.path.isdir(folder):
+            os.mkdir(folder)
+            with open(os.path.join(folder, "labels.json"), "w", encoding="utf-8") as file:
+                file.write('{"org.label-schema.build-date": "Monday_1_September_2025_12:00:00_UTC"}')
+        elif not image:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_mount_point(self, bind: str) -> None:
+        outside, inside = bind.split(":")[:2]
+        if inside.startswith("/usr/"):  # it must be there: what is in /usr is the machine's own
+            return
+        point = self._tree + inside
+        if os.path.isdir(outside):
+            os.makedirs(point, exist_ok=True)
+        elif not os.path.lexists(point):
+            os.makedirs(os.path.dirname(point), exist_ok=True)
+            with open(point, "w", encoding="utf-8"):
+                pass

@@ -1,0 +1,114 @@
+"""The commands that print for shells, and bad usage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sif_writable.commands.env import SHELLS, assignment
+from sif_writable.report.text import human, paragraph
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+AWKWARD = [
+    "plain",
+    "a b",
+    "it's",
+    'say "x"',
+    "$HOME `id` $(id)",
+    "back\\slash",
+    "line\nbreak",
+    "!bang",
+    "ünï",
+    "*?[]~#;|&",
+    "",
+]
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_reads_back_exactly_what_was_set(shell: str, value: str) -> None:
+    program = shutil.which(shell) or (shutil.which("tcsh") if shell == "csh" else None)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    script = (
+        assignment(shell, "X_TEST", value)
+        + f"\n{sys.executable} -c 'import os; print(ascii(os.environ[\"X_TEST\"]))'\n"
+    )
+    arguments = [program, "-f"] if shell == "csh" else [program]
+    done = subprocess.run(
+        arguments,
+        input=script,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+    )
+    assert done.stdout.strip() == ascii(value)
+
+
+def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line from the sources, with the hook off."""
+    return subprocess.run(
+        [sys.executable, "-m", "sif_writable", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": "/nowhere", **environ},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "COMMAND"),
+        (("no-such-command",), "invalid choice: 'no-such-command'"),
+        (("status", "--jsn"), "--jsn"),
+        (("env", "--shell", "zsh"), "invalid choice: 'zsh'"),
+        (("run",), "no command given"),
+        (("run", "--"), "no command given"),
+    ],
+)
+def test_bad_usage_exits_2_and_says_what_is_wrong(arguments: tuple[str, ...], words: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_passes_on_what_its_command_says() -> None:
+    assert cli("run", "--", "sh", "-c", "exit 7").returncode == 7
+    missing = cli("run", "--", "no-such-program")
+    assert (missing.returncode, missing.stderr) == (127, "sif-writable run: no-such-program: command not found\n")
+    refused = cli("run", "--", "/etc/passwd")
+    assert refused.returncode == 126
+    assert "/etc/passwd cannot be executed" in refused.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m sif_writable status --json | true; echo ${{PIPESTATUS:-0}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off"},
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (64 << 20, "64.0 MiB"), (5 << 40, "5.0 TiB")]
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert human(size) == text
+
+
+def test_text_folds_at_80_columns_but_never_within_a_path() -> None:
+    path = "/" + "p" * 100
+    lines = paragraph(f"because {path} is long " + "word " * 30, 4).splitlines()
+    assert any(line.strip() == path for line in lines)
+    assert all(len(line) <= 80 for line in lines if path not in line)

@@ -1,0 +1,793 @@
+"""From GPU facts and demands to one cause: every cause is a row, and its two lines are compared in full."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.errors import GpuUnavailableError, SifWritableError
+from sif_writable.facts import gpu
+from sif_writable.plan import diagnosis, heavy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GPU_NODES = ("nvidia-uvm", "nvidia0", "nvidiactl")
+UUIDS = ("GPU-aaaa1111-0000", "GPU-bbbb2222-0000")
+NV = "/.singularity.d/libs/libnvidia-ml.so.1"
+MISSING = "cannot open shared object file: No such file or directory"
+
+
+def signs(**changes: object) -> gpu.Signs:
+    """Return the signs of a container with ``--nv`` on a node with one GPU, with changes."""
+    seen = gpu.Signs()
+    usual: dict[str, object] = {
+        "nodes": GPU_NODES,
+        "driver": "535.104.05",
+        "gpus": 1,
+        "libs": ("libcuda.so.1", "libnvidia-ml.so.1"),
+        "libcuda": None,
+        "compat": (),
+        "cuda": "",
+        "cuda_from": "",
+        "host": "n7",
+        "environ": {},
+    }
+    for name, value in {**usual, **changes}.items():
+        setattr(seen, name, value)
+    return seen
+
+
+def nvml(*gpus: gpu.Gpu, **changes: object) -> gpu.Nvml:
+    """Return the answer of an NVML that has these GPUs, with changes."""
+    answer = gpu.Nvml()
+    answer.asking = ""
+    answer.path = NV
+    answer.gpus = list(gpus)
+    answer.count = len(gpus)
+    for name, value in changes.items():
+        setattr(answer, name, value)
+    return answer
+
+
+def card(index: int = 0, code: int = 0, text: str = "Success", **changes: object) -> gpu.Gpu:
+    """Return a GPU, with changes."""
+    made = gpu.Gpu(index, code, text)
+    made.uuid = UUIDS[index]
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+NO_GPU = {"nodes": (), "driver": "", "gpus": 0, "libs": ()}
+NOT_LOADED = {"path": "", "count": None, "refused": [("libnvidia-ml.so.1", f"libnvidia-ml.so.1: {MISSING}")]}
+MIG = gpu.Instance("MIG-cccc3333", 5 << 30, 5 << 30)
+ALL_ON_ONE = "4 GPUs where the job or the container is started"
+
+# cause, severity, signs, NVML's answer, SIF_WRITABLE_GPU* and other variables, fact, remedy
+ROWS = [
+    (
+        "present",
+        "ok",
+        {},
+        nvml(card()),
+        {},
+        "A GPU is present: 1 of 1 GPU visible, driver 535.104.05.",
+        "",
+    ),
+    (
+        "bad-setting",
+        "warn",
+        {},
+        nvml(card()),
+        {"SIF_WRITABLE_GPU": "requre"},
+        "SIF_WRITABLE_GPU='requre' is not understood, so the GPU was not checked.",
+        "Allowed: auto, require, warn, off.",
+    ),
+    (
+        "bad-setting",
+        "fail",
+        {},
+        nvml(card()),
+        {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_MIN_MEMORY": "20 gigs"},
+        "SIF_WRITABLE_GPU_MIN_MEMORY='20 gigs' is not understood, so the GPU was not checked.",
+        "Allowed: bytes, or a number with a unit such as 20GiB or 512MiB.",
+    ),
+    (
+        "hidden",
+        "info",
+        {},
+        nvml(card()),
+        {"CUDA_VISIBLE_DEVICES": ""},
+        'GPUs are hidden from this process on purpose: CUDA_VISIBLE_DEVICES="".',
+        "To use them, unset CUDA_VISIBLE_DEVICES or give it device numbers such as 0.",
+    ),
+    (
+        "hidden",
+        "fail",
+        {},
+        nvml(card()),
+        {"CUDA_VISIBLE_DEVICES": "NoDevFiles", "SIF_WRITABLE_GPU": "require"},
+        'GPUs are hidden from this process on purpose: CUDA_VISIBLE_DEVICES="NoDevFiles".',
+        "To use them, unset CUDA_VISIBLE_DEVICES or give it device numbers such as 0.",
+    ),
+    (
+        "hidden",
+        "info",
+        NO_GPU,
+        nvml(),
+        {"NVIDIA_VISIBLE_DEVICES": "void"},
+        "GPUs are hidden from this container on purpose: NVIDIA_VISIBLE_DEVICES=void.",
+        "To use them, start the container with NVIDIA_VISIBLE_DEVICES=all.",
+    ),
+    (
+        "rocm",
+        "info",
+        {**NO_GPU, "nodes": ("kfd",)},
+        nvml(),
+        {"SIF_WRITABLE_GPU": "require"},
+        "An AMD GPU (ROCm) is present (/dev/kfd), and no NVIDIA GPU.",
+        "Nothing to do for a ROCm build: only NVIDIA GPUs are checked here.",
+    ),
+    (
+        "rocm",
+        "fail",
+        {**NO_GPU, "nodes": ("kfd",), "cuda": "12.4", "cuda_from": "torch-2.4.0+cu124"},
+        nvml(),
+        {"SIF_WRITABLE_GPU": "require"},
+        "An AMD GPU (ROCm) is present (/dev/kfd), and no NVIDIA GPU, which torch-2.4.0+cu124 needs.",
+        "Run it on a node with an NVIDIA GPU.",
+    ),
+    (
+        "no-gpu",
+        "info",
+        NO_GPU,
+        nvml(),
+        {},
+        "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version.",
+        "Run it on a node with an NVIDIA GPU.",
+    ),
+    (
+        "no-gpu",
+        "fail",
+        NO_GPU,
+        nvml(),
+        {"SLURM_JOB_ID": "12", "SLURM_JOB_GPUS": "0,1"},
+        "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version, although "
+        "SLURM_JOB_GPUS=0,1 is set.",
+        "Ask Slurm for 1 GPU (--gres=gpu:1), in a partition that has them.",
+    ),
+    (
+        "contained",
+        "fail",
+        {"nodes": (), "libs": None, "gpus": 4},
+        nvml(),
+        {"SIF_WRITABLE_GPU": "require"},
+        "NVIDIA driver 535.104.05 runs on this node with 4 GPUs, but the container has no /dev/nvidiactl.",
+        "Start the container with --nv, which brings the device files under --contain too: apptainer exec --nv ...",
+    ),
+    (
+        "wsl",
+        "fail",
+        {"nodes": ("dxg",), "driver": "", "gpus": 0, "libs": ()},
+        nvml(**NOT_LOADED),
+        {},
+        "This is WSL (/dev/dxg, no /dev/nvidia*), and the container has no libnvidia-ml.so.1.",
+        "Start the container with --nv; if that is not enough, add --bind /usr/lib/wsl and put /usr/lib/wsl/lib on "
+        "LD_LIBRARY_PATH.",
+    ),
+    (
+        "present",
+        "ok",
+        {"nodes": ("dxg",), "driver": "", "gpus": 0, "libs": ()},
+        nvml(card(), path="/usr/lib/wsl/lib/libnvidia-ml.so.1"),
+        {},
+        "A GPU is present: 1 of 1 GPU visible.",
+        "",
+    ),
+    (
+        "nv-missing",
+        "fail",
+        {"libs": ()},
+        nvml(**NOT_LOADED),
+        {},
+        "The device files of 1 GPU are there, but the container has no driver library: /.singularity.d/libs is empty.",
+        "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: there, "
+        "ldconfig -p must show libnvidia-ml.so.1.",
+    ),
+    (
+        "nv-missing",
+        "fail",
+        {"libs": None, "nodes": ("nvidia0", "nvidia1", "nvidiactl")},
+        nvml(**NOT_LOADED),
+        {},
+        "The device files of 2 GPUs are there, but the container has no driver library: /.singularity.d/libs does not "
+        "exist.",
+        "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: there, "
+        "ldconfig -p must show libnvidia-ml.so.1.",
+    ),
+    (
+        "library-missing",
+        "fail",
+        {"libs": ("libGL.so.1", "libcuda.so.1")},
+        nvml(**NOT_LOADED),
+        {},
+        "The device files of 1 GPU are there, and /.singularity.d/libs holds 2 files, but no libnvidia-ml.so.1.",
+        "--nv brings what the host's ld cache lists: there, ldconfig -p must show libnvidia-ml.so.1.",
+    ),
+    (
+        "library-broken",
+        "fail",
+        {},
+        nvml(path="", refused=[("libnvidia-ml.so.1", f"libdep.so.7: {MISSING}")]),
+        {},
+        f"libnvidia-ml.so.1 is there but cannot be loaded: libdep.so.7: {MISSING}.",
+        "Remove NVIDIA driver packages (such as libnvidia-compute) from the image; --nv brings the host's own.",
+    ),
+    (
+        "stub",
+        "fail",
+        {},
+        nvml(path="/usr/local/cuda/lib64/stubs/libnvidia-ml.so.1"),
+        {},
+        "The loader takes /usr/local/cuda/lib64/stubs/libnvidia-ml.so.1, a stub that serves for linking only.",
+        "Take /usr/local/cuda/lib64/stubs off LD_LIBRARY_PATH; --nv brings the real library.",
+    ),
+    (
+        "driver-not-loaded",
+        "fail",
+        {"driver": ""},
+        nvml(failure=gpu.Failure("nvmlInitWithFlags", 9, "Driver Not Loaded")),
+        {},
+        "The NVIDIA driver is not loaded on node n7: no /proc/driver/nvidia/version (NVML code 9: Driver Not Loaded).",
+        "A fault of the host: tell its administrator, and take another node.",
+    ),
+    (
+        "mismatch",
+        "fail",
+        {},
+        nvml(failure=gpu.Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch")),
+        {},
+        f"The NVIDIA library and the driver do not match: {NV} was loaded, driver 535.104.05 runs "
+        "(NVML code 18: Driver/library version mismatch).",
+        "The host's driver was updated without a reboot: ask the administrator of node n7 to reload it.",
+    ),
+    (
+        "mismatch",
+        "fail",
+        {},
+        nvml(
+            failure=gpu.Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch"),
+            path="/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01",
+        ),
+        {},
+        "The NVIDIA library and the driver do not match: /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01 was loaded, "
+        "driver 535.104.05 runs (NVML code 18: Driver/library version mismatch).",
+        "The image brings its own copy: remove it (a package such as libnvidia-compute), or put /.singularity.d/libs "
+        "first on LD_LIBRARY_PATH.",
+    ),
+    (
+        "no-permission",
+        "fail",
+        {},
+        nvml(failure=gpu.Failure("nvmlInitWithFlags", 4, "Insufficient Permissions")),
+        {"SLURM_JOB_ID": "12"},
+        "This process may not use the NVIDIA driver (nvmlInitWithFlags, NVML code 4: Insufficient Permissions).",
+        "Ask Slurm for 1 GPU (--gres=gpu:1): the job does not own it, or the mode of /dev/nvidia* forbids it.",
+    ),
+    (
+        "no-permission",
+        "fail",
+        {},
+        nvml(card(0, 4, "Insufficient Permissions"), card(1, 4, "Insufficient Permissions")),
+        {},
+        "This process may use none of the 2 GPUs here (NVML code 4: Insufficient Permissions).",
+        "Ask for 1 GPU where the job or the container is started: the job does not own it, or the mode of /dev/nvidia* "
+        "forbids it.",
+    ),
+    (
+        "cgroup",
+        "fail",
+        {},
+        nvml(failure=gpu.Failure("nvmlInitWithFlags", 17, "The operating system has blocked the request")),
+        {"SLURM_JOB_ID": "12"},
+        "The operating system blocks the NVIDIA control device (nvmlInitWithFlags, NVML code 17: The operating system "
+        "has blocked the request).",
+        "Ask Slurm for 1 GPU (--gres=gpu:1): most often the device cgroup of the job withholds it. After a systemd "
+        "reload on the host, start the container again.",
+    ),
+    (
+        "nvml-error",
+        "fail",
+        {},
+        nvml(failure=gpu.Failure("nvmlDeviceGetCount_v2", 20, "Insufficient Memory")),
+        {},
+        "NVML refuses nvmlDeviceGetCount_v2 (NVML code 20: Insufficient Memory).",
+        "See whether nvidia-smi works on node n7 itself.",
+    ),
+    (
+        "none-granted",
+        "fail",
+        {},
+        nvml(),
+        {"SLURM_JOB_ID": "12"},
+        "The NVIDIA driver 535.104.05 answers, but shows no GPU to this process.",
+        "Ask Slurm for 1 GPU (--gres=gpu:1): the job owns none.",
+    ),
+    (
+        "lost",
+        "fail",
+        {},
+        nvml(card(), card(1, 15, "GPU is lost")),
+        {},
+        "GPU 1 of node n7 is lost (NVML code 15: GPU is lost).",
+        "A fault of the hardware: tell the administrator, and leave the node out (sbatch --exclude=n7).",
+    ),
+    (
+        "reset",
+        "fail",
+        {},
+        nvml(card(0, 16, "GPU requires reset")),
+        {},
+        "GPU 0 of node n7 must be reset before it can be used (NVML code 16: GPU requires reset).",
+        "Ask the administrator to reset it (nvidia-smi --gpu-reset -i 0), or take another node.",
+    ),
+    (
+        "nvml-error",
+        "fail",
+        {},
+        nvml(card(0, 11, "An IRQ issue")),
+        {},
+        "NVML refuses the handle of GPU 0 (NVML code 11: An IRQ issue).",
+        "See whether nvidia-smi works on node n7 itself.",
+    ),
+    (
+        "stale-visible",
+        "fail",
+        {},
+        nvml(card(), card(1)),
+        {"CUDA_VISIBLE_DEVICES": "3"},
+        "CUDA_VISIBLE_DEVICES=3 names 3, but NVML shows 2 GPUs (0 to 1).",
+        "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
+    ),
+    (
+        "stale-visible",
+        "warn",
+        {},
+        nvml(card()),
+        {"CUDA_VISIBLE_DEVICES": "0,1"},
+        "CUDA_VISIBLE_DEVICES=0,1 names 1, but NVML shows 1 GPU (0).",
+        "The value may come from another node or job: unset it, or name what is there. As it is, 1 GPU before it can be "
+        "used.",
+    ),
+    (
+        "stale-visible",
+        "fail",
+        {},
+        nvml(card(), card(1)),
+        {"CUDA_VISIBLE_DEVICES": "GPU-cccc"},
+        f"CUDA_VISIBLE_DEVICES=GPU-cccc names GPU-cccc, but NVML shows {UUIDS[0]}, {UUIDS[1]}.",
+        "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
+    ),
+    (
+        "stale-visible",
+        "fail",
+        {},
+        nvml(card(mig=True, instances=[MIG])),
+        {"CUDA_VISIBLE_DEVICES": "MIG-dddd4444"},
+        "CUDA_VISIBLE_DEVICES=MIG-dddd4444 names MIG-dddd4444, but NVML shows MIG-cccc3333.",
+        "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
+    ),
+    (
+        "stale-visible",
+        "warn",
+        {},
+        nvml(gpu.Gpu(0), blind="nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml)"),
+        {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
+        "CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, but NVML shows no UUID (nvidia-ml-py cannot be imported "
+        "(ModuleNotFoundError: pynvml)).",
+        "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
+    ),
+    (
+        "stale-visible",
+        "fail",
+        {},
+        nvml(card()),
+        {"CUDA_VISIBLE_DEVICES": "0,0"},
+        "CUDA_VISIBLE_DEVICES=0,0 names a device twice, and CUDA then shows none.",
+        "Name each device once.",
+    ),
+    (
+        "mig-empty",
+        "fail",
+        {},
+        nvml(card(mig=True)),
+        {},
+        "GPU 0 is in MIG mode and has no MIG instance that this process may use.",
+        "Ask for one in the job (Slurm: --gres=gpu:PROFILE:1), or have the administrator make one "
+        "(nvidia-smi mig -cgi PROFILE -C).",
+    ),
+    (
+        "driver-too-old",
+        "fail",
+        {"driver": "470.82.01", "cuda": "12.4", "cuda_from": "torch-2.4.0+cu124"},
+        nvml(card()),
+        {},
+        "Driver 470.82.01 is too old for the image's CUDA 12.4 (torch-2.4.0+cu124), which needs 525.60.13 or newer.",
+        "Take a node with a newer driver, or an image built for CUDA 11 or older.",
+    ),
+    (
+        "driver-too-old",
+        "fail",
+        {
+            "driver": "470.82.01",
+            "cuda": "12.4",
+            "cuda_from": "CUDA_VERSION",
+            "compat": (gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),),
+        },
+        nvml(card()),
+        {},
+        "Driver 470.82.01 is too old for the image's CUDA 12.4 (CUDA_VERSION), which needs 525.60.13 or newer.",
+        "Take a node with a newer driver, or an image built for CUDA 11 or older; on data-centre GPUs "
+        "/usr/local/cuda/compat first on LD_LIBRARY_PATH also helps.",
+    ),
+    (
+        "present",
+        "ok",
+        {
+            "driver": "470.82.01",
+            "cuda": "12.4",
+            "cuda_from": "CUDA_VERSION",
+            "libcuda": gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),
+        },
+        nvml(card()),
+        {},
+        "A GPU is present: 1 of 1 GPU visible, driver 470.82.01.",
+        "",
+    ),
+    (
+        "shadowed",
+        "fail",
+        {"libcuda": gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "470.82.01")},
+        nvml(card()),
+        {},
+        "LD_LIBRARY_PATH leads to /usr/local/cuda/compat/libcuda.so.1 (version 470.82.01), older than the driver that "
+        "runs (535.104.05): CUDA refuses this with error 803.",
+        "Take /usr/local/cuda/compat off LD_LIBRARY_PATH.",
+    ),
+    (
+        "uvm-missing",
+        "fail",
+        {"nodes": ("nvidia0", "nvidiactl")},
+        nvml(card()),
+        {},
+        "A GPU is present, but /dev/nvidia-uvm is missing, without which CUDA cannot start.",
+        "On node n7, outside the container, run nvidia-modprobe -u -c=0 or any CUDA program once, then start the "
+        "container again.",
+    ),
+    (
+        "too-few",
+        "fail",
+        {},
+        nvml(card(), card(1)),
+        {"SIF_WRITABLE_GPU_COUNT": "4"},
+        "2 GPUs visible, 4 demanded (SIF_WRITABLE_GPU_COUNT=4).",
+        f"Ask for {ALL_ON_ONE}, or lower the demand.",
+    ),
+    (
+        "too-little-memory",
+        "fail",
+        {},
+        nvml(card(name="Tesla T4", total=15 << 30)),
+        {"SIF_WRITABLE_GPU_MIN_MEMORY": "20GiB"},
+        "GPU 0 (Tesla T4) has 15.0 GiB of memory, 20.0 GiB are demanded (SIF_WRITABLE_GPU_MIN_MEMORY=20GiB).",
+        "Take a node with larger GPUs, or lower the demand.",
+    ),
+    (
+        "too-little-memory",
+        "fail",
+        {},
+        nvml(card(name="A100", total=40 << 30, mig=True, instances=[MIG])),
+        {"SIF_WRITABLE_GPU_MIN_MEMORY": "20GiB", "CUDA_VISIBLE_DEVICES": "MIG-cccc3333"},
+        "The MIG instance MIG-cccc3333 of GPU 0 (A100) has 5.0 GiB of memory, 20.0 GiB are demanded "
+        "(SIF_WRITABLE_GPU_MIN_MEMORY=20GiB).",
+        "Take a node with larger GPUs, or lower the demand.",
+    ),
+    (
+        "low-capability",
+        "fail",
+        {},
+        nvml(card(name="Tesla V100", capability=(7, 0))),
+        {"SIF_WRITABLE_GPU_MIN_CAPABILITY": "8.0"},
+        "GPU 0 (Tesla V100) has compute capability 7.0, 8.0 is demanded (SIF_WRITABLE_GPU_MIN_CAPABILITY=8.0).",
+        "Take a node with newer GPUs, or lower the demand.",
+    ),
+    (
+        "unchecked",
+        "warn",
+        {},
+        nvml(card(), blind="nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml)"),
+        {"SIF_WRITABLE_GPU_MIN_MEMORY": "1GiB"},
+        "The GPU could not be checked: nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml).",
+        "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
+    ),
+    (
+        "unchecked",
+        "warn",
+        {},
+        nvml(trouble="the process that asks NVML died in nvmlInitWithFlags"),
+        {},
+        "The GPU could not be checked: the process that asks NVML died in nvmlInitWithFlags.",
+        "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
+    ),
+    (
+        "no-answer",
+        "fail",
+        {},
+        nvml(timed_out=10.0, asking="nvmlDeviceGetHandleByIndex_v2"),
+        {},
+        "NVML did not answer within 10 s (in nvmlDeviceGetHandleByIndex_v2).",
+        "The driver or a GPU of node n7 hangs: tell its administrator, and leave the node out (sbatch --exclude=n7). "
+        "If GPUs are only slow to wake, raise SIF_WRITABLE_GPU_TIMEOUT (seconds).",
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row[0]}" for number, row in enumerate(ROWS)])
+def test_every_cause_has_its_two_lines(
+    row: tuple[str, str, dict[str, object], gpu.Nvml, dict[str, str], str, str],
+) -> None:
+    cause, severity, seen, answer, environ, fact, remedy = row
+    wanted = diagnosis.demands(environ, {})
+    found = diagnosis.diagnose(signs(**{"environ": environ, **seen}), answer, wanted)
+    assert (found.cause, found.severity, found.fact, found.remedy) == (cause, severity, fact, remedy)
+
+
+def test_no_text_says_that_cuda_works() -> None:
+    for *_, fact, remedy in ROWS:
+        assert "works" not in fact
+        assert "CUDA works" not in remedy
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [  # what torch 2.x makes of it (torch/cuda/__init__.py, _parse_visible_devices)
+        ("", []),
+        ("0", [0]),
+        ("2,0", [2, 0]),
+        (" 1 , 2 ", [1, 2]),
+        ("1gpu2,2ampere", [1, 2]),
+        ("+1", [1]),
+        ("0,-1,1", [0]),
+        ("-1", []),
+        ("0,,1", [0]),
+        ("0,0", []),
+        ("0,1,0", []),
+        ("NoDevFiles", []),
+        ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
+        ("GPU-a,GPU-a", []),
+        ("GPU-a,MIG-b", ["GPU-a"]),
+        ("GPU-a,1", ["GPU-a"]),
+        ("MIG-a,MIG-b,GPU-c", ["MIG-a", "MIG-b"]),
+        ("0,GPU-a", [0]),
+    ],
+)
+def test_visible_devices_are_read_as_torch_reads_them(value: str, expected: list[int] | list[str]) -> None:
+    assert diagnosis.visible(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "is_hidden"),
+    [("", True), ("-1", True), ("NoDevFiles", True), ("none", True), ("0", False), ("0,0", False), ("GPU-a", False)],
+)
+def test_only_what_hides_everything_is_on_purpose(value: str, is_hidden: bool) -> None:
+    assert diagnosis.hidden(value) is is_hidden
+
+
+@pytest.mark.parametrize(
+    ("value", "indexes", "stale"),
+    [
+        ("0", [1], ""),  # GPU 0 is somebody else's: CUDA's first device is NVML's second
+        ("1", [], "1"),
+        ("GPU-bbbb", [1], ""),
+        ("GPU-", [1], ""),
+        ("GPU-aaaa", [], "GPU-aaaa"),
+        ("MIG-GPU-bbbb2222-0000/1/0", [1], ""),
+        ("GPU-bbbb,GPU-bbbb2", [], ""),
+    ],
+)
+def test_gpus_without_permission_have_no_number(value: str, indexes: list[int], stale: str) -> None:
+    gpus = [card(0, 4, "Insufficient Permissions"), card(1)]
+    units, missing = diagnosis.chosen({"CUDA_VISIBLE_DEVICES": value}, gpus)
+    assert ([one.index for one, _ in units], missing) == (indexes, stale)
+
+
+def test_a_prefix_that_fits_two_gpus_fits_none() -> None:
+    assert diagnosis.chosen({"CUDA_VISIBLE_DEVICES": "GPU-"}, [card(), card(1)]) == ([], "GPU-")
+
+
+@pytest.mark.parametrize(
+    ("environ", "count"),
+    [
+        ({}, 0),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "2,0"}, 3),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a"}, 0),
+    ],
+)
+def test_no_more_gpus_are_woken_than_must_be(environ: dict[str, str], count: int) -> None:
+    assert diagnosis.looked_at(environ) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("21474836480", 20 << 30),
+        ("20GiB", 20 << 30),
+        ("20 gib", 20 << 30),
+        ("0.5GiB", 1 << 29),
+        ("512MiB", 512 << 20),
+        ("1TiB", 1 << 40),
+        ("20GB", 20 * 10**9),
+        ("7B", 7),
+        ("20G", None),
+        ("GiB", None),
+        ("-1", None),
+        ("1.GiB", None),
+        ("", None),
+        ("20 gigs", None),
+    ],
+)
+def test_memory_sizes(text: str, size: int | None) -> None:
+    assert diagnosis.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "forms"),
+    [
+        ("SIF_WRITABLE_GPU", "yes", "auto, require, warn, off"),
+        ("SIF_WRITABLE_GPU_COUNT", "-1", "a whole number such as 2"),
+        ("SIF_WRITABLE_GPU_MIN_MEMORY", "big", "bytes, or a number with a unit such as 20GiB or 512MiB"),
+        ("SIF_WRITABLE_GPU_MIN_CAPABILITY", "sm_80", "a version such as 8.0"),
+        ("SIF_WRITABLE_GPU_TIMEOUT", "0", "seconds above 0, such as 10"),
+    ],
+)
+def test_a_demand_that_is_not_understood_is_named(variable: str, value: str, forms: str) -> None:
+    wanted = diagnosis.demands({variable: value}, {})
+    assert wanted.problems == [(variable, value, forms)]
+
+
+def test_the_environment_wins_over_the_image() -> None:
+    image = {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_COUNT": "4", "SIF_WRITABLE_GPU_MIN_CAPABILITY": "8"}
+    environ = {"SIF_WRITABLE_GPU": "Warn", "SIF_WRITABLE_GPU_COUNT": "", "SIF_WRITABLE_GPU_TIMEOUT": "2.5"}
+    wanted = diagnosis.demands(environ, image)
+    assert (wanted.policy, wanted.count, wanted.capability, wanted.timeout) == ("warn", 4, (8, 0), 2.5)
+    assert not wanted.problems
+
+
+@pytest.mark.parametrize(
+    ("nodes", "environ", "image", "who"),
+    [
+        ((), {}, {}, ""),
+        (("nvidiactl",), {}, {}, "/dev/nvidiactl"),
+        (("dxg", "kfd"), {}, {}, ""),
+        (("nvidia-uvm",), {}, {}, ""),
+        ((), {"SLURM_JOB_GPUS": "0"}, {}, ""),
+        ((), {"SLURM_JOB_GPUS": "2"}, {}, "SLURM_JOB_GPUS=2"),
+        ((), {"SLURM_GPUS_ON_NODE": "1"}, {}, "SLURM_GPUS_ON_NODE=1"),
+        ((), {"SLURM_GPUS_PER_TASK": "0"}, {}, ""),
+        ((), {"CUDA_VISIBLE_DEVICES": "0"}, {}, "CUDA_VISIBLE_DEVICES=0"),
+        ((), {"CUDA_VISIBLE_DEVICES": "-1"}, {}, ""),
+        ((), {"CUDA_VISIBLE_DEVICES": ""}, {}, ""),
+        ((), {"NVIDIA_VISIBLE_DEVICES": "all"}, {}, "NVIDIA_VISIBLE_DEVICES=all"),
+        ((), {"NVIDIA_VISIBLE_DEVICES": "void"}, {}, ""),
+        ((), {}, {"SIF_WRITABLE_GPU": "require"}, "SIF_WRITABLE_GPU=require"),
+        ((), {}, {"SIF_WRITABLE_GPU": "auto"}, ""),
+        ((), {"SIF_WRITABLE_GPU": "auto"}, {"SIF_WRITABLE_GPU": "require"}, ""),
+        ((), {}, {"SIF_WRITABLE_GPU_COUNT": "2"}, "SIF_WRITABLE_GPU_COUNT=2"),
+    ],
+)
+def test_who_expects_a_gpu(nodes: tuple[str, ...], environ: dict[str, str], image: dict[str, str], who: str) -> None:
+    assert diagnosis.promise(nodes, environ, diagnosis.demands(environ, image)) == who
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver"),
+    [
+        ("13.0", "580.65.06"),
+        ("12.8", "525.60.13"),
+        ("12", "525.60.13"),
+        ("11.8", "450.80.02"),
+        ("10.1", "418.39"),
+        ("9.2", ""),
+    ],
+)
+def test_the_oldest_driver_of_a_cuda_version(cuda: str, driver: str) -> None:
+    assert diagnosis.minimum_driver(cuda) == driver
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda"), [("580.65.06", "13"), ("575.57.08", "12"), ("470.82.01", "11"), ("390.157", "")]
+)
+def test_the_newest_cuda_of_a_driver(driver: str, cuda: str) -> None:
+    assert diagnosis.highest_cuda(driver) == cuda
+
+
+@pytest.mark.parametrize(
+    ("distribution", "cuda"),
+    [
+        ("torch-2.4.0+cu124", "12.4"),
+        ("torch-1.3.0+cu92", "9.2"),
+        ("torch-2.4.0+cpu", ""),
+        ("torch-2.4.0", ""),
+        ("torch-2.4.0+rocm6.1", ""),
+        ("nvidia_cuda_runtime_cu12-12.4.127", "12.4"),
+        ("nvidia_cuda_runtime-13.0.48", "13.0"),
+        ("nvidia_cublas_cu12-12.4.5.8", "12"),
+        ("cupy_cuda12x-13.3.0", "12"),
+        ("cupy_cuda110-12.0.0", "11.0"),
+        ("jax_cuda12_plugin-0.4.30", "12"),
+        ("jaxlib-0.4.20+cuda12.cudnn89", "12"),
+        ("cudf_cu12-24.8.0", "12"),
+        ("cuda_python-12.4.0", ""),
+        ("numpy-2.0.0", ""),
+    ],
+)
+def test_cuda_in_the_names_of_distributions(distribution: str, cuda: str) -> None:
+    assert gpu.distribution_cuda(distribution) == cuda
+
+
+def test_the_package_that_is_imported_counts_most(tmp_path: Path) -> None:
+    for name in ("torch-2.4.0+cu118", "cupy_cuda12x-13.3.0", "nvidia_cuda_runtime_cu12-12.4.127"):
+        (tmp_path / f"{name}.dist-info").mkdir()
+    path = ["/does/not/exist", str(tmp_path)]
+    assert gpu.image_cuda(path, {}, "torch") == ("11.8", "torch-2.4.0+cu118")
+    assert gpu.image_cuda(path, {}, "jax") == ("12.4", "nvidia_cuda_runtime_cu12-12.4.127")
+    assert gpu.image_cuda([], {"CUDA_VERSION": "12.4.1"}) == ("12.4", "CUDA_VERSION")
+    assert gpu.image_cuda([], {"CUDA_VERSION": "unknown"}) == ("", "")
+    assert gpu.has_distribution("cupy_", path)
+    assert not gpu.has_distribution("onnxruntime_gpu-", path)
+
+
+def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
+    version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build  (dvs-builder)\n"
+    for folder in ("dev", "proc/driver/nvidia/gpus/0000:01:00.0", ".singularity.d/libs", "usr/local/cuda-12.4/compat"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("dev/nvidia0", "dev/nvidiactl", "dev/null", "dev/dxg", ".singularity.d/libs/libcuda.so.1"):
+        (tmp_path / file).touch()
+    (tmp_path / "proc/driver/nvidia/version").write_text(version)
+    compat = tmp_path / "usr/local/cuda-12.4/compat"
+    (compat / "libcuda.so.550.54.15").touch()
+    (compat / "libcuda.so.1").symlink_to("libcuda.so.550.54.15")
+    (tmp_path / "usr/local/cuda").symlink_to("cuda-12.4")
+    environ = {"LD_LIBRARY_PATH": "/nowhere::/usr/local/cuda/compat/:/.singularity.d/libs"}
+
+    seen = gpu.signs(environ, [], root=str(tmp_path))
+    assert seen.nodes == ("dxg", "nvidia0", "nvidiactl")
+    assert (seen.driver, seen.gpus, seen.libs) == ("570.124.06", 1, ("libcuda.so.1",))
+    assert seen.libcuda is not None
+    assert (seen.libcuda.path, seen.libcuda.version) == ("/usr/local/cuda/compat/libcuda.so.1", "550.54.15")
+    assert {one.version for one in seen.compat} == {"550.54.15"}
+
+    seen = gpu.signs({"LD_LIBRARY_PATH": "/.singularity.d/libs"}, [], root=str(tmp_path))
+    assert seen.libcuda is not None
+    assert seen.libcuda.version == "", "the file that --nv binds has no version in its name"
+
+    seen = gpu.signs({}, [], root=str(tmp_path / "empty"))
+    assert (seen.nodes, seen.driver, seen.gpus, seen.libs, seen.libcuda, seen.compat) == ((), "", 0, None, None, ())
+
+
+def test_the_error_carries_the_diagnosis_between_processes() -> None:
+    found = diagnosis.Diagnosis("no-gpu", diagnosis.FAIL, "There is none.", "Take one.")
+    error = pickle.loads(pickle.dumps(GpuUnavailableError(found, "torch")))  # noqa: S301
+    assert isinstance(error, ImportError)
+    assert isinstance(error, SifWritableError)
+    assert str(error) == "There is none.\nTake one."
+    assert (error.name, error.diagnosis.cause) == ("torch", "no-gpu")
+
+
+def test_the_list_of_heavy_modules_names_modules() -> None:
+    assert all(part.isidentifier() for name in heavy.HEAVY_MODULES for part in name.split("."))
+    assert set(heavy.ONLY_WITH) <= set(heavy.HEAVY_MODULES)

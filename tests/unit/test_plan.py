@@ -1,0 +1,359 @@
+"""The decisions as tables: facts in, plan out; nothing here touches the disk."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from sif_writable import plan
+from sif_writable.facts import Facts
+from sif_writable.plan import Place, Storage
+from sif_writable.plan.catalog import CARRIED, OPT_IN, ROWS
+
+
+class Ground:
+    """Default locations as a test wants them: what is named, and what is below it."""
+
+    def __init__(
+        self, writable: tuple[str, ...] = (), read_only: tuple[str, ...] = (), texts: dict[str, str] | None = None
+    ) -> None:
+        """:param texts: file path to its content."""
+        self.writable = writable
+        self.read_only = read_only
+        self.texts = texts or {}
+
+    def state(self, path: str) -> str:
+        """Answer for exactly this path."""
+        return "writable" if path in self.writable else "read-only" if path in self.read_only else "absent"
+
+    def works(self, path: str) -> bool:
+        """Answer for the nearest path that is named."""
+        while path not in self.writable and path not in self.read_only and path != "/":
+            path = os.path.dirname(path)
+        return path in self.writable
+
+    def holds(self, path: str, text: str) -> bool:
+        """Answer from the texts."""
+        return text in self.texts.get(path, "")
+
+
+def make_facts(**changes: Any) -> Facts:
+    """Return facts of an ordinary default run in a read-only image."""
+    facts = Facts()
+    values: dict[str, Any] = {
+        "uid": 1000,
+        "home": "/home/u",
+        "home_problem": "",
+        "session_device": None,
+        "home_small": False,
+        "tmp_works": True,
+        "prefix": "/opt/venv",
+        "prefix_writable": False,
+        "purelib": "/opt/venv/lib/python3.11/site-packages",
+        "ships_bytecode": True,
+        "identity": "0123456789abcdef",
+        "tag": "cpython-311",
+    }
+    for name, value in {**values, **changes}.items():
+        setattr(facts, name, value)
+    return facts
+
+
+def make_storage(*, given: bool = False, present: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Storage:
+    """Return storage at /s with every kind, except those without a place."""
+    storage = Storage()
+    place = Place("test", "/s", "persistent", given=given)
+    folders = {
+        "data": "/s/data",
+        "compiled": "/s/image-i/compiled-t",
+        "config": "/s/image-i/config",
+        "runtime": "/s/run",
+        "image": "/s/image-i",
+    }
+    for kind, folder in folders.items():
+        if kind in without:
+            continue
+        storage.folders[kind] = folder
+        storage.present[kind] = frozenset(present)
+        if kind != "image":
+            storage.roots[kind] = "/s"
+            storage.places[kind] = place
+    return storage
+
+
+HOME_WORKS = Ground(writable=("/home/u", "/tmp"))
+
+
+def decided(
+    environ: dict[str, str] | None = None,
+    facts: Facts | None = None,
+    storage: Storage | None = None,
+    ground: Ground = HOME_WORKS,
+) -> dict[str, str]:
+    """Return variable to value of what is redirected."""
+    decision = plan.decide(facts or make_facts(), storage or make_storage(), ground, environ or {})
+    return {redirect.variable: redirect.value for redirect in decision.redirects}
+
+
+def left(environ: dict[str, str], **more: Any) -> dict[str, str]:
+    """Return variable to reason of what is left alone."""
+    decision = plan.decide(
+        more.get("facts") or make_facts(),
+        more.get("storage") or make_storage(),
+        more.get("ground", HOME_WORKS),
+        environ,
+    )
+    return dict(decision.left)
+
+
+BROKEN = make_facts(home="/home/missing", home_problem="names a directory that does not exist")
+
+
+def test_with_a_home_that_works_only_what_must_be_keyed_or_lies_in_the_image_moves() -> None:
+    always = {row[0] for row in ROWS if row[2] == "always"}
+    in_image = {row[0] for row in ROWS if row[3] and row[3][0].startswith(("PURELIB", "PREFIX"))}
+    assert set(decided()) == always | in_image
+    assert {"NUMBA_CACHE_DIR", "MPLCONFIGDIR", "PYTENSOR_FLAGS", "TRITON_CACHE_DIR"} <= always
+    assert not {"HF_HUB_CACHE", "XDG_CACHE_HOME"} & (always | in_image)
+
+
+def test_with_a_broken_home_every_row_below_home_moves() -> None:
+    below_home = {
+        row[0] for row in ROWS if row[3] and row[3][0].partition("/")[0] in ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
+    }
+    assert below_home <= set(decided(facts=BROKEN))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_what_the_user_set_is_left_alone(row: tuple[Any, ...]) -> None:
+    for ground, facts in ((HOME_WORKS, make_facts()), (Ground(), BROKEN)):
+        value = "compiledir=/u" if row[5] == "flags" else "/mine"
+        assert row[0] not in decided({row[0]: value}, facts=facts, ground=ground, storage=make_storage(given=True))
+
+
+@pytest.mark.parametrize(
+    ("variable", "parent"), [(row[0], parent) for row in ROWS for parent in row[4]], ids=lambda value: str(value)
+)
+def test_aliases_and_parents_count_as_set(variable: str, parent: str) -> None:
+    assert variable not in decided({parent: "/mine"}, facts=BROKEN, ground=Ground())
+    assert parent in left({parent: "/mine"}, facts=BROKEN, ground=Ground())[variable]
+
+
+@pytest.mark.parametrize(
+    ("environ", "ground", "moves"),
+    [
+        ({"XDG_CACHE_HOME": "/mine"}, Ground(writable=("/home/u", "/mine", "/tmp")), False),
+        ({"XDG_CACHE_HOME": "/leaked/from/host"}, Ground(writable=("/home/u", "/tmp"), read_only=("/",)), True),
+    ],
+    ids=["it works", "it leads nowhere in this container"],
+)
+def test_a_parent_that_the_user_set(environ: dict[str, str], ground: Ground, moves: bool) -> None:
+    assert ("NUMBA_CACHE_DIR" in decided(environ, ground=ground)) is moves
+    assert ("HF_HUB_CACHE" in decided(environ, ground=ground)) is moves
+    assert "XDG_CACHE_HOME" not in decided(environ, ground=ground)
+
+
+def test_a_given_place_takes_every_location() -> None:
+    moved = decided(storage=make_storage(given=True))
+    assert set(moved) == {row[0] for row in ROWS}
+
+
+def test_a_read_only_default_moves_and_seeds() -> None:
+    ground = Ground(
+        writable=("/home/u", "/tmp"),
+        read_only=("/home/u/.cache", "/home/u/.cache/huggingface", "/home/u/.cache/huggingface/hub"),
+    )
+    decision = plan.decide(make_facts(), make_storage(), ground, {})
+    hub = next(redirect for redirect in decision.redirects if redirect.variable == "HF_HUB_CACHE")
+    assert hub.seeds == ("/home/u/.cache/huggingface/hub",)
+    assert hub.make
+    warm = plan.decide(make_facts(), make_storage(present=("huggingface-hub", "cache")), ground, {})
+    assert not any(r.make for r in warm.redirects if r.variable in ("HF_HUB_CACHE", "XDG_CACHE_HOME"))
+
+
+def test_a_writable_bind_below_a_home_that_moves_is_pinned() -> None:
+    ground = Ground(writable=("/root/.cellpose/models", "/root/.deepface", "/root/.deepface/weights", "/tmp"))
+    facts = make_facts(home="/root", home_problem="cannot be written by this user")
+    moved = decided(facts=facts, ground=ground)
+    assert moved["CELLPOSE_LOCAL_MODELS_PATH"] == "/root/.cellpose/models"
+    assert moved["KIVY_HOME"] == "/s/image-i/config/kivy"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (None, "base_compiledir=/s/image-i/compiled-t/pytensor"),
+        ("", "base_compiledir=/s/image-i/compiled-t/pytensor"),
+        ("device=cpu", "device=cpu,base_compiledir=/s/image-i/compiled-t/pytensor"),
+        ("compiledir=/u", None),
+        ("device=cpu,base_compiledir=/u", None),
+    ],
+)
+def test_composite_flags_are_merged(flags: str | None, expected: str | None) -> None:
+    environ = {} if flags is None else {"PYTENSOR_FLAGS": flags}
+    assert decided(environ).get("PYTENSOR_FLAGS") == expected
+
+
+def test_a_configuration_file_of_the_user_decides_too() -> None:
+    ground = Ground(writable=("/home/u", "/tmp"), texts={"/home/u/.pytensorrc": "[global]\nbase_compiledir=/mine\n"})
+    assert "PYTENSOR_FLAGS" not in decided(ground=ground)
+
+
+def test_lists_keep_what_is_built_in() -> None:
+    moved = decided(facts=BROKEN, ground=Ground(read_only=("/opt/venv/pkgs",)))
+    assert moved["JULIA_DEPOT_PATH"].endswith("/julia:")
+    assert moved["CONDA_PKGS_DIRS"].endswith(",/opt/venv/pkgs")
+
+
+def test_without_a_place_for_object_code_the_others_still_move() -> None:
+    storage = make_storage(without=("compiled",))
+    moved = decided(facts=BROKEN, storage=storage)
+    assert "NUMBA_CACHE_DIR" not in moved
+    assert moved["HF_HUB_CACHE"] == "/s/data/huggingface-hub"
+    assert left({}, facts=BROKEN, storage=storage)["NUMBA_CACHE_DIR"] == "no place was found for compiled files"
+
+
+def test_downloads_leave_a_home_on_the_session_tmpfs() -> None:
+    facts = make_facts(home_small=True)
+    assert decided(facts=facts)["HF_HUB_CACHE"] == "/s/data/huggingface-hub"
+    assert "KIVY_HOME" not in decided(facts=facts)
+    storage = make_storage()
+    storage.small = True
+    assert "HF_HUB_CACHE" not in decided(facts=facts, storage=storage)
+
+
+@pytest.mark.parametrize(
+    ("mode", "problem", "private"),
+    [
+        ("", "", False),
+        ("auto", "", False),
+        ("redirect", "", True),
+        ("", "is empty", True),
+        ("AUTO", "is empty", True),
+        ("keep", "is empty", False),
+        ("nonsense", "is empty", True),
+    ],
+)
+def test_home(mode: str, problem: str, private: bool) -> None:
+    facts = make_facts(home_problem=problem)
+    decision = plan.decide(facts, make_storage(), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
+    assert decision.home == ("/s/image-i/home" if private else "")
+    assert decision.home_made is False
+    assert plan.decide(facts, make_storage(present=("home",)), HOME_WORKS, {}).home_made is bool(problem)
+    nowhere = plan.decide(facts, make_storage(without=("image", "config")), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
+    assert nowhere.home == ""
+
+
+@pytest.mark.parametrize(
+    ("ships", "environ", "expected"),
+    [(True, {}, ""), (False, {}, "/s/image-i/compiled-t/pycache"), (False, {"PYTHONPYCACHEPREFIX": "/x"}, "")],
+)
+def test_bytecode_moves_only_where_the_image_ships_none(ships: bool, environ: dict[str, str], expected: str) -> None:
+    facts = make_facts(ships_bytecode=ships)
+    assert plan.decide(facts, make_storage(), HOME_WORKS, environ).pycache == expected
+
+
+def test_opt_in_rows_are_switched_on_by_name() -> None:
+    assert not {row[0] for row in OPT_IN} & set(decided())
+    moved = decided({"SIF_WRITABLE_OPT_IN": "JAX_COMPILATION_CACHE_DIR, CUPY_CACHE_IN_MEMORY"})
+    assert moved["JAX_COMPILATION_CACHE_DIR"].startswith("/s/image-i/compiled-t/")
+    assert moved["CUPY_CACHE_IN_MEMORY"] == "1"
+    notes = plan.decide(make_facts(), make_storage(), HOME_WORKS, {"SIF_WRITABLE_OPT_IN": "HF_HOME"}).notes
+    assert any("'HF_HOME'" in note and "JAX_COMPILATION_CACHE_DIR" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        (
+            {"SIF_WRITABLE": "maybe"},
+            "SIF_WRITABLE='maybe' is not understood and counts as unset; allowed: auto, on, off",
+        ),
+        (
+            {"SIF_WRITABLE_HOME": "yes"},
+            "SIF_WRITABLE_HOME='yes' is not understood and counts as unset; allowed: auto, keep, redirect",
+        ),
+        (
+            {"SIF_WRITABLE_STRICT": "true"},
+            "SIF_WRITABLE_STRICT='true' is not understood and counts as unset; allowed: 0, 1",
+        ),
+        ({"SIF_WRITABLE": "0", "SIF_WRITABLE_HOME": "KEEP"}, None),
+    ],
+)
+def test_values_that_are_not_understood_are_named(environ: dict[str, str], words: str | None) -> None:
+    assert plan.misunderstood(environ) == ([words] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("facts", "environ", "labels"),
+    [
+        (
+            make_facts(),
+            {},
+            ["the bind at /sif-writable", "the user's cache directory", "/var/tmp", "/tmp", "/dev/shm"],
+        ),
+        (
+            make_facts(),
+            {"SIF_WRITABLE_DIR": "/d", "SLURM_TMPDIR": "/l", "SCRATCH": "/c", "TMPDIR": "/t", "XDG_CACHE_HOME": "/x"},
+            [
+                "SIF_WRITABLE_DIR",
+                "the bind at /sif-writable",
+                "XDG_CACHE_HOME",
+                "the user's cache directory",
+                "SLURM_TMPDIR",
+                "SCRATCH",
+                "TMPDIR",
+                "/var/tmp",
+                "/tmp",
+                "/dev/shm",
+            ],
+        ),
+        (BROKEN, {"SCRATCH": "relative"}, ["the bind at /sif-writable", "/var/tmp", "/tmp", "/dev/shm"]),
+        (
+            make_facts(home_problem="is empty", prefix_writable=True),
+            {},
+            ["the bind at /sif-writable", "the image's own /var/cache, writable here", "/var/tmp", "/tmp", "/dev/shm"],
+        ),
+    ],
+    ids=["default", "everything given", "home broken", "overlay"],
+)
+def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list[str]) -> None:
+    assert [place.label for place in plan.places(facts, environ)] == labels
+
+
+@pytest.mark.parametrize(
+    ("given", "shared", "root"),
+    [
+        (True, False, "/d"),
+        (True, True, "/d/sif-writable-1000"),
+        (False, False, "/d/sif-writable"),
+        (False, True, "/d/sif-writable-1000"),
+    ],
+)
+def test_a_place_that_others_write_too_gets_a_folder_per_user(given: bool, shared: bool, root: str) -> None:
+    assert plan.own_folder(Place("x", "/d", "node", given=given), shared=shared, uid=1000) == root
+
+
+def test_the_users_own_settings_stay_in_force() -> None:
+    decision = plan.decide(make_facts(), make_storage(), HOME_WORKS, {})
+    assert ("MATPLOTLIBRC", "/home/u/.config/matplotlib/matplotlibrc") in list(plan.carried(decision, make_facts(), {}))
+    assert not list(plan.carried(decision, make_facts(), {variable: "/mine" for _, variable, _ in CARRIED}))
+
+
+@pytest.mark.parametrize(
+    ("home", "template", "path"),
+    [
+        ("/home/u", "CACHE/numba", "/home/u/.cache/numba"),
+        ("/", "CACHE/numba", "/.cache/numba"),
+        ("/", "HOME/.kivy", "/.kivy"),
+        ("", "HOME/.kivy", ""),
+        ("", "CACHE/x", ""),
+        ("/home/u", "/var/tmp/x_{user}", "/var/tmp/x_ann"),
+        ("/home/u", "TMP", "/tmp"),
+    ],
+)
+def test_templates(home: str, template: str, path: str) -> None:
+    environ = {"USER": "ann"}
+    assert plan.resolve(template, plan.default_bases(make_facts(home=home), environ), environ) == path

@@ -1,0 +1,140 @@
+"""Filling new folders from what the image holds."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.act import seed
+from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tree(root: Path, files: dict[str, int]) -> Path:
+    """Make files of these sizes in bytes."""
+    for name, size in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return root
+
+
+def read_only(root: Path) -> None:
+    """Take the write permission off a tree's directories, as an image has it."""
+    for directory, _, _ in os.walk(root):
+        os.chmod(directory, 0o555)
+
+
+@pytest.fixture
+def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let access(2) answer from the mode bits even for root, whom it always allows."""
+    real = os.access
+
+    def access(path: str, mode: int) -> bool:
+        if mode & os.W_OK and os.path.isdir(path) and not os.stat(path).st_mode & 0o200:
+            return False
+        return real(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_small_files_are_copied_and_large_ones_linked(tmp_path: Path) -> None:
+    source = tree(
+        tmp_path / "image", {"font.json": 10, "sub/weights.bin": seed.SMALL_FILE + 1, "token": 5, "a.lock": 0}
+    )
+    os.utime(source / "font.json", ns=(1_000_000_000, 2_000_000_000))
+    (source / "sub" / "snapshot").symlink_to("weights.bin")
+    (source / "abs").symlink_to("/etc/hostname")
+    read_only(source)
+    target = tmp_path / "new"
+    seed.copy(str(source), str(target))
+    assert not (target / "font.json").is_symlink()
+    assert (target / "font.json").stat().st_mtime_ns == 2_000_000_000
+    assert (target / "font.json").stat().st_mode & 0o200
+    assert os.readlink(target / "sub" / "weights.bin") == str(source / "sub" / "weights.bin")
+    assert os.readlink(target / "sub" / "snapshot") == "weights.bin"
+    assert (target / "sub" / "snapshot").stat().st_size == seed.SMALL_FILE + 1
+    assert os.readlink(target / "token") == str(source / "token")
+    assert not (target / "a.lock").exists()
+    assert not (target / "sub").is_symlink()
+
+
+@pytest.mark.usefixtures("as_user")
+def test_a_seed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seed, "ENTRIES", 3)
+    monkeypatch.setattr(seed, "COPY_TOTAL", 15)
+    source = tree(tmp_path / "image", {"a": 10, "b": 10, "c/d": 1, "e/f": 1})
+    read_only(source)
+    seed.copy(str(source), str(tmp_path / "new"))
+    assert not (tmp_path / "new" / "a").is_symlink()
+    assert (tmp_path / "new" / "b").is_symlink()
+    assert (tmp_path / "new" / "e").is_symlink()
+    assert (tmp_path / "new" / "e" / "f").is_file()
+
+
+@pytest.mark.usefixtures("as_user")
+def test_a_home_is_linked_so_that_settings_are_found_and_new_ones_can_be_made(tmp_path: Path) -> None:
+    old = tree(tmp_path / "old", {".ssh/id": 1, ".config/git/config": 1, ".netrc": 1, "data/big": 1})
+    (old / ".cache" / "bound").mkdir(parents=True)
+    read_only(old)
+    os.chmod(old / ".cache" / "bound", 0o755)
+    new = tmp_path / "new"
+    new.mkdir()
+    seed.link_home(str(old), str(new))
+    assert os.readlink(new / ".netrc") == str(old / ".netrc")
+    assert os.readlink(new / ".config" / "git" / "config") == str(old / ".config" / "git" / "config")
+    (new / ".config" / "other").mkdir()
+    assert os.readlink(new / "data") == str(old / "data")
+    assert os.readlink(new / ".cache" / "bound") == str(old / ".cache" / "bound")  # writes reach the bind
+
+
+def test_publish_is_all_or_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "kind" / "name"
+    folder.parent.mkdir()
+
+    def fails(aside: str) -> None:
+        tree(tmp_path / "kind" / os.path.basename(aside), {"half": 1})
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        publish(str(folder), fails, lock_below=str(tmp_path))
+    assert os.listdir(folder.parent) == []
+
+    def works(aside: str) -> None:
+        (tmp_path / "kind" / os.path.basename(aside) / "whole").write_text("1")
+
+    publish(str(folder), works, lock_below=str(tmp_path))
+    assert os.listdir(folder) == ["whole"]
+    publish(str(folder), fails, lock_below=str(tmp_path))  # another process was first: nothing is built
+    assert os.listdir(folder) == ["whole"]
+
+
+def test_a_lock_that_is_not_to_be_had_only_costs_its_bound(tmp_path: Path) -> None:
+    entered = []
+    with bounded_lock(str(tmp_path), "x", seconds=0.1), bounded_lock(str(tmp_path), "x", seconds=0.1):
+        entered.append(1)
+    with bounded_lock(str(tmp_path / "file" / "below"), "x"):
+        entered.append(2)
+    (tmp_path / "plain").write_text("")
+    with bounded_lock(str(tmp_path / "plain"), "x"):
+        entered.append(3)
+    assert entered == [1, 2, 3]
+
+
+def test_leftovers_of_killed_processes_are_collected(tmp_path: Path) -> None:
+    tree(tmp_path / "data" / ".new-hub-1-ab", {"half": 1})
+    tree(tmp_path / "image-1" / "config" / ".new-x-1-ab", {"half": 1})
+    tree(tmp_path, {".try-1-ab": 1, "data/kept": 1})
+    for path in ("data/.new-hub-1-ab", "image-1/config/.new-x-1-ab", ".try-1-ab"):
+        os.utime(tmp_path / path, (0, 0))
+    fresh = tree(tmp_path / "data" / ".new-other-2-cd", {"half": 1})
+    collect_leftovers(str(tmp_path))
+    assert fresh.exists()
+    assert sorted(os.listdir(tmp_path / "data")) == [".new-other-2-cd", "kept"]
+    assert os.listdir(tmp_path / "image-1" / "config") == []
+    assert not (tmp_path / ".try-1-ab").exists()

@@ -1,0 +1,195 @@
+"""Choosing storage among real directories: in order, with reasons, and never somebody else's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable import act
+from sif_writable.act.directories import make_base
+from sif_writable.plan import KINDS, Place
+from tests.unit.test_plan import make_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sif_writable.plan import Storage
+
+UID = os.geteuid()
+STICKY = 0o1777
+
+
+def settle(*places: Place, **facts: object) -> Storage:
+    """Settle on one of these places, as this user."""
+    return act.settle(places, make_facts(uid=UID, **facts), {})
+
+
+def problems(storage: Storage) -> dict[str, str]:
+    """Map the label of each refused place to the sentence."""
+    return {place.label: problem for place, problem in storage.refused}
+
+
+def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looked_at(tmp_path: Path) -> None:
+    looked = []
+
+    def places() -> Iterator[Place]:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(0o700)
+            looked.append(name)
+            yield Place(name, str(tmp_path / name), "node")
+
+    storage = act.settle(places(), make_facts(uid=UID), {})
+    assert set(storage.roots) == set(KINDS)
+    assert set(storage.roots.values()) == {str(tmp_path / "a" / "sif-writable")}
+    assert looked == ["a"]
+    assert storage.folders["data"] == str(tmp_path / "a" / "sif-writable" / "data")
+    assert storage.folders["config"] == str(tmp_path / "a" / "sif-writable" / "image-0123456789abcdef" / "config")
+    for root, folders, files in os.walk(tmp_path / "a" / "sif-writable"):
+        for name in folders:
+            assert stat.S_IMODE(os.lstat(os.path.join(root, name)).st_mode) == 0o700
+        assert [name for name in files if name != act.MARKER] == []
+    assert act.read_marker(str(tmp_path / "a" / "sif-writable")) == "exec"
+
+
+def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
+    place = Place("a", str(tmp_path), "node")
+    first = settle(place)
+    (tmp_path / "sif-writable" / "data" / "numba").mkdir()
+    before = {path: os.lstat(path).st_mtime_ns for path, _, _ in os.walk(tmp_path)}
+    second = settle(place)
+    assert second.folders == first.folders
+    assert second.present["data"] == {"numba"}
+    assert before == {path: os.lstat(path).st_mtime_ns for path, _, _ in os.walk(tmp_path)}
+
+
+def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path: Path) -> None:
+    tmp_path.chmod(STICKY)
+    storage = settle(Place("shared", str(tmp_path), "node"))
+    root = tmp_path / f"sif-writable-{UID}"
+    assert storage.roots["data"] == str(root)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    os.chmod(root, 0o750)
+    assert problems(settle(Place("shared", str(tmp_path), "node")))["shared"] == (
+        "is open to other users (mode 0750, safe is 0700)"
+    )
+
+
+def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    storage = settle(Place("shared", str(tmp_path), "node"))
+    assert storage.roots == {}
+    assert "no sticky bit" in problems(storage)["shared"]
+    assert os.listdir(tmp_path) == []
+    assert settle(Place("given", str(tmp_path), "persistent", given=True)).roots["data"] == str(
+        tmp_path / f"sif-writable-{UID}"
+    )
+
+
+def test_a_given_place_of_ones_own_is_used_itself(tmp_path: Path) -> None:
+    given = tmp_path / "mine" / "new"
+    storage = settle(Place("SIF_WRITABLE_DIR", str(given), "persistent", given=True, make=True))
+    assert storage.roots["data"] == str(given)
+    assert stat.S_IMODE(given.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("plant", ["symlink", "file", "fifo", "dangling"])
+def test_what_another_user_planted_is_refused_and_named(tmp_path: Path, plant: str) -> None:
+    tmp_path.chmod(STICKY)
+    (tmp_path / "victim").mkdir(0o700)
+    name = tmp_path / f"sif-writable-{UID}"
+    {
+        "symlink": lambda: name.symlink_to(tmp_path / "victim"),
+        "dangling": lambda: name.symlink_to(tmp_path / "nothing"),
+        "file": lambda: name.write_text(""),
+        "fifo": lambda: os.mkfifo(name),
+    }[plant]()
+    (tmp_path / "good").mkdir(0o700)
+    storage = settle(Place("shared", str(tmp_path), "node"), Place("good", str(tmp_path / "good"), "node"))
+    words = {"symlink": "is a symbolic link", "dangling": "is a symbolic link"}.get(plant, "is not a directory")
+    assert words in problems(storage)["shared"]
+    assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
+    assert os.listdir(tmp_path / "victim") == []
+
+
+@pytest.mark.skipif(UID != 0, reason="only root can make a directory of another user")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(STICKY)
+    name = tmp_path / f"sif-writable-{UID}"
+    name.mkdir(0o700)
+    os.chown(name, 4321, 4321)
+    assert "belongs to uid 4321" in problems(settle(Place("shared", str(tmp_path), "node")))["shared"]
+
+
+def test_a_planted_marker_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("exec\n")
+    (tmp_path / act.MARKER).symlink_to("elsewhere")
+    assert act.read_marker(str(tmp_path)) == ""
+    (tmp_path / act.MARKER).unlink()
+    (tmp_path / act.MARKER).write_text("no word of ours " * 100)
+    assert act.read_marker(str(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("path", ["/with:colon", "/with\nbreak", "/proc/nothing", "/etc/passwd/x", "/" + "x" * 100_000])
+def test_paths_that_cannot_serve_are_refused_in_words(path: str) -> None:
+    storage = settle(Place("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True))
+    assert storage.roots == {}
+    assert problems(storage)["SIF_WRITABLE_DIR"]
+
+
+def test_the_small_session_tmpfs_comes_last(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as small:
+        device = os.stat(small).st_dev
+        assert device != os.stat(tmp_path).st_dev
+        places = Place("small", small, "node"), Place("better", str(tmp_path), "node")
+        storage = settle(*places, session_device=device)
+        assert set(storage.roots.values()) == {str(tmp_path / "sif-writable")}
+        assert not storage.small
+        alone = settle(places[0], session_device=device)
+        assert set(alone.roots.values()) == {small + "/sif-writable"}
+        assert alone.small
+
+
+def test_with_no_place_at_all_nothing_is_chosen() -> None:
+    storage = settle(Place("x", "/proc/nothing", "node"))
+    assert storage.roots == storage.folders == {}
+    assert problems(storage) == {"x": "does not exist"}
+
+
+def test_a_base_that_cannot_be_made_names_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    problem = make_base(str(tmp_path / "file" / "below"))
+    assert problem == f"does not exist and cannot be made: '{tmp_path}/file/below' has a part that is not a directory"
+
+
+def test_a_session_of_another_container_is_taken_back() -> None:
+    environ = {
+        "SIF_WRITABLE_SESSION": "1;token;NUMBA_CACHE_DIR,PYTENSOR_FLAGS,HF_HOME,HOME,TMPDIR,USER;/s:/t",
+        "NUMBA_CACHE_DIR": "/s/numba",
+        "PYTENSOR_FLAGS": "device=cpu,base_compiledir=/s/pytensor",
+        "HF_HOME": "/changed/by/the/program",
+        "HOME": "/s/home",
+        "SIF_WRITABLE_OLD_HOME": "/root",
+        "TMPDIR": "/t/run/tmp",
+        "USER": "uid1000",
+        "SIF_WRITABLE_REFUSED": "x",
+        "PATH": "/bin",
+    }
+    act.forget(environ)
+    assert environ == {
+        "PYTENSOR_FLAGS": "device=cpu",
+        "HF_HOME": "/changed/by/the/program",
+        "HOME": "/root",
+        "PATH": "/bin",
+    }
+
+
+@pytest.mark.parametrize("session", ["", ";", "1;2", "1;t;;", "1;t;A,B;relative", "\n;;;/x", "x" * 100_000])
+def test_a_broken_session_is_harmless(session: str) -> None:
+    environ = {"SIF_WRITABLE_SESSION": session, "A": "relative/x", "PATH": "/bin"}
+    act.forget(environ)
+    assert environ == {"A": "relative/x", "PATH": "/bin"}
