@@ -23,7 +23,8 @@ NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
 
 
-def _or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
+def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
+    """Return a part of the lab, or skip the test with the reason why this machine has none."""
     try:
         return get(*arguments)
     except LabUnavailable as why:
@@ -39,25 +40,25 @@ def lab() -> str:
 @pytest.fixture(scope="session")
 def wheel() -> str:
     """Return this project's wheel, built from the present sources."""
-    return str(_or_skip(wheels.project_wheel))
+    return str(or_skip(wheels.project_wheel))
 
 
 @pytest.fixture(scope="session")
 def wheelhouse() -> str:
     """Return a folder with the wheels of the packages in the test image, and of our dependencies, for Python 3.11."""
-    return str(_or_skip(wheels.wheelhouse))
+    return str(or_skip(wheels.wheelhouse))
 
 
 @pytest.fixture(scope="session")
 def sif() -> str:
     """Return the test image, with the present sif-writable."""
-    return str(_or_skip(image.sif))
+    return str(or_skip(image.sif))
 
 
 @pytest.fixture(scope="session")
 def sandbox_without() -> str:
     """Return the same image without sif-writable, as a sandbox folder."""
-    return str(_or_skip(image.without_sif_writable))
+    return str(or_skip(image.without_sif_writable))
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def places() -> Iterator[Scratch]:
 @pytest.fixture(scope="session")
 def apptainer_runtime() -> Runtime:
     """Return the Apptainer of this machine or of the lab."""
-    runtime: Runtime = _or_skip(apptainer_root.find)
+    runtime: Runtime = or_skip(apptainer_root.find)
     return runtime
 
 
@@ -83,7 +84,7 @@ def apptainer(apptainer_runtime: Runtime, places: Scratch) -> Apptainer:
 @pytest.fixture(scope="session")
 def squashfs_image() -> str:
     """Return the test image's filesystem for the kernel to mount."""
-    return str(_or_skip(image.squashfs))
+    return str(or_skip(image.squashfs))
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def squashfs_root(squashfs_image: str, places: Scratch) -> SquashfsRoot:
 @pytest.fixture(scope="session")
 def readonly_venv() -> str:
     """Return the virtual environment of `readonly_root`."""
-    return str(_or_skip(readonly_root.venv))
+    return str(or_skip(readonly_root.venv))
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ of its own, since a driver at fault hangs in an uninterruptible call, and then n
 (NVIDIA/go-nvml#152; gpu.md, section 5).
 
 How that process is started decides what the check costs (measured, CPython 3.11, a library that answers at once; bare
-ctypes in this process: 1.9 ms). ``fork``: 2 ms more; a fresh ``python -I -S``: 10 ms more. A fork is safe only where nothing is shared that the child would find broken: where this is the
-only thread (C threads counted), and no MPI, CUDA or NVML is loaded. Else a fresh interpreter is started, by
-``posix_spawn``, which runs no at-fork handlers and copies no memory. ``tests/benchmarks/gpu.py`` prints both.
+ctypes in this process: 1.9 ms). ``fork``: 2 ms more; a fresh ``python -I -S``: 10 ms more. A fork is safe only where
+nothing is shared that the child would find broken: where this is the only thread (C threads counted), and no MPI, CUDA
+or NVML is loaded. Else a fresh interpreter is started, by ``posix_spawn``, which runs no at-fork handlers and copies no
+memory. ``tests/benchmarks/gpu.py`` prints both.
 """
 
 from __future__ import annotations

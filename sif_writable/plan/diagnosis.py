@@ -150,7 +150,8 @@ def parse_size(text: str) -> int | None:
 def promise(nodes: Sequence[str], environ: Mapping[str, str], wanted: Demands) -> str:
     """Return who leads to expect a GPU, as words for a sentence, or an empty string."""
     for name in sorted(environ):
-        if name.startswith(("SLURM_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")) and environ[name] not in ("", "0"):
+        none = ("", "0") if name.startswith("SLURM_GPUS") else ("",)  # a count; the others list device numbers
+        if name.startswith(("SLURM_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")) and environ[name] not in none:
             return f"{name}={environ[name]}"
     if environ.get(VISIBLE) and not hidden(environ[VISIBLE]):
         return f"{VISIBLE}={environ[VISIBLE]}"
@@ -426,7 +427,7 @@ def _devices(signs: Signs, nvml: Nvml, wanted: Demands) -> Iterator[Diagnosis]:
     if stale:
         blind = f" ({nvml.blind})" if nvml.blind else ""
         fact = f"{VISIBLE}={value} names {stale}, but NVML shows {_shown(stale, allowed)}{blind}."
-        left = f"{_gpus(len(units))} before it can be used" if units else "no GPU can be used"
+        left = f"only {_gpus(len(units))} named before it can be used" if units else "no GPU can be used"
         severity = WARN if nvml.blind or (units and len(units) >= wanted.count) else FAIL
         remedy = f"The value may come from another node or job: unset it, or name what is there. As it is, {left}."
         yield Diagnosis("stale-visible", severity, fact, remedy)

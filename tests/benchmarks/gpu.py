@@ -1,7 +1,8 @@
 """What the GPU check costs: its own time, in fresh interpreters, against bare nvmlInit + count + shutdown.
 
-``python -m tests.benchmarks.gpu [ROUNDS]`` from the root of the repository. Where a GPU answers, NVML is the real one; else
-it is the library of tests/gpu, which takes as long to initialise as is said in the table. Rounds are interleaved.
+``python -m tests.benchmarks.gpu [ROUNDS]`` from the root of the repository. NVML is the library of tests/gpu, which
+takes as long to initialise as the table says; tests/gpu/test_real_gpu.py prints the figures of a real one. Rounds are
+interleaved. "More threads": NVML is asked in a fresh interpreter instead of a fork.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Container:
         self.driver()
         self.bind(self.nvml, f"/.singularity.d/libs/{NVML}")
 
-    def run(self, program: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program; its environment is the container's and what is given."""
         root: list[str] = ["--tmpfs", "/"]
         for entry in sorted(Path("/").iterdir()):
@@ -110,7 +110,7 @@ class Container:
         return subprocess.run(
             ["bwrap", *root, *self.mounts, sys.executable, "-c", program],
             env={**self.environment, "PYTHONPATH": path, **environment},
-            timeout=timeout,
+            timeout=60,
             check=False,
             capture_output=True,
             text=True,

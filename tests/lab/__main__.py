@@ -1,10 +1,10 @@
-"""The lab by hand: `python -m tests.lab {prepare, apptainer ARGS…, squashfs CMD…, readonly CMD…, pythons}`."""
+"""The lab by hand: `python -m tests.lab {demo, prepare, apptainer ARGS…, squashfs CMD…, readonly CMD…, pythons}`."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.lab import apptainer_root, apt, image, pythons, readonly_root, scratch
+from tests.lab import apptainer_root, apt, demo, image, pythons, readonly_root, scratch
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.readonly_root import ReadonlyRoot
 from tests.lab.squashfs_root import SquashfsRoot
@@ -13,7 +13,7 @@ from tests.lab.unavailable import LabUnavailable
 
 def main(words: list[str]) -> int:
     """Do what the first word says; the others are a command to run. `@sif` among them stands for the test image."""
-    if not words or words[0] not in ("programs", "prepare", "apptainer", "squashfs", "readonly", "pythons"):
+    if not words or words[0] not in ("programs", "demo", "prepare", "apptainer", "squashfs", "readonly", "pythons"):
         print(__doc__, file=sys.stderr)
         return 2
     what, argv = words[0], words[1:]
@@ -21,6 +21,8 @@ def main(words: list[str]) -> int:
         if what == "programs":
             apt.ensure(*apt.PROGRAMS)
             return 0
+        if what == "demo":
+            return demo.main()
         if what == "prepare":
             print(image.sif(), image.squashfs(), sep="\n")
             return 0

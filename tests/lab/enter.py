@@ -207,7 +207,7 @@ def _open_fuse(stage: str, device: str) -> None:
     if os.stat(device).st_mode & 0o006 != 0o006:
         node = os.path.join(stage, "fuse")
         os.mknod(node, stat.S_IFCHR, os.stat(device).st_rdev)
-        os.chmod(node, 0o666)  # noqa: S103
+        os.chmod(node, 0o666)
         _mount(node, device, flags=_MS_BIND)
 
 

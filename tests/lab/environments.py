@@ -25,7 +25,11 @@ PYTHON = f"{VENV}/bin/python"
 PIP, WHEEL = "/pip", "/wheel"
 """Where pip and this project's wheel are shown to commands that `install` something."""
 
-_BUNDLED = "import ensurepip, os; print(os.path.dirname(ensurepip.__file__), ensurepip._WHEEL_PKG_DIR or '')"
+_BUNDLED = """
+import ensurepip, os, sysconfig
+print(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"))
+print(sysconfig.get_config_var("WHEEL_PKG_DIR") or "")
+"""
 
 
 def bare(python: Python) -> str:
@@ -40,7 +44,7 @@ def bare(python: Python) -> str:
             install = ["install", "--no-index", "--find-links=/dependencies", *wheels.DEPENDENCIES]
             _check(pip(machine, python, path, install, binds=[f"{dependencies}:/dependencies:ro"]))
 
-    return provide(f"environment-bare-{python.name}", (python, dependencies), make)
+    return provide(f"environment-bare-{_tag(python)}", (python, dependencies), make)
 
 
 def hooked(python: Python) -> str:
@@ -52,7 +56,7 @@ def hooked(python: Python) -> str:
         with scratch.fresh() as places:
             _check(install(PlainMachine(places), python, path))
 
-    return provide(f"environment-{python.name}", (start, wheel), make)
+    return provide(f"environment-{_tag(python)}", (start, wheel), make)
 
 
 def copy(environment: str, path: str) -> str:
@@ -61,13 +65,11 @@ def copy(environment: str, path: str) -> str:
     return path
 
 
-def install(
-    machine: PlainMachine, python: Python, environment: str, *options: str
-) -> subprocess.CompletedProcess[str]:
+def install(machine: PlainMachine, python: Python, environment: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Install the project's wheel as a user would, into an environment that is writable for this."""
     wheel = wheels.project_wheel()
     words = ["install", "--no-deps", *options, f"{WHEEL}/{os.path.basename(wheel)}"]
-    return pip(machine, python, environment, words, binds=[f"{os.path.dirname(wheel)}:{WHEEL}:ro"])
+    return pip(machine, python, environment, words, binds=[f"{os.path.dirname(wheel)}:{WHEEL}:ro", *binds])
 
 
 def pip(
@@ -93,9 +95,8 @@ def packages(environment: str) -> str:
 
 def _pip(python: Python) -> str:
     asked = subprocess.run([python.path, "-I", "-c", _BUNDLED], capture_output=True, text=True, check=True)
-    ensurepip, distribution = (asked.stdout.rstrip("\n") + " ").split(" ")[:2]
-    folders = (os.path.join(ensurepip, "_bundled"), distribution)
-    found = [wheel for folder in folders if folder for wheel in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
+    folders = [folder for folder in asked.stdout.splitlines() if folder]
+    found = [wheel for folder in folders for wheel in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
     if not found:
         raise LabUnavailable(f"has a Python {python.name} without the wheel of pip that ensurepip installs")
 
@@ -104,7 +105,11 @@ def _pip(python: Python) -> str:
             file.extractall(path)
         subprocess.run([python.path, "-I", "-m", "compileall", "-q", path], check=True)
 
-    return provide(f"pip-{python.name}", (python, found), make)
+    return provide(f"pip-{_tag(python)}", (python, found), make)
+
+
+def _tag(python: Python) -> str:
+    return python.name.replace(".", "")
 
 
 def _own(folder: str) -> None:

@@ -110,7 +110,9 @@ def run(
         user_namespaces=user_namespaces,
         fuse=fuse,
     )
-    return call([sys.executable, "-I", enter.__file__, json.dumps(entry)], timeout=timeout)
+    result = call([sys.executable, "-I", enter.__file__, json.dumps(entry)], timeout=timeout)
+    result.args = entry["argv"]  # what a failing test shows
+    return result
 
 
 def call(

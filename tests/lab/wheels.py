@@ -31,7 +31,9 @@ def project_wheel() -> str:
 
     def make(path: str) -> None:
         command = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", path, REPOSITORY]
-        subprocess.run(command, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise RuntimeError(f"building the wheel failed:\n{result.stdout}\n{result.stderr}")
 
     folder = provide("wheel", digest_of_files([path for path in sources if os.path.exists(path)]), make)
     (wheel,) = glob.glob(os.path.join(folder, "*.whl"))

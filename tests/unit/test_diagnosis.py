@@ -155,8 +155,10 @@ ROWS = [
         NO_GPU,
         nvml(),
         {"SLURM_JOB_ID": "12", "SLURM_JOB_GPUS": "0,1"},
-        "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version, although "
-        "SLURM_JOB_GPUS=0,1 is set.",
+        (
+            "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version, although "
+            "SLURM_JOB_GPUS=0,1 is set."
+        ),
         "Ask Slurm for 1 GPU (--gres=gpu:1), in a partition that has them.",
     ),
     (
@@ -175,8 +177,10 @@ ROWS = [
         nvml(**NOT_LOADED),
         {},
         "This is WSL (/dev/dxg, no /dev/nvidia*), and the container has no libnvidia-ml.so.1.",
-        "Start the container with --nv; if that is not enough, add --bind /usr/lib/wsl and put /usr/lib/wsl/lib on "
-        "LD_LIBRARY_PATH.",
+        (
+            "Start the container with --nv; if that is not enough, add --bind /usr/lib/wsl and put /usr/lib/wsl/lib on "
+            "LD_LIBRARY_PATH."
+        ),
     ),
     (
         "present",
@@ -194,8 +198,10 @@ ROWS = [
         nvml(**NOT_LOADED),
         {},
         "The device files of 1 GPU are there, but the container has no driver library: /.singularity.d/libs is empty.",
-        "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: there, "
-        "ldconfig -p must show libnvidia-ml.so.1.",
+        (
+            "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: "
+            "there, ldconfig -p must show libnvidia-ml.so.1."
+        ),
     ),
     (
         "nv-missing",
@@ -203,10 +209,14 @@ ROWS = [
         {"libs": None, "nodes": ("nvidia0", "nvidia1", "nvidiactl")},
         nvml(**NOT_LOADED),
         {},
-        "The device files of 2 GPUs are there, but the container has no driver library: /.singularity.d/libs does not "
-        "exist.",
-        "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: there, "
-        "ldconfig -p must show libnvidia-ml.so.1.",
+        (
+            "The device files of 2 GPUs are there, but the container has no driver library: /.singularity.d/libs does "
+            "not exist."
+        ),
+        (
+            "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: "
+            "there, ldconfig -p must show libnvidia-ml.so.1."
+        ),
     ),
     (
         "library-missing",
@@ -250,8 +260,10 @@ ROWS = [
         {},
         nvml(failure=gpu.Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch")),
         {},
-        f"The NVIDIA library and the driver do not match: {NV} was loaded, driver 535.104.05 runs "
-        "(NVML code 18: Driver/library version mismatch).",
+        (
+            f"The NVIDIA library and the driver do not match: {NV} was loaded, driver 535.104.05 runs "
+            "(NVML code 18: Driver/library version mismatch)."
+        ),
         "The host's driver was updated without a reboot: ask the administrator of node n7 to reload it.",
     ),
     (
@@ -263,10 +275,14 @@ ROWS = [
             path="/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01",
         ),
         {},
-        "The NVIDIA library and the driver do not match: /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01 was loaded, "
-        "driver 535.104.05 runs (NVML code 18: Driver/library version mismatch).",
-        "The image brings its own copy: remove it (a package such as libnvidia-compute), or put /.singularity.d/libs "
-        "first on LD_LIBRARY_PATH.",
+        (
+            "The NVIDIA library and the driver do not match: /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01 was "
+            "loaded, driver 535.104.05 runs (NVML code 18: Driver/library version mismatch)."
+        ),
+        (
+            "The image brings its own copy: remove it (a package such as libnvidia-compute), or put "
+            "/.singularity.d/libs first on LD_LIBRARY_PATH."
+        ),
     ),
     (
         "no-permission",
@@ -284,8 +300,10 @@ ROWS = [
         nvml(card(0, 4, "Insufficient Permissions"), card(1, 4, "Insufficient Permissions")),
         {},
         "This process may use none of the 2 GPUs here (NVML code 4: Insufficient Permissions).",
-        "Ask for 1 GPU where the job or the container is started: the job does not own it, or the mode of /dev/nvidia* "
-        "forbids it.",
+        (
+            "Ask for 1 GPU where the job or the container is started: the job does not own it, or the mode of "
+            "/dev/nvidia* forbids it."
+        ),
     ),
     (
         "cgroup",
@@ -293,10 +311,14 @@ ROWS = [
         {},
         nvml(failure=gpu.Failure("nvmlInitWithFlags", 17, "The operating system has blocked the request")),
         {"SLURM_JOB_ID": "12"},
-        "The operating system blocks the NVIDIA control device (nvmlInitWithFlags, NVML code 17: The operating system "
-        "has blocked the request).",
-        "Ask Slurm for 1 GPU (--gres=gpu:1): most often the device cgroup of the job withholds it. After a systemd "
-        "reload on the host, start the container again.",
+        (
+            "The operating system blocks the NVIDIA control device (nvmlInitWithFlags, NVML code 17: The operating "
+            "system has blocked the request)."
+        ),
+        (
+            "Ask Slurm for 1 GPU (--gres=gpu:1): most often the device cgroup of the job withholds it. After a systemd "
+            "reload on the host, start the container again."
+        ),
     ),
     (
         "nvml-error",
@@ -359,8 +381,10 @@ ROWS = [
         nvml(card()),
         {"CUDA_VISIBLE_DEVICES": "0,1"},
         "CUDA_VISIBLE_DEVICES=0,1 names 1, but NVML shows 1 GPU (0).",
-        "The value may come from another node or job: unset it, or name what is there. As it is, 1 GPU before it can be "
-        "used.",
+        (
+            "The value may come from another node or job: unset it, or name what is there. As it is, only 1 GPU named "
+            "before it can be used."
+        ),
     ),
     (
         "stale-visible",
@@ -386,8 +410,10 @@ ROWS = [
         {},
         nvml(gpu.Gpu(0), blind="nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml)"),
         {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
-        "CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, but NVML shows no UUID (nvidia-ml-py cannot be imported "
-        "(ModuleNotFoundError: pynvml)).",
+        (
+            "CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, but NVML shows no UUID (nvidia-ml-py cannot be imported "
+            "(ModuleNotFoundError: pynvml))."
+        ),
         "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
     ),
     (
@@ -406,8 +432,10 @@ ROWS = [
         nvml(card(mig=True)),
         {},
         "GPU 0 is in MIG mode and has no MIG instance that this process may use.",
-        "Ask for one in the job (Slurm: --gres=gpu:PROFILE:1), or have the administrator make one "
-        "(nvidia-smi mig -cgi PROFILE -C).",
+        (
+            "Ask for one in the job (Slurm: --gres=gpu:PROFILE:1), or have the administrator make one "
+            "(nvidia-smi mig -cgi PROFILE -C)."
+        ),
     ),
     (
         "driver-too-old",
@@ -430,8 +458,10 @@ ROWS = [
         nvml(card()),
         {},
         "Driver 470.82.01 is too old for the image's CUDA 12.4 (CUDA_VERSION), which needs 525.60.13 or newer.",
-        "Take a node with a newer driver, or an image built for CUDA 11 or older; on data-centre GPUs "
-        "/usr/local/cuda/compat first on LD_LIBRARY_PATH also helps.",
+        (
+            "Take a node with a newer driver, or an image built for CUDA 11 or older; on data-centre GPUs "
+            "/usr/local/cuda/compat first on LD_LIBRARY_PATH also helps."
+        ),
     ),
     (
         "present",
@@ -453,8 +483,10 @@ ROWS = [
         {"libcuda": gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "470.82.01")},
         nvml(card()),
         {},
-        "LD_LIBRARY_PATH leads to /usr/local/cuda/compat/libcuda.so.1 (version 470.82.01), older than the driver that "
-        "runs (535.104.05): CUDA refuses this with error 803.",
+        (
+            "LD_LIBRARY_PATH leads to /usr/local/cuda/compat/libcuda.so.1 (version 470.82.01), older than the driver "
+            "that runs (535.104.05): CUDA refuses this with error 803."
+        ),
         "Take /usr/local/cuda/compat off LD_LIBRARY_PATH.",
     ),
     (
@@ -464,8 +496,10 @@ ROWS = [
         nvml(card()),
         {},
         "A GPU is present, but /dev/nvidia-uvm is missing, without which CUDA cannot start.",
-        "On node n7, outside the container, run nvidia-modprobe -u -c=0 or any CUDA program once, then start the "
-        "container again.",
+        (
+            "On node n7, outside the container, run nvidia-modprobe -u -c=0 or any CUDA program once, then start the "
+            "container again."
+        ),
     ),
     (
         "too-few",
@@ -491,8 +525,10 @@ ROWS = [
         {},
         nvml(card(name="A100", total=40 << 30, mig=True, instances=[MIG])),
         {"SIF_WRITABLE_GPU_MIN_MEMORY": "20GiB", "CUDA_VISIBLE_DEVICES": "MIG-cccc3333"},
-        "The MIG instance MIG-cccc3333 of GPU 0 (A100) has 5.0 GiB of memory, 20.0 GiB are demanded "
-        "(SIF_WRITABLE_GPU_MIN_MEMORY=20GiB).",
+        (
+            "The MIG instance MIG-cccc3333 of GPU 0 (A100) has 5.0 GiB of memory, 20.0 GiB are demanded "
+            "(SIF_WRITABLE_GPU_MIN_MEMORY=20GiB)."
+        ),
         "Take a node with larger GPUs, or lower the demand.",
     ),
     (
@@ -529,8 +565,10 @@ ROWS = [
         nvml(timed_out=10.0, asking="nvmlDeviceGetHandleByIndex_v2"),
         {},
         "NVML did not answer within 10 s (in nvmlDeviceGetHandleByIndex_v2).",
-        "The driver or a GPU of node n7 hangs: tell its administrator, and leave the node out (sbatch --exclude=n7). "
-        "If GPUs are only slow to wake, raise SIF_WRITABLE_GPU_TIMEOUT (seconds).",
+        (
+            "The driver or a GPU of node n7 hangs: tell its administrator, and leave the node out (sbatch "
+            "--exclude=n7). If GPUs are only slow to wake, raise SIF_WRITABLE_GPU_TIMEOUT (seconds)."
+        ),
     ),
 ]
 
@@ -674,7 +712,8 @@ def test_the_environment_wins_over_the_image() -> None:
         (("nvidiactl",), {}, {}, "/dev/nvidiactl"),
         (("dxg", "kfd"), {}, {}, ""),
         (("nvidia-uvm",), {}, {}, ""),
-        ((), {"SLURM_JOB_GPUS": "0"}, {}, ""),
+        ((), {"SLURM_JOB_GPUS": "0"}, {}, "SLURM_JOB_GPUS=0"),
+        ((), {"SLURM_JOB_GPUS": ""}, {}, ""),
         ((), {"SLURM_JOB_GPUS": "2"}, {}, "SLURM_JOB_GPUS=2"),
         ((), {"SLURM_GPUS_ON_NODE": "1"}, {}, "SLURM_GPUS_ON_NODE=1"),
         ((), {"SLURM_GPUS_PER_TASK": "0"}, {}, ""),
@@ -782,8 +821,9 @@ def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
 def test_the_error_carries_the_diagnosis_between_processes() -> None:
     found = diagnosis.Diagnosis("no-gpu", diagnosis.FAIL, "There is none.", "Take one.")
     error = pickle.loads(pickle.dumps(GpuUnavailableError(found, "torch")))  # noqa: S301
-    assert isinstance(error, ImportError)
-    assert isinstance(error, SifWritableError)
+    assert issubclass(GpuUnavailableError, ImportError)
+    assert issubclass(GpuUnavailableError, SifWritableError)
+    assert isinstance(error, GpuUnavailableError)
     assert str(error) == "There is none.\nTake one."
     assert (error.name, error.diagnosis.cause) == ("torch", "no-gpu")
 

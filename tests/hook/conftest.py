@@ -1,0 +1,94 @@
+"""Interpreters with the built wheel installed, and a plain machine to start them on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import NOT_RUN, or_skip
+from tests.hook.hooked import TARGET, Hooked
+from tests.lab import environments, pythons, scratch
+from tests.lab.plain_machine import PlainMachine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.pythons import Python
+    from tests.lab.scratch import Scratch
+
+_MAIN = ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9")
+"""The interpreter that every test runs on is the first of these that is there."""
+
+
+def _python(name: str) -> Python:
+    for python in pythons.found():
+        if python.name == name:
+            return python
+    pytest.skip(f"{NOT_RUN}this machine has no CPython {name.replace('-debian', ' of Debian')}")
+
+
+@pytest.fixture(scope="session", params=(*pythons.SUPPORTED, "3.11-debian"))
+def each_python(request: pytest.FixtureRequest) -> Python:
+    """Return every interpreter that the package has to work with, in turn."""
+    return _python(request.param)
+
+
+@pytest.fixture(scope="session")
+def main_python() -> Python:
+    """Return one interpreter that is not Debian's."""
+    for name in _MAIN:
+        for python in pythons.found():
+            if python.name == name:
+                return python
+    pytest.skip(f"{NOT_RUN}this machine has no CPython but Debian's")
+
+
+@pytest.fixture(scope="session")
+def debian_python() -> Python:
+    """Return Debian's own interpreter."""
+    for python in pythons.found():
+        if python.debian:
+            return python
+    pytest.skip(f"{NOT_RUN}this machine has no Python of Debian's")
+
+
+@pytest.fixture(scope="session")
+def target(main_python: Python) -> Iterator[str]:
+    """Return a folder that was filled by `pip install --target`."""
+    with scratch.fresh() as places:
+        folder = places.new_folder("target")
+        environment = environments.copy(environments.bare(main_python), os.path.join(places.folder, "venv"))
+        environments.install(PlainMachine(places), main_python, environment, "--target", TARGET, binds=[f"{folder}:{TARGET}"])
+        yield folder
+
+
+@pytest.fixture
+def machine(places: Scratch) -> PlainMachine:
+    """Return a machine with empty writable places."""
+    return PlainMachine(places)
+
+
+@pytest.fixture
+def each(machine: PlainMachine, each_python: Python) -> Hooked:
+    """Return an environment with the package, for every interpreter."""
+    return Hooked(machine, each_python, str(or_skip(environments.hooked, each_python)))
+
+
+@pytest.fixture
+def hooked(machine: PlainMachine, main_python: Python) -> Hooked:
+    """Return an environment with the package, for one interpreter."""
+    return Hooked(machine, main_python, str(or_skip(environments.hooked, main_python)))
+
+
+@pytest.fixture
+def bare(machine: PlainMachine, main_python: Python) -> Hooked:
+    """Return an environment without the package, for one interpreter."""
+    return Hooked(machine, main_python, str(or_skip(environments.bare, main_python)))
+
+
+@pytest.fixture
+def debian(machine: PlainMachine, debian_python: Python) -> Hooked:
+    """Return an environment with the package, made from Debian's interpreter."""
+    return Hooked(machine, debian_python, str(or_skip(environments.hooked, debian_python)))
