@@ -10,6 +10,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
     from typing import Optional
 
     from sif_writable.act import Outcome
@@ -131,8 +132,22 @@ def _activate() -> str:
     if SESSION in os.environ:  # of another container: what it set is not the user's wish
         act.forget(os.environ)
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
+    told: Optional[ModuleType] = None
+    if environ.get("SIF_WRITABLE_DEBUG") == "1":
+        from sif_writable.report import startup as narrator
+
+        told = narrator
     seen = facts.see(environ)
+    if told:
+        told.say(told.facts_lines(seen))
     storage = act.settle(plan.places(seen, environ), seen, environ)
-    outcome = act.apply(act.decide(seen, storage, environ), seen, storage, environ, token())
+    if told:
+        told.say(told.storage_lines(storage))
+    decision = act.decide(seen, storage, environ)
+    if told:
+        told.say(told.decision_lines(decision))
+    outcome = act.apply(decision, seen, storage, environ, token())
+    if told:
+        told.say(told.outcome_lines(outcome))
     importhook.install()
     return "active" if storage.folders else "no storage"

@@ -8,6 +8,7 @@ import os
 import sys
 
 from sif_writable import plan
+from sif_writable.facts import SMALL
 from sif_writable.facts.filesystem import MIN_BYTES, ROOM, Locations, explain, unfit
 from sif_writable.plan.catalog import COMPILED, CONFIG, DATA, RUNTIME
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from sif_writable.plan import Decision, Place, Storage
 
 MARKER = ".sif-writable"
-"""The file that marks a storage root which was tried and found good; it says ``exec`` or ``noexec``."""
+"""The file that marks a storage root which was tried and found good, and says what was found."""
+MARKS = ("exec", "noexec", "exec nolock", "noexec nolock")
 
 REFUSED = "SIF_WRITABLE_REFUSED"
 """The variable that tells descendants why the place that the user named was not taken."""
@@ -98,7 +100,7 @@ def _consider(
         status = os.stat(place.base)
     except OSError as error:
         return explain(error)
-    if postponed is not None and not place.given and status.st_dev == facts.session_device:
+    if postponed is not None and not place.given and _is_small(place, status.st_dev, facts):
         postponed.append(place)
         return ""
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
@@ -113,7 +115,7 @@ def _consider(
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
         if problem:
             return problem
-    executable = marker != "noexec"
+    executable = not marker.startswith("noexec")
     # The common case in one look: everything goes to the first good place.
     common = kinds is plan.KINDS and executable and not storage.roots
     if common and not unfit(root, uid=facts.uid, room=ROOM, execute=True, foreign_mode=foreign_mode):
@@ -121,14 +123,14 @@ def _consider(
             storage.roots[kind] = root
             storage.places[kind] = place
         return ""
-    problem = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
-    if problem:
-        return problem
+    unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
+    if unusable:
+        return unusable
     problems = []
     for kind in kinds:
         if kind in storage.roots:
             continue
-        problem = unfit(
+        missing = unfit(
             root,
             uid=facts.uid,
             room=ROOM if kind == DATA and postponed is not None else MIN_BYTES,
@@ -136,29 +138,42 @@ def _consider(
             socket=kind == RUNTIME,
             foreign_mode=foreign_mode,
         )
-        if kind == COMPILED and not executable and not problem:
-            problem = "does not let object code be loaded from it"
-        if problem:
-            problems.append(f"{problem} (for {kind} files)")
+        if kind == COMPILED and not executable and not missing:
+            missing = "does not let object code be loaded from it"
+        if missing:
+            problems.append(f"{missing} (for {kind} files)")
         else:
             storage.roots[kind] = root
             storage.places[kind] = place
     return "; ".join(problems)
 
 
+def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
+    """Whether a place draws on the 64 MiB of the container session; a writable root may be such an overlay."""
+    if device == facts.session_device:
+        return True
+    if not place.of_image:
+        return False
+    space = os.statvfs(place.base)
+    return space.f_blocks * space.f_frsize < SMALL
+
+
 def read_marker(root: str) -> str:
-    """Return ``exec``, ``noexec``, or an empty string where no earlier start has marked this storage root."""
+    """Return what an earlier start found out about this storage root, or an empty string.
+
+    The words are ``exec`` or ``noexec``, and ``nolock`` where files cannot be locked.
+    """
     try:
         descriptor = os.open(f"{root}/{MARKER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        word = os.read(descriptor, 16).decode("ascii", "replace").strip()
+        words = os.read(descriptor, 32).decode("ascii", "replace").strip()
     except OSError:
         return ""
     finally:
         os.close(descriptor)
-    return word if word in ("exec", "noexec") else ""
+    return words if words in MARKS else ""
 
 
 def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
@@ -229,13 +244,11 @@ def apply(
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
-    unmet = storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR"
-    if unmet or environ.get("SIF_WRITABLE_DEBUG"):
-        from sif_writable.report import startup as told
+    if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
+        from sif_writable.report.startup import say, unmet
 
-        told.tell(outcome)
-        if unmet:
-            os.environ[REFUSED] = told.unmet(storage)
+        os.environ[REFUSED] = unmet(storage)
+        say([os.environ[REFUSED]])
     return outcome
 
 

@@ -43,7 +43,7 @@ def make_base(path: str) -> str:
 def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     """Make a storage root, try it, and mark it as good.
 
-    :returns: what is wrong with it, or an empty string; and the word of the marker, ``exec`` or ``noexec``.
+    :returns: what is wrong with it, or an empty string; and the words of the marker.
     """
     try:
         os.mkdir(root, 0o700)
@@ -54,12 +54,14 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
     if problem:
         return problem, ""
-    word = "noexec" if attempt_in(root, execute=True) else "exec"
+    words = "noexec" if attempt_in(root, execute=True) else "exec"
+    if attempt_in(root, lock=True):
+        words += " nolock"
     try:
-        _write_aside(os.path.join(root, MARKER), word + "\n")
+        _write_aside(os.path.join(root, MARKER), words + "\n")
     except OSError as error:
         return explain(error), ""
-    return "", word
+    return "", words
 
 
 def _write_aside(path: str, text: str) -> None:

@@ -50,18 +50,29 @@ MODES = {
 class Place:
     """A candidate for storage."""
 
-    __slots__ = ("base", "given", "label", "lasting", "make")
+    __slots__ = ("base", "given", "label", "lasting", "make", "of_image")
 
-    def __init__(self, label: str, base: str, lasting: str, *, given: bool = False, make: bool = False) -> None:
+    def __init__(
+        self,
+        label: str,
+        base: str,
+        lasting: str,
+        *,
+        given: bool = False,
+        make: bool = False,
+        of_image: bool = False,
+    ) -> None:
         """:param label: the words for ``status``; :param lasting: ``persistent``, ``job``, ``node`` or ``memory``.
 
         :param given: the user gave it on purpose; :param make: the base may be made when it does not exist.
+        :param of_image: it is a directory of the image itself, which an overlay or a sandbox makes writable.
         """
         self.label = label
         self.base = base
         self.lasting = lasting
         self.given = given
         self.make = make
+        self.of_image = of_image
 
 
 class Storage:
@@ -135,7 +146,7 @@ def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
         yield Place("SIF_WRITABLE_DIR", base, "persistent", given=True, make=True)
     yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
     if facts.prefix_writable:
-        yield Place("the image's own /var/cache, writable here", "/var/cache", "as the overlay")
+        yield Place("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
     cache = environ.get("XDG_CACHE_HOME", "")
     if cache.startswith("/"):
         yield Place("XDG_CACHE_HOME", cache, "persistent", make=True)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sif_writable.act import Outcome
-    from sif_writable.plan import Storage
+    from sif_writable.facts import Facts
+    from sif_writable.plan import Decision, Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
 
 
-def tell(outcome: Outcome) -> None:
-    """Print what the situation calls for; usually nothing."""
-    line = unmet(outcome.storage)
-    debug = os.environ.get("SIF_WRITABLE_DEBUG", "") == "1"
-    lines = debug_lines(outcome) if debug else [line] if line else []
-    if lines and sys.stderr is not None:
-        sys.stderr.write("".join(f"sif_writable: {text}\n" for text in lines))
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stderr, if there is one."""
+    text = "".join(f"sif_writable: {line}\n" for line in lines)
+    if text and sys.stderr is not None:
+        sys.stderr.write(text)
 
 
 def unmet(storage: Storage) -> str:
@@ -32,22 +32,34 @@ def unmet(storage: Storage) -> str:
     return ""
 
 
-def debug_lines(outcome: Outcome) -> list[str]:
-    """List every decision of a start, a line each."""
-    storage, decision = outcome.storage, outcome.decision
-    lines = [f"image {outcome.facts.identity}, interpreter {outcome.facts.tag}"]
-    lines += [f"refused {place.label} ({_short(place.base)}): {problem}" for place, problem in storage.refused]
-    lines += [f"{kind} files go to {folder}" for kind, folder in storage.folders.items()]
-    lines += [f"{r.variable}={_short(r.value)}: {r.why}" for r in decision.redirects]
+def facts_lines(facts: Facts) -> list[str]:
+    """Tell what was seen, for SIF_WRITABLE_DEBUG."""
+    home = f"HOME={_short(facts.home)} {facts.home_problem or 'works'}"
+    return [f"image {facts.identity}, interpreter {facts.tag}", home]
+
+
+def storage_lines(storage: Storage) -> list[str]:
+    """Tell which places were refused and which were taken, for SIF_WRITABLE_DEBUG."""
+    lines = [f"refused {place.label} ({_short(place.base)}): {problem}" for place, problem in storage.refused]
+    return lines + [f"{kind} files go to {folder}" for kind, folder in storage.folders.items()]
+
+
+def decision_lines(decision: Decision) -> list[str]:
+    """Tell what was decided, for SIF_WRITABLE_DEBUG."""
+    lines = [f"{redirect.variable}={_short(redirect.value)}: {redirect.why}" for redirect in decision.redirects]
     lines += [f"{variable} is left alone: {why}" for variable, why in decision.left]
     lines.append(
         f"HOME={_short(decision.home)}: {decision.home_why}" if decision.home else f"HOME: {decision.home_why}"
     )
-    if decision.user:
-        lines.append(f"USER={decision.user}: this uid has no passwd entry")
     if decision.pycache:
         lines.append(f"bytecode goes to {decision.pycache}: the image ships none")
-    return lines + decision.notes + outcome.failed
+    return lines + decision.notes
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """Tell what could only be known by doing it, for SIF_WRITABLE_DEBUG."""
+    user = outcome.decision.user
+    return [*outcome.failed, *([f"USER={user}: this uid has no passwd entry"] if user else [])]
 
 
 def _short(value: str) -> str:

@@ -117,6 +117,9 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
         except OSError:
             free = inodes = 0
         small = outcome.storage.small and kind != RUNTIME
+        note = "the container session's small tmpfs: nothing better was found" if small else ""
+        if act.read_marker(outcome.storage.roots[kind]).endswith("nolock"):
+            note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
         lasting = place.lasting
         if mount and mount.type == "tmpfs" and lasting != "job":
             lasting = "memory"
@@ -129,7 +132,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
                 "free_bytes": free,
                 "free_inodes": inodes,
                 "lasting": lasting,
-                "note": "the container session's small tmpfs: nothing better was found" if small else "",
+                "note": note,
             }
         )
     return found

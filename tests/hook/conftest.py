@@ -60,7 +60,9 @@ def target(main_python: Python) -> Iterator[str]:
     with scratch.fresh() as places:
         folder = places.new_folder("target")
         environment = environments.copy(environments.bare(main_python), os.path.join(places.folder, "venv"))
-        environments.install(PlainMachine(places), main_python, environment, "--target", TARGET, binds=[f"{folder}:{TARGET}"])
+        environments.install(
+            PlainMachine(places), main_python, environment, "--target", TARGET, binds=[f"{folder}:{TARGET}"]
+        )
         yield folder
 
 

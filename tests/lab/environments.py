@@ -41,8 +41,8 @@ def bare(python: Python) -> str:
         with scratch.fresh() as places:
             machine = PlainMachine(places)
             _check(machine.run([python.path, "-m", "venv", "--without-pip", VENV], venv=path, writable=True))
-            install = ["install", "--no-index", "--find-links=/dependencies", *wheels.DEPENDENCIES]
-            _check(pip(machine, python, path, install, binds=[f"{dependencies}:/dependencies:ro"]))
+            words = ["install", "--no-index", "--find-links=/dependencies", *wheels.DEPENDENCIES]
+            _check(pip(machine, python, path, words, binds=[f"{dependencies}:/dependencies:ro"]))
 
     return provide(f"environment-bare-{_tag(python)}", (python, dependencies), make)
 
@@ -65,7 +65,9 @@ def copy(environment: str, path: str) -> str:
     return path
 
 
-def install(machine: PlainMachine, python: Python, environment: str, *options: str) -> subprocess.CompletedProcess[str]:
+def install(
+    machine: PlainMachine, python: Python, environment: str, *options: str, binds: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Install the project's wheel as a user would, into an environment that is writable for this."""
     wheel = wheels.project_wheel()
     words = ["install", "--no-deps", *options, f"{WHEEL}/{os.path.basename(wheel)}"]

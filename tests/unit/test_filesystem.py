@@ -62,7 +62,8 @@ def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:
     directory = tmp_path / "d"
     directory.mkdir(0o700, exist_ok=True)
     code = (
-        "import json, os\nfrom sif_writable.facts.filesystem import *\nfrom sif_writable.facts.attempt import attempt_in\n"
+        "import json, os\nfrom sif_writable.facts.filesystem import *\n"
+        "from sif_writable.facts.attempt import attempt_in\n"
         f"D, U = {str(directory)!r}, os.geteuid()\nprint(json.dumps({calls}))"
     )
     script = f"set -e; D={shlex.quote(str(directory))}; {mounts}; exec {sys.executable} -c {shlex.quote(code)}"

@@ -133,9 +133,7 @@ def test_what_the_user_set_is_left_alone(row: tuple[Any, ...]) -> None:
         assert row[0] not in decided({row[0]: value}, facts=facts, ground=ground, storage=make_storage(given=True))
 
 
-@pytest.mark.parametrize(
-    ("variable", "parent"), [(row[0], parent) for row in ROWS for parent in row[4]], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("variable", "parent"), [(row[0], parent) for row in ROWS for parent in row[4]], ids=str)
 def test_aliases_and_parents_count_as_set(variable: str, parent: str) -> None:
     assert variable not in decided({parent: "/mine"}, facts=BROKEN, ground=Ground())
     assert parent in left({parent: "/mine"}, facts=BROKEN, ground=Ground())[variable]

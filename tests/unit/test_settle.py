@@ -102,12 +102,12 @@ def test_what_another_user_planted_is_refused_and_named(tmp_path: Path, plant: s
     tmp_path.chmod(STICKY)
     (tmp_path / "victim").mkdir(0o700)
     name = tmp_path / f"sif-writable-{UID}"
-    {
-        "symlink": lambda: name.symlink_to(tmp_path / "victim"),
-        "dangling": lambda: name.symlink_to(tmp_path / "nothing"),
-        "file": lambda: name.write_text(""),
-        "fifo": lambda: os.mkfifo(name),
-    }[plant]()
+    if plant == "file":
+        name.write_text("")
+    elif plant == "fifo":
+        os.mkfifo(name)
+    else:
+        name.symlink_to(tmp_path / {"symlink": "victim", "dangling": "nothing"}[plant])
     (tmp_path / "good").mkdir(0o700)
     storage = settle(Place("shared", str(tmp_path), "node"), Place("good", str(tmp_path / "good"), "node"))
     words = {"symlink": "is a symbolic link", "dangling": "is a symbolic link"}.get(plant, "is not a directory")
