@@ -37,7 +37,7 @@ def run(out: int, limit: int, details: bool, folder: str) -> NoReturn:
         # A hung process cannot be killed. It must not hold the job's pipes and files open.
         os.dup2(out, _STDOUT)
         null = os.open(os.devnull, os.O_RDWR)
-        pass
+        os.dup2(null, 0)
         os.dup2(null, 2)
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2:
