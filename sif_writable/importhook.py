@@ -1,9 +1,15 @@
 """The hook at import: what an activated process keeps.
 
-One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported, finds nothing
-itself, and takes itself out when it has nothing left to wait for. It is on the start-up path: it imports only ``sys``.
+One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported. It waits for the
+first heavy import, and it serves packages of read-only directories: from their writable copy where they have one, and
+otherwise such that a failing import can be tried again from one (:mod:`sif_writable.act.retry`).
+
+On the start-up path: it imports only ``os``, ``sys`` and the import system, which are all loaded already. Whatever is
+not an everyday case lives in modules that are loaded then.
 """
 
+import _frozen_importlib_external as _external
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -11,47 +17,317 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Optional
+    from typing import Any, Optional
 
 HEAVY = frozenset(
     (
-        "torch", "tensorflow", "jax", "jaxlib", "cupy", "numba.cuda", "pycuda", "cudf", "cuml", "cugraph", "rmm",
-        "paddle", "mxnet", "triton", "onnxruntime", "vllm", "tensorrt", "warp", "pyopencl", "flashinfer", "deepspeed",
+        "torch", "tensorflow", "jax", "jaxlib", "cupy", "numba.cuda", "pycuda", "cudf", "cuml", "cugraph", "cuspatial",
+        "rmm", "paddle", "mxnet", "triton", "onnxruntime", "vllm", "tensorrt", "warp", "pyopencl", "flashinfer",
+        "deepspeed",
     )
 )  # fmt: skip
 """Modules whose import is slow and pointless without the GPU or the storage that the job demands."""
 
+COPIES = "SIF_WRITABLE_COPIES"
+"""The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
+ANYWHERE = "*"
+"""In place of a directory: the package wherever it is found."""
+NEVER = frozenset(("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"))
+"""What copying up needs itself."""
+
+_STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
+_STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
+_NAMESPACE_PATH = _external._NamespacePath  # type: ignore[attr-defined] # noqa: SLF001
+_FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
+_S_IFMT, _S_IFLNK = 0o170000, 0o120000
+
+
+class Watched(_external.SourceFileLoader):
+    """Executes a module, and once more from a writable copy where that cures its failure.
+
+    The module sees the ordinary loader in its place.
+    """
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Execute the module; its failure is raised as it would be without us."""
+        loader = _external.SourceFileLoader(self.name, self.path)
+        module.__loader__ = loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = loader
+        again = None
+        try:
+            loader.exec_module(module)
+        except Exception as error:
+            again = _try_again(module, error)
+            if again is None:
+                raise
+        else:
+            if (found := finder()) is not None:
+                found.listen()  # threads may have come with it
+        if again is not None:  # outside the handler, so that the second try does not see the first one's exception
+            try:
+                again.loader.exec_module(module)
+            except BaseException as second:
+                again.failed(second)
+                raise
+
+    # A traceback through an import shows none of the import system's frames: it is cut at a function of this name in
+    # this file. Ours takes part, so that the user sees no more than without us.
+    exec_module.__code__ = exec_module.__code__.replace(
+        co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
+    )
+
+
+def _try_again(module: "ModuleType", error: Exception) -> "Any":
+    own = module.__name__.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != own:
+        return None  # something is not installed: the everyday failure
+    try:
+        from sif_writable.act import retry
+
+        return retry.prepare(module, error)
+    except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the user gets his own error
+        _note(problem)
+        return None
+
 
 class Finder:
-    """Waits for the first heavy import."""
+    """Waits for the first heavy import, and finds packages in their writable copies."""
 
-    def __init__(self, awaited: "frozenset[str]") -> None:
-        """:param awaited: names of modules, top-level or dotted, whose import is heavy."""
+    def __init__(self, awaited: "frozenset[str]", folder: str) -> None:
+        """:param awaited: modules, top-level or dotted, whose import is heavy.
+
+        :param folder: the folder of this image's copies, for this interpreter; empty: nothing is copied up.
+        """
         self.awaited = awaited
+        self.folder = folder
+        self.tree = folder + "/tree"
+        """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
+        self.busy: set[str] = set()
+        """Names whose copy is being made: what that imports is none of our business."""
+        self._wanted: Optional[dict[str, tuple[str, ...]]] = None
+        self._read_only: dict[str, bool] = {}
+        self._listening = False
+        self._threads = False
 
     def find_spec(
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
     ) -> "Optional[ModuleSpec]":
-        """Find nothing; at an awaited name, check first what its work needs.
+        """Find packages of read-only directories; at an awaited name, check first what its work needs.
 
         :raises ImportError: a demand of the job or the image is not met.
         """
         if name in self.awaited:
-            remove()
             from sif_writable.act import heavy
 
-            heavy.before_import(name)
+            heavy.before_import(name)  # while it raises, the next heavy import is met again
+            self.awaited = frozenset()
+            if not self.folder:
+                remove()
+        # Only what lies directly in a directory of sys.path, or of a namespace, is somebody's whole package.
+        if path is None:
+            if name in _STDLIB:
+                return None
+        elif type(path) is not _NAMESPACE_PATH:
+            return None
+        if not self.folder or name in self.busy or name in NEVER:
+            return None
+        spec = self._ask_others(name, path, target)
+        if spec is None or not spec.has_location or spec.loader is None:
+            return spec
+        try:
+            return self._serve(spec, target)
+        except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
+            _note(problem)
+            return spec
+
+    def _ask_others(
+        self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
+    ) -> "Optional[ModuleSpec]":
+        """Ask the finders after us, as the import system does when we find nothing."""
+        after = False
+        for finder in list(sys.meta_path):
+            if after:
+                if not hasattr(finder, "find_spec"):  # an old one, which the import system knows how to ask
+                    return None
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    return spec
+            elif finder is self:
+                after = True
         return None
+
+    def _serve(self, spec: "ModuleSpec", target: "Optional[ModuleType]") -> "ModuleSpec":
+        """Return the spec of the copy, or this spec with a loader that can try again, or this spec."""
+        directory, entry = place_of(spec)
+        read_only = self._read_only.get(directory)
+        if read_only is None:
+            read_only = self._read_only[directory] = _is_read_only(directory)
+        if not read_only:
+            return spec
+        self.listen()
+        name = spec.name
+        for where in self.wanted().get(name, ()):
+            if where in (directory, ANYWHERE):
+                if self.has(f"{directory}/{entry}") or self._make(spec):
+                    spec = moved(spec, self.tree)
+                break
+        if target is None and type(spec.loader) is _external.SourceFileLoader:
+            spec.loader = Watched(name, spec.loader.path)
+        return spec
+
+    def seen(self) -> "list[str]":
+        """Return the read-only directories that packages were found in."""
+        return [directory for directory, read_only in self._read_only.items() if read_only]
+
+    def has(self, path: str) -> bool:
+        """Whether a path of the image has a writable copy; what was only linked there has none."""
+        try:
+            return os.lstat(self.tree + path).st_mode & _S_IFMT != _S_IFLNK
+        except OSError:
+            return False
+
+    def _make(self, spec: "ModuleSpec") -> bool:
+        self.busy.add(spec.name)
+        try:
+            from sif_writable.act import copyup
+
+            return copyup.provide(spec)
+        finally:
+            self.busy.discard(spec.name)
+
+    def wanted(self) -> "dict[str, tuple[str, ...]]":
+        """Return which packages are to be imported from a copy, with the directories of the image that they lie in."""
+        if self._wanted is None:
+            self._wanted = {}  # first, since what follows may import
+            try:
+                descriptor = os.open(self.folder + "/learned", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                from sif_writable.act import copyup
+
+                text = copyup.begin(self.folder)
+            else:
+                try:
+                    text = os.read(descriptor, 1 << 20).decode("utf-8", "replace")
+                finally:
+                    os.close(descriptor)
+            wanted: dict[str, tuple[str, ...]] = {}
+            for line in text.split("\n"):
+                if line[:8] == "package\t":
+                    fields = line.split("\t")
+                    if len(fields) == 5:
+                        wanted[fields[1]] = (*wanted.get(fields[1], ()), fields[2])
+            for name in os.environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", " ").split():
+                wanted[name] = (ANYWHERE,)
+            self._wanted = wanted
+        return self._wanted
+
+    def listen(self) -> None:
+        """See to it that errors which nobody catches are learned from.
+
+        At the end the interpreter still knows the error that it printed. So nobody's ``sys.excepthook`` is touched,
+        whose mere presence changes what some programs do (PyQt aborts or not). Threads leave no such trace.
+        """
+        if not self._listening:
+            self._listening = True
+            import atexit
+
+            atexit.register(_at_exit)
+        if not self._threads:
+            threading = sys.modules.get("threading")
+            previous = getattr(threading, "excepthook", None)
+            if previous is not None:
+                self._threads = True
+
+                def excepthook(arguments: "Any", /) -> None:
+                    previous(arguments)
+                    _learn(arguments.exc_value)
+
+                threading.excepthook = excepthook  # type: ignore[union-attr]
+
+
+def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
+    """Return the directory that holds a package or module, and its name in there."""
+    directory, _, entry = (spec.origin or "").rpartition("/")
+    if spec.submodule_search_locations is not None:
+        directory, _, entry = directory.rpartition("/")
+    return directory, entry
+
+
+def moved(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
+    """Return this spec with every path of it below ``tree``; what no file loader loads stays where it is."""
+    kind = type(spec.loader)
+    if kind not in _FILE_LOADERS:
+        return spec
+    origin = tree + (spec.origin or "")
+    places = spec.submodule_search_locations
+    found = _external.spec_from_file_location(
+        spec.name,
+        origin,
+        loader=kind(spec.name, origin),
+        submodule_search_locations=None if places is None else [tree + place for place in places],
+    )
+    return found or spec
+
+
+def _is_read_only(directory: str) -> bool:
+    if not directory.startswith("/") or directory in _STDLIB_FOLDERS:
+        return False
+    return not os.access(directory, os.W_OK)
+
+
+def _at_exit() -> None:
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if error is not None:
+        _learn(error)
+
+
+def _learn(error: "Optional[BaseException]") -> None:
+    try:
+        from sif_writable.act import retry
+
+        retry.learn(error)
+    except Exception as problem:  # noqa: BLE001 - the user has an error already
+        _note(problem)
+
+
+def _note(problem: BaseException) -> None:
+    """Keep what went wrong with us where ``status`` looks, and where somebody who debugs us does."""
+    from sif_writable import startup
+
+    startup.failure = problem
+    if os.environ.get("SIF_WRITABLE_DEBUG") == "1" and sys.stderr is not None:
+        sys.stderr.write(f"sif_writable: {type(problem).__name__}: {problem}\n")
+
+
+def finder() -> "Optional[Finder]":
+    """Return the finder of this process, if it is in place."""
+    for found in sys.meta_path:
+        if type(found) is Finder:
+            return found
+    return None
 
 
 def install() -> None:
     """Put the finder in place, once."""
-    for finder in sys.meta_path:
-        if type(finder).__name__ == "Finder" and type(finder).__module__ == __name__:
+    for found in sys.meta_path:
+        if type(found).__name__ == "Finder" and type(found).__module__ == __name__:
             return
-    sys.meta_path.insert(0, Finder(HEAVY))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Finder(HEAVY, folder()))
+
+
+def folder() -> str:
+    """Return the folder of this image's copies, for this interpreter, or an empty string."""
+    prefix, _, image = os.environ.get(COPIES, "").rpartition(":")
+    if not image:
+        return ""
+    if prefix != sys.prefix:  # another environment of the image than the one that the session began with
+        from sif_writable import facts
+
+        image = f"{image.rpartition('/')[0]}/image-{facts.identity(__file__.rsplit('/', 2)[0])}"
+    return f"{image}/packages-{sys.implementation.cache_tag}"
 
 
 def remove() -> None:
     """Leave ``sys.meta_path`` as it was found."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != __name__]
+    sys.meta_path[:] = [found for found in sys.meta_path if type(found).__module__ != __name__]

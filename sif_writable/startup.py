@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SESSION = "SIF_WRITABLE_SESSION"
 """The variable by which a process hands its decisions to its descendants: ``1;TOKEN;NAME,NAME;ROOT:ROOT``."""
 
+TARGET = "/sif-writable"
+"""The well-known bind target."""
+
 state = "not run"
 """What :func:`run` did: a word of :func:`gate`, ``inherited``, ``active``, ``no storage`` or ``failed``."""
 
@@ -33,6 +36,8 @@ ON = ("on", "1", "yes", "true", "always")
 # A value of `container` such as lxc names a whole machine, not an image.
 _ENGINE_VARIABLES = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "CH_RUNNING", "KUBERNETES_SERVICE_HOST")
 _ENGINE_FILES = ("/.singularity.d", "/.dockerenv", "/run/.containerenv")
+_BUILD_VARIABLES = ("APPTAINER_LABELS", "SINGULARITY_LABELS", "APPTAINER_ROOTFS", "SINGULARITY_ROOTFS")
+"""The first two are set in %post, the others in %setup (apptainer 1.4: internal/pkg/build/stage.go)."""
 
 
 def run() -> None:
@@ -74,8 +79,9 @@ def gate(environ: "Mapping[str, str]") -> str:
         return "inherited"
     if mode in ON:
         return ""
-    if "APPTAINER_ROOTFS" in environ or "SINGULARITY_ROOTFS" in environ:
-        return "build"
+    for name in _BUILD_VARIABLES:
+        if name in environ:
+            return "build"
     if not in_container(environ):
         return "host"
     if os.access(sys.prefix, os.W_OK) and usable_home(environ.get("HOME")) and not given(environ):
@@ -103,11 +109,19 @@ def usable_home(home: "Optional[str]") -> bool:
 
 def given(environ: "Mapping[str, str]") -> bool:
     """Whether the user gave a place on purpose: ``SIF_WRITABLE_DIR``, or a mount at ``/sif-writable``."""
-    if environ.get("SIF_WRITABLE_DIR"):
-        return True
+    return bool(environ.get("SIF_WRITABLE_DIR")) or mounted_at(TARGET)
+
+
+def mounted_at(path: str) -> bool:
+    """Whether something is mounted at a path of the image, where images have an empty directory for it."""
     try:
-        return os.stat("/sif-writable").st_dev != os.stat("/").st_dev
-    except OSError:
+        if os.stat(path).st_dev != os.stat("/").st_dev:
+            return True
+        # A bind from the root's own filesystem: a sandbox, or a Charliecloud image that is a directory.
+        with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+            points = [line.split(b" ", 5)[4] for line in file.read().splitlines()]
+        return os.fsencode(path) in points
+    except (OSError, IndexError):
         return False
 
 

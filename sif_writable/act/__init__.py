@@ -9,7 +9,7 @@ import sys
 
 from sif_writable import plan
 from sif_writable.facts import SMALL
-from sif_writable.facts.filesystem import MIN_BYTES, ROOM, Locations, explain, unfit
+from sif_writable.facts.filesystem import MIN_BYTES, ROOM, Locations, explain, unfit, unmakable
 from sif_writable.plan.catalog import COMPILED, CONFIG, DATA, RUNTIME
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ REFUSED = "SIF_WRITABLE_REFUSED"
 _SESSION = "SIF_WRITABLE_SESSION"
 _GPU = "SIF_WRITABLE_GPU_CHECKED"
 _OLD_HOME = "SIF_WRITABLE_OLD_HOME"
+_COPIES = "SIF_WRITABLE_COPIES"
 
 
 class Outcome:
@@ -92,6 +93,9 @@ def _consider(
     except FileNotFoundError as error:
         if not place.make:
             return explain(error)
+        problem = unmakable(place.base)
+        if problem:
+            return problem
         from sif_writable.act.directories import make_base
 
         problem = make_base(place.base)
@@ -100,16 +104,25 @@ def _consider(
         status = os.stat(place.base)
     except OSError as error:
         return explain(error)
+    if status.st_mode & 0o170000 != 0o040000:
+        return "is not a directory"
     if postponed is not None and not place.given and _is_small(place, status.st_dev, facts):
         postponed.append(place)
         return ""
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
     if shared and status.st_mode & 0o1002 == 0o0002 and not place.given:
         return "can be written by everybody and has no sticky bit, so others could replace what we make in it"
-    root = plan.own_folder(place, shared=shared, uid=facts.uid)
+    root = plan.own_folder(place, shared=shared, user=facts.user)
     foreign_mode = 0o022 if place.given and not shared else 0o077
     marker = read_marker(root)
     if not marker:
+        # What is plainly unusable is refused here, so that no later start loads the cold path for it again.
+        if os.path.lexists(root):
+            unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
+        else:
+            unusable = unfit(place.base + "/.", uid=status.st_uid, foreign_mode=0)
+        if unusable:
+            return unusable
         from sif_writable.act.directories import make_root
 
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
@@ -164,7 +177,8 @@ def read_marker(root: str) -> str:
     The words are ``exec`` or ``noexec``, and ``nolock`` where files cannot be locked.
     """
     try:
-        descriptor = os.open(f"{root}/{MARKER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not blocking: what somebody made a named pipe would wait for a writer, at every interpreter start.
+        descriptor = os.open(f"{root}/{MARKER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
@@ -244,6 +258,9 @@ def apply(
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
+    copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
+    if copies:  # the prefix is said too, since another environment of this image is another identity
+        os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
         from sif_writable.report.startup import say, unmet
 
@@ -277,6 +294,7 @@ def forget(environ: "MutableMapping[str, str]") -> None:
     fields = environ.pop(_SESSION, "").split(";", 3)
     environ.pop(_GPU, None)
     environ.pop(REFUSED, None)
+    environ.pop(_COPIES, None)
     old_home = environ.pop(_OLD_HOME, None)
     if len(fields) != 4 or not fields[3].startswith("/"):
         return

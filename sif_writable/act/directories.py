@@ -16,6 +16,7 @@ from sif_writable import plan
 from sif_writable.act import MARKER, seed
 from sif_writable.facts.attempt import attempt_in
 from sif_writable.facts.filesystem import explain, unfit
+from sif_writable.facts.storage_contents import NOTE, names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,11 +87,24 @@ def make_tree(folder: str, root: str) -> str:
             path = os.path.join(path, part)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
+                if part.startswith("image-"):
+                    _note_image(path)
         os.listdir(folder)
     except OSError as error:
         return explain(error)
     collect_leftovers(root)
     return ""
+
+
+def _note_image(folder: str) -> None:
+    """Write down which image a folder belongs to, for ``sif-writable cache list``."""
+    import sys
+
+    from sif_writable.facts.container import engine
+
+    image = engine(os.environ).image.replace("\n", " ")
+    with contextlib.suppress(OSError):
+        _write_aside(f"{folder}/{NOTE}", f"image: {image}\nprefix: {sys.prefix}\n")
 
 
 def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
@@ -121,33 +135,58 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
 def make_home(outcome: Outcome) -> None:
     """Make the private home, whose entries link to what was readable in the old one."""
     decision, old = outcome.decision, outcome.facts.home
+
+    def fill(aside: str) -> None:
+        seed.link_home(old, aside)
+        own = plan.baked(outcome.facts).get("HOME")
+        if own:
+            seed.copy(own, aside)
+
     try:
-        publish(decision.home, lambda aside: seed.link_home(old, aside), lock_below=outcome.storage.roots["config"])
+        publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
     except OSError as error:
         outcome.failed.append(f"HOME stays as it was: {decision.home} {explain(error)}")
         decision.home = ""
 
 
-def publish(folder: str, fill: Callable[[str], None], *, lock_below: str) -> None:
+def publish(
+    folder: str,
+    fill: Callable[[str], None],
+    *,
+    lock_below: str,
+    aside_in: str = "",
+    seconds: float = LOCK_SECONDS,
+    over_link: bool = False,
+) -> None:
     """Build a folder aside, and rename it into place unless another process was first.
 
     The lock only saves work: without it two processes build the same, and one of the two is thrown away.
 
     :param fill: is given the path of an empty directory to fill.
+    :param aside_in: where it is built, on the same filesystem; by default beside its place.
+    :param seconds: how long another process may take that builds the same.
+    :param over_link: a link that stands in its place is replaced; by default it counts as the folder.
     :raises OSError: the folder could not be built; nothing is left behind.
     """
     parent, name = os.path.split(folder)
-    with bounded_lock(os.path.join(lock_below, "locks"), name):
-        if os.path.isdir(folder):
+
+    def there() -> bool:
+        return os.path.isdir(folder) and not (over_link and os.path.islink(folder))
+
+    with bounded_lock(os.path.join(lock_below, "locks"), name, seconds):
+        if there():
             return
-        aside = os.path.join(parent, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
+        aside = os.path.join(aside_in or parent, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
         os.mkdir(aside, 0o700)
         try:
             fill(aside)
+            if over_link:
+                with contextlib.suppress(OSError):  # no link there, or already the folder that another process made
+                    os.unlink(folder)
             os.rename(aside, folder)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
-            if not os.path.isdir(folder):  # else another process was first: its work serves
+            if not there():  # else another process was first: its work serves
                 raise
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -180,11 +219,9 @@ def collect_leftovers(root: str) -> None:
 
     now = time.time()
     for directory in (root, *_subfolders(root)):
-        try:
-            names = [name for name in os.listdir(directory) if name.startswith((ASIDE, ".try-"))]
-        except OSError:
-            continue
-        for name in names:
+        for name in names(directory):
+            if not name.startswith((ASIDE, ".try-")):
+                continue
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
                 status = os.lstat(path)
@@ -198,17 +235,12 @@ def collect_leftovers(root: str) -> None:
 
 def _subfolders(root: str) -> Iterator[str]:
     """Yield the folders in which things are built aside: the kinds' folders of every image."""
-    try:
-        names = os.listdir(root)
-    except OSError:
-        return
-    for name in names:
+    for name in names(root):
         path = os.path.join(root, name)
         if name == "data":
             yield path
         elif name.startswith("image-"):
             yield path
-            with contextlib.suppress(OSError):
-                for inner in os.listdir(path):
-                    if inner == "config" or inner.startswith("compiled-"):
-                        yield os.path.join(path, inner)
+            for inner in names(path):
+                if inner == "config" or inner.startswith(("compiled-", "packages-")):
+                    yield os.path.join(path, inner)

@@ -12,7 +12,6 @@ from _thread import allocate_lock
 
 from sif_writable.facts import gpu
 from sif_writable.plan import diagnosis
-from sif_writable.plan.heavy import ONLY_WITH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 RECORD = "SIF_WRITABLE_GPU_CHECKED"
 """The answer, for this process tree: ``KEY|CAUSE|SEVERITY|FACT|REMEDY``. The key says what was asked, so that a child
 on another node, in another container or with other visible devices asks anew."""
+
+ONLY_WITH = {"onnxruntime": "onnxruntime_gpu-"}
+"""Modules that want a GPU only where a distribution is installed whose ``.dist-info`` folder starts so; the build for
+CPUs has the same name."""
 
 NO_DECLARATION: Mapping[str, str] = {}
 
@@ -65,6 +68,11 @@ def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str,
             sys.stderr.flush()
         except (OSError, ValueError):
             pass  # closed: nobody listens
+
+
+def declared() -> Mapping[str, str]:
+    """Return the demands that the image declares, as ``SIF_WRITABLE_GPU*`` variables."""
+    return NO_DECLARATION
 
 
 def _check(trigger: str, environ: MutableMapping[str, str], image: Mapping[str, str]) -> tuple[Diagnosis | None, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.act import REFUSED
+from sif_writable.act import REFUSED, gpucheck
 from sif_writable.errors import StorageUnavailableError
 from sif_writable.report.startup import REMEDY
 
@@ -14,7 +14,9 @@ def before_import(name: str) -> None:
 
     :param name: the module about to be imported, for the message.
     :raises StorageUnavailableError: ``SIF_WRITABLE_STRICT=1`` and the place that the user named cannot be used.
+    :raises GpuUnavailableError: ``SIF_WRITABLE_GPU=require`` and no GPU meets what is demanded.
     """
     if os.environ.get("SIF_WRITABLE_STRICT") == "1" and os.environ.get(REFUSED):
         fact = os.environ[REFUSED].partition(" Remedy:")[0]
         raise StorageUnavailableError(f"{name} is not imported: {fact}", f"Remedy: {REMEDY}.")
+    gpucheck.enforce(name, os.environ, gpucheck.declared())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 
 SMALL_FILE = 1 << 20
@@ -96,7 +95,14 @@ def _place(path: str, target: str, status: os.stat_result, budget: _Budget, dept
         os.symlink(destination if inside else os.path.realpath(path), target)
     elif stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_FILE, budget.copied) and name not in _SECRET:
         budget.copied -= status.st_size
-        shutil.copyfile(path, target)
+        try:
+            with open(path, "rb") as file:
+                content = file.read(SMALL_FILE)
+        except OSError:  # its filesystem fails (a stale handle, an input error): it may be back when it is needed
+            os.symlink(path, target)
+            return
+        with open(target, "wb") as file:
+            file.write(content)
         os.chmod(target, stat.S_IMODE(status.st_mode) & 0o700 | stat.S_IWUSR)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):

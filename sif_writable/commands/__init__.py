@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "status": "say where everything goes, and why",
     "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
+    "cache": "list what storage holds, and remove what is old, dead, or asked for",
     "env": "print the redirects as shell commands, for programs that are not Python",
     "run": "run a command with the redirects in its environment",
 }

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("--require-gpu", action="store_true", help="fail where no GPU meets what is demanded")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON (schema 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the checks; return 1 when one of them is FAIL."""
-    found = checks.checks(status.status(ran=arguments.hook_ran))
+    found = checks.checks(status.status(ran=arguments.hook_ran, gpu_required=arguments.require_gpu))
     failed = any(check.level == checks.FAIL for check in found)
     if arguments.json:
         print(json.dumps({"schema": 1, "ok": not failed, "checks": [check._asdict() for check in found]}, indent=2))

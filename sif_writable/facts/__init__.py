@@ -1,11 +1,13 @@
 """SEE: reads the world, changes nothing, decides nothing.
 
 This module holds what an activated start must know: HOME, the small session tmpfs, and the image identity. It is on
-the start-up path, so it imports only ``os``, ``sys`` and one C module for the digest.
+the start-up path, so it imports only ``os``, ``sys`` and what is built in.
 """
 
 import os
 import sys
+
+from sif_writable import startup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +15,14 @@ if TYPE_CHECKING:
     from typing import Optional
 
 LABELS = "/.singularity.d/labels.json"
+_HASH_KEY = 0x5349465F57524954
 SMALL = 1 << 30
 """Bytes. A filesystem below this that HOME and /tmp (or / and /tmp) share is a container session's tmpfs: 64 MiB by
 default, 16 MiB before Apptainer 1.2 (apptainerconf/config.go, ``sessiondir max size``)."""
+
+
+MANIFEST = "sif_writable.manifest"
+"""The file beside this package in which the image describes itself: see :mod:`sif_writable.facts.manifest`."""
 
 
 class Facts:
@@ -26,18 +33,23 @@ class Facts:
         "home_problem",
         "home_small",
         "identity",
+        "manifest",
         "prefix",
         "prefix_writable",
         "purelib",
         "session_device",
         "ships_bytecode",
         "tag",
+        "target_mounted",
         "tmp_works",
         "uid",
+        "user",
     )
 
     uid: int
     """Effective user id."""
+    user: int
+    """The number that keeps this user's folders apart from others': the uid outside where ``--fakeroot`` shows 0."""
     home: str
     """The value of HOME, or an empty string."""
     home_problem: str
@@ -46,6 +58,8 @@ class Facts:
     """st_dev of the container session's small tmpfs, when /tmp lies on one."""
     home_small: bool
     """Whether HOME works and lies on that tmpfs."""
+    target_mounted: bool
+    """Whether there is a mount at /sif-writable, which somebody has given us."""
     tmp_works: bool
     """Whether /tmp can be written."""
     prefix: str
@@ -60,6 +74,12 @@ class Facts:
     """Image identity: 16 hexadecimal digits."""
     tag: str
     """Interpreter tag such as cpython-311."""
+    manifest: "dict[str, list[str]]"
+    """What the image declares, key to values: the part that each start needs. Empty without a manifest."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen, of an image without a manifest."""
+        self.manifest = {}
 
 
 def see(environ: "Mapping[str, str]") -> Facts:
@@ -69,19 +89,51 @@ def see(environ: "Mapping[str, str]") -> Facts:
     """
     facts = Facts()
     facts.uid = os.geteuid()
+    facts.user = facts.uid or uid_outside()
     facts.home = environ.get("HOME", "")
     facts.home_problem = home_problem(environ.get("HOME"))
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.home_small = bool(home) and facts.session_device == os.stat(home).st_dev
+    facts.target_mounted = startup.mounted_at(startup.TARGET)
     facts.tmp_works = os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
     facts.prefix_writable = os.access(sys.prefix, os.W_OK)
     facts.purelib = __file__.rsplit("/", 3)[0]
     facts.ships_bytecode = os.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
-    facts.identity = identity(facts.purelib)
+    facts.manifest = declared(facts.purelib)
+    facts.identity = identity(facts.purelib, facts.manifest)
     return facts
+
+
+def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
+    """Return what the image declares, key to values in the order of the file; empty where there is no manifest.
+
+    :param whole: also what stands below the first empty line, which no start needs.
+    """
+    try:
+        # Not blocking, as with any path that could be a named pipe.
+        descriptor = os.open(f"{purelib}/{MANIFEST}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        text = os.read(descriptor, 1 << 16)
+        if not whole:
+            text = text.partition(b"\n\n")[0]
+        else:
+            while more := os.read(descriptor, 1 << 20):
+                text += more
+    except OSError:
+        return {}
+    finally:
+        os.close(descriptor)
+    found: dict[str, list[str]] = {}
+    for line in text.decode("utf-8", "surrogateescape").split("\n"):
+        key, colon, value = line.partition(": ")
+        if colon and key[0] != "#":
+            found.setdefault(key, []).append(value)
+    return found
 
 
 def home_problem(home: "Optional[str]") -> str:
@@ -101,6 +153,16 @@ def home_problem(home: "Optional[str]") -> str:
     return ""
 
 
+def uid_outside() -> int:
+    """Return the uid that root of this user namespace is outside of it; 0 where it is the real root."""
+    try:
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            inside, outside, _ = file.read().split()[:3]
+    except (OSError, ValueError):
+        return 0
+    return int(outside) if inside == b"0" else 0
+
+
 def session_device(home: str) -> "Optional[int]":
     """Return st_dev of the session tmpfs that /tmp shares with HOME or with the root, or None.
 
@@ -118,12 +180,19 @@ def session_device(home: str) -> "Optional[int]":
     return None
 
 
-def identity_ingredients(purelib: str) -> "list[tuple[str, bytes]]":
+def identity_ingredients(
+    purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None
+) -> "list[tuple[str, bytes]]":
     """List what the image identity is made of, as (name, value) pairs; what an image lacks is left out.
 
     labels.json carries the build date in seconds and is equal in every mode of one SIF (apptainer.md, section 3); the
     installed distributions catch what was added in an upper layer; the time stamp of this package tells apart images
     without labels (Docker, Charliecloud). The root directory's own times differ per run and are of no use.
+
+    A manifest has a stamp that stands for the distributions of the image. What is installed in an upper layer later
+    makes a directory in site-packages, whose time then changes; images keep whole seconds only.
+
+    :param manifest: what the image declares, if it has been read.
     """
     ingredients = [("prefix", os.fsencode(sys.prefix))]
     try:
@@ -133,6 +202,10 @@ def identity_ingredients(purelib: str) -> "list[tuple[str, bytes]]":
         ingredients.append(("labels.json", b"%d %s" % (seconds, labels)))
     except OSError:  # not there, or not readable (apptainer/singularity#6223)
         pass
+    stamp = (declared(purelib) if manifest is None else manifest).get("stamp")
+    if stamp:
+        ingredients.append(("stamp", b"%d %s" % (int(os.stat(purelib).st_mtime), os.fsencode(stamp[0]))))
+        return ingredients
     try:
         names = [n for n in os.listdir(purelib) if n.endswith((".dist-info", ".egg-info"))]
         names.sort()
@@ -143,13 +216,11 @@ def identity_ingredients(purelib: str) -> "list[tuple[str, bytes]]":
     return ingredients
 
 
-def identity(purelib: str) -> str:
+def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None) -> str:
     """Return the image identity: 16 hexadecimal digits, equal in every mode of one image, new after a rebuild."""
-    try:
-        from _blake2 import blake2b  # the C module alone: hashlib costs 3 ms at interpreter start
-    except ImportError:
-        from hashlib import blake2b
-    digest = blake2b(digest_size=8)
-    for name, value in identity_ingredients(purelib):
-        digest.update(b"%s\0%d\0%s" % (name.encode(), len(value), value))
-    return digest.hexdigest()
+    # The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone still 0.1 ms.
+    from _imp import source_hash
+
+    ingredients = identity_ingredients(purelib, manifest)
+    packed = b"".join([b"%s\0%d\0%s" % (name.encode(), len(value), value) for name, value in ingredients])
+    return source_hash(_HASH_KEY, packed).hex()

@@ -18,6 +18,7 @@ from sif_writable.plan.catalog import (
     RUNTIME,
     UNSEEDED,
 )
+from sif_writable.startup import TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 
 KINDS = (COMPILED, CONFIG, DATA)
-TARGET = "/sif-writable"
-"""The well-known bind target."""
 
 MODES = {
     "SIF_WRITABLE": ("auto", "on", "off"),
@@ -142,9 +141,14 @@ class Decision:
 def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
     """Yield the candidates for storage, best first."""
     if environ.get("SIF_WRITABLE_DIR"):
-        base = os.path.abspath(environ["SIF_WRITABLE_DIR"])
+        base = environ["SIF_WRITABLE_DIR"]
+        try:
+            base = os.path.abspath(base)
+        except OSError:  # the working directory is gone: what is relative to it is refused when it is tried
+            pass
         yield Place("SIF_WRITABLE_DIR", base, "persistent", given=True, make=True)
-    yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
+    if facts.target_mounted:
+        yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
     if facts.prefix_writable:
         yield Place("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
     cache = environ.get("XDG_CACHE_HOME", "")
@@ -165,10 +169,10 @@ def local_places() -> "Iterator[Place]":
     yield Place("/dev/shm", "/dev/shm", "memory")  # noqa: S108
 
 
-def own_folder(place: Place, *, shared: bool, uid: int) -> str:
+def own_folder(place: Place, *, shared: bool, user: int) -> str:
     """Return the storage root within a place: per user where others can write, the place itself where it was given."""
     if shared:
-        return f"{place.base}/sif-writable-{uid}"
+        return f"{place.base}/sif-writable-{user}"
     return place.base if place.given else place.base + "/sif-writable"
 
 
@@ -203,6 +207,15 @@ def decide(facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
     return decision
+
+
+def baked(facts: "Facts") -> "dict[str, str]":
+    """Map variables to the directories of the image that hold files for them (``sif-writable prestage``)."""
+    found = {}
+    for line in facts.manifest.get("seed", ()):
+        variable, _, path = line.partition(" ")
+        found[variable] = path
+    return found
 
 
 def default_bases(facts: "Facts", environ: "Mapping[str, str]") -> "dict[str, str]":
@@ -240,12 +253,26 @@ def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, st
 
 _SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
 _OF_HOME = ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
+_DECIDED = {variable: (template, text) for variable, template, text in DECIDED_IN}
+_LINKING = frozenset([variable for variable, _, _ in LINKED])
 
 
 class _Rows:
     """Decides row by row of the table."""
 
-    __slots__ = ("bases", "cache_moves", "decision", "environ", "facts", "given", "ground", "storage")
+    __slots__ = (
+        "baked",
+        "bases",
+        "cache_moves",
+        "chosen",
+        "decision",
+        "environ",
+        "facts",
+        "given",
+        "ground",
+        "homeless",
+        "storage",
+    )
 
     def __init__(
         self, facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping[str, str]", decision: Decision
@@ -256,7 +283,12 @@ class _Rows:
         self.environ = environ
         self.decision = decision
         self.bases = default_bases(facts, environ)
-        self.given = {kind for kind, place in storage.places.items() if place.given}
+        self.given = [kind for kind, place in storage.places.items() if place.given]
+        self.chosen = [base for base, variable in _SET_BY.items() if environ.get(variable)]
+        """Bases that the user has chosen by a variable."""
+        self.homeless = [base for base in _OF_HOME if base not in self.chosen] if facts.home_problem else []
+        """Bases below a HOME that cannot be used."""
+        self.baked = baked(facts)
         self.cache_moves = False
         """Whether XDG_CACHE_HOME is redirected, so that what stays below ~/.cache must be pinned."""
 
@@ -280,26 +312,41 @@ class _Rows:
             why, stays = "goes to the place that the user gave", ""
         else:
             why, stays = self._reason(when, kind, default)
+        own = self.baked.get(variable, "")
+        # All that has no variable of its own stays where the user has it, rather than to be hidden by a few files.
+        if own and stays is _WORKS and not variable.startswith("XDG_"):
+            why, stays = "the image brings files for it", ""
         if stays:
             self._leave(variable, default, form, extra, stays)
             return
-        for decided, template, text in DECIDED_IN:
-            if decided == variable and self.ground.holds(resolve(template, self.bases, self.environ), text):
+        if variable in _DECIDED:
+            template, text = _DECIDED[variable]
+            if self.ground.holds(resolve(template, self.bases, self.environ), text):
                 self.decision.left.append((variable, f"{template.replace('HOME', '~', 1)} of the user decides it"))
                 return
         if kind not in self.storage.folders:
-            self.decision.left.append((variable, f"no place was found for {kind} files"))
+            if own and kind == DATA:
+                why = "the image's own files are read where they are: no place was found for more"
+                self.decision.redirects.append(Redirect(variable, own, kind, "", why))
+            else:
+                self.decision.left.append((variable, f"no place was found for {kind} files"))
             return
         leaf = name.replace("/", "-")
-        folder = f"{self.storage.folders[kind]}/{leaf}"
+        folder, there = f"{self.storage.folders[kind]}/{leaf}", leaf in self.storage.present[kind]
+        if own and kind == DATA and form != "path_list" and self._keeps_data():
+            # What leads into this image must not lie where other images look.
+            folder = f"{self.storage.folders['image']}/data-{leaf}"
+            there = f"data-{leaf}" in self.storage.present["image"]
         value, stays = (folder, "") if form in ("dir", "mkdir", "base") else self._value(form, folder, variable)
         if stays:
             self.decision.left.append((variable, stays))
             return
         redirect = Redirect(variable, value, kind, folder, why)
         redirect.subfolder = extra
-        if leaf not in self.storage.present[kind]:
-            self._prepare(redirect, form, defaults)
+        if own and form == "path_list":  # its readers look into both, its writers take the first
+            redirect.value, own = f"{folder}:{own}", ""
+        if not there:
+            self._prepare(redirect, form, defaults, own, leaf)
         if variable == "XDG_CACHE_HOME":
             self.cache_moves = True
         self.decision.redirects.append(redirect)
@@ -309,30 +356,31 @@ class _Rows:
         if when == "opt_in":
             return _REQUESTED, ""
         base = default.partition("/")[0]
-        parent = _SET_BY.get(base, "")
         path = resolve(default, self.bases, self.environ)
-        set_by_user = parent and self.environ.get(parent)
-        if self.facts.home_problem and base in _OF_HOME and not set_by_user:
+        if base in self.homeless:
             # Below a HOME that cannot be used there may still be a bind mount that can.
             if when != ALWAYS and path and self.ground.state(path) == "writable":
                 return "", _WORKS
             return f"HOME {self.facts.home_problem}", ""
         works = bool(path) and self.ground.works(path)
-        if works and set_by_user:
-            return "", f"the user set {parent}, which decides it"
+        if works and base in self.chosen:
+            return "", f"the user set {_SET_BY[base]}, which decides it"
         if when == ALWAYS:
             return "its default is not kept apart by image and user", ""
         if not works:
             return f"{path or default} cannot be written", ""
-        if kind == DATA and base in _OF_HOME and self.facts.home_small and not self.storage.small and not set_by_user:
+        small = self.facts.home_small and not self.storage.small
+        if small and kind == DATA and base in _OF_HOME and base not in self.chosen:
             return "HOME is on the container session's small tmpfs", ""
         return "", _WORKS
 
     def _leave(self, variable: str, default: str, form: str, extra: str, why: str) -> None:
         """Leave a location where it is, and pin it there when what it hangs on moves away."""
-        base = default.partition("/")[0]
-        moves = (self.decision.home and base in _OF_HOME) or (self.cache_moves and base == "CACHE")
-        if why is _WORKS and moves and form in ("dir", "mkdir", "base"):
+        moves = False
+        if why is _WORKS and (self.decision.home or self.cache_moves):
+            base = default.partition("/")[0]
+            moves = bool(self.decision.home and base in _OF_HOME) or (self.cache_moves and base == "CACHE")
+        if moves and form in ("dir", "mkdir", "base"):
             path = resolve(default, self.bases, self.environ)
             if extra and path.endswith("/" + extra):
                 path = path[: -len(extra) - 1]
@@ -361,13 +409,29 @@ class _Rows:
             return f"{folder},{own}" if self.ground.state(own) != "absent" else folder, ""
         return folder, ""
 
-    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]") -> None:
-        """Say what a folder that is not there yet must start with."""
+    def _keeps_data(self) -> bool:
+        """Whether downloads can be kept with the other things of this image: on the same filesystem."""
+        roots = self.storage.roots
+        return "image" in self.storage.folders and roots.get(DATA) == roots.get(CONFIG)
+
+    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str, leaf: str) -> None:
+        """Say what a folder that is not there yet must start with.
+
+        :param own: what the image brings for it, or an empty string.
+        """
         redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
         if redirect.kind != RUNTIME and redirect.variable not in UNSEEDED:
             paths = (resolve(template, self.bases, self.environ) for template in defaults)
             redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
-        if redirect.seeds or any(variable == redirect.variable for variable, _, _ in LINKED):
+        if own:
+            redirect.seeds = (own, *redirect.seeds)
+            if redirect.kind == DATA:  # and what the user has already, by links
+                if leaf in self.storage.present[DATA]:
+                    redirect.seeds += (f"{self.storage.folders[DATA]}/{leaf}",)
+                path = resolve(defaults[0], self.bases, self.environ) if defaults else ""
+                if path and self.ground.state(path) == "writable":
+                    redirect.seeds += (path,)
+        if redirect.seeds or redirect.variable in _LINKING:
             redirect.make = True
 
 

@@ -42,6 +42,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
         *_redirects(model),
         *_user_directories(),
         *_host_leaks(),
+        *_gpu(model),
     ]
 
 
@@ -175,3 +176,16 @@ def _host_leaks() -> list[Check]:
             continue
         found.append(Check(WARN, "PYTHONPATH", text, "unset it for this container, or start with --cleanenv"))
     return found or [Check(PASS, "host", "neither ~/.local nor PYTHONPATH leaks into the image", "")]
+
+
+def _gpu(model: dict[str, Any]) -> list[Check]:
+    """Judge the GPUs: a lack of one is a failure only where one is required, and a warning where one is expected."""
+    found = model["gpu"]
+    if found is None or found["policy"] == "off":
+        return []
+    if found["severity"] in ("ok", "info"):
+        return [Check(PASS, "GPU", found["fact"], "")]
+    required = found["policy"] == "require"
+    if not required and not found["expected"]:
+        return [Check(PASS, "GPU", f"{found['fact']} Nobody expects one here.", "")]
+    return [Check(FAIL if required and found["severity"] == "fail" else WARN, "GPU", found["fact"], found["remedy"])]

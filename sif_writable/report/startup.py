@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,11 @@ REMEDY = "bind a directory of yours that can be written there, or name another o
 def say(lines: Iterable[str]) -> None:
     """Print lines on stderr, if there is one."""
     text = "".join(f"sif_writable: {line}\n" for line in lines)
-    if text and sys.stderr is not None:
-        sys.stderr.write(text)
+    if not text or sys.stderr is None:
+        return
+    # Not through the stream: what it could not write would stay in its buffer, and the program would end with code 120.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
 
 
 def unmet(storage: Storage) -> str:

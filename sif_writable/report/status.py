@@ -16,7 +16,9 @@ home               value, old, private, why
 redirects          list: variable, value, kind, why, seeded, size_bytes, size_complete, exists
 user_set           list: variable, value, problem
 left_alone         list: variable, why
-gpu                see facts.gpu; null where nothing was asked
+packages           list: name, why, how (``copy``, ``next import`` or ``refused: ...``), where, size_bytes,
+                   written (files of the copy that are not the image's own)
+gpu                see report.gpus; null with ``--no-gpu``
 notes              list of sentences: values not understood, things that could not be done
 =================  ====================================================================================
 """
@@ -28,10 +30,11 @@ import time
 from typing import Any
 
 import sif_writable
-from sif_writable import act, facts, plan, startup
+from sif_writable import act, facts, importhook, plan, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, mounts
 from sif_writable.plan.catalog import ROWS, RUNTIME
+from sif_writable.report import gpus, packages
 from sif_writable.report.delivery import delivery
 
 SIZE_SECONDS = 2.0
@@ -53,11 +56,13 @@ def current() -> Outcome | None:
     return Outcome(seen, storage, act.decide(seen, storage, environ))
 
 
-def status(*, ran: bool = True, full: bool = False) -> dict[str, Any]:
+def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_required: bool = False) -> dict[str, Any]:
     """Gather the status model.
 
     :param ran: whether the hook had run by itself when this process began.
     :param full: count all sizes, however long it takes.
+    :param gpu: ask for the GPUs as well.
+    :param gpu_required: as if SIF_WRITABLE_GPU said ``require``.
     """
     outcome = current()
     seen = outcome.facts if outcome else facts.see(os.environ)
@@ -96,9 +101,14 @@ def status(*, ran: bool = True, full: bool = False) -> dict[str, Any]:
         "redirects": _redirects(outcome, full=full) if outcome else [],
         "user_set": _user_set(outcome),
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
-        "gpu": None,
+        "packages": packages.listed(importhook.folder()) if active else [],
+        "gpu": gpus.gpus(required=gpu_required) if gpu else None,
         "notes": plan.misunderstood(os.environ) + (outcome.failed if outcome else []),
     }
+    if active:
+        model["notes"] += packages.notes(importhook.folder())
+    if model["gpu"]:
+        model["notes"] += model["gpu"]["settings"]
     if startup.failure is not None:
         model["notes"].append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
     return model

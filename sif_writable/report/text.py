@@ -8,6 +8,8 @@ import textwrap
 from typing import Any
 
 WIDTH = 80
+WRITTEN = 5
+"""Files that are named of what a package wrote."""
 _STYLES = {"good": "32", "bad": "31", "warn": "33", "head": "1"}
 
 
@@ -69,6 +71,7 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     lines.append(_field("HOME", _home_words(home)))
     lines += _storage_lines(model, paint)
     lines += _redirect_lines(model, paint)
+    lines += _package_lines(model, paint)
     if model["user_set"]:
         lines += ["", paint("set by the user, left alone", "head")]
         for entry in model["user_set"]:
@@ -76,6 +79,7 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
             if entry["problem"]:
                 lines.append(paragraph(paint(f"warning: {entry['problem']}", "warn"), 4))
     lines += _left_lines(model, paint, verbose=verbose)
+    lines += _gpu_lines(model, paint)
     if model["notes"]:
         lines += ["", paint("notes", "head")] + [paragraph(note, 2) for note in model["notes"]]
     return "\n".join(lines) + "\n"
@@ -141,6 +145,26 @@ def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     return lines
 
 
+def _package_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    if not model["packages"]:
+        return []
+    lines = ["", paint("packages that write into their own directory", "head")]
+    for entry in model["packages"]:
+        size = f" ({human(entry['size_bytes'])})" if entry["how"] == "copy" else ""
+        lines.append(f"  {entry['name']}{size}" + (f": {entry['why']}" if entry["why"] else ""))
+        if entry["how"] == "copy":
+            lines.append(f"    copied to {entry['where']}")
+        elif entry["how"] == "next import":
+            lines.append("    copied at its next import")
+        else:
+            lines.append(paragraph(paint(entry["how"], "warn"), 4))
+        if entry["written"]:
+            shown = ", ".join(entry["written"][:WRITTEN])
+            more = f" and {len(entry['written']) - WRITTEN} more" if len(entry["written"]) > WRITTEN else ""
+            lines.append(paragraph(f"it wrote {shown}{more}", 4))
+    return lines
+
+
 def _left_lines(model: dict[str, Any], paint: Painter, *, verbose: bool) -> list[str]:
     left = [entry for entry in model["left_alone"] if entry["why"] != "set by the user"]
     if not left:
@@ -149,3 +173,35 @@ def _left_lines(model: dict[str, Any], paint: Painter, *, verbose: bool) -> list
         return ["", paragraph(f"{len(left)} more locations work as they are (list: sif-writable status --verbose)", 0)]
     lines = ["", paint("left alone", "head")]
     return lines + [paragraph(f"{entry['variable']}: {entry['why']}", 2) for entry in left]
+
+
+def _gpu_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    found = model["gpu"]
+    if found is None:
+        return []
+    styles = {"warn": "warn", "fail": "bad", "ok": "good"}
+    lines = ["", paint("GPU", "head")]
+    style = styles.get(found["severity"], "") if found["severity"] == "ok" or found["expected"] else ""
+    lines.append(paragraph(paint(found["fact"], style) if style else found["fact"], 2))
+    if found["remedy"] and found["expected"]:
+        lines.append(paragraph(f"remedy: {found['remedy']}", 2))
+    for device in found["devices"]:
+        words = [device["name"] or device["problem"] or "no name"]
+        if device["memory_total"]:
+            words.append(f"{human(device['memory_free'] or 0)} of {human(device['memory_total'])} free")
+        if device["capability"]:
+            words.append(f"capability {device['capability']}")
+        if device["mig"] is not None:
+            words.append(f"MIG with {len(device['mig'])} instances")
+        if device["compute_mode"]:
+            words.append(f"compute mode {device['compute_mode']}")
+        words.append("visible" if device["visible"] else "hidden by CUDA_VISIBLE_DEVICES")
+        lines.append(paragraph(f"{device['index']}: {', '.join(words)}", 4))
+    if found["driver"]:
+        cuda = f", which runs CUDA up to {found['highest_cuda']}" if found["highest_cuda"] else ""
+        lines.append(paragraph(f"driver {found['driver']}{cuda}", 2))
+    if found["image_cuda"]:
+        runs = {True: "; this driver runs it", False: "; this driver is too old for it", None: ""}
+        text = f"the image has CUDA {found['image_cuda']} ({found['image_cuda_from']}){runs[found['runs_image_cuda']]}"
+        lines.append(paragraph(text, 2))
+    return lines

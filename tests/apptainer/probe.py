@@ -1,8 +1,7 @@
-"""Runs inside the image: real packages that write when they are imported or used, each in an interpreter of its own.
+"""Runs inside an image: real packages that write when they are imported or used, each in an interpreter of its own.
 
-Tests pass this text to `python -S -c`, so that the hook does not run in this process but in its children; the argument
-is the number of passes. It prints one JSON object: what `sif-writable status` says, and what each package did in each
-pass, with the files of its cache afterwards.
+Tests hand this text to `python -S -c`, so that the hook does not run in this process but in its children. The argument
+is how many times to use the packages. It prints one JSON object, a `Seen`.
 """
 
 from __future__ import annotations
@@ -11,8 +10,35 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any, TypedDict
 
-# A kernel whose source file lies in the image.
+
+class Use(TypedDict):
+    """What one package did."""
+
+    code: int
+    said: str
+    """What it wrote to stderr."""
+    hits: int
+    """Compiled functions that came from the cache."""
+    files: dict[str, int]
+    """The files in its cache afterwards, with the time of their last change; none when it failed."""
+
+
+class Seen(TypedDict):
+    """What a run saw."""
+
+    status: dict[str, Any]
+    """`sif-writable status --json`."""
+    said: str
+    """What it wrote to stderr."""
+    modules: list[str]
+    """The modules of sif_writable in the last interpreter, which found everything made."""
+    rounds: list[dict[str, Use]]
+    """What each package did, each time."""
+
+
+# The source file of the compiled function lies in the image.
 _NUMBA = """
 import json, numba
 from fontTools.misc import arrayTools
@@ -26,35 +52,49 @@ from matplotlib import font_manager
 assert font_manager.fontManager.ttflist
 print(json.dumps({"cache": matplotlib.get_cachedir()}))
 """
-# Makes a folder in HOME and writes its settings there; without one it cannot be imported.
+# It makes a folder in HOME for its settings, and cannot be imported without one.
 _KIVY = """
 import json, kivy
 from kivy.config import Config
 assert Config.getint("kivy", "log_enable") == 1
 print(json.dumps({"cache": kivy.kivy_home_dir}))
 """
-_PACKAGES = {"numba": _NUMBA, "matplotlib": _MATPLOTLIB, "kivy": _KIVY}
+_MODULES = """
+import json, sys
+print(json.dumps([name for name in sys.modules if name.startswith("sif_writable.")]))
+"""
+PACKAGES = {"numba": _NUMBA, "matplotlib": _MATPLOTLIB, "kivy": _KIVY}
 
 
 def main() -> None:
-    """Use every package that many times."""
-    status = _call("-m", "sif_writable", "status", "--json")
-    passes = [{name: _use(program) for name, program in _PACKAGES.items()} for _ in range(int(sys.argv[1]))]
-    print(json.dumps({"status": json.loads(status.stdout), "said": status.stderr, "passes": passes}))
+    """Ask for the status, use the packages, and tell."""
+    status = _start("-m", "sif_writable", "status", "--json")
+    told, said = status.communicate()
+    rounds = [_use_all() for _ in range(int(sys.argv[1]))]
+    modules = _start("-c", _MODULES).communicate()[0]
+    seen: Seen = {"status": json.loads(told), "said": said, "modules": json.loads(modules), "rounds": rounds}
+    print(json.dumps(seen))
 
 
-def _use(program: str) -> dict[str, object]:
-    result = _call("-c", program)
-    told = json.loads(result.stdout) if result.returncode == 0 else {"cache": ""}
-    return {**told, "code": result.returncode, "said": result.stderr, "files": _times(told["cache"])}
+def _use_all() -> dict[str, Use]:
+    """Use all of them at once, as a job does."""
+    running = {name: _start("-c", program) for name, program in PACKAGES.items()}
+    return {name: _use(process) for name, process in running.items()}
 
 
-def _call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+def _use(process: subprocess.Popen[str]) -> Use:
+    told, said = process.communicate()
+    answer: dict[str, Any] = json.loads(told) if process.returncode == 0 else {"cache": ""}
+    files = _times(answer["cache"])
+    return {"code": process.returncode, "said": said, "hits": answer.get("hits", 0), "files": files}
+
+
+def _start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _times(folder: str) -> dict[str, int]:
-    """Map each file to the time of its last change; a log is no cache."""
+    """Map each file to the time of its last change; logs are no cache."""
     paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names]
     return {path: os.stat(path).st_mtime_ns for path in paths if "/logs/" not in path}
 

@@ -61,31 +61,39 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 21
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        library = container.build(folder)
-        room = container.Container(folder, library)
+        room = container.Container(folder, container.build(folder))
         room.environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-        room.environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        print("milliseconds, median; in brackets: the ratio to bare ctypes")
-        print(f"{'nobody expects a GPU':>20}: {1000 * measure(room, {'check': QUIET}, rounds)['check']:.2f}")
+        print(
+            "milliseconds: median / minimum; in brackets their ratio to bare ctypes (a busy machine: the minimum tells)"
+        )
+        report("nobody expects one", measure(room, {"check": QUIET}, rounds))
         room.with_nv()
-        for delay in (0, 5, 20, 100):
-            room.answer(f"nvmlInitWithFlags.delay {delay}\nnvmlInit_v2.delay {delay}\n")
-            medians = measure(room, PROGRAMS, rounds)
-            bare = medians["bare, ctypes"]
-            cells = [f"{name} {1000 * taken:.1f} [{taken / bare:.2f}]" for name, taken in medians.items()]
-            print(f"init takes {delay:>3} ms: {'; '.join(cells)}")
+        for delay in (0, 5, 20, 50, 100):
+            room.answer(f"nvmlInitWithFlags.delay {delay}\n")
+            report(f"init takes {delay} ms", measure(room, PROGRAMS, rounds))
 
 
-def measure(room: container.Container, programs: dict[str, str], rounds: int) -> dict[str, float]:
-    """Return the median time of each program in seconds."""
+def measure(room: container.Container, programs: dict[str, str], rounds: int) -> dict[str, list[float]]:
+    """Return the times of each program in seconds."""
     taken: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds + 1):
+    for number in range(rounds + 1):
         for name, program in programs.items():
             done = room.run(program)
             if done.returncode:
                 raise subprocess.CalledProcessError(done.returncode, name, done.stdout, done.stderr)
-            taken[name].append(float(done.stdout))
-    return {name: statistics.median(times[1:]) for name, times in taken.items()}  # the first one writes bytecode
+            if number:  # the first round writes bytecode
+                taken[name].append(float(done.stdout))
+    return taken
+
+
+def report(title: str, taken: dict[str, list[float]]) -> None:
+    """Print one block; the first program is what the others are compared with."""
+    print(f"\n{title}")
+    bare = next(iter(taken.values()))
+    for name, times in taken.items():
+        middle, least = statistics.median(times), min(times)
+        ratios = f"[{middle / statistics.median(bare):.2f} / {least / min(bare):.2f}]"
+        print(f"  {name:<20} {1000 * middle:7.1f} / {1000 * least:6.1f}  {ratios}")
 
 
 if __name__ == "__main__":

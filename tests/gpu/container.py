@@ -112,6 +112,7 @@ class Container:
             env={**self.environment, "PYTHONPATH": path, **environment},
             timeout=60,
             check=False,
+            input="",
             capture_output=True,
             text=True,
         )

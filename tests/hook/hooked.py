@@ -48,6 +48,10 @@ class Hooked:
         path = environments.copy(self.environment, os.path.join(self.machine.places.folder, "venv"))
         return Hooked(self.machine, self.python, path)
 
+    def without(self) -> Hooked:
+        """Return the same without the package."""
+        return Hooked(self.machine, self.python, environments.bare(self.python))
+
     @property
     def packages(self) -> str:
         """Return the environment's site-packages, outside."""

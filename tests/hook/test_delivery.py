@@ -15,7 +15,8 @@ import pytest
 from tests.conftest import NOT_RUN
 from tests.hook.hooked import STATE, TARGET, Hooked, answer, contents, question, write
 from tests.lab import environments
-from tests.lab.environments import PYTHON, VENV
+from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import VENV
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -224,8 +225,7 @@ def test_pythonpath_delivery_says_how(bare: Hooked, target: str) -> None:
 
 
 def test_pythonpath_delivery_in_every_interpreter(each: Hooked, target: str) -> None:
-    plain = Hooked(each.machine, each.python, environments.bare(each.python))
-    assert _by_path(plain, target, [HOOK], STATE) == "active"
+    assert _by_path(each.without(), target, [HOOK], STATE) == "active"
 
 
 @pytest.mark.parametrize("chaining", [False, True])
@@ -253,7 +253,7 @@ def test_pythonpath_with_another_tool_and_a_persons_own(bare: Hooked, target: st
 
 
 def test_pythonpath_beside_debians(debian: Hooked, target: str) -> None:
-    plain = Hooked(debian.machine, debian.python, environments.bare(debian.python))
+    plain = debian.without()
     # Debian's sitecustomize imports this one if it is there.
     _write_other(plain, WITNESS.format(name="apport") + "def install(): pass\n", "apport_python_hook.py")
     asked = f"({STATE}, {WITNESSED}, sys.modules['sitecustomize'].__file__)"

@@ -64,11 +64,12 @@ class Apptainer:
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         home: str | None = None,
+        devices: Sequence[str] = (),
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in an image (a path outside). `env` is Apptainer's own, which it passes on."""
         command = ["--silent", "exec", *options, self.inside(image), *argv]
-        return self.run(command, env=env, home=home, timeout=timeout)
+        return self.run(command, env=env, home=home, devices=devices, timeout=timeout)
 
     def run(
         self,
@@ -76,10 +77,11 @@ class Apptainer:
         *,
         env: Mapping[str, str] | None = None,
         home: str | None = None,
+        devices: Sequence[str] = (),
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run Apptainer with these arguments."""
-        return self.beside([self.runtime.program, *arguments], env=env, home=home, timeout=timeout)
+        return self.beside([self.runtime.program, *arguments], env=env, home=home, devices=devices, timeout=timeout)
 
     def beside(
         self,
@@ -87,15 +89,19 @@ class Apptainer:
         *,
         env: Mapping[str, str] | None = None,
         home: str | None = None,
+        devices: Sequence[str] = (),
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run any program where Apptainer would be started: outside the image, as the same user, in the same places.
 
-        `home` is a folder outside that becomes the user's home instead of the usual one.
+        `home` is a folder outside that becomes the user's home instead of the usual one. `devices` are names of files
+        that the machine shall have in /dev for this command; that needs root.
         """
         folder = self.inside(self.places.work)
         environment = {"PATH": apt.SYSTEM_PATH, "LANG": "C.UTF-8", **(env or {})}
         if not self.runtime.tree:
+            if devices:
+                raise LabUnavailable("only root can show a machine with other devices")
             own = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME") if name in os.environ}
             return scratch.call(argv, environment={**own, **environment}, folder=folder, timeout=timeout)
         home = home or self.places.home
@@ -112,6 +118,7 @@ class Apptainer:
             folder=folder,
             setuid=True,
             fuse=True,
+            devices=devices,
             timeout=timeout,
         )
 

@@ -21,18 +21,22 @@ _APPTAINER_PACKAGES = (
 _PIN = r"Package: *\nPin: release n=sid\nPin-Priority: 100\n"
 
 
-def base_tree() -> str:
-    """Return the tree that images are built from: Debian 12 and its Python 3.11, owned by the ordinary uid."""
+def base_tree(*more: str) -> str:
+    """Return the tree that images are built from: Debian 12 and its Python 3.11, owned by the ordinary uid.
+
+    :param more: Debian packages that it has besides.
+    """
     _require_root()
+    packages = (*_BASE_PACKAGES, *more)
 
     def make(path: str) -> None:
-        _debootstrap(path, "bookworm", _BASE_PACKAGES)
+        _debootstrap(path, "bookworm", packages)
         # Device nodes cannot be copied by an ordinary user; Apptainer brings its own.
         remove(os.path.join(path, "dev"))
         os.mkdir(os.path.join(path, "dev"))
         subprocess.run(["chown", "-R", "-h", f"{ORDINARY_UID}:{ORDINARY_UID}", path], check=True)
 
-    return provide("base", ("bookworm", _BASE_PACKAGES, 1), make)
+    return provide("-".join(("base", *more)), ("bookworm", packages, 1), make)
 
 
 def apptainer_tree() -> str:

@@ -93,4 +93,3 @@ def _show(name: str, result: subprocess.CompletedProcess[str]) -> bool:
     line = output[-1] if output else ""
     print(f"  {name:<18} {'ok    ' if fine else 'FAILED'} {line[:160]}", flush=True)
     return fine
-

@@ -51,6 +51,8 @@ class Entry(TypedDict):
     """The command can make user namespaces."""
     fuse: bool
     """Ordinary users may open /dev/fuse, as on an ordinary machine."""
+    devices: list[str]
+    """More files in /dev, each a copy of /dev/null: this machine's own /dev stays as it is."""
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -151,6 +153,8 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
         _mount("proc", f"{root}/proc", "proc")
     except PermissionError:  # inside a container that hides parts of /proc
         _mount("/proc", f"{root}/proc", flags=_MS_BIND | _MS_REC)
+    if entry["devices"]:
+        _add_devices(stage, f"{root}/dev", entry["devices"])
     if entry["fuse"] and privileged:
         _open_fuse(stage, f"{root}/dev/fuse")
     for folder in entry["tmpfs"]:
@@ -209,6 +213,27 @@ def _open_fuse(stage: str, device: str) -> None:
         os.mknod(node, stat.S_IFCHR, os.stat(device).st_rdev)
         os.chmod(node, 0o666)
         _mount(node, device, flags=_MS_BIND)
+
+
+def _add_devices(stage: str, devices: str, names: list[str]) -> None:
+    """Show /dev again with more files in it."""
+    shown = os.path.join(stage, "dev")
+    os.mkdir(shown)
+    for name in os.listdir(devices):
+        theirs, ours = os.path.join(devices, name), os.path.join(shown, name)
+        if os.path.islink(theirs):
+            os.symlink(os.readlink(theirs), ours)
+        elif os.path.isdir(theirs):
+            os.mkdir(ours)
+            _mount(theirs, ours, flags=_MS_BIND | _MS_REC)
+        else:
+            with open(ours, "w", encoding="utf-8"):
+                pass
+            _mount(theirs, ours, flags=_MS_BIND)
+    for name in names:
+        os.mknod(os.path.join(shown, name), stat.S_IFCHR, os.makedev(1, 3))
+        os.chmod(os.path.join(shown, name), 0o666)
+    _mount(shown, devices, flags=_MS_BIND | _MS_REC)
 
 
 def _become_root(root: str) -> None:

@@ -90,6 +90,7 @@ def run(
     setuid: bool = False,
     user_namespaces: bool = True,
     fuse: bool = False,
+    devices: Sequence[str] = (),
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in another root as the ordinary user; see `enter.Entry` for each word."""
@@ -109,6 +110,7 @@ def run(
         setuid=setuid,
         user_namespaces=user_namespaces,
         fuse=fuse,
+        devices=list(devices),
     )
     result = call([sys.executable, "-I", enter.__file__, json.dumps(entry)], timeout=timeout)
     result.args = entry["argv"]  # what a failing test shows

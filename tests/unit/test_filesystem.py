@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.facts.attempt import attempt_in
-from sif_writable.facts.filesystem import Locations, explain, unfit
+from sif_writable.facts.filesystem import Locations, explain, unfit, unmakable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,16 @@ def test_each_fault_has_its_sentence(tmp_path: Path) -> None:
     sentence = unfit(str(folder), uid=UID, room=free * 2)
     assert sentence is not None
     assert sentence.endswith(f"MiB free, {free * 2 >> 20} MiB are needed")
+
+
+def test_a_missing_folder_is_judged_by_the_nearest_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert unmakable(str(tmp_path / "a" / "b")) == ""
+    assert unmakable("/proc/a/b").startswith("does not exist and cannot be made: '/proc' ")
+    assert unmakable(str(tmp_path / "file" / "a" / "b")) == (
+        f"does not exist and cannot be made: '{tmp_path}/file' has a part that is not a directory"
+    )
+    assert unmakable("relative") == "does not exist and cannot be made: '' does not exist"
 
 
 def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:

@@ -44,10 +44,12 @@ def make_facts(**changes: Any) -> Facts:
     facts = Facts()
     values: dict[str, Any] = {
         "uid": 1000,
+        "user": 1000,
         "home": "/home/u",
         "home_problem": "",
         "session_device": None,
         "home_small": False,
+        "target_mounted": False,
         "tmp_works": True,
         "prefix": "/opt/venv",
         "prefix_writable": False,
@@ -290,10 +292,10 @@ def test_values_that_are_not_understood_are_named(environ: dict[str, str], words
         (
             make_facts(),
             {},
-            ["the bind at /sif-writable", "the user's cache directory", "/var/tmp", "/tmp", "/dev/shm"],
+            ["the user's cache directory", "/var/tmp", "/tmp", "/dev/shm"],
         ),
         (
-            make_facts(),
+            make_facts(target_mounted=True),
             {"SIF_WRITABLE_DIR": "/d", "SLURM_TMPDIR": "/l", "SCRATCH": "/c", "TMPDIR": "/t", "XDG_CACHE_HOME": "/x"},
             [
                 "SIF_WRITABLE_DIR",
@@ -308,11 +310,11 @@ def test_values_that_are_not_understood_are_named(environ: dict[str, str], words
                 "/dev/shm",
             ],
         ),
-        (BROKEN, {"SCRATCH": "relative"}, ["the bind at /sif-writable", "/var/tmp", "/tmp", "/dev/shm"]),
+        (BROKEN, {"SCRATCH": "relative"}, ["/var/tmp", "/tmp", "/dev/shm"]),
         (
             make_facts(home_problem="is empty", prefix_writable=True),
             {},
-            ["the bind at /sif-writable", "the image's own /var/cache, writable here", "/var/tmp", "/tmp", "/dev/shm"],
+            ["the image's own /var/cache, writable here", "/var/tmp", "/tmp", "/dev/shm"],
         ),
     ],
     ids=["default", "everything given", "home broken", "overlay"],
@@ -331,7 +333,7 @@ def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list
     ],
 )
 def test_a_place_that_others_write_too_gets_a_folder_per_user(given: bool, shared: bool, root: str) -> None:
-    assert plan.own_folder(Place("x", "/d", "node", given=given), shared=shared, uid=1000) == root
+    assert plan.own_folder(Place("x", "/d", "node", given=given), shared=shared, user=1000) == root
 
 
 def test_the_users_own_settings_stay_in_force() -> None:

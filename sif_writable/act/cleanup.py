@@ -1,0 +1,149 @@
+"""Take things out of storage while other processes may be using it.
+
+Each thing is renamed aside in one step and deleted there: whoever looks sees all of it or nothing, what is open stays
+readable, and what a killed cleanup leaves is collected as any leftover. A folder that running processes expect to exist
+is put back at once, empty or with its seeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from sif_writable import act, plan
+from sif_writable.act import Outcome, directories
+from sif_writable.facts.filesystem import explain
+from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, NOTE, Item, is_image, names
+from sif_writable.plan.cleanup import NEEDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sif_writable.plan.cleanup import Removal
+
+
+class Removed(NamedTuple):
+    """What became of one removal."""
+
+    item: Item
+    problem: str
+    """Why it is still there, or an empty string."""
+
+
+def remove(removals: Iterable[Removal], outcome: Outcome | None) -> list[Removed]:
+    """Remove things; what cannot be removed is told and does not stop the others.
+
+    :param outcome: what this process was given, so that its own folders are made again as at a first start.
+    """
+    listed = [removal.item for removal in removals]
+    again = _makers(listed, outcome) if outcome else {}
+    done = [Removed(item, _try_to_remove(item, again)) for item in listed]
+    for path in {os.path.dirname(item.path) for item in listed if item.image}:
+        _drop_empty_image(path, outcome)
+    return done
+
+
+def _try_to_remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
+    try:
+        return _remove(item, again)
+    except FileNotFoundError:  # another cleanup was first
+        return ""
+    except OSError as error:
+        return explain(error)
+
+
+def _remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
+    if item.kind == LOCK:
+        return _remove_lock(item.path)
+    aside = item.path
+    if item.kind != LEFTOVER:
+        parent, name = os.path.split(item.path)
+        aside = f"{parent}/{directories.ASIDE}{name}-gone-{os.getpid()}-{os.urandom(4).hex()}"
+        os.rename(item.path, aside)
+        if item.path in again:
+            again[item.path]()
+        elif item.name in NEEDED:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(item.path, 0o700)
+    if not stat.S_ISDIR(os.lstat(aside).st_mode):
+        os.unlink(aside)
+        return ""
+    _delete(aside)
+    # NFS keeps what is open under another name, and so the folder.
+    return "" if not os.path.lexists(aside) else f"is taken away; what is in use of it remains in {aside} for now"
+
+
+def _delete(folder: str) -> None:
+    for here, _, _ in os.walk(folder):  # some tools take the write permission off what they keep
+        with contextlib.suppress(OSError):
+            os.chmod(here, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_lock(path: str) -> str:
+    """Remove a lock file that nobody holds. Who has opened it meanwhile makes what it guards once more, no worse."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "is held by a process that runs"
+        except OSError:  # a filesystem without locks: its age has spoken
+            pass
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _makers(items: list[Item], outcome: Outcome) -> dict[str, Callable[[], None]]:
+    """Return how to make again what of these folders this process's own session needs, as its first start did.
+
+    It is decided before anything is taken away, so that the gap is no longer than the making.
+    """
+    gone: dict[str, set[str]] = {}
+    for item in items:
+        gone.setdefault(os.path.dirname(item.path), set()).add(item.name)
+    environ = dict(os.environ)
+    act.forget(environ)
+    storage = outcome.storage
+    storage.present = {
+        kind: listed - gone.get(storage.folders.get(kind, ""), set()) for kind, listed in storage.present.items()
+    }
+    decision = act.decide(outcome.facts, storage, environ)
+    fresh = Outcome(outcome.facts, storage, decision)
+    makers: dict[str, Callable[[], None]] = {}
+    for redirect in decision.redirects:
+        if redirect.make:
+
+            def make(redirect: plan.Redirect = redirect) -> None:
+                directories.make_redirect(redirect, fresh, environ)
+
+            makers[redirect.folder] = make
+    if decision.home:
+        makers[decision.home] = lambda: directories.make_home(fresh)
+    return makers
+
+
+def _drop_empty_image(folder: str, outcome: Outcome | None) -> None:
+    """Remove the folder of another image when nothing is left in it."""
+    image = folder if is_image(os.path.basename(folder)) else os.path.dirname(folder)
+    if not is_image(os.path.basename(image)):
+        return
+    if outcome is not None and os.path.basename(image) == f"image-{outcome.facts.identity}":
+        return
+    with contextlib.suppress(OSError):
+        for name in names(image):
+            if name != NOTE and (name == HOME or names(f"{image}/{name}")):
+                return
+        for name in names(image):
+            if name != NOTE:
+                os.rmdir(f"{image}/{name}")
+        os.unlink(f"{image}/{NOTE}")
+    with contextlib.suppress(OSError):
+        os.rmdir(image)

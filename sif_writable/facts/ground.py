@@ -1,0 +1,59 @@
+"""What there is at the paths that an overlay may be needed for; looked at once each."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sif_writable.facts import namespaces
+from sif_writable.facts.mounts import mounts
+
+
+class Ground:
+    """Answers what :func:`sif_writable.plan.overlay.decide` asks."""
+
+    def __init__(self) -> None:
+        """Read the table of mounts."""
+        self.table = mounts()
+
+    def exists(self, path: str) -> bool:
+        """Whether there is anything, also a link to nothing."""
+        return os.path.lexists(path)
+
+    def is_directory(self, path: str) -> bool:
+        """Whether it is a directory itself."""
+        return os.path.isdir(path) and not os.path.islink(path)
+
+    def writable(self, path: str) -> bool:
+        """Whether this process may write it."""
+        return os.access(path, os.W_OK)
+
+    def entries(self, path: str) -> list[str] | None:
+        """Return the names in a directory, None where they cannot be read."""
+        try:
+            return sorted(os.listdir(path))
+        except OSError:
+            return None
+
+    def mounts_below(self, path: str) -> list[str]:
+        """Return what is mounted below a directory."""
+        return namespaces.below(path, self.table)
+
+    def size(self, path: str) -> int:
+        """Return the bytes of a file, 0 where there is none."""
+        try:
+            return os.lstat(path).st_size
+        except OSError:
+            return 0
+
+    def package_of(self, path: str) -> str:
+        """Return the name of the installed package that a path lies in, or an empty string."""
+        from sif_writable.facts import packages
+
+        unit = packages.unit_at(path, packages.directories([*sys.path]))
+        return unit.name if unit else ""
+
+
+def resolved(path: str) -> str:
+    """Resolve the links of a path as far as it exists: ``/var/run/x`` lies in ``/run``."""
+    return os.path.realpath(path) if path.startswith("/") and ".." not in path.split("/") else path

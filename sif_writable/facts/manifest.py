@@ -1,0 +1,55 @@
+"""What the image says about itself: the lines of ``sif_writable.manifest``, beside this package in site-packages.
+
+``prepare``, ``prestage`` and ``trace`` write it at build time (:mod:`sif_writable.act.manifest`), and a person can. A
+line is ``key: value``; a key of several values has several lines; ``#`` begins a comment. What stands before the first
+empty line is read at every start (by :func:`sif_writable.facts.declared`, since a start has no room for this module).
+
+======================  ============================================================================================
+key                     value
+======================  ============================================================================================
+stamp                   what stands for the installed distributions in the image identity
+seed                    ``VARIABLE PATH``: the image brings files for this location, in PATH; ``HOME PATH`` for a home
+user-site               ``no``: packages of the user's own ``~/.local`` are not found
+package                 a package that is imported from a writable copy; after a blank, why
+overlay                 a directory of the image that needs an overlay; after a blank, why
+heavy                   a module whose import is worth a look at the GPU first
+gpu, gpu-count,         demands: the value of ``SIF_WRITABLE_GPU``, ``SIF_WRITABLE_GPU_COUNT``,
+gpu-min-memory,         ``SIF_WRITABLE_GPU_MIN_MEMORY`` and ``SIF_WRITABLE_GPU_MIN_CAPABILITY`` where the environment
+gpu-min-capability      has none
+prepared                version of sif-writable that wrote the rest
+interpreter             ``PATH VERSION PREFIX``: an interpreter of the image that was prepared
+distribution            ``NAME VERSION``: what is installed
+location                ``VARIABLE DISTRIBUTION``: a row of the table of locations whose variable its sources name
+writer                  ``NAME FILE:LINE``: a package whose sources write beside themselves
+cuda                    ``VERSION SOURCE``: a CUDA version that the image ships
+======================  ============================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sif_writable import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOT = (
+    *("stamp", "seed", "user-site", "package", "overlay", "heavy"),
+    *("gpu", "gpu-count", "gpu-min-memory", "gpu-min-capability"),
+)
+"""Keys of what stands before the first empty line, in this order."""
+COLD = ("prepared", "interpreter", "distribution", "location", "writer", "cuda")
+"""Keys of the rest."""
+
+Declared = dict[str, list[str]]
+
+
+def read(purelib: str) -> Declared:
+    """Return everything that the image declares, key to values; empty where there is no manifest."""
+    return facts.declared(purelib, whole=True)
+
+
+def demands(declared: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return what the image demands of GPUs, as variables and their values."""
+    return {f"SIF_WRITABLE_{key.upper().replace('-', '_')}": declared[key][0] for key in HOT[6:] if key in declared}

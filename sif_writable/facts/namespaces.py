@@ -1,0 +1,139 @@
+"""What stands against an overlay here? Each answer is a sentence, or nothing.
+
+A private user namespace changes what a process is to its neighbours (ranks of one job can no longer read each other's
+memory), and the kernel allows one only to a process with a single thread. The last word has a trial in a forked child
+(:mod:`sif_writable.act.overlay`); what is asked here needs no trial, or must not be tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from sif_writable.facts.mounts import mount_of, mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sif_writable.facts.mounts import Mount
+
+UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
+"""Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
+
+# What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
+_RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
+_RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
+_SETTINGS = ("PMIX_MCA_", "PMI_MCA_")
+_LIMIT = "/proc/sys/user/max_user_namespaces"
+_DEBIAN = "/proc/sys/kernel/unprivileged_userns_clone"
+
+
+def obstacle(environ: Mapping[str, str]) -> str:
+    """Say why this process must not, or cannot, get namespaces of its own; an empty string: it may try."""
+    return parallel(environ) or threads() or switched_off()
+
+
+def parallel(environ: Mapping[str, str]) -> str:
+    """Say by what this process is known to be one rank of many, or return an empty string."""
+    for name in environ:
+        if name in _RANK_VARIABLES or (name.startswith(_RANK_PREFIXES) and not name.startswith(_SETTINGS)):
+            return f"this is a rank of an MPI program ({name} is set), and its ranks share memory"
+    # srun says how many tasks the step has; a batch script knows only the number for the job.
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    for variable, words in ((name, "a Slurm step"), ("WORLD_SIZE", "a group"), ("LOCAL_WORLD_SIZE", "a group")):
+        number = environ.get(variable, "")
+        if number.isdigit() and int(number) > 1:
+            return f"this is one of {number} tasks of {words} ({variable}), and those may share memory"
+    return ""
+
+
+def threads(path: str = "/proc/self/task") -> str:
+    """Say how many threads run, which forbids a new user namespace, or return an empty string."""
+    try:
+        count = len(os.listdir(path))
+    except OSError:
+        return "/proc is not there to count threads in"
+    return "" if count == 1 else f"{count} threads run in this process, and the kernel asks for a single one"
+
+
+def switched_off(limit: str = _LIMIT, debian: str = _DEBIAN) -> str:
+    """Say by which setting user namespaces are switched off, or return an empty string."""
+    for path in (limit, debian):
+        # Not every kernel has each of the settings.
+        with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+            if file.read().strip() == "0":
+                return f"user namespaces are switched off here ({path} is 0)"
+    return ""
+
+
+def unshare_words(number: int | None) -> str:
+    """Put an errno of unshare(2) into words; ENOSPC is no matter of disks."""
+    words = {
+        errno.ENOSPC: "no further user namespace is allowed here (user.max_user_namespaces is 0 or used up)",
+        errno.EUSERS: "user namespaces are nested too deep here",
+        errno.EPERM: "making user namespaces is not permitted here (a seccomp filter, as of Docker, or a setting)",
+        errno.EACCES: "a security module (AppArmor, SELinux) denies user namespaces here",
+        errno.EINVAL: "the kernel has no user namespaces, or more than one thread runs",
+        errno.ENOSYS: "the kernel has no user namespaces",
+    }
+    return words.get(number or 0) or f"a user namespace cannot be made: {os.strerror(number or 0)}"
+
+
+def mount_words(number: int | None, point: str, table: list[Mount]) -> str:
+    """Put an errno of mounting an overlay over a directory into words."""
+    below = mount_of(point, table)
+    if number == errno.EINVAL and below is not None and below.type == "overlay":
+        return f"overlays are stacked too deep: {point} is on one already, and the kernel takes no further one"
+    words = {
+        errno.ENODEV: "the kernel has no overlayfs",
+        errno.EPERM: "mounting an overlay is not permitted here (kernels before 5.11, or a security setting)",
+        errno.EACCES: "a security module (AppArmor, SELinux) denies mounting an overlay here",
+        errno.EINVAL: f"the kernel takes no overlay over {point} (its filesystem, or too many layers)",
+        errno.EBUSY: f"another process uses what is kept for {point}",
+        errno.ENOENT: f"{point} or what is kept for it is gone",
+    }
+    return words.get(number or 0) or f"an overlay over {point} cannot be mounted: {os.strerror(number or 0)}"
+
+
+def upper_problem(path: str, table: list[Mount] | None = None) -> str:
+    """Say why the filesystem of a directory is not used for an upper layer, or return an empty string."""
+    mount = mount_of(path, table)
+    if mount is None:
+        return f"the filesystem of {path} is not known"
+    if mount.type in UPPER_TYPES:
+        return ""
+    return f"{path} is on {mount.type}, which is not known to carry the upper layer of an overlay"
+
+
+def below(point: str, table: list[Mount] | None = None) -> list[str]:
+    """Return the mount points below a directory, but not those below others of them."""
+    found: list[str] = []
+    for mount in mounts() if table is None else table:
+        path = mount.point
+        if path.startswith(point.rstrip("/") + "/") and not any(path == f or path.startswith(f + "/") for f in found):
+            found = [other for other in found if not other.startswith(path + "/")] + [path]
+    return found
+
+
+def namespace() -> str:
+    """Return the name of this process's mount namespace, such as ``mnt:[4026531841]``; empty without /proc."""
+    try:
+        return os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return ""
+
+
+def uid_map(path: str = "/proc/self/uid_map") -> str:
+    """Say which uids there are in this process's user namespace, for the report."""
+    try:
+        with open(path, encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return "unknown"
+    if lines == [["0", "0", "4294967295"]]:
+        return "all, as on the host"
+    return ", ".join(
+        f"{inside}-{int(inside) + int(count) - 1}" if count != "1" else inside for inside, _, count in lines
+    )

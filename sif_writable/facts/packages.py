@@ -1,0 +1,210 @@
+"""What a path of the image belongs to: which package, what was installed with it, how large that is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
+from typing import TYPE_CHECKING, NamedTuple
+
+from sif_writable.importhook import NEVER, place_of
+from sif_writable.plan.packages import is_linked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from importlib.machinery import ModuleSpec
+
+
+class Unit(NamedTuple):
+    """What is copied as a whole: a package, a portion of a namespace package, or a module of one file."""
+
+    name: str
+    """As in ``import NAME``."""
+    directory: str
+    """The directory of the image that holds it."""
+    entry: str
+    """Its name in there, such as ``pkg`` or ``module.py``."""
+
+    @property
+    def path(self) -> str:
+        """Return its path in the image."""
+        return f"{self.directory}/{self.entry}"
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is a directory."""
+        return not self.entry.endswith(tuple(all_suffixes()))
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is this unit or lies in it."""
+        return path == self.path or path.startswith(self.path + "/")
+
+
+def unit_of_spec(spec: ModuleSpec) -> Unit:
+    """Return the unit that a spec of the import system describes."""
+    return Unit(spec.name, *place_of(spec))
+
+
+def unit_at(path: str, directories: Iterable[str]) -> Unit | None:
+    """Return the unit that a path lies in, or None.
+
+    :param path: absolute; ``..`` counts as it is written, so that ``/sp/pkg/../data`` is a path of ``pkg``.
+    :param directories: where units are looked for: sys.path and more.
+    """
+    for directory in sorted(set(directories), key=len, reverse=True):
+        if not directory or not path.startswith(directory + "/"):
+            continue
+        holder, name = directory, ""
+        for part in path[len(directory) + 1 :].split("/"):
+            here = f"{holder}/{part}"
+            if part.endswith(".py") and os.path.isfile(here):
+                return Unit(f"{name}{part[:-3]}", holder, part)
+            if not part.isidentifier() or not os.path.isdir(here):
+                break
+            if any(os.path.exists(f"{here}/__init__{suffix}") for suffix in all_suffixes()):
+                return Unit(name + part, holder, part)
+            holder, name = here, f"{name}{part}."
+    return None
+
+
+def directories(more: Iterable[str] = ()) -> list[str]:
+    """Return the directories of sys.path, as they are written and as they are, but not the standard library's."""
+    standard = os.path.dirname(os.__file__)
+    found: dict[str, None] = {}
+    for entry in [*sys.path, *more]:
+        path = os.path.abspath(entry)
+        for way in (path, os.path.realpath(path)):
+            if way not in (standard, standard + "/lib-dynload", "/"):
+                found[way] = None
+    return list(found)
+
+
+def mates(unit: Unit) -> list[Unit]:
+    """Return the unit and the other ones that its distribution installed in the same directory.
+
+    They reach each other's files by ``..``, so they are copied together. A portion of a namespace goes alone.
+    """
+    found = [unit]
+    if "." in unit.name:
+        return found
+    for name in _top_levels(unit):
+        if name in ("", "..", "__pycache__", unit.entry) or name.endswith((".dist-info", ".egg-info", ".pth")):
+            continue
+        path = f"{unit.directory}/{name}"
+        if name.endswith(".py"):
+            mate = Unit(name[:-3], unit.directory, name)
+        elif any(os.path.exists(f"{path}/__init__{suffix}") for suffix in all_suffixes()):
+            mate = Unit(name, unit.directory, name)
+        else:  # libraries, a namespace, an extension module: a link to the image serves
+            continue
+        if mate.name not in NEVER and os.path.exists(path):
+            found.append(mate)
+    return found
+
+
+def _top_levels(unit: Unit) -> list[str]:
+    """Return the entries of the directory that the unit's distribution installed."""
+    try:
+        infos = [name for name in os.listdir(unit.directory) if name.endswith(".dist-info")]
+    except OSError:
+        return []
+    wanted = unit.name.lower().replace("-", "_")
+    infos.sort(key=lambda info: not info.lower().replace("-", "_").startswith(wanted))  # the likely one first
+    for info in infos:
+        try:
+            with open(f"{unit.directory}/{info}/RECORD", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            continue
+        if text.startswith(f"{unit.entry}/") or f"\n{unit.entry}/" in text or f"\n{unit.entry}," in f"\n{text}":
+            return sorted({line.partition(",")[0].partition("/")[0] for line in text.split("\n")})
+    return []
+
+
+class Size(NamedTuple):
+    """What copies of some units need."""
+
+    copied: int
+    """Bytes of the files that become real files."""
+    linked: int
+    """Bytes of the files that become links to the image."""
+    entries: int
+    """Files, links and directories."""
+
+
+def measure(units: Iterable[Unit], *, execute: bool) -> Size:
+    """Count what the copies of some units need.
+
+    :param execute: whether object code can be loaded from the place of the copies.
+    """
+    copied = linked = entries = 0
+    for unit in units:
+        for name, status in _walk(unit.path):
+            entries += 1
+            if stat.S_ISREG(status.st_mode):
+                if is_linked(name, status.st_size, execute=execute):
+                    linked += status.st_size
+                else:
+                    copied += status.st_size
+    return Size(copied, linked, entries)
+
+
+def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    if not os.path.isdir(path):
+        yield os.path.basename(path), os.lstat(path)
+        return
+    stack = [path]
+    while stack:
+        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+
+
+def written(unit: Unit, copy: str) -> tuple[list[str], int]:
+    """Return what a copy has beyond the image's own files, new or changed, and the bytes that it takes in all.
+
+    Bytecode is not counted as written.
+    """
+    found, size = [], 0
+    pairs = [(copy, unit.path, "")]
+    while pairs:
+        here, there, name = pairs.pop()
+        try:
+            status = os.lstat(here)
+            if stat.S_ISDIR(status.st_mode):
+                if name.rpartition("/")[2] != "__pycache__":
+                    entries = os.listdir(here)
+                    pairs += [(f"{here}/{n}", f"{there}/{n}", f"{name}/{n}".lstrip("/")) for n in sorted(entries)[::-1]]
+                    if not entries and not os.path.lexists(there):
+                        found.append(name + "/")
+                continue
+            size += status.st_blocks * 512
+            if stat.S_ISLNK(status.st_mode) and os.path.lexists(there):
+                continue
+            original = os.lstat(there)
+            if (original.st_size, original.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+                found.append(name)
+        except OSError:
+            found.append(name)
+    return found, size
+
+
+def beside(tree: str, directories: Iterable[str]) -> list[str]:
+    """Return what was made in a mirror of the image beside the copies: paths of the image that the image lacks."""
+    return [
+        f"{directory}/{name}"
+        for directory in directories
+        if os.path.isdir(tree + directory)
+        for name in sorted(os.listdir(tree + directory))
+        if name != "__pycache__" and not os.path.lexists(f"{directory}/{name}")
+    ]
+
+
+def is_extension(path: str | None) -> bool:
+    """Whether a module's file is object code, which cannot be loaded a second time."""
+    return bool(path) and str(path).endswith(tuple(EXTENSION_SUFFIXES))

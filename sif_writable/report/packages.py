@@ -1,0 +1,97 @@
+"""The packages with a writable copy: why, how, where, how large, and what they wrote."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from typing import Any
+
+from sif_writable import importhook
+from sif_writable.act import copyup
+from sif_writable.facts import packages as seen
+from sif_writable.facts.packages import Unit
+from sif_writable.plan import packages as plan
+from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
+
+WHY = {
+    "user": "SIF_WRITABLE_PACKAGES names it",
+    "catalogue": "it is known to write into its own directory",
+    "import": "its import failed for want of a writable directory",
+    "use": "a program failed because it could not write there",
+    "trace": "a trace saw it write there",
+    "manifest": "the image says so",
+}
+
+
+def listed(folder: str) -> list[dict[str, Any]]:
+    """List every package of this image that has a copy, shall have one, or was refused one.
+
+    :param folder: the folder of copies.
+    """
+    lines, _ = copyup.listed(folder)
+    refused = {line.name: line.why for line in lines if line.what == REFUSED}
+    found: dict[str, dict[str, Any]] = {}
+    wanted = [line for line in lines if line.what == PACKAGE]
+    wanted += [Line(PACKAGE, name, importhook.ANYWHERE, "user", "") for name in plan.names(os.environ)]
+    for line in sorted(wanted, key=lambda line: line.place == importhook.ANYWHERE):
+        if line.name in found:
+            continue
+        unit = _unit(line)
+        if unit is None:
+            continue
+        copy = f"{folder}/tree{unit.path}"
+        copied = os.path.lexists(copy) and not os.path.islink(copy)
+        if not copied and line.place == importhook.ANYWHERE and line.why != "user" and line.name not in refused:
+            continue  # known to write, installed, and not used so far
+        written, size = seen.written(unit, copy) if copied else ([], 0)
+        found[line.name] = {
+            "name": line.name,
+            "why": WHY.get(line.why, line.why) + (f": {line.detail}" if line.detail else ""),
+            "how": "copy" if copied else f"refused: {refused[line.name]}" if line.name in refused else "next import",
+            "where": copy if copied else unit.path,
+            "size_bytes": size,
+            "written": written,
+        }
+    for name, why in refused.items():
+        if name not in found:
+            entry = {"name": name, "why": "", "how": f"refused: {why}", "where": "", "size_bytes": 0, "written": []}
+            found[name] = entry
+    return sorted(found.values(), key=lambda entry: str(entry["name"]))
+
+
+def _unit(line: Line) -> Unit | None:
+    """Return the unit that a line is about, or None where it is not installed."""
+    directories = seen.directories() if line.place == importhook.ANYWHERE else [line.place]
+    *holders, last = line.name.split(".")
+    for directory in directories:
+        holder = "/".join([directory, *holders]) if line.place == importhook.ANYWHERE else directory
+        for entry in (last, f"{last}.py", *(last + suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES)):
+            if os.path.exists(f"{holder}/{entry}"):
+                return Unit(line.name, holder, entry)
+    return None
+
+
+def notes(folder: str) -> list[str]:
+    """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
+    lines, broken = copyup.listed(folder)
+    found = [line.why for line in lines if line.what == PATH]
+    levels = {line.place for line in lines if line.what == PACKAGE and line.place != importhook.ANYWHERE}
+    levels |= {os.path.dirname(place) for place in levels}
+    made = seen.beside(folder + "/tree", sorted(levels))
+    if made:
+        found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
+    _, misunderstood = plan.limit(os.environ)
+    if misunderstood:
+        found.append(misunderstood)
+    if broken:
+        found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
+    for name in plan.names(os.environ):
+        if name in importhook.NEVER:
+            found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")
+        elif _unit(Line(PACKAGE, name, importhook.ANYWHERE, "", "")) is None:
+            known = " in the standard library" if name in getattr(sys, "stdlib_module_names", ()) else ""
+            words = f"is{known}, which is not copied" if known else "is not installed (the name as in `import NAME`)"
+            found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which {words}")
+    return found

@@ -1,0 +1,244 @@
+"""What one start hands down, what it ignores, and what it says: in a real image."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.lab.store import ORDINARY_UID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from subprocess import CompletedProcess
+
+    from tests.apptainer.conftest import Rebuilt
+    from tests.lab.apptainer_root import Apptainer
+    from tests.lab.squashfs_root import SquashfsRoot
+
+PYTHON = "/opt/venv/bin/python"
+TELL = """
+import json, os, sif_writable.startup as hook
+print(json.dumps([hook.state, dict(os.environ)]), flush=True)
+"""
+# Tells, and has its children tell: its own, one through a shell, and one whose environment was cleaned.
+FAMILY = """
+import subprocess, sys
+tell = sys.argv[1]
+exec(tell)
+for words in ([], ["sh", "-c", '"$@"; exit $?', "sh"], ["env", "-i"]):
+    subprocess.run([*words, sys.executable, "-c", tell], check=True)
+"""
+REMEDY = "Remedy: bind a directory of yours that can be written there, or name another one."
+
+
+class Told(NamedTuple):
+    """What an interpreter told about itself."""
+
+    state: str
+    env: dict[str, str]
+
+    @property
+    def session(self) -> dict[str, str]:
+        """What the hook has set."""
+        names = self.env["SIF_WRITABLE_SESSION"].split(";")[2].split(",")
+        assert "NUMBA_CACHE_DIR" in names
+        return {name: self.env[name] for name in (*names, "SIF_WRITABLE_SESSION")}
+
+
+def told(result: CompletedProcess[str]) -> list[Told]:
+    """Return what each interpreter told, in order."""
+    assert result.returncode == 0, result
+    return [Told(*json.loads(line)) for line in result.stdout.splitlines()]
+
+
+class Image:
+    """The test image, in a container of its own for each command."""
+
+    def __init__(self, apptainer: Apptainer, sif: str) -> None:
+        """Take what to run, and with what."""
+        self.apptainer = apptainer
+        self.sif = sif
+
+    def run(
+        self, argv: Sequence[str], *, options: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> CompletedProcess[str]:
+        """Run a command."""
+        return self.apptainer.exec(self.sif, argv, options=options, env=env)
+
+    def shell(self, script: str, **where: Any) -> CompletedProcess[str]:
+        """Run a shell script, in which `$TELL` is the program that tells."""
+        return self.run(["sh", "-c", f"TELL=$1\n{script}", "sh", TELL], **where)
+
+    def family(self, **where: Any) -> CompletedProcess[str]:
+        """Let an interpreter tell, and its children."""
+        return self.run([PYTHON, "-c", FAMILY, TELL], **where)
+
+    def bind(self, mode: str = "") -> list[str]:
+        """Return the options that bind a folder to /data."""
+        return ["--bind", f"{self.apptainer.inside(self.folder())}:/data{mode}"]
+
+    def folder(self) -> str:
+        """Return a folder outside."""
+        return self.apptainer.places.new_folder("folder")
+
+
+@pytest.fixture
+def image(apptainer: Apptainer, sif: str) -> Image:
+    """Return the test image."""
+    return Image(apptainer, sif)
+
+
+# --- Handed down.
+
+
+def test_children_inherit_and_a_cleaned_environment_is_made_good(image: Image) -> None:
+    result = image.family(options=["--no-home"])
+    own, child, through_shell, cleaned = told(result)
+    assert [one.state for one in (own, child, through_shell, cleaned)] == ["active", "inherited", "inherited", "active"]
+    assert own.session["HOME"].startswith("/var/tmp/")
+    assert child.session == own.session
+    assert through_shell.session == own.session
+    assert {name: cleaned.env.get(name) for name in own.session} == own.session
+    assert result.stderr == ""
+
+
+def test_a_session_of_another_container_is_nobodys_wish(image: Image) -> None:
+    folder = image.apptainer.inside(image.folder())
+    (first,) = told(image.run([PYTHON, "-c", TELL], options=["--bind", f"{folder}:/sif-writable", "--no-home"]))
+    assert first.state == "active"
+    assert first.session["HF_HUB_CACHE"].startswith("/sif-writable/")
+    # As when the second container is started from within the first one; between them the user has set one variable.
+    left = {name: value for name, value in first.env.items() if name in first.session or "SIF_WRITABLE" in name}
+    (second,) = told(image.run([PYTHON, "-c", TELL], env={**left, "HF_HUB_CACHE": "/of/mine"}))
+    assert second.state == "active"
+    here = f"{second.env['HOME']}/.cache/sif-writable/"
+    assert second.session["NUMBA_CACHE_DIR"].startswith(here)
+    assert [name for name, value in second.env.items() if "/sif-writable/" in value.replace(here, "")] == []
+    assert second.env["HF_HUB_CACHE"] == "/of/mine"
+    assert "HF_HUB_CACHE" not in second.session
+
+
+def test_the_shell_gets_the_same_by_env(image: Image) -> None:
+    script = f"""{PYTHON} -c "$TELL"
+    eval "$(sif-writable env --shell sh)"
+    {PYTHON} -c "$TELL"
+    sh -c 'printf "[\\"%s\\", {{}}]\\n" "$NUMBA_CACHE_DIR"'"""
+    python, evaluated, shell = told(image.shell(script, options=["--no-home"]))
+    assert (python.state, evaluated.state) == ("active", "inherited")
+    assert evaluated.session == python.session
+    assert shell.state == python.session["NUMBA_CACHE_DIR"]
+
+
+def test_a_command_gets_the_same_by_run(image: Image) -> None:
+    script = f"""{PYTHON} -c "$TELL"
+    sif-writable run -- sh -c 'printf "[\\"%s\\", {{}}]\\n" "$NUMBA_CACHE_DIR"; exit 7'
+    printf '["%s", {{}}]\\n' $?
+    sif-writable run -- {PYTHON} -c "$TELL" """
+    python, command, code, child = told(image.shell(script))
+    assert (command.state, code.state) == (python.session["NUMBA_CACHE_DIR"], "7")
+    assert (child.state, child.session) == ("inherited", python.session)
+
+
+# --- The build.
+
+
+def test_a_build_leaves_nothing_of_ours_in_the_image(rebuilt: Rebuilt, apptainer: Apptainer) -> None:
+    careful, careless, tested = rebuilt.told.splitlines()
+    assert (careful, careless) == ("build None", "build None")
+    # %test runs in the finished image, which is read-only: what it wants to write goes elsewhere.
+    assert tested == f"test: /var/tmp/sif-writable-{ORDINARY_UID}/data"
+    ours = re.compile(r"\.sif-writable|\.new-|image-[0-9a-f]{16}|sif-writable-\d+")
+    assert [name for _, folders, files in os.walk(rebuilt.folder) for name in folders + files if ours.match(name)] == []
+    assert os.listdir(os.path.join(rebuilt.folder, "sif-writable")) == []
+    assert os.listdir(rebuilt.places.var_tmp) == [f"sif-writable-{ORDINARY_UID}"]
+    # Later, it is a run like any other.
+    later = apptainer.run(["--silent", "test", apptainer.inside(rebuilt.folder)])
+    assert (later.returncode, later.stderr) == (0, "")
+    assert later.stdout.endswith("/.cache/sif-writable/data\n")
+
+
+# --- A place that the user names.
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "problem"),
+    [
+        ("", "/data", ""),
+        ("", "/data/made/of/late", ""),
+        (":ro", "/data", "is on a read-only filesystem"),
+        (":ro", "/data/x", "does not exist and cannot be made: '/data' is on a read-only filesystem"),
+        ("", "/nowhere/x", "does not exist and cannot be made: '/' is on a read-only filesystem"),
+        ("", "/opt/venv/pyvenv.cfg", "is not a directory"),
+    ],
+)
+def test_the_place_that_the_user_names_or_one_line(image: Image, mode: str, value: str, problem: str) -> None:
+    result = image.family(options=image.bind(mode), env={"SIF_WRITABLE_DIR": value})
+    own, *children, cleaned = told(result)
+    in_home = f"{own.env['HOME']}/.cache/sif-writable"
+    assert own.env["NUMBA_CACHE_DIR"].startswith(f"{in_home if problem else value}/image-")
+    assert [child.session for child in children] == [own.session] * 2
+    assert cleaned.state == "active"
+    line = f"sif_writable: SIF_WRITABLE_DIR={value} {problem}; using {in_home}. {REMEDY}\n"
+    assert result.stderr == (line if problem else "")
+
+
+def test_strict_stops_the_heavy_import_and_not_the_interpreter(image: Image) -> None:
+    script = f"""
+    {PYTHON} -c 'import subprocess, sys; sys.exit(subprocess.call([sys.executable, "-c", "import numba.cuda"]))'
+    echo "import: $?"
+    {PYTHON} -c pass 2>/dev/null
+    echo "start: $?"
+    sif-writable doctor 2>/dev/null
+    echo "doctor: $?" """
+    fact = "SIF_WRITABLE_DIR=/nowhere does not exist and cannot be made: '/' is on a read-only filesystem; using "
+    strict = image.shell(script, env={"SIF_WRITABLE_DIR": "/nowhere", "SIF_WRITABLE_STRICT": "1"})
+    lenient = image.shell(script, env={"SIF_WRITABLE_DIR": "/nowhere"})
+    found = re.compile(r"^(?:import|start|doctor): \d+$|^(?:WARN|FAIL)(?= storage)", re.MULTILINE)
+    assert found.findall(strict.stdout) == ["import: 1", "start: 0", "FAIL", "doctor: 1"]
+    assert found.findall(lenient.stdout) == ["import: 0", "start: 0", "WARN", "doctor: 0"]
+    assert f"StorageUnavailableError: numba.cuda is not imported: {fact}" in strict.stderr
+    assert strict.stderr.count(REMEDY) == 2  # the line at the start, and the error
+    assert lenient.stderr.count("\n") == 1
+
+
+# --- HOME and the user's name.
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "why"),
+    [
+        (["env", "-u", "HOME"], None, "HOME is not set"),
+        (["env", "HOME="], "", "HOME is empty"),
+        (["env", "HOME=/"], "/", "HOME is the root of the image"),
+        (["env", "HOME=/nowhere"], "/nowhere", "HOME names a directory that does not exist"),
+        (["env", "HOME=/opt"], "/opt", "HOME cannot be written by this user"),
+        (["env", "HOME=somewhere"], "somewhere", "HOME is not an absolute path"),
+    ],
+)
+def test_a_home_of_no_use_is_repaired(image: Image, words: list[str], old: str | None, why: str) -> None:
+    write = "import os; p = os.path.expanduser('~/.new'); open(p, 'w').close(); print(p)"
+    script = f"""{" ".join(words)} {PYTHON} -c "$TELL"
+    {" ".join(words)} {PYTHON} -c "{write}"
+    {" ".join(words)} sif-writable status --json"""
+    result = image.shell(script)
+    assert (result.returncode, result.stderr) == (0, "")
+    tale, written, status = result.stdout.split("\n", 2)
+    state, env = json.loads(tale)
+    home = json.loads(status)["home"]
+    assert (state, home["private"], home["why"]) == ("active", True, why)
+    assert re.fullmatch(rf"/var/tmp/sif-writable-{ORDINARY_UID}/image-[0-9a-f]{{16}}/home", env["HOME"])
+    assert (home["value"], written) == (env["HOME"], env["HOME"] + "/.new")
+    assert env.get("SIF_WRITABLE_OLD_HOME") == old
+
+
+def test_a_uid_without_a_name_gets_one(squashfs_root: SquashfsRoot) -> None:
+    ask = [PYTHON, "-c", "import getpass, os; print(getpass.getuser(), os.environ['LOGNAME'])"]
+    assert squashfs_root.run(ask, passwd=False, env={"SIF_WRITABLE": "off"}).returncode == 1
+    named = squashfs_root.run(ask, passwd=False)
+    assert (named.stdout, named.stderr) == (f"uid{ORDINARY_UID} uid{ORDINARY_UID}\n", "")
+    assert squashfs_root.run(ask, passwd=False, env={"LOGNAME": "me"}).stdout == "me me\n"
+    assert squashfs_root.run(ask).stdout == "user user\n"

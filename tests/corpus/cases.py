@@ -1,0 +1,66 @@
+"""What is replayed: `cases.json`, one real package per case.
+
+A case was first run without this project, on a writable root and on a read-only one, which showed how it fails and
+what a healthy run leaves behind. `lock` pins everything, so that a release tomorrow does not change what is tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+REDIRECT, COPY_UP, OVERLAY = "redirect", "copy-up", "overlay"
+MEANS = (REDIRECT, COPY_UP, OVERLAY)
+"""What makes a case work: a variable or HOME; a writable copy of the package; a mount over a path of no package."""
+
+READY = (REDIRECT,)
+"""The means that this project has; the cases that need another one are told as deselected."""
+
+LIGHT_MB = 160
+"""Megabytes installed up to which a case is replayed by default; it takes seconds then, and otherwise minutes."""
+
+_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json")
+
+
+class Case(NamedTuple):
+    """One package, what it is asked to do, and how a healthy run of that looks."""
+
+    name: str
+    lock: tuple[str, ...]
+    """Every distribution that is installed, with its version."""
+    debian: tuple[str, ...]
+    """Debian packages that it needs, such as a compiler."""
+    mb: int
+    means: str
+    """The strongest of MEANS that it needs."""
+    snippet: str
+    """The program, for `python -c`."""
+    prints: str
+    """A part of what a healthy run prints."""
+    leaves: tuple[str, ...]
+    """Ends of paths (with wildcards) of what a healthy run leaves in a writable place and does not make again."""
+    rewrites: tuple[str, ...]
+    """The same for what every healthy run writes anew."""
+    exits: tuple[int, int]
+    """Exit codes of a healthy first and second run."""
+    healthy: bool
+    """It works on a read-only root by itself, and has to go on doing so."""
+
+    @property
+    def light(self) -> bool:
+        """Whether it is replayed by default."""
+        return self.mb <= LIGHT_MB
+
+
+def load() -> tuple[Case, ...]:
+    """Return every case."""
+    with open(_FILE, encoding="utf-8") as file:
+        return tuple(_case(fields) for fields in json.load(file))
+
+
+def _case(fields: dict[str, object]) -> Case:
+    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    defaults = {"debian": (), "leaves": (), "rewrites": (), "exits": (0, 0), "healthy": False}
+    known = {**defaults, **{name: value for name, value in listed.items() if name in Case._fields}}
+    return Case(**known)  # type: ignore[arg-type]

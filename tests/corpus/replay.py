@@ -1,0 +1,148 @@
+"""Run a case twice in a profile, and say what is not as in a healthy run."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tests.lab import scratch
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping, Sequence
+
+    from tests.corpus.cases import Case
+    from tests.lab.apptainer_root import Apptainer
+    from tests.lab.scratch import Scratch
+    from tests.lab.squashfs_root import SquashfsRoot
+
+PROFILES = ("A", "B", "C")
+"""A: HOME names a folder that does not exist. B: HOME is `/`. C: HOME can be written. /tmp and its like always can."""
+
+PREFIXES = "/opt/cases"
+"""Where images hold the environments of the cases."""
+
+_FOLDER = "/tmp/cwd"
+
+_FAILURE = re.compile(
+    r"read-only|errno (2|13|30)\b|error number 30|permission denied|not (a )?writable|no writable|mkdir -p failed"
+    r"|unable to (write|cache)|could ?n.t (open|create|write)|cannot cache|temporary cache dir|failed to get logger",
+    re.IGNORECASE,
+)
+"""How packages say that they could not write."""
+
+
+class Machine(Protocol):
+    """Something that runs a command in an image, in one of the profiles."""
+
+    places: Scratch
+
+    def run(self, profile: str, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run it in the working directory."""
+
+
+class SifMachine:
+    """A real SIF, run by Apptainer without privileges and without a network."""
+
+    def __init__(self, apptainer: Apptainer, image: str) -> None:
+        """Take what runs the image, and the image."""
+        self.apptainer = apptainer
+        self.places = apptainer.places
+        self.image = image
+
+    def run(self, profile: str, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command; HOME is set inside, where Apptainer has no say in it."""
+        places, inside = self.places, self.apptainer.inside
+        binds = [f"{inside(places.tmp)}:/tmp", f"{inside(places.var_tmp)}:/var/tmp"]
+        if profile == "C":
+            binds.append(f"{inside(places.home)}:{scratch.HOME}")
+        options = ["--net", "--network", "none", "--no-home", "--no-mount", "cwd", "--pwd", _FOLDER]
+        options += ["--bind", ",".join(binds)]
+        home = "/" if profile == "B" else scratch.HOME
+        return self.apptainer.exec(self.image, ["env", f"HOME={home}", *argv], options=options, env=env, timeout=600)
+
+
+class SquashfsMachine:
+    """The SIF's filesystem, mounted by the kernel, without user namespaces."""
+
+    def __init__(self, root: SquashfsRoot) -> None:
+        """Take what runs commands there."""
+        self.root = root
+        self.places = root.places
+
+    def run(self, profile: str, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command; the mount point for a writable HOME is /data."""
+        home = {"A": scratch.HOME, "B": "/", "C": "/data"}[profile]
+        binds = [f"{self.places.home}:/data"] if profile == "C" else []
+        return self.root.run(argv, home=home, env=env, binds=binds, folder=_FOLDER, userns=False, timeout=600)
+
+
+class State(NamedTuple):
+    """What tells whether a file was made again."""
+
+    inode: int
+    modified: int
+
+
+class Replay(NamedTuple):
+    """Two runs, one after the other, and what was in the writable places after each."""
+
+    runs: tuple[subprocess.CompletedProcess[str], ...]
+    left: tuple[dict[str, State], ...]
+
+
+def replay(case: Case, profile: str, machine: Machine, *, hook: bool = True) -> Replay:
+    """Run a case twice in fresh places; without the hook, run what is installed as if it were not."""
+    places = machine.places
+    places.new_folder(os.path.relpath(places.tmp + "/cwd", places.folder))
+    env = {} if hook else {"SIF_WRITABLE": "off"}
+    argv = [f"{PREFIXES}/{case.name}/bin/python", "-c", case.snippet]
+    runs, left = [], []
+    for _ in range(2):
+        runs.append(machine.run(profile, argv, env))
+        left.append(_look(places))
+    return Replay(tuple(runs), tuple(left))
+
+
+def problems(case: Case, result: Replay) -> list[str]:
+    """List what is not as in a healthy run; nothing means that the case is fixed."""
+    found = []
+    for number, (run, code) in enumerate(zip(result.runs, case.exits), 1):
+        said = run.stdout + run.stderr
+        if run.returncode != code:
+            found.append(f"run {number} exits {run.returncode}, not {code}:\n{said[-2000:]}")
+        elif code == 0 and case.prints not in said:
+            found.append(f"run {number} does not print {case.prints!r}:\n{said[-2000:]}")
+        found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if _FAILURE.search(line)]
+        found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if "sif-writable:" in line]
+    first, second = result.left
+    for end in (*case.leaves, *case.rewrites):
+        if not _ending(end, first):
+            found.append(f"nothing is left at …/{end}")
+    for end in case.leaves:
+        before, after = _ending(end, first), _ending(end, second)
+        found += [f"{path} is made again by the second run" for path in after if before and before.get(path) != after[path]]
+    found += [f"{path} is left over" for path in second if _LEFT_OVER.search(path)]
+    return found
+
+
+_LEFT_OVER = re.compile(r"/\.(new|try)-")
+"""What our own work leaves when it is interrupted."""
+
+
+def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
+    return {path: state for path, state in left.items() if fnmatch.fnmatchcase(path, f"*/{end}")}
+
+
+def _look(places: Scratch) -> dict[str, State]:
+    left = {}
+    for name, top in {"HOME": places.home, "tmp": places.tmp, "var_tmp": places.var_tmp, "shm": places.shm}.items():
+        for folder, folders, files in os.walk(top):
+            for entry in (*folders, *files):
+                path = os.path.join(folder, entry)
+                status = os.lstat(path)
+                modified = 0 if entry in folders else status.st_mtime_ns  # a folder's changes with what is in it
+                left[os.path.join("/" + name, os.path.relpath(path, top))] = State(status.st_ino, modified)
+    return left

@@ -1,0 +1,181 @@
+"""The start-up budget (rule 6 of the design): modules and system calls, never milliseconds."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import NOT_RUN
+from tests.hook.hooked import Hooked
+from tests.lab import apt
+from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import WORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PACKAGE = frozenset(("sif_writable", "sif_writable.startup"))
+CHILD = PACKAGE | {"sif_writable.importhook"}
+ACTIVE = CHILD | {
+    "sif_writable.act",
+    "sif_writable.facts",
+    "sif_writable.facts.filesystem",
+    "sif_writable.plan",
+    "sif_writable.plan.catalog",
+}
+HEAVY = frozenset(
+    (
+        *("platformdirs", "filelock", "pynvml"),
+        *("ctypes", "json", "re", "pathlib", "typing", "dataclasses", "enum", "logging", "subprocess", "tempfile"),
+    )
+)
+
+# How many system calls more than with SIF_WRITABLE=off, memory apart: what is measured, and a little.
+CALLS = {"writable": 10, "host": 8, "inherited": 24, "active": 215}
+
+_MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
+_CHANGING = (
+    *("mkdir", "rename", "unlink", "rmdir", "symlink", "link", "mknod", "chmod", "fchmod", "chown", "fchown", "lchown"),
+    *("truncate", "ftruncate", "utime", "creat", "setxattr", "fsetxattr", "lsetxattr", "mount", "flock", "fsync"),
+)
+_OPENED_TO_WRITE = ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_TMPFILE")
+_STARTING = ("fork", "vfork", "clone", "clone3", "execve")
+
+_MODULES = "sorted(sys.modules)"
+_OFF = {"SIF_WRITABLE": "off"}
+
+
+def _options(hooked: Hooked, state: str) -> dict[str, Any]:
+    """Return how to start an interpreter in that state, with warm storage where it has any."""
+    if state == "writable":
+        return {"writable": True}
+    if state == "host":
+        return {"image": False}
+    options: dict[str, Any] = {"home": "/no/such/home"} if state == "no home" else {}
+    assert hooked.state(**options) == "active"
+    if state != "inherited":
+        return options
+    environment = hooked.ask("dict(os.environ)", **options)
+    return {"env": environment, "home": environment["HOME"]}
+
+
+def _modules(hooked: Hooked, options: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Return the package's own modules, and the others that only an interpreter with the hook on has loaded."""
+    loaded = set(hooked.ask(_MODULES, **options))
+    without = set(hooked.ask(_MODULES, **{**options, "env": {**options.get("env", {}), **_OFF}}))
+    ours = {name for name in loaded if name.partition(".")[0] == "sif_writable"}
+    return ours, loaded - ours - without
+
+
+@pytest.mark.parametrize(
+    ("state", "ours", "foreign"),
+    [
+        ("writable", PACKAGE, frozenset()),
+        ("host", PACKAGE, frozenset()),
+        ("inherited", CHILD, frozenset()),
+        ("active", ACTIVE, frozenset()),
+        ("no home", ACTIVE, frozenset()),
+    ],
+)
+def test_modules(each: Hooked, state: str, ours: frozenset[str], foreign: frozenset[str]) -> None:
+    options = _options(each, state)
+    assert _modules(each, options) == (ours, foreign)
+    assert len(CHILD) <= 3
+    assert len(ACTIVE) <= 8
+    assert not HEAVY & foreign
+
+
+def test_off_loads_no_more_than_the_package(each: Hooked) -> None:
+    loaded = set(each.ask(_MODULES, env=_OFF))
+    assert {name for name in loaded if name.startswith("sif_writable")} == PACKAGE
+    another = each.without().copy()
+    another.write("another.pth", "# Reading any such file makes some interpreters load an encoding.\n")
+    assert loaded - PACKAGE == set(another.ask(_MODULES))
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """Return the program, as commands in the machine see it."""
+    path = apt.find("strace")
+    if path is None:
+        pytest.skip(f"{NOT_RUN}this machine has no strace")
+    return path
+
+
+def _calls(hooked: Hooked, strace: str, options: dict[str, Any]) -> list[str]:
+    """Return the system calls of an interpreter that does nothing, memory apart."""
+    words = [strace, "-f", "-qq", "-s", "4096", "-o", f"{WORK}/trace", PYTHON, "-c", "pass"]
+    result = hooked.machine.run(words, venv=hooked.environment, **options)
+    if result.returncode != 0 and "ptrace" in result.stderr:
+        pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    with open(os.path.join(hooked.machine.places.work, "trace"), encoding="utf-8", errors="replace") as file:
+        calls = [line.split(maxsplit=1)[1] for line in file]
+    return [call for call in calls if call.partition("(")[0] not in _MEMORY]
+
+
+@pytest.mark.parametrize("state", sorted(CALLS))
+def test_system_calls(each: Hooked, strace: str, state: str) -> None:
+    options = _options(each, state)
+    off = {**options, "env": {**options.get("env", {}), **_OFF}}
+    more = len(_calls(each, strace, options)) - len(_calls(each, strace, off))
+    assert more <= CALLS[state], f"{state}: {more} system calls more"
+
+
+@pytest.mark.parametrize("state", ["writable", "host", "inherited", "active", "no home"])
+def test_a_warm_start_writes_nothing(each: Hooked, strace: str, state: str) -> None:
+    for call in _calls(each, strace, _options(each, state)):
+        name = call.partition("(")[0]
+        assert not name.removesuffix("at2").removesuffix("at").startswith(_CHANGING), call
+        if name.startswith("open") and "ENXIO" not in call:  # Python tries /dev/tty
+            assert not any(flag in call for flag in _OPENED_TO_WRITE), call
+        assert name not in _STARTING or call.startswith(f'execve("{PYTHON}"'), call
+
+
+# --- Nothing is left behind.
+
+_LEFT = """{
+    "descriptors": sorted(os.listdir("/proc/self/fd")),
+    "threads": len(os.listdir("/proc/self/task")),
+    "children": open("/proc/self/task/%d/children" % os.getpid()).read(),
+    "umask": (os.umask(0o22), os.umask(0o22)),
+    "cwd": os.getcwd(),
+    "path": sys.path,
+    "path_hooks": len(sys.path_hooks),
+    "signals": [__import__("_signal").getsignal(number) is None for number in range(1, 32)],
+    "filters": [str(entry) for entry in __import__("_warnings").filters],
+    "trace": (sys.gettrace(), sys.getprofile(), sys.displayhook is sys.__displayhook__),
+    "recursion": sys.getrecursionlimit(),
+    "limits": __import__("resource").getrlimit(7),
+    "gc": (__import__("gc").isenabled(), __import__("gc").get_threshold()),
+    "stdout": (sys.stdout.encoding, sys.stdout.line_buffering),
+}"""
+
+
+@pytest.mark.parametrize("state", ["cold", "active", "inherited"])
+def test_nothing_is_left_in_the_process(each: Hooked, state: str) -> None:
+    options: dict[str, Any] = {} if state == "cold" else _options(each, state)
+    off = {**options, "env": {**options.get("env", {}), **_OFF}}
+    without = each.ask(_LEFT, **off)
+    assert each.ask(_LEFT, **options) == without
+    if state == "cold":
+        assert os.listdir(each.machine.places.home)  # so there was something to do
+
+
+@pytest.mark.parametrize("env", [{}, {"SIF_WRITABLE_DEBUG": "1"}, {"SIF_WRITABLE_DIR": "/no/such/place"}], ids=str)
+@pytest.mark.parametrize("home", ["/home/user", "/no/such/home"])
+def test_nothing_on_stdout(each: Hooked, env: dict[str, str], home: str) -> None:
+    for _ in range(2):
+        result = each.run("-c", "pass", env=env, home=home)
+        assert (result.returncode, result.stdout) == (0, "")
+        assert bool(result.stderr) == bool(env)
+
+
+def test_one_finder_and_a_second_call_does_nothing(each: Hooked) -> None:
+    again = "[__import__('sif_writable.startup').startup.run() for _ in range(3)]"
+    changed = f"[dict(os.environ), len(sys.meta_path), {_MODULES}]"
+    first, _, second = each.ask(f"({changed}, {again}, {changed})")
+    assert first == second
+    assert first[1] == each.without().ask("len(sys.meta_path)") + 1

@@ -1,0 +1,136 @@
+"""An environment full of packages that write beside themselves, shown read-only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import NOT_RUN, or_skip
+from tests.lab import environments, pythons
+from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import PlainMachine
+from tests.lab.scratch import HOME
+from tests.lab.store import provide
+from tests.readonly.shapes import SHAPES
+from tests.readonly.ways import WAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.lab.pythons import Python
+    from tests.lab.scratch import Scratch
+
+
+class Image:
+    """A read-only environment with small packages that write, on a machine with empty writable places."""
+
+    def __init__(self, places: Scratch, environment: str) -> None:
+        """Take where to run, and what."""
+        self.places = places
+        self.environment = environment
+        self.machine = PlainMachine(places)
+
+    def run(
+        self,
+        code: str = "",
+        *,
+        argv: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        binds: Sequence[str] = (),
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program, or the interpreter with other arguments."""
+        arguments = [PYTHON, *(argv or ("-c", code))]
+        return self.machine.run(arguments, venv=self.environment, env=env, binds=binds, timeout=timeout)
+
+    def says(self, code: str, **options: object) -> str:
+        """Return what a program prints that must work and complain of nothing."""
+        result = self.run(code, **options)  # type: ignore[arg-type]
+        assert (result.returncode, result.stderr) == (0, ""), result
+        return result.stdout
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of copies, outside."""
+        (image,) = (n for n in os.listdir(self._storage) if n.startswith("image-"))
+        (packages,) = (n for n in os.listdir(f"{self._storage}/{image}") if n.startswith("packages-"))
+        return f"{self._storage}/{image}/{packages}"
+
+    @property
+    def _storage(self) -> str:
+        return f"{self.places.home}/.cache/sif-writable"
+
+    def copy(self, path: str) -> str:
+        """Return where the copy of a path is, outside; the path is below the folder that holds site-packages."""
+        lib = environments.packages(self.environment)[len(self.environment) :].rpartition("/")[0]
+        return f"{self.folder}/tree/venv{lib}/{path}"
+
+    def has(self, path: str) -> bool:
+        """Whether a path below the folder that holds site-packages was copied or made, and not linked."""
+        start = self.copy("")
+        parts = path.split("/")
+        steps = [start + "/".join(parts[: number + 1]) for number in range(len(parts))]
+        linked = any(os.path.islink(step) and os.readlink(step).startswith("/venv/") for step in steps)
+        return os.path.lexists(steps[-1]) and not linked
+
+    def learned(self) -> str:
+        """Return the learned list."""
+        with open(f"{self.folder}/learned", encoding="utf-8") as file:
+            return file.read()
+
+    def inside(self, path: str) -> str:
+        """Return how commands name a path below HOME."""
+        return HOME + path[len(self.places.home) :]
+
+
+def environment(python: Python) -> str:
+    """Return an environment with the project and all the small packages, bytecode included."""
+    start = environments.hooked(python)
+    files = dict(SHAPES)
+    for way in WAYS:
+        files.update(way.files)
+
+    def make(path: str) -> None:
+        environments.copy(start, path)
+        for name, text in files.items():
+            target = os.path.join(environments.packages(path), name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "w", encoding="utf-8") as file:
+                file.write(text)
+        subprocess.run([python.path, "-m", "compileall", "-q", environments.packages(path)], check=True)
+
+    return provide(f"environment-writers-{python.name.replace('.', '')}", (start, files), make)
+
+
+@pytest.fixture(scope="session", params=pythons.SUPPORTED)
+def each_environment(request: pytest.FixtureRequest) -> str:
+    """Return that environment for every interpreter, in turn."""
+    for python in pythons.found():
+        if python.name == request.param:
+            return str(or_skip(environment, python))
+    pytest.skip(f"{NOT_RUN}this machine has no CPython {request.param}")
+
+
+@pytest.fixture
+def each_image(places: Scratch, each_environment: str) -> Image:
+    """Return that image for every interpreter, in turn."""
+    return Image(places, each_environment)
+
+
+@pytest.fixture(scope="session")
+def one_environment() -> str:
+    """Return that environment for one interpreter."""
+    found = {python.version: python for python in reversed(pythons.found())}
+    for version in ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9"):
+        if version in found:
+            return str(or_skip(environment, found[version]))
+    pytest.skip(f"{NOT_RUN}this machine has no CPython that can make virtual environments")
+
+
+@pytest.fixture
+def one_image(places: Scratch, one_environment: str) -> Image:
+    """Return that image for one interpreter."""
+    return Image(places, one_environment)
