@@ -9,6 +9,7 @@ import os
 
 NEWNS, NEWUSER = 0x00020000, 0x10000000
 NOSUID, NODEV, BIND, REC, SLAVE = 1 << 1, 1 << 2, 1 << 12, 1 << 14, 1 << 19
+_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +60,11 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
 def bind(source: str, target: str) -> None:
     """Show a file or directory at another path, with everything mounted below it."""
     mount(source, target, "", BIND | REC)
+
+
+def unmount(target: str) -> None:
+    """Take away what was mounted last at a path, with everything below it."""
+    _check(_libc.umount2(os.fsencode(target), _DETACH), target)
 
 
 def overlay(lower: str, upper: str, work: str, target: str, *, shared: bool) -> None:

@@ -133,14 +133,18 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
         os.makedirs(f"{folder}/memory", 0o700, exist_ok=True)
     except OSError as error:
         return f"{folder} {explain(error)}"
-    in_storage = namespaces.upper_problem(folder)
-    trial = f"{folder}/{directories.ASIDE}trial-{os.getpid()}"
-    try:
-        problem = _try_in_child(lambda: _trial(decided.targets, folder, trial, in_storage))
-    finally:
-        upper.remove(trial)
-    if problem:
-        return problem
+    table = mounts()
+    in_storage = namespaces.upper_problem(folder, table)
+    proof = f"{namespaces.circumstances(table)} {decided.targets!r}"
+    if not _is_proven(folder, proof):
+        trial = f"{folder}/{directories.ASIDE}trial-{os.getpid()}"
+        try:
+            problem = _try_in_child(lambda: _trial(decided.targets, folder, trial, in_storage))
+        finally:
+            upper.remove(trial)
+        if problem:
+            return problem
+        _note_proof(folder, proof)
     return _enter(decided.targets, folder, in_storage)
 
 
@@ -217,10 +221,12 @@ def _graft(target: Target, folder: str) -> Entered:
     covered = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         kernel.bind(kept, target.point)
-        for name in back:
-            # What another user may not even look at cannot be shown again; it stays an empty file without rights.
-            with contextlib.suppress(PermissionError):
+        try:
+            for name in back:
                 kernel.bind(f"/proc/self/fd/{covered}/{name}", f"{target.point}/{name}")
+        except OSError:
+            kernel.unmount(target.point)
+            raise
     finally:
         os.close(covered)
     return Entered(target.point, target.how, kept, "", target.why)
@@ -287,6 +293,23 @@ def carry_back() -> list[str]:
 
 
 # --- The trial ---
+
+
+def _is_proven(folder: str, proof: str) -> bool:
+    try:
+        with open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read() == proof
+    except OSError:
+        return False
+
+
+def _note_proof(folder: str, proof: str) -> None:
+    """Keep what the trial showed, which takes longer than all the rest together."""
+    aside = f"{folder}/{directories.ASIDE}proven-{os.getpid()}-{os.urandom(4).hex()}"
+    with contextlib.suppress(OSError):
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(proof)
+        os.rename(aside, f"{folder}/proven")
 
 
 def _try_in_child(work: Callable[[], str]) -> str:

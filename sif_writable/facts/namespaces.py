@@ -125,6 +125,18 @@ def namespace() -> str:
         return ""
 
 
+def circumstances(table: list[Mount] | None = None) -> str:
+    """Return what a trial of namespaces and overlays depends on: what worked once works while this stays the same."""
+    root = mount_of("/", mounts() if table is None else table)
+    words = [root.type if root else "", uid_map()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/attr/current"):
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+            words.append((file.read(4096) or b"").decode("ascii", "replace").strip("\n\0"))
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        words += [line.split()[1] for line in lines if line.startswith(("Seccomp", "NoNewPrivs", "CapEff"))]
+    return " ".join(words)
+
+
 def uid_map(path: str = "/proc/self/uid_map") -> str:
     """Say which uids there are in this process's user namespace, for the report."""
     try:
