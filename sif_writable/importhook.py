@@ -28,6 +28,9 @@ HEAVY = frozenset(
 )  # fmt: skip
 """Modules whose import is slow and pointless without the GPU or the storage that the job demands."""
 
+MORE_HEAVY = "SIF_WRITABLE_HEAVY"
+"""The variable with further ones, separated by commas: the user's, and those that the image declares."""
+
 COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
@@ -313,7 +316,9 @@ def install() -> None:
     for found in sys.meta_path:
         if type(found).__name__ == "Finder" and type(found).__module__ == __name__:
             return
-    sys.meta_path.insert(0, Finder(HEAVY, folder()))
+    more = os.environ.get(MORE_HEAVY)
+    awaited = HEAVY.union(more.replace(",", " ").split()) if more else HEAVY
+    sys.meta_path.insert(0, Finder(awaited, folder()))
 
 
 def folder() -> str:

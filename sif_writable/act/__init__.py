@@ -29,6 +29,7 @@ REFUSED = "SIF_WRITABLE_REFUSED"
 _SESSION = "SIF_WRITABLE_SESSION"
 _GPU = "SIF_WRITABLE_GPU_CHECKED"
 _OLD_HOME = "SIF_WRITABLE_OLD_HOME"
+_HEAVY = "SIF_WRITABLE_HEAVY"
 _COPIES = "SIF_WRITABLE_COPIES"
 
 
@@ -258,6 +259,9 @@ def apply(
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
+    heavy = facts.manifest.get("heavy")
+    if heavy:
+        os.environ[_HEAVY] = ",".join(filter(None, (environ.get(_HEAVY), *heavy)))
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"

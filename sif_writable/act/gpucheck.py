@@ -10,7 +10,7 @@ import os
 import sys
 from _thread import allocate_lock
 
-from sif_writable.facts import gpu
+from sif_writable.facts import gpu, manifest
 from sif_writable.plan import diagnosis
 
 TYPE_CHECKING = False
@@ -71,8 +71,8 @@ def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str,
 
 
 def declared() -> Mapping[str, str]:
-    """Return the demands that the image declares, as ``SIF_WRITABLE_GPU*`` variables."""
-    return NO_DECLARATION
+    """Return the demands that the image declares in its manifest, as ``SIF_WRITABLE_GPU*`` variables."""
+    return manifest.demands(manifest.read(__file__.rsplit("/", 3)[0]))
 
 
 def _check(trigger: str, environ: MutableMapping[str, str], image: Mapping[str, str]) -> tuple[Diagnosis | None, bool]:

@@ -51,6 +51,15 @@ def separate(uid: int, gid: int) -> None:
         mount("", "/", "", REC | SLAVE)
 
 
+def separate_mounts() -> None:
+    """Enter a mount namespace of this process's own, as one that may mount already.
+
+    :raises OSError: it may not; whatever is mounted then would still be seen by others, so nothing must be.
+    """
+    _check(_libc.unshare(NEWNS), "unshare")
+    mount("", "/", "", REC | SLAVE)
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """Mount a filesystem, or change a mount: the system call of that name."""
     words = [os.fsencode(word) or None for word in (source, target, kind)]

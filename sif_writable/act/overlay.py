@@ -135,8 +135,10 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
         return f"{folder} {explain(error)}"
     table = mounts()
     in_storage = namespaces.upper_problem(folder, table)
-    proof = f"{namespaces.circumstances(table)} {decided.targets!r}"
-    if not _is_proven(folder, proof):
+    circumstances = namespaces.circumstances(table)
+    proven = _proven(folder, circumstances)
+    unproven = {f"{target.how} {target.point!r} {target.paths!r}" for target in decided.targets} - proven
+    if unproven:
         trial = f"{folder}/{directories.ASIDE}trial-{os.getpid()}"
         try:
             problem = _try_in_child(lambda: _trial(decided.targets, folder, trial, in_storage))
@@ -144,14 +146,14 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
             upper.remove(trial)
         if problem:
             return problem
-        _note_proof(folder, proof)
+        _note_proof(folder, [circumstances, *proven, *unproven])
     return _enter(decided.targets, folder, in_storage)
 
 
 def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
-    strong = _privileged()
+    strong = privileged()
     already = current(os.environ)
-    problem = _separate()
+    problem = separate()
     if problem:
         return problem
     problems = []
@@ -189,7 +191,8 @@ def _purelib() -> str:
     return __file__.rsplit("/", 3)[0]
 
 
-def _privileged() -> bool:
+def privileged() -> bool:
+    """Whether this process has capabilities, which then are not taken from it."""
     from sif_writable.act import kernel
 
     try:
@@ -198,12 +201,20 @@ def _privileged() -> bool:
         return True  # then nothing is taken away
 
 
-def _separate() -> str:
+def separate(*, strong: bool = False) -> str:
+    """Enter namespaces of this process's own; return an empty string or why that is not possible.
+
+    :param strong: the process may mount as it is, so only the mounts become its own.
+    """
     try:
         from sif_writable.act import kernel
     except (ImportError, OSError) as error:  # an interpreter without ctypes
         return f"this interpreter cannot make system calls of its own ({error})"
     try:
+        if strong:
+            with contextlib.suppress(OSError):  # without the capability for it
+                kernel.separate_mounts()
+                return ""
         kernel.separate(os.geteuid(), os.getegid())
     except OSError as error:
         return namespaces.unshare_words(error.errno)
@@ -214,9 +225,18 @@ def _separate() -> str:
 
 
 def _graft(target: Target, folder: str) -> Entered:
+    kept = f"{folder}/{plan.folder_name(target.point)}/graft"
+    graft(target, kept)
+    return Entered(target.point, target.how, kept, "", target.why)
+
+
+def graft(target: Target, kept: str) -> None:
+    """Mount a folder over a directory of the image, and back into it what the image has there.
+
+    :raises OSError: it could not be mounted; then nothing is.
+    """
     from sif_writable.act import kernel
 
-    kept = f"{folder}/{plan.folder_name(target.point)}/graft"
     back = upper.lay_out(kept, target.point, target.paths)
     covered = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -229,7 +249,6 @@ def _graft(target: Target, folder: str) -> Entered:
             raise
     finally:
         os.close(covered)
-    return Entered(target.point, target.how, kept, "", target.why)
 
 
 def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
@@ -295,20 +314,20 @@ def carry_back() -> list[str]:
 # --- The trial ---
 
 
-def _is_proven(folder: str, proof: str) -> bool:
-    try:
-        with open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read() == proof
-    except OSError:
-        return False
+def _proven(folder: str, circumstances: str) -> set[str]:
+    """Return what a trial has shown to work here; it takes longer than all the rest together."""
+    with contextlib.suppress(OSError), open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
+        first, *others = file.read().split("\n")
+        if first == circumstances:
+            return set(others)
+    return set()
 
 
-def _note_proof(folder: str, proof: str) -> None:
-    """Keep what the trial showed, which takes longer than all the rest together."""
+def _note_proof(folder: str, lines: Iterable[str]) -> None:
     aside = f"{folder}/{directories.ASIDE}proven-{os.getpid()}-{os.urandom(4).hex()}"
     with contextlib.suppress(OSError):
         with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(proof)
+            file.write("\n".join(lines))
         os.rename(aside, f"{folder}/proven")
 
 
@@ -364,7 +383,7 @@ def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str
     """Do for each directory what a program may do there; return an empty string or what failed."""
     from sif_writable.act import kernel
 
-    problem = _separate()
+    problem = separate()
     if problem:
         return problem
     for number, target in enumerate(targets):

@@ -98,7 +98,15 @@ def lay_out(graft: str, point: str, wanted: Iterable[str]) -> list[str]:
 # --- Upper layers ---
 
 
-def mirror(point: str, upper: str, wanted: Iterable[str], done: str = "", *, deep: bool = True) -> None:
+def mirror(
+    point: str,
+    upper: str,
+    wanted: Iterable[str],
+    done: str = "",
+    *,
+    deep: bool = True,
+    leave: tuple[str, ...] = (),
+) -> None:
     """Make what belongs to others our own in an upper layer: directories, and small files.
 
     Without it the kernel denies making anything in them: it cannot give the copy to an owner who has no number here.
@@ -106,6 +114,7 @@ def mirror(point: str, upper: str, wanted: Iterable[str], done: str = "", *, dee
     :param wanted: the paths that have to be writable; the way to each is mirrored, too.
     :param done: a file that names the paths which need no second look.
     :param deep: also what lies in those paths.
+    :param leave: endings of files there that need no copy.
     """
     known: set[str] = set()
     with contextlib.suppress(OSError), open(done, encoding="utf-8", errors="surrogateescape") as file:
@@ -121,19 +130,19 @@ def mirror(point: str, upper: str, wanted: Iterable[str], done: str = "", *, dee
                 break
             _mirror_one(here, there, budget)
         if deep and os.path.isdir(path) and not os.path.islink(path):
-            _mirror_tree(path, f"{upper}/{below}", budget)
+            _mirror_tree(path, f"{upper}/{below}", budget, leave)
     if done and new:
         with contextlib.suppress(OSError), open(done, "a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("".join(f"{path}\n" for path in new if "\n" not in path))
 
 
-def _mirror_tree(source: str, target: str, budget: list[int]) -> None:
+def _mirror_tree(source: str, target: str, budget: list[int], leave: tuple[str, ...]) -> None:
     stack = [(source, target)]
     while stack:
         here, there = stack.pop()
         with contextlib.suppress(OSError), os.scandir(here) as entries:
             for entry in entries:
-                if not entry.is_symlink():
+                if not entry.is_symlink() and not entry.name.endswith(leave):
                     _mirror_one(entry.path, f"{there}/{entry.name}", budget)
                     if entry.is_dir(follow_symlinks=False):
                         stack.append((entry.path, f"{there}/{entry.name}"))
@@ -158,7 +167,7 @@ def _mirror_one(path: str, new: str, budget: list[int]) -> None:
 
 def seed(kept: str, upper: str) -> None:
     """Fill an upper layer in memory with what earlier sessions left in storage: large files as links to it."""
-    for path, name, status in _walk(kept):
+    for path, name, status in walk(kept):
         new = f"{upper}/{name}"
         with contextlib.suppress(OSError):
             if stat.S_ISDIR(status.st_mode):
@@ -180,10 +189,11 @@ def seed(kept: str, upper: str) -> None:
 
 def snapshot(upper: str) -> Snapshot:
     """Return what is in an upper layer, to be told later from what is new."""
-    return {name: _state(status) for _, name, status in _walk(upper)}
+    return {name: state(status) for _, name, status in walk(upper)}
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
+def state(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells whether a file was changed; a directory is changed by what is in it."""
     if stat.S_ISDIR(status.st_mode):
         return (status.st_ino,)
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
@@ -191,10 +201,10 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
 
 def changes(upper: str, before: Snapshot) -> list[tuple[str, os.stat_result]]:
     """Return (name, status) of what is new or changed in an upper layer, what holds it first."""
-    return [(name, status) for _, name, status in _walk(upper) if before.get(name) != _state(status)]
+    return [(name, status) for _, name, status in walk(upper) if before.get(name) != state(status)]
 
 
-def _walk(top: str) -> Iterator[tuple[str, str, os.stat_result]]:
+def walk(top: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield (path, path below the top, status) of everything in a folder; what holds it comes first."""
     stack = [top]
     while stack:
@@ -239,7 +249,7 @@ class _Filled:
         self.source = source
 
     def __call__(self, folder: str) -> None:
-        for path, name, status in _walk(self.source):
+        for path, name, status in walk(self.source):
             if stat.S_ISDIR(status.st_mode):
                 os.mkdir(f"{folder}/{name}", 0o700)
                 os.chmod(f"{folder}/{name}", own_mode(status))

@@ -23,7 +23,10 @@ COMMANDS = {
     "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
     "cache": "list what storage holds, and remove what is old, dead, or asked for",
     "env": "print the redirects as shell commands, for programs that are not Python",
+    "prepare": "build time: let the image describe itself, and compile its bytecode",
+    "prestage": "build time: run a command, and bake what it caches into the image",
     "run": "run a command with the redirects in its environment",
+    "trace": "run a command, and list what is written under the image, by whom, and what cures it",
 }
 
 

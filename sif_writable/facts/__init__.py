@@ -218,7 +218,7 @@ def identity_ingredients(
 
 def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None) -> str:
     """Return the image identity: 16 hexadecimal digits, equal in every mode of one image, new after a rebuild."""
-    # The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone still 0.1 ms.
+    # The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone 0.1 ms.
     from _imp import source_hash
 
     ingredients = identity_ingredients(purelib, manifest)

@@ -70,11 +70,14 @@ def unit_at(path: str, directories: Iterable[str]) -> Unit | None:
 
 
 def directories(more: Iterable[str] = ()) -> list[str]:
-    """Return the directories of sys.path, as they are written and as they are, but not the standard library's."""
+    """Return the directories of sys.path, as they are written and as they are, but not the standard library's.
+
+    :param more: further directories; those in one of sys.path are of a namespace and do not count.
+    """
     standard = os.path.dirname(os.__file__)
     found: dict[str, None] = {}
-    for entry in [*sys.path, *more]:
-        path = os.path.abspath(entry)
+    entries = [os.path.abspath(entry) for entry in sys.path]
+    for path in [*entries, *(path for path in more if not path.startswith(tuple(f"{entry}/" for entry in entries)))]:
         for way in (path, os.path.realpath(path)):
             if way not in (standard, standard + "/lib-dynload", "/"):
                 found[way] = None

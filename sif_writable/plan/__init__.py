@@ -142,7 +142,7 @@ def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
     """Yield the candidates for storage, best first."""
     if environ.get("SIF_WRITABLE_DIR"):
         base = environ["SIF_WRITABLE_DIR"]
-        try:
+        try:  # noqa: SIM105 - contextlib is an import too many
             base = os.path.abspath(base)
         except OSError:  # the working directory is gone: what is relative to it is refused when it is tried
             pass

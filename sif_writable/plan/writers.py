@@ -10,7 +10,11 @@ WRITERS: "tuple[tuple[str, str, str], ...]" = (
     ("nnsight", "appends to the nnsight.log that it ships", "ndif-team/nnsight#495"),
     ("openbb", "regenerates its own modules at import", "openbb 5.0.0: .build.lock, package/, assets/"),
     ("psf_utils", "PLY writes parsetab.py and parser.out beside the grammar", "KenKundert/psf_utils#6"),
-    ("pycocoevalcap", "hands temporary files beside its jar to java by their bare names", "pycocoevalcap 1.2"),
+    (
+        "pycocoevalcap.tokenizer.ptbtokenizer",
+        "hands temporary files beside its jar to java by their bare names",
+        "pycocoevalcap 1.2",
+    ),
     ("pytube", "keeps tokens in __cache__", "pytube 15.0.0: innertube.py"),
     ("rlcard", "unpacks jsondata.zip beside the game that needs it", "rlcard 1.2.0"),
     ("sentinelhub", "keeps the user's settings in config.json (up to 3.8)", "sentinelhub 3.4.4: config.py"),

@@ -157,3 +157,17 @@ def test_status_lists_the_gpus_and_doctor_judges_them(node: Node) -> None:
     assert failed.returncode == 1
     assert "FAIL GPU: " in failed.stdout
     assert node.run("sif-writable", "doctor", nv=False).returncode == 0
+
+
+def test_the_image_declares_demands_and_heavy_modules(node: Node) -> None:
+    declares = "gpu: require\ngpu-count: 3\nheavy: sheavy\n"
+    manifest = os.path.join(node.parts, "manifest")
+    for name, text in {"manifest": declares, "sheavy.py": "print('imported')\n"}.items():
+        with open(os.path.join(node.parts, name), "w", encoding="utf-8") as file:
+            file.write(text)
+    place = f"{node.apptainer.inside(manifest)}:/opt/venv/lib/python3.11/site-packages/sif_writable.manifest"
+    done = node.run("python", "-c", "import sheavy", nv=True, APPTAINER_BIND=place)
+    assert done.returncode == 1
+    assert "2 GPUs visible, 3 demanded" in done.stderr.splitlines()[-2]
+    weaker = node.run("python", "-c", "import sheavy", nv=True, APPTAINER_BIND=place, SIF_WRITABLE_GPU_COUNT="2")
+    assert (weaker.returncode, weaker.stdout) == (0, "imported\n")

@@ -156,6 +156,9 @@ def test_a_session_of_another_container_is_not_believed(hooked: Hooked) -> None:
     assert not cache.startswith(storage)
 
 
-@pytest.mark.parametrize("session", ["", "1", ";;;", "1;;;;;;", "2;a;b;c", "x" * 100_000, "1;\udcff;\n;\udcff", "9;" * 50])
+_SESSIONS = ["", "1", ";;;", "1;;;;;;", "2;a;b;c", "x" * 100_000, "1;\udcff;\n;\udcff", "9;" * 50]
+
+
+@pytest.mark.parametrize("session", _SESSIONS, ids=lambda session: ascii(session)[:20])
 def test_a_session_that_nobody_wrote_is_not_believed(hooked: Hooked, session: str) -> None:
     assert hooked.state(env={"SIF_WRITABLE_SESSION": session}) == "active"

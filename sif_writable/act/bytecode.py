@@ -1,0 +1,63 @@
+"""Compile sources to bytecode, on all processors where there is much to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import py_compile
+from typing import TYPE_CHECKING
+
+from sif_writable.errors import SifWritableError
+from sif_writable.facts.filesystem import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+MANY = 200
+"""Files from which on starting more processes pays."""
+
+
+def compile_all(paths: Sequence[str], tell: Callable[[str, float], None]) -> list[str]:
+    """Compile these sources; return those that cannot be compiled, as templates and old code cannot.
+
+    :param tell: is called with a path and the part of the work that is done.
+    :raises SifWritableError: the bytecode cannot be written.
+    """
+    failed = []
+    with contextlib.closing(_results(paths)) as results:
+        for number, (path, number_of_error) in enumerate(results):
+            tell(path, number / len(paths))
+            if number_of_error:
+                place = os.path.dirname(path) + "/__pycache__"
+                words = explain(OSError(number_of_error, os.strerror(number_of_error)))
+                raise SifWritableError(
+                    f"bytecode cannot be written: {place} {words}. Remedy: build on a disk with more space, as root of "
+                    "the image."
+                )
+            if number_of_error is None:
+                failed.append(path)
+    return failed
+
+
+def _results(paths: Sequence[str]) -> Generator[tuple[str, int | None], None, None]:
+    processes = len(os.sched_getaffinity(0))
+    if len(paths) >= MANY and processes > 1:
+        with contextlib.suppress(ImportError, NotImplementedError, OSError):  # no semaphores without /dev/shm
+            from concurrent.futures import ProcessPoolExecutor
+
+            with ProcessPoolExecutor(processes) as pool:
+                yield from zip(paths, pool.map(_compile, paths, chunksize=16))
+                return
+    for path in paths:
+        yield path, _compile(path)
+
+
+def _compile(path: str) -> int | None:
+    """Return 0, the errno of what could not be written, or None for what is not valid Python."""
+    try:
+        py_compile.compile(path, doraise=True, quiet=2)
+    except OSError as error:
+        return error.errno or 0
+    except Exception:  # noqa: BLE001 - of any kind: invalid syntax, null bytes, too deep, an unknown encoding
+        return None
+    return 0

@@ -1,0 +1,264 @@
+"""Run a command such that what it writes under the image is seen.
+
+Where it can be done, every directory of the image gets an overlay in memory, in namespaces that end with the command:
+whoever writes, it is found there afterwards, and the image stays what it is. Interpreters tell besides what they try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sif_writable.act import overlay, upper
+from sif_writable.facts import ground as facts_ground
+from sif_writable.facts import namespaces
+from sif_writable.facts.mounts import mounts
+from sif_writable.plan import overlay as plan
+from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
+from sif_writable.plan.trace import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LOG = "SIF_WRITABLE_TRACE"
+HOOK = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/hook/trace"
+_PROGRAM_FILES = (".py", ".pyi", ".so", ".a", ".h", ".hpp", ".cuh", ".pxd", ".pyx")
+"""Endings of files that are not copied beforehand where they are root's: nobody rewrites them in place."""
+
+
+class Traced(NamedTuple):
+    """What came of it."""
+
+    code: int
+    """Exit code of the command; 128 and the signal's number where a signal ended it, 127 where there is none."""
+    pid: int
+    problem: str
+    """Why only interpreters were heard and nothing was watched; empty where everything was."""
+    unwatched: list[str]
+    """Directories of the image that could not be watched."""
+    changes: list[Change]
+    told: list[Record]
+
+
+class _Watched(facts_ground.Ground):
+    """The image as it is to be watched: also what can be written in it, as while it is built."""
+
+    def writable(self, path: str) -> bool:  # noqa: ARG002
+        """Count nothing as writable; what is mounted in the image is left out by other means."""
+        return False
+
+
+class _Layer(NamedTuple):
+    """What catches the writes to one directory of the image."""
+
+    point: str
+    path: str
+    original: int
+    """A descriptor of the directory as the image has it."""
+    before: upper.Snapshot
+    times: dict[str, int]
+    """Times of directories in it, before the command."""
+
+
+def run(argv: Sequence[str], *, quiet: bool) -> Traced:
+    """Run a command and watch it.
+
+    :param quiet: what it says to stdout goes to stderr.
+    """
+    folder = tempfile.mkdtemp(prefix="sif-writable-trace-")
+    readable, writable = os.pipe()
+    try:
+        holder = os.fork()
+        if holder == 0:
+            os.close(readable)
+            _be_holder(argv, folder, writable, quiet=quiet)
+        os.close(writable)
+        handlers = _pass_signals_to(holder)
+        try:
+            with open(readable, "rb") as answers:
+                answer = json.loads(answers.read() or "{}")
+            os.waitpid(holder, 0)
+        finally:
+            for number, handler in handlers:
+                signal.signal(number, handler)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    changes = [Change(*change) for change in answer.get("changes", ())]
+    return Traced(
+        answer.get("code", 125),
+        answer.get("pid", 0),
+        answer.get("problem", "the process that watched has ended"),
+        answer.get("unwatched", []),
+        changes,
+        records(answer.get("told", "")),
+    )
+
+
+def _pass_signals_to(process: int) -> list[tuple[int, Any]]:
+    """Leave Ctrl-C to the command, which gets it from the terminal too, and pass on what is sent to us alone."""
+    before: list[tuple[int, Any]] = [
+        (number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)
+    ]
+
+    def forward(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+    return before + [(number, signal.signal(number, forward)) for number in (signal.SIGTERM, signal.SIGHUP)]
+
+
+def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool) -> None:
+    """Hold the namespaces while the command runs in them, then tell what it left there."""
+    answer: dict[str, object] = {}
+    try:
+        log = f"{folder}/log"
+        with open(log, "w", encoding="utf-8"):
+            pass
+        layers: list[_Layer] = []
+        unwatched: list[str] = []
+        problem = ""
+        try:
+            problem = _watch(folder, layers, unwatched)
+        except OSError as error:
+            problem = f"the image could not be covered: {error}"
+        pid = os.fork()
+        if pid == 0:
+            _be_command(argv, log, layers, quiet=quiet)
+        _pass_signals_to(pid)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with open(log, encoding="utf-8", errors="backslashreplace") as file:
+            told = file.read()
+        changes = [change for layer in layers for change in _changes(layer)]
+        answer = {
+            "code": 128 - code if code < 0 else code,
+            "pid": pid,
+            "problem": problem,
+            "unwatched": unwatched,
+            "changes": changes,
+            "told": told,
+        }
+    except BaseException as error:  # noqa: BLE001 - the parent tells
+        answer["problem"] = f"{type(error).__name__}: {error}"
+    finally:
+        with contextlib.suppress(OSError), open(writable, "wb") as answers:
+            answers.write(json.dumps(answer).encode())
+        os._exit(0)
+
+
+def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: bool) -> None:
+    code = 127
+    try:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        if quiet:
+            os.dup2(2, 1)
+        os.environ[LOG] = log
+        path = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = f"{HOOK}:{path}" if path else HOOK
+        if layers:
+            points = ":".join(layer.point for layer in layers)
+            os.environ[overlay.SESSION] = f"{namespaces.namespace()};{points}"
+        with contextlib.suppress(OSError):  # the working directory may be what was covered
+            os.chdir(os.getcwd())
+        os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between
+    except FileNotFoundError:
+        sys.stderr.write(f"sif-writable trace: {argv[0]}: command not found\n")
+    except OSError as error:
+        code = 126
+        sys.stderr.write(f"sif-writable trace: {argv[0]} cannot be executed: {error.strerror}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+# --- Watching ---
+
+
+def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
+    """Cover every directory of the image; return why none could be."""
+    problem = namespaces.threads() or namespaces.switched_off()
+    if problem:
+        return problem
+    targets = list(_targets())
+    strong = overlay.privileged()
+    problem = overlay.separate(strong=strong)
+    if problem:
+        return problem
+    from sif_writable.act import kernel
+
+    memory = f"{folder}/layers"
+    os.mkdir(memory)
+    kernel.mount("tmpfs", memory, "tmpfs", kernel.NOSUID | kernel.NODEV, "mode=0700")
+    # By its descriptor, since what is covered next may be what it lies in.
+    memory = f"/proc/self/fd/{os.open(memory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
+    for number, target in enumerate(targets):
+        path = f"{memory}/{number}/upper"
+        original = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if target.how == GRAFT:
+                overlay.graft(target, path)
+            else:
+                upper.make_folder(path, target.point)
+                os.mkdir(f"{memory}/{number}/work", 0o700)
+                upper.mirror(target.point, path, [target.point], leave=_PROGRAM_FILES)
+                kernel.overlay(target.point, path, f"{memory}/{number}/work", target.point, shared=False)
+        except OSError as error:
+            unwatched.append(f"{target.point} ({namespaces.mount_words(error.errno, target.point, mounts())})")
+            os.close(original)
+            continue
+        times = {n: status.st_mtime_ns for _, n, status in upper.walk(path) if stat.S_ISDIR(status.st_mode)}
+        layers.append(_Layer(target.point, path, original, upper.snapshot(path), times))
+    if not strong:
+        kernel.give_up_privileges()
+    if not layers:
+        return unwatched[0] if unwatched else "there is no directory of the image to watch"
+    return ""
+
+
+def _targets() -> Iterator[Target]:
+    """Yield what covers the image: its top-level directories, as far as the kernel lets them be covered as a whole."""
+    looked = _Watched()
+    points = {mount.point for mount in looked.table}
+    for name in looked.entries("/") or ():
+        path = f"/{name}"
+        if path in NEVER or not looked.is_directory(path) or (path in points and os.access(path, os.W_OK)):
+            continue
+        if not os.access(path, os.R_OK | os.X_OK):
+            continue
+        if any(mount.point == path and mount.type.startswith(("proc", "sysfs", "cgroup")) for mount in looked.table):
+            continue
+        yield from plan.whole(path, OVERLAY, looked)
+
+
+def _changes(layer: _Layer) -> Iterator[Change]:
+    found: list[tuple[str, str, int]] = []
+    for _, name, status in upper.walk(layer.path):
+        state = upper.state(status)
+        try:
+            old = os.stat(name, dir_fd=layer.original, follow_symlinks=False)
+        except OSError:
+            old = None
+        if stat.S_ISDIR(status.st_mode):
+            if old is None:
+                found.append((name, CREATED, 0))
+            elif status.st_mtime_ns not in (layer.times.get(name), old.st_mtime_ns):
+                found.append((name, CHANGED, 0))
+        elif layer.before.get(name) == state:
+            continue
+        elif stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            found.append((name, REMOVED, 0))
+        else:
+            found.append((name, CREATED if old is None else CHANGED, status.st_size))
+    found = [one for one in found if not is_bytecode(f"/{one[0]}")]
+    for name, what, size in found:
+        # A directory has changed by what is in it; for itself it counts when nothing is left of that.
+        if what == CHANGED and any(other.startswith(f"{name}/") for other, _, _ in found):
+            continue
+        yield Change(f"{layer.point}/{name}", what, size)

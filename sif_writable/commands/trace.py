@@ -1,0 +1,199 @@
+"""``sif-writable trace -- CMD``: run a command, and list what is written under the image, by whom, and the remedy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sif_writable import facts
+from sif_writable.errors import SifWritableError
+from sif_writable.facts import manifest
+from sif_writable.plan import packages as plan_packages
+from sif_writable.plan import trace as plan
+from sif_writable.plan.packages import PACKAGE, PATH, Line
+from sif_writable.report import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sif_writable.act.trace import Traced
+    from sif_writable.plan.trace import Finding
+
+SHOWN = 5
+"""Paths that are shown of each package, unless all are asked for."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="keep what was found: in the image's manifest while it is built, else for the next runs",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON (schema 1); CMD's stdout goes to stderr")
+    parser.add_argument("--full", action="store_true", help="print every path")
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and print the findings; return the command's exit code, 2 without a command.
+
+    What could not be saved makes a success a 1.
+    """
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if not argv:
+        print("sif-writable trace: no command given; usage: sif-writable trace -- CMD [ARGUMENT...]", file=sys.stderr)
+        return 2
+    from sif_writable.act import trace
+
+    sys.stdout.flush()
+    traced = trace.run(argv, quiet=arguments.json)
+    found = findings(traced)
+    saved, problem = save(found) if arguments.save else ([], "")
+    if arguments.json:
+        print(json.dumps(model(traced, found, saved), indent=2))
+    else:
+        print(render(traced, found, saved, full=arguments.full), end="")
+    if problem:
+        print(f"sif-writable trace: {problem}", file=sys.stderr)
+    return traced.code or int(bool(problem))
+
+
+def findings(traced: Traced) -> list[Finding]:
+    """Judge what was seen and told."""
+    from sif_writable.facts import mounts, packages
+
+    told = traced.told
+    where = packages.directories(record.what for record in told if record.event == "path" and record.what)
+    table = mounts.mounts()
+    image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
+    variables = _variables()
+
+    def in_image(path: str) -> bool:
+        holder = path
+        while not os.path.lexists(holder):
+            holder = os.path.dirname(holder)
+        mount = mounts.mount_of(holder, table)
+        if path.startswith(("/proc/", "/dev/", "/sys/", "/tmp/")) or mount is None:  # noqa: S108
+            return False
+        if os.path.isdir(holder) and holder == path:
+            return False  # mkdir(exist_ok=True), or opened for its descriptor
+        return mount.point in image or not os.access(holder, os.W_OK)
+
+    def owner(path: str) -> tuple[str, str]:
+        unit = packages.unit_at(path, where)
+        return (unit.name, unit.directory) if unit else ("", "")
+
+    def remedy(path: str, package: str) -> str:
+        if package:
+            return (
+                f"a writable copy of {package} (made by itself when its import fails; SIF_WRITABLE_PACKAGES={package})"
+            )
+        variable = next((name for place, name in variables if path == place or path.startswith(place + "/")), "")
+        if variable:
+            return f"{variable}, set to a directory that can be written"
+        bind = path if os.path.isdir(path) or path.count("/") == 1 else os.path.dirname(path)
+        if path.count("/") == 1:
+            return f"a bind (apptainer exec --bind DIRECTORY:{bind})"
+        return f"SIF_WRITABLE_OVERLAY_PATHS={path}, or a bind (apptainer exec --bind DIRECTORY:{bind})"
+
+    return plan.findings(traced.changes, told, traced.pid, in_image=in_image, owner=owner, remedy=remedy)
+
+
+def _variables() -> list[tuple[str, str]]:
+    """List the default locations in the image that a variable moves."""
+    from sif_writable import plan as redirects
+    from sif_writable.plan import catalog
+
+    bases = redirects.default_bases(facts.see(os.environ), os.environ)
+    return [
+        (place, row[0])
+        for row in (*catalog.ROWS, *catalog.OPT_IN)
+        for template in row[3]
+        if "/" in template and (place := redirects.resolve(template, bases, os.environ))
+    ]
+
+
+def save(found: Iterable[Finding]) -> tuple[list[str], str]:
+    """Keep the findings where the next run looks; return what was kept, and what went wrong."""
+    packages = {finding.package: finding for finding in found if finding.package}
+    paths = plan.tops(finding.path for finding in found if not finding.package and finding.path.count("/") > 1)
+    names = [*packages, *paths]
+    purelib = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if os.access(purelib, os.W_OK):
+        declared = manifest.read(purelib)
+        changes = {
+            "package": _added(declared.get("package", []), packages),
+            "overlay": _added(declared.get("overlay", []), paths),
+        }
+        from sif_writable.act import manifest as writer
+
+        try:
+            writer.update(purelib, changes)
+        except SifWritableError as error:
+            return [], str(error)
+        return names, ""
+    from sif_writable import importhook
+    from sif_writable.act import copyup
+
+    if importhook.finder() is None or not importhook.folder():
+        return [], "nothing was saved: there is no storage in use to save it in"
+    lines = [Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items()]
+    why = "seen by sif-writable trace"
+    lines += [Line(PATH, "-", path, plan_packages.outside_words(path, ""), why) for path in paths]
+    copyup.learn(lines)
+    return names, ""
+
+
+def _added(values: list[str], names: Iterable[str]) -> list[str]:
+    known = {value.partition(" ")[0] for value in values}
+    return values + [f"{name} seen by sif-writable trace" for name in names if name not in known]
+
+
+def model(traced: Traced, found: list[Finding], saved: list[str]) -> dict[str, Any]:
+    """Return everything as plain data: schema 1."""
+    return {
+        "schema": 1,
+        "exit_code": traced.code,
+        "watched": "interpreters" if traced.problem else "everything",
+        "problem": traced.problem,
+        "unwatched": traced.unwatched,
+        "writes": [finding._asdict() for finding in found],
+        "saved": saved,
+    }
+
+
+def render(traced: Traced, found: list[Finding], saved: list[str], *, full: bool) -> str:
+    """Return the findings as text, grouped by what serves them."""
+    lines = ["", f"sif-writable trace: {len(found)} writes under the image; the command ended with {traced.code}"]
+    if traced.problem:
+        words = f"only Python programs were heard, no native code and no other programs: {traced.problem}"
+        lines.append(text.paragraph(words, 2))
+    lines += [text.paragraph(f"not watched: {place}", 2) for place in traced.unwatched]
+    for title, group in _groups(found):
+        lines += ["", title]
+        for finding in group if full else group[:SHOWN]:
+            lines.append(text.paragraph(f"{finding.what} {finding.path}, by {finding.by}", 2))
+        if len(group) > SHOWN and not full:
+            lines.append(f"  and {len(group) - SHOWN} more (all: sif-writable trace --full)")
+        lines.append(text.paragraph(f"remedy: {group[0].remedy}", 2))
+    if saved:
+        lines += ["", text.paragraph(f"saved: {', '.join(saved)}", 0)]
+    return "\n".join(lines) + "\n"
+
+
+def _groups(found: list[Finding]) -> list[tuple[str, list[Finding]]]:
+    groups: dict[str, list[Finding]] = {}
+    tops = plan.tops(finding.path for finding in found if not finding.package)
+
+    def title(one: Finding) -> str:
+        if one.package:
+            return f"package {one.package}"
+        return next(top for top in tops if one.path == top or one.path.startswith(top + "/"))
+
+    for finding in found:
+        groups.setdefault(title(finding), []).append(finding)
+    return list(groups.items())

@@ -1,0 +1,113 @@
+"""From what a traced command changed and tried: who writes what under the image, and what serves it. Pure."""
+
+from __future__ import annotations
+
+import ast
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CREATED, CHANGED, REMOVED, TRIED = "created", "changed", "removed", "tried"
+
+PYTHON, CHILD, OTHER = "Python", "a child process running Python", "native code or another program"
+
+
+class Change(NamedTuple):
+    """Something that is different after the command."""
+
+    path: str
+    what: str
+    """``created``, ``changed`` or ``removed``."""
+    size: int
+    """Bytes."""
+
+
+class Record(NamedTuple):
+    """An event that an interpreter told before it happened."""
+
+    pid: int
+    event: str
+    what: str
+    """The path, or the program that is started."""
+
+
+class Finding(NamedTuple):
+    """A write under the image."""
+
+    path: str
+    what: str
+    """``created``, ``changed``, ``removed``; or ``tried``: it failed, or what was made is gone again."""
+    by: str
+    """Who wrote, as far as it is known."""
+    package: str
+    """The package that the path lies in, or an empty string."""
+    directory: str
+    """The directory that holds the package."""
+    remedy: str
+    """What makes it possible in a read-only image."""
+
+
+def records(text: str) -> list[Record]:
+    """Read what the interpreters told; a line that was cut is left out."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split("\t", 2)
+        try:
+            what = ast.literal_eval(fields[2])
+            found.append(Record(int(fields[0]), fields[1], os.fsdecode(what)))
+        except (ValueError, SyntaxError, IndexError, TypeError):
+            continue
+    return found
+
+
+def is_bytecode(path: str) -> bool:
+    """Whether a path is compiled bytecode, which nobody misses."""
+    return path.endswith((".pyc", ".pyo", "/__pycache__")) or "/__pycache__/" in path
+
+
+def findings(
+    changes: Iterable[Change],
+    told: Iterable[Record],
+    pid: int,
+    *,
+    in_image: Callable[[str], bool],
+    owner: Callable[[str], tuple[str, str]],
+    remedy: Callable[[str, str], str],
+) -> list[Finding]:
+    """Put together what was seen and what was told.
+
+    :param pid: the process of the command itself.
+    :param in_image: whether a path that was told is one of the image.
+    :param owner: path to (package, directory that holds it).
+    :param remedy: path and package to what serves it.
+    """
+    writers: dict[str, set[int]] = {}
+    for record in told:
+        if record.event not in ("python", "path", "program"):
+            writers.setdefault(os.path.normpath(record.what), set()).add(record.pid)
+    found: dict[str, Finding] = {}
+
+    def add(path: str, what: str) -> None:
+        pids = writers.get(path, set())
+        by = PYTHON if pid in pids else CHILD if pids else OTHER
+        package, directory = owner(path)
+        found[path] = Finding(path, what, by, package, directory, remedy(path, package))
+
+    for change in changes:
+        if not is_bytecode(change.path):
+            add(change.path, change.what)
+    for path in writers:
+        if path not in found and not is_bytecode(path) and in_image(path):
+            add(path, TRIED)
+    return sorted(found.values())
+
+
+def tops(paths: Iterable[str]) -> list[str]:
+    """Return the paths that lie in none of the others."""
+    found: list[str] = []
+    for path in sorted(paths):
+        if not any(path.startswith(top + "/") for top in found):
+            found.append(path)
+    return found

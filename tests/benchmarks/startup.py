@@ -1,0 +1,219 @@
+"""What the hook costs: the whole life of ``python -c pass``, with the package and in an environment without it.
+
+``python tests/benchmarks/startup.py [--rounds N] [--python VERSION] [--no-image] [--json FILE]``, or with ``-m``. On
+the host it is measured in a private root of this machine's own files; in the image in a SIF, where Apptainer can be
+had. There the bare environment is a folder outside that refers to the image's interpreter and packages.
+
+=========  ==========================================================================================
+state      the process is
+=========  ==========================================================================================
+writable   in a container whose root and HOME are writable: the hook looks, and does nothing
+active     in a read-only image, where an earlier start has made storage
+inherited  the child of such a process
+=========  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from tests.benchmarks import rounds
+from tests.lab import apptainer_root, environments, image, pythons, scratch
+from tests.lab.apptainer_root import Apptainer
+from tests.lab.plain_machine import PlainMachine
+from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+    from tests.lab.scratch import Scratch
+
+AIMS = {"writable": 1.03, "active": 1.10, "inherited": 1.04}
+STATES = tuple(AIMS)
+DISCARDED = 3
+_HOOKED, _BARE, _ROUNDS = "/venv/bin/python", "/bare/bin/python", "/rounds.py"
+
+
+class Row(NamedTuple):
+    """One line of the table: times in seconds."""
+
+    place: str
+    state: str
+    bare: list[float]
+    hook: list[float]
+    bare_cpu: list[float]
+    hook_cpu: list[float]
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100, help="starts of each program (default: 100)")
+    parser.add_argument("--python", default="3.11", help="interpreter on the host (default: 3.11)")
+    parser.add_argument("--no-image", action="store_true", help="measure on the host only")
+    parser.add_argument("--json", metavar="FILE", help="write all times there")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    rows += _or_none(on_host, arguments)
+    if not arguments.no_image:
+        rows += _or_none(in_image, arguments)
+    print(table(rows))
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump([row._asdict() for row in rows], file)
+
+
+def _or_none(measure: Callable[[argparse.Namespace], list[Row]], arguments: argparse.Namespace) -> list[Row]:
+    try:
+        return measure(arguments)
+    except LabUnavailable as why:
+        print(f"not measured: this machine {why}", file=sys.stderr)
+        return []
+
+
+def on_host(arguments: argparse.Namespace) -> list[Row]:
+    """Measure in this machine's own files."""
+    found = [python for python in pythons.found() if python.name == arguments.python]
+    if not found:
+        raise LabUnavailable(f"has no CPython {arguments.python}")
+    python = found[0]
+    bare, hooked = environments.bare(python), environments.hooked(python)
+
+    def measure(places: Scratch, state: str) -> Row:
+        machine = PlainMachine(places)
+        binds = [f"{bare}:/bare:ro", f"{rounds.__file__}:{_ROUNDS}:ro"]
+        options: dict[str, Any] = {"venv": hooked, "binds": binds, "writable": state == "writable", "timeout": 3600}
+
+        def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+            return machine.run(argv, **options)
+
+        return measured(f"host, {python.name}", state, run, (_BARE, _HOOKED), arguments.rounds)
+
+    return in_fresh_places(measure)
+
+
+def in_image(arguments: argparse.Namespace) -> list[Row]:
+    """Measure in a SIF."""
+    runtime, sif = apptainer_root.find(), image.sif()
+
+    def measure(places: Scratch, state: str) -> Row:
+        apptainer = Apptainer(runtime, places)
+        script = os.path.join(places.work, "rounds.py")
+        with open(rounds.__file__, encoding="utf-8") as source, open(script, "w", encoding="utf-8") as copy:
+            copy.write(source.read())
+        bare = places.new_folder("bare")
+        options = [f"--bind={apptainer.inside(bare)}:/bare", f"--bind={apptainer.inside(script)}:{_ROUNDS}:ro"]
+        # All of the image is the user's own in there, so an overlay makes it writable.
+        options += ["--writable-tmpfs", "--fakeroot"] if state == "writable" else []
+
+        def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+            return apptainer.exec(sif, argv, options=options, timeout=3600)
+
+        checked(run(["sh", "-c", _MAKE_BARE]))
+        return measured("image, 3.11", state, run, (_BARE, "/opt/venv/bin/python"), arguments.rounds)
+
+    return in_fresh_places(measure)
+
+
+# An environment as the image's own, less our package.
+_MAKE_BARE = """
+cd /opt/venv
+mkdir -p /bare/bin /bare/lib/python3.11/site-packages
+cp pyvenv.cfg /bare
+ln -s "$(readlink -f bin/python)" /bare/bin/python
+for name in lib/python3.11/site-packages/*; do
+    case $name in */sif_writable*) ;; *) ln -s /opt/venv/$name /bare/lib/python3.11/site-packages;; esac
+done
+"""
+
+
+def in_fresh_places(measure: Callable[[Scratch, str], Row]) -> list[Row]:
+    """Measure each state, with HOME and all other places empty at first."""
+    rows = []
+    for state in STATES:
+        with scratch.fresh() as places:
+            rows.append(measure(places, state))
+    return rows
+
+
+def measured(
+    place: str,
+    state: str,
+    run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]],
+    programs: tuple[str, str],
+    count: int,
+) -> Row:
+    """Measure one state, after a start that makes storage and tells the environment that children inherit."""
+    bare, hooked = programs
+    environment = _environment(run, hooked, "active" if state == "inherited" else state)
+    if state != "inherited":
+        environment = {name: value for name, value in _environment(run, bare, None).items() if name != "_"}
+    specification = rounds.Specification(
+        programs={
+            "bare": {"argv": [bare, "-c", "pass"], "environment": environment},
+            "hook": {"argv": [hooked, "-c", "pass"], "environment": environment},
+        },
+        rounds=count,
+        discarded=DISCARDED,
+    )
+    times = json.loads(checked(run([bare, "-I", "-S", _ROUNDS, json.dumps(specification)])))
+    bare_times, bare_cpu = zip(*times["bare"])
+    hook_times, hook_cpu = zip(*times["hook"])
+    return Row(place, state, list(bare_times), list(hook_times), list(bare_cpu), list(hook_cpu))
+
+
+def _environment(
+    run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]], program: str, state: str | None
+) -> dict[str, str]:
+    """Return the environment in a process, and make sure that the hook has done there what is to be measured."""
+    if state is None:
+        told = json.loads(checked(run([program, "-c", "import json, os; print(json.dumps(dict(os.environ)))"])))
+        return dict(told)
+    program_text = "import json, os, sif_writable.startup as s; print(json.dumps([s.state, dict(os.environ)]))"
+    was, environment = json.loads(checked(run([program, "-c", program_text])))
+    if was != state:
+        raise LabUnavailable(f"starts an interpreter as {was!r} where {state!r} was to be measured")
+    return dict(environment)
+
+
+def checked(result: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command printed."""
+    if result.returncode != 0:
+        raise RuntimeError(f"{result.args[-3:]} failed:\n{result.stderr[-2000:]}")
+    return result.stdout
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows for people: milliseconds, with the interquartile range."""
+    head = ("", "state", "bare, ms", "with hook, ms", "more", "ratio", "aim", "fastest", "CPU")
+    lines = ["{:<14}{:<11}{:>15}{:>17}{:>8}{:>8}{:>6}{:>9}{:>7}".format(*head)]
+    median = statistics.median
+    for row in rows:
+        more = median(row.hook) - median(row.bare)
+        lines.append(
+            f"{row.place:<14}{row.state:<11}{_middle(row.bare):>15}{_middle(row.hook):>17}{more * 1e3:>8.2f}"
+            f"{median(row.hook) / median(row.bare):>8.3f}{AIMS[row.state]:>6.2f}"
+            f"{min(row.hook) / min(row.bare):>9.3f}{median(row.hook_cpu) / median(row.bare_cpu):>7.3f}"
+        )
+    return "\n".join([*lines, "", _EXPLANATION])
+
+
+_EXPLANATION = """Whole processes: medians (interquartile range) and their ratio; the ratio of the fastest starts; and that
+of the medians of processor time, which tells more on a busy machine."""
+
+
+def _middle(times: Sequence[float]) -> str:
+    lower, middle, upper = statistics.quantiles(times, n=4)
+    return f"{middle * 1e3:.2f} ({(upper - lower) * 1e3:.2f})"
+
+
+if __name__ == "__main__":
+    main()
