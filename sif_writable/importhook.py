@@ -40,7 +40,7 @@ NEVER = frozenset(("sif_writable", "filelock", "platformdirs", "pynvml", "typing
 
 _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
 _STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
-_NAMESPACE_PATH = _external._NamespacePath  # type: ignore[attr-defined] # noqa: SLF001
+_NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
 _FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
 _S_IFMT, _S_IFLNK = 0o170000, 0o120000
 
@@ -73,6 +73,8 @@ class Watched(_external.SourceFileLoader):
             except BaseException as second:
                 again.failed(second)
                 raise
+            finally:
+                again.end()
 
     # A traceback through an import shows none of the import system's frames: it is cut at a function of this name in
     # this file. Ours takes part, so that the user sees no more than without us.
@@ -131,7 +133,7 @@ class Finder:
         if path is None:
             if name in _STDLIB:
                 return None
-        elif type(path) is not _NAMESPACE_PATH:
+        elif type(path) is not _NAMESPACE_PATH and not self._is_old_portion(name):
             return None
         if not self.folder or name in self.busy or name in NEVER:
             return None
@@ -143,6 +145,13 @@ class Finder:
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
             _note(problem)
             return spec
+
+    def _is_old_portion(self, name: str) -> bool:
+        """Whether a wanted name lies in a namespace that a ``-nspkg.pth`` file made, whose path is a plain list."""
+        if not self._wanted or name not in self._wanted:
+            return False
+        parent = sys.modules.get(name.rpartition(".")[0])
+        return getattr(parent, "__file__", None) is None
 
     def _ask_others(
         self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
@@ -172,7 +181,9 @@ class Finder:
         name = spec.name
         for where in self.wanted().get(name, ()):
             if where in (directory, ANYWHERE):
-                if self.has(f"{directory}/{entry}") or self._make(spec):
+                path = f"{directory}/{entry}"
+                # Somebody may have mounted something writable on the package itself: a bind, an overlay.
+                if not os.access(path, os.W_OK) and (self.has(path) or self._make(spec)):
                     spec = moved(spec, self.tree)
                 break
         if target is None and type(spec.loader) is _external.SourceFileLoader:
@@ -329,7 +340,8 @@ def folder() -> str:
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
         from sif_writable import facts
 
-        image = f"{image.rpartition('/')[0]}/image-{facts.identity(__file__.rsplit('/', 2)[0])}"
+        purelib = __file__.rsplit("/", 2)[0]
+        image = f"{image.rpartition('/')[0]}/image-{facts.identity(purelib, facts.declared(purelib))}"
     return f"{image}/packages-{sys.implementation.cache_tag}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.corpus import cases
 from tests.lab import apptainer_root, image, readonly_root, scratch, store, wheels
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.readonly_root import ReadonlyRoot
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests/corpus be told which cases to replay."""
+    group = parser.getgroup("sif-writable")
+    group.addoption("--all-corpus", action="store_true", help="replay the cases of tests/corpus that take minutes too")
+    ready, known = ",".join(cases.READY), ",".join(cases.MEANS)
+    group.addoption("--corpus-means", default=ready, help=f"replay the cases that need one of these: {known} ({ready})")
 
 
 def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
@@ -82,9 +91,9 @@ def apptainer(apptainer_runtime: Runtime, places: Scratch) -> Apptainer:
 
 
 @pytest.fixture(scope="session")
-def squashfs_image() -> str:
+def squashfs_image(sif: str) -> str:
     """Return the test image's filesystem for the kernel to mount."""
-    return str(or_skip(image.squashfs))
+    return str(or_skip(image.squashfs, sif))
 
 
 @pytest.fixture

@@ -255,6 +255,8 @@ def apply(
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
         _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
+    if facts.manifest.get("user-site") == ["no"] and "PYTHONNOUSERSITE" not in environ:
+        _ignore_user_site(outcome)
     if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
@@ -276,6 +278,17 @@ def apply(
 def _set(variable: str, value: str, outcome: Outcome) -> None:
     outcome.replaced[variable] = os.environ.get(variable)
     os.environ[variable] = value
+
+
+def _ignore_user_site(outcome: Outcome) -> None:
+    """Take the user's own packages off the path, as the image declares; children never look for them."""
+    _set("PYTHONNOUSERSITE", "1", outcome)
+    site = sys.modules.get("site")
+    folder = getattr(site, "USER_SITE", None)
+    if folder in sys.path:
+        sys.path.remove(folder)
+    if site is not None:
+        site.ENABLE_USER_SITE = False  # type: ignore[attr-defined]
 
 
 def _name_user(outcome: Outcome, environ: "Mapping[str, str]") -> None:
@@ -306,7 +319,7 @@ def forget(environ: "MutableMapping[str, str]") -> None:
     for name in fields[2].split(","):
         value = environ.get(name, "")
         before, flag, path = value.rpartition("base_compiledir=")
-        if not path.startswith(roots) and name not in ("USER", "LOGNAME", "MATPLOTLIBRC"):
+        if not path.startswith(roots) and name not in ("USER", "LOGNAME", "MATPLOTLIBRC", "PYTHONNOUSERSITE"):
             continue  # the program has set it anew
         if name == "HOME" and old_home is not None:
             environ["HOME"] = old_home

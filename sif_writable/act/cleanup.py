@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import act, plan
 from sif_writable.act import Outcome, directories
 from sif_writable.facts.filesystem import explain
-from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, NOTE, Item, is_image, names
+from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, Item, is_image, names
 from sif_writable.plan.cleanup import NEEDED
 
 if TYPE_CHECKING:
@@ -38,24 +38,24 @@ def remove(removals: Iterable[Removal], outcome: Outcome | None) -> list[Removed
 
     :param outcome: what this process was given, so that its own folders are made again as at a first start.
     """
-    listed = [removal.item for removal in removals]
-    again = _makers(listed, outcome) if outcome else {}
-    done = [Removed(item, _try_to_remove(item, again)) for item in listed]
-    for path in {os.path.dirname(item.path) for item in listed if item.image}:
+    listed = list(removals)
+    again = _makers([removal.item for removal in listed], outcome) if outcome else {}
+    done = [Removed(removal.item, _try_to_remove(removal, again)) for removal in listed]
+    for path in {os.path.dirname(removal.item.path) for removal in listed if removal.item.image}:
         _drop_empty_image(path, outcome)
     return done
 
 
-def _try_to_remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
+def _try_to_remove(removal: Removal, again: dict[str, Callable[[], None]]) -> str:
     try:
-        return _remove(item, again)
+        return _remove(removal.item, again, needed=not removal.dead)
     except FileNotFoundError:  # another cleanup was first
         return ""
     except OSError as error:
         return explain(error)
 
 
-def _remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
+def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -> str:
     if item.kind == LOCK:
         return _remove_lock(item.path)
     aside = item.path
@@ -65,7 +65,7 @@ def _remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
         os.rename(item.path, aside)
         if item.path in again:
             again[item.path]()
-        elif item.name in NEEDED:
+        elif needed and item.name in NEEDED:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(item.path, 0o700)
     if not stat.S_ISDIR(os.lstat(aside).st_mode):
@@ -77,10 +77,13 @@ def _remove(item: Item, again: dict[str, Callable[[], None]]) -> str:
 
 
 def _delete(folder: str) -> None:
-    for here, _, _ in os.walk(folder):  # some tools take the write permission off what they keep
-        with contextlib.suppress(OSError):
-            os.chmod(here, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(3):  # a process may be just about to make a file in it
+        for here, _, _ in os.walk(folder):  # some tools take the write permission off what they keep
+            with contextlib.suppress(OSError):
+                os.chmod(here, 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
 
 
 def _remove_lock(path: str) -> str:
@@ -139,7 +142,7 @@ def _drop_empty_image(folder: str, outcome: Outcome | None) -> None:
         return
     with contextlib.suppress(OSError):
         for name in names(image):
-            if name != NOTE and (name == HOME or names(f"{image}/{name}")):
+            if name != NOTE and names(f"{image}/{name}"):
                 return
         for name in names(image):
             if name != NOTE:

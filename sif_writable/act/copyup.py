@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING
 
 from sif_writable import act, importhook
 from sif_writable.act import directories
-from sif_writable.facts import packages
+from sif_writable.facts import manifest, packages
 from sif_writable.facts.filesystem import explain
 from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, REFUSED, Line
+from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from importlib.machinery import ModuleSpec
 
     from sif_writable.facts.packages import Unit
 
-MANIFEST = "etc/sif-writable/packages"
-"""Below sys.prefix: the lines that the image was built with, in the form of the learned list."""
 BYTES_PER_SECOND = 10 << 20
 """How fast another process is thought to copy, at least, when it is waited for."""
 
@@ -37,8 +35,7 @@ def begin(folder: str) -> str:
     """Make the folder of copies with its learned list, which starts with what is known beforehand; return the list."""
     lines = ["# sif_writable: packages that are imported from a writable copy; see `sif-writable status`"]
     lines += [str(Line(PACKAGE, name, importhook.ANYWHERE, "catalogue", why)) for name, why, _ in WRITERS]
-    with contextlib.suppress(OSError), open(f"{sys.prefix}/{MANIFEST}", encoding="utf-8", errors="replace") as file:
-        lines += [str(line) for line in plan.parse(file.read())[0]]
+    lines += [str(line) for line in _declared()]
     text = "".join(f"{line}\n" for line in lines)
     with contextlib.suppress(OSError):
         os.makedirs(folder + "/tree", 0o700, exist_ok=True)
@@ -56,6 +53,17 @@ def begin(folder: str) -> str:
         with contextlib.suppress(OSError):
             os.unlink(aside)
     return text
+
+
+def _declared() -> Iterator[Line]:
+    """Yield what the image declares in its manifest, as lines of the list."""
+    declared = manifest.read(__file__.rsplit("/", 3)[0])
+    for value in declared.get("package", ()):
+        name, _, why = value.partition(" ")
+        yield Line(PACKAGE, name, importhook.ANYWHERE, "manifest", why)
+    for value in declared.get("overlay", ()):
+        path, _, why = value.partition(" ")
+        yield Line(PATH, "-", path, "manifest", why)
 
 
 def provide(spec: ModuleSpec) -> bool:
@@ -173,10 +181,11 @@ def _copy_tree(source: str, target: str, *, execute: bool) -> None:
         with os.scandir(here) as entries:
             for entry in entries:
                 path, new = entry.path, f"{there}/{entry.name}"
-                if entry.is_symlink():
+                borrowed = packages.borrowed(path, source) if entry.is_symlink() else None
+                if entry.is_symlink() and borrowed is None:
                     os.symlink(_link_target(path, source), new)
                     continue
-                status = entry.stat(follow_symlinks=False)
+                status = borrowed or entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     if os.access(path, os.R_OK | os.X_OK) and not os.access(path, os.W_OK):
                         os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)
@@ -217,11 +226,7 @@ _BLOCK = 1 << 20
 
 def _link_target(path: str, package: str) -> str:
     """Return what the copy of a link points at: its copied neighbour within the package, else the image."""
-    target = os.readlink(path)
-    landing = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    if not os.path.isabs(target) and landing.startswith(package + "/"):
-        return target
-    return os.path.realpath(path)
+    return os.readlink(path) if packages.is_inner_link(path, package) else os.path.realpath(path)
 
 
 def _copy_module(unit: Unit, target: str, folder: str) -> None:

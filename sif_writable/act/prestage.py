@@ -83,8 +83,8 @@ class Area:
             number = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in words), errno.EIO)
         problem = explain(OSError(number, os.strerror(number or 0)))
         return (
-            f"{error.filename or self.path} {problem}, so nothing can be baked. Remedy: call this in %post as root of the image, on "
-            "a disk with space (APPTAINER_TMPDIR names the one that images are built on)."
+            f"{error.filename or self.path} {problem}, so nothing can be baked. Remedy: call this in %post as root of "
+            "the image, on a disk with space (APPTAINER_TMPDIR names the one that images are built on)."
         )
 
     def close(self, *, keep: bool) -> None:
@@ -191,6 +191,8 @@ def in_tree(folders: Sequence[str]) -> dict[str, tuple[int, int]]:
         for here, inner, files in os.walk(folder):
             inner[:] = [name for name in inner if name != "__pycache__"]
             for name in files:
+                if name.startswith(facts.MANIFEST):
+                    continue
                 with contextlib.suppress(OSError):
                     status = os.lstat(f"{here}/{name}")
                     found[f"{here}/{name}"] = (status.st_size, status.st_mtime_ns)

@@ -10,14 +10,14 @@ import importlib
 import os
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sif_writable import importhook
 from sif_writable.act import copyup
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import packages, sources
 from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, PATH, Line
+from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
@@ -38,6 +38,12 @@ class Again(NamedTuple):
     loader: _external.SourceFileLoader
     first: Exception
     words: str
+    spec: ModuleSpec
+    """Of the module in its second try."""
+
+    def end(self) -> None:
+        """Let other threads have the module: the import system knows of the first spec only."""
+        self.spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
 
     def failed(self, second: BaseException) -> None:
         """Let the second failure say that it is one, with the first as what it came from."""
@@ -86,9 +92,10 @@ def prepare(module: ModuleType, error: Exception) -> Again | None:
         _add_note(error, f"sif_writable: {problem}")
         return None
     _tried.add(spec.name)
-    loader = _start_over(module, spec, verdict.units, finder)
+    new = _start_over(module, spec, verdict.units, finder)
     names = plan.join(copied.name for copied in verdict.units)
-    return Again(loader, error, f"{spec.name} was imported a second time, with writable copies of {names}")
+    words = f"{spec.name} was imported a second time, with writable copies of {names}"
+    return Again(cast("_external.SourceFileLoader", new.loader), error, words, new)
 
 
 def _in_image(unit: Unit, finder: importhook.Finder) -> Unit:
@@ -100,7 +107,7 @@ def _in_image(unit: Unit, finder: importhook.Finder) -> Unit:
 
 def _judge_import(unit: Unit, error: Exception, finder: importhook.Finder) -> Verdict:
     """Find whose copies cure the failing import of ``unit``."""
-    found, detail = _owners(plan.failures(error, os.getcwd()), finder)
+    found, detail = _owners(plan.failures(error, _working_directory()), finder)
     if unit not in found and not _is_copied(unit, finder) and not _is_foreign(unit, error):
         files = [path for path, _ in _frames(error) if unit.holds(path)]
         line = sources.Sources([*files, *_sources_of(unit)]).write()
@@ -146,6 +153,13 @@ def _is_copied(unit: Unit, finder: importhook.Finder) -> bool:
     return str(path).startswith(finder.tree + "/") if path else finder.has(unit.path)
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "/"
+
+
 def _is_unreadable(path: str) -> bool:
     """Whether it was reading that was denied."""
     return os.path.exists(path) and not os.access(path, os.R_OK)
@@ -176,10 +190,8 @@ def _sources_of(unit: Unit) -> list[str]:
 # --- Starting over ---
 
 
-def _start_over(
-    module: ModuleType, spec: ModuleSpec, units: list[Unit], finder: importhook.Finder
-) -> _external.SourceFileLoader:
-    """Take back what the first try left behind, and return the loader for the second.
+def _start_over(module: ModuleType, spec: ModuleSpec, units: list[Unit], finder: importhook.Finder) -> ModuleSpec:
+    """Take back what the first try left behind, and return the module's spec for the second.
 
     The module itself stays the same object, since others may hold it, and starts empty. Other modules of it and of
     the copied packages go, where this very import brought them; those that were there before learn their new place.
@@ -214,8 +226,8 @@ def _start_over(
     for name, child in kept.items():
         if "." not in name:
             setattr(module, name, child)
-    loader: _external.SourceFileLoader = new.loader  # type: ignore[assignment]
-    return loader
+    new._initializing = True  # type: ignore[attr-defined] # noqa: SLF001 - other threads have to wait
+    return new
 
 
 def _is_held(name: str, names: list[str], units: list[Unit]) -> bool:
@@ -254,7 +266,7 @@ def learn(error: BaseException | None) -> None:
     finder = importhook.finder()
     if finder is None or not isinstance(error, Exception) or isinstance(error, SifWritableError):
         return
-    failed = plan.failures(error, os.getcwd())
+    failed = plan.failures(error, _working_directory())
     units, detail = _owners(failed, finder)
     if not units:
         unit, detail = _writer(error, finder, everywhere=bool(failed))
@@ -263,7 +275,10 @@ def learn(error: BaseException | None) -> None:
         known = finder.wanted()
         units = [mate for unit in units for mate in packages.mates(unit)]
         if all(unit.directory in known.get(unit.name, ()) and not finder.has(unit.path) for unit in units):
-            return  # its copy was refused; status says why
+            refused = {line.name: line.why for line in copyup.listed(finder.folder)[0] if line.what == REFUSED}
+            for sentence in {refused[unit.name] for unit in units if unit.name in refused}:
+                _say(sentence)
+            return
         copyup.learn(Line(PACKAGE, unit.name, unit.directory, "use", detail) for unit in units)
         names = plan.join(unit.name for unit in units)
         _say(
@@ -309,6 +324,8 @@ def _outside(error: Exception, failed: list[plan.Failure], finder: importhook.Fi
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
         if os.stat(parent).st_dev not in image or os.access(parent, os.W_OK) or path.startswith(finder.tree):
+            continue
+        if _is_unreadable(path):
             continue
         sentence = plan.outside_words(path, _variable_for(path))
         copyup.learn([Line(PATH, "-", path, sentence, "")])

@@ -235,9 +235,11 @@ def _compile(folders: list[str]) -> None:
     progress = Progress("compiling")
     failed = compiler.compile_all(stale, progress)
     progress.done()
-    words = f"; {len(failed)} cannot be compiled, such as {failed[0]}" if failed else ""
+    words = (
+        f"; {len(failed)} have none still (no valid Python, or no permission), such as {failed[0]}" if failed else ""
+    )
     _tell("bytecode", f"{len(stale) - len(failed)} files compiled{words}")
-    writer.update(PURELIB, {"uncompilable": [str(len(failed))] if failed else []})
+    writer.update(PURELIB, {"no-bytecode": failed})
 
 
 def _others(arguments: argparse.Namespace) -> int:
@@ -336,10 +338,10 @@ def _stale(declared: manifest.Declared) -> list[str]:
     found += [f"{path}, which holds files for a first start, is not there" for path in seeds if not os.path.isdir(path)]
     if not found and declared.get("stamp") != [inventory.stamp(folders, seeds)]:
         found.append("files of what is installed, or of what prestage has baked, have changed")
-    stale = bytecode.stale(bytecode.importable())
-    allowed = int(declared.get("uncompilable", ["0"])[0])
-    if len(stale) > allowed:
-        found.append(f"{len(stale) - allowed} files have no valid bytecode, such as {stale[0]}")
+    known = frozenset(declared.get("no-bytecode", ()))
+    stale = [path for path in bytecode.stale(bytecode.importable()) if path not in known]
+    if stale:
+        found.append(f"{len(stale)} files have no valid bytecode, such as {stale[0]}")
     wanted: Sequence[str] = [line.partition(" ")[0] for line in declared.get("package", ())]
     found += [f"package {name} is declared and not installed" for name in wanted if not _is_installed(name)]
     return found

@@ -139,8 +139,10 @@ def save(found: Iterable[Finding]) -> tuple[list[str], str]:
     from sif_writable import importhook
     from sif_writable.act import copyup
 
-    if importhook.finder() is None or not importhook.folder():
+    finder = importhook.finder()
+    if finder is None or not finder.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
+    finder.wanted()  # makes the list with what is known beforehand
     lines = [Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items()]
     why = "seen by sif-writable trace"
     lines += [Line(PATH, "-", path, plan_packages.outside_words(path, ""), why) for path in paths]

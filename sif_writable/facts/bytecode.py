@@ -19,6 +19,7 @@ def stale(folders: Iterable[str]) -> list[str]:
 def sources(folders: Iterable[str]) -> Iterator[str]:
     """Yield the modules that an interpreter with these directories on its path could import."""
     seen: set[str] = set()
+    standard = os.path.dirname(os.__file__)
     for folder in folders:
         for here, inner, files in os.walk(folder):
             real = os.path.realpath(here)
@@ -29,6 +30,8 @@ def sources(folders: Iterable[str]) -> Iterator[str]:
             inner[:] = [
                 name for name in inner if (name.isidentifier() and name != "__pycache__") or name == "site-packages"
             ]
+            if here.startswith(standard) and "-packages" not in here:  # the library's own tests are never imported
+                inner[:] = [name for name in inner if name not in ("test", "tests")]
             for name in files:
                 if name.endswith(".py"):
                     yield f"{here}/{name}"

@@ -21,6 +21,7 @@ interpreter             ``PATH VERSION PREFIX``: an interpreter of the image tha
 distribution            ``NAME VERSION``: what is installed
 location                ``VARIABLE DISTRIBUTION``: a row of the table of locations whose variable its sources name
 writer                  ``NAME FILE:LINE``: a package whose sources write beside themselves
+no-bytecode             a source that could not be compiled
 cuda                    ``VERSION SOURCE``: a CUDA version that the image ships
 ======================  ============================================================================================
 """
@@ -39,7 +40,7 @@ HOT = (
     *("gpu", "gpu-count", "gpu-min-memory", "gpu-min-capability"),
 )
 """Keys of what stands before the first empty line, in this order."""
-COLD = ("prepared", "interpreter", "distribution", "location", "writer", "cuda")
+COLD = ("prepared", "interpreter", "distribution", "location", "writer", "cuda", "no-bytecode")
 """Keys of the rest."""
 
 Declared = dict[str, list[str]]

@@ -154,6 +154,23 @@ def measure(units: Iterable[Unit], *, execute: bool) -> Size:
     return Size(copied, linked, entries)
 
 
+def borrowed(path: str, package: str) -> os.stat_result | None:
+    """Return the status of a file of a package that is a link to a file elsewhere, as some installers make them."""
+    if is_inner_link(path, package):
+        return None
+    landing = os.path.realpath(path)
+    if landing.startswith(os.path.realpath(package) + "/") or not os.path.isfile(landing):
+        return None
+    return os.stat(landing)
+
+
+def is_inner_link(path: str, package: str) -> bool:
+    """Whether a link points at something of its own package in such a way that it is right in a copy too."""
+    target = os.readlink(path)
+    landing = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return not os.path.isabs(target) and landing.startswith(package + "/")
+
+
 def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
     if not os.path.isdir(path):
         yield os.path.basename(path), os.lstat(path)
@@ -163,7 +180,8 @@ def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
         with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    yield entry.name, entry.stat(follow_symlinks=False)
+                    elsewhere = borrowed(entry.path, path) if entry.is_symlink() else None
+                    yield entry.name, elsewhere or entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
                     stack.append(entry.path)
 

@@ -33,6 +33,7 @@ NEEDED = frozenset(
     if row[5].partition(":")[0] in ("mkdir", "base", "path_list", "path_list_open")
 ) | {HOME}
 """Names of folders that a process in the midst of its work expects to exist."""
+_ALL = frozenset().union(*KNOWN.values())
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)", re.IGNORECASE)
 _SECONDS = {"min": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
@@ -45,6 +46,8 @@ class Removal(NamedTuple):
 
     item: Item
     why: str
+    dead: bool = False
+    """Whether nobody is there who could miss it."""
 
 
 class Plan(NamedTuple):
@@ -87,7 +90,7 @@ def prune(
             elif dead:
                 why = _dead(item, contents, this, now)
             if why and not item.problem:
-                chosen[item.path] = Removal(item, why)
+                chosen[item.path] = Removal(item, why, dead and bool(_dead(item, contents, this, now)))
             elif why:
                 notes.append(f"{item.path} stays: it {item.problem}")
     if max_size is not None:
@@ -126,7 +129,7 @@ def _make_room(items: list[Item], max_size: int, now: float, chosen: dict[str, R
 
 
 def clear(found: Sequence[Contents], asked: Sequence[str]) -> tuple[Plan, list[str]]:
-    """Choose what bears one of these names, and return the names that nothing bears.
+    """Choose what bears one of these names, and return the names that nothing could ever bear.
 
     :param asked: ``numba``, ``data/pip``, ``image-ID``, or ``image-ID/config/ipython``.
     """
@@ -136,7 +139,9 @@ def clear(found: Sequence[Contents], asked: Sequence[str]) -> tuple[Plan, list[s
     for name in asked:
         wanted = name.strip("/")
         hits = [item for contents in found for item in contents.items if item.kind != LOCK and _bears(item, wanted)]
-        if not hits:
+        if not hits and wanted in _ALL:
+            notes.append(f"there is no {name} in storage")
+        elif not hits:
             unknown.append(name)
         for item in hits:
             if item.problem:

@@ -98,8 +98,9 @@ def findings(
     for change in changes:
         if not is_bytecode(change.path):
             add(change.path, change.what)
+    gone = tuple(f"{path}/" for path, finding in found.items() if finding.what == REMOVED)
     for path in writers:
-        if path not in found and not is_bytecode(path) and in_image(path):
+        if path not in found and not is_bytecode(path) and not path.startswith(gone) and in_image(path):
             add(path, TRIED)
     return sorted(found.values())
 

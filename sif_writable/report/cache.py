@@ -109,7 +109,7 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
         for identity, image in sorted(entry.images.items(), key=lambda pair: (pair[0] != this, -pair[1].used)):
             whose = "this image" if identity == this else "another image" if this else "image"
             told = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
-            lines.append(f"  {whose}, image-{identity}: {told}; last used {span(now - image.used)} ago")
+            lines.append(f"  {whose}, image-{identity}: {told}; last used {_ago(now - image.used)}")
             lines += _rows([item for item in entry.items if item.image == identity and item.kind != LEFTOVER], now)
         rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
         if rest:
@@ -126,11 +126,20 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
 
 
 def _rows(items: list[Item], now: float) -> list[str]:
-    return [
-        f"    {item.name:<26} {item.kind:<8} {human(item.size):>9} {item.files:>7} files  {span(now - item.used)} ago"
+    """Return a line for each thing that has files, the largest first, and the number of the others."""
+    full = [item for item in items if item.files or item.size or item.problem]
+    lines = [
+        f"    {item.name:<24} {item.kind:<8} {human(item.size):>9}{item.files:>8} files  {_ago(now - item.used)}"
         + (f"\n      {item.problem}" if item.problem else "")
-        for item in sorted(items, key=lambda item: -item.size)
+        for item in sorted(full, key=lambda item: -item.size)
     ]
+    if len(items) > len(full):
+        lines.append(f"    {len(items) - len(full)} empty folders")
+    return lines
+
+
+def _ago(seconds: float) -> str:
+    return f"{span(seconds)} ago" if seconds >= 60 else "now"
 
 
 def intended(plan_: Plan) -> str:

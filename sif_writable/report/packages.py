@@ -76,7 +76,7 @@ def _unit(line: Line) -> Unit | None:
 def notes(folder: str) -> list[str]:
     """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
     lines, broken = copyup.listed(folder)
-    found = [line.why for line in lines if line.what == PATH]
+    found = [line.why if " " in line.why else plan.outside_words(line.place, "") for line in lines if line.what == PATH]
     levels = {line.place for line in lines if line.what == PACKAGE and line.place != importhook.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}
     made = seen.beside(folder + "/tree", sorted(levels))

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from typing import TypedDict
 
 
-class Program(TypedDict):
-    """What to start."""
-
-    argv: list[str]
-    environment: dict[str, str]
-
-
 class Specification(TypedDict):
     """What to do."""
 
-    programs: dict[str, Program]
+    check: list[str]
+    """A command that says which situation this is; its first start makes what later ones find."""
+    expected: str
+    programs: dict[str, list[str]]
+    """Name to command. They inherit the environment."""
     rounds: int
     discarded: int
     """Rounds at the start that are not counted."""
@@ -33,25 +31,29 @@ class Specification(TypedDict):
 def main() -> None:
     """Do what the specification says."""
     specification: Specification = json.loads(sys.argv[1])
+    for _ in range(2):
+        was = subprocess.run(specification["check"], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    if was != specification["expected"]:
+        raise SystemExit(f"{specification['check'][0]} says {was!r}, {specification['expected']!r} was to be measured")
     programs = list(specification["programs"].items())
     times: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in programs}
     for turn in range(specification["discarded"] + specification["rounds"]):
         first = turn % len(programs)
-        for name, program in programs[first:] + programs[:first]:
-            pair = start(program)
+        for name, argv in programs[first:] + programs[:first]:
+            pair = start(argv)
             if turn >= specification["discarded"]:
                 times[name].append(pair)
     print(json.dumps(times))
 
 
-def start(program: Program) -> tuple[float, float]:
+def start(argv: list[str]) -> tuple[float, float]:
     """Return the seconds that a program took, and those in which a processor worked for it."""
     begin = time.perf_counter()
-    pid = os.posix_spawn(program["argv"][0], program["argv"], program["environment"])
+    pid = os.posix_spawn(argv[0], argv, os.environ)
     _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - begin
     if status:
-        raise SystemExit(f"{program['argv']} ended with status {status}")
+        raise SystemExit(f"{argv} ended with status {status}")
     return seconds, usage.ru_utime + usage.ru_stime
 
 

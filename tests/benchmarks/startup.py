@@ -151,37 +151,21 @@ def measured(
     programs: tuple[str, str],
     count: int,
 ) -> Row:
-    """Measure one state, after a start that makes storage and tells the environment that children inherit."""
+    """Measure one state, with storage warm."""
     bare, hooked = programs
-    environment = _environment(run, hooked, "active" if state == "inherited" else state)
-    if state != "inherited":
-        environment = {name: value for name, value in _environment(run, bare, None).items() if name != "_"}
     specification = rounds.Specification(
-        programs={
-            "bare": {"argv": [bare, "-c", "pass"], "environment": environment},
-            "hook": {"argv": [hooked, "-c", "pass"], "environment": environment},
-        },
+        check=[hooked, "-c", "import sif_writable.startup; print(sif_writable.startup.state)"],
+        expected=state,
+        programs={"bare": [bare, "-c", "pass"], "hook": [hooked, "-c", "pass"]},
         rounds=count,
         discarded=DISCARDED,
     )
-    times = json.loads(checked(run([bare, "-I", "-S", _ROUNDS, json.dumps(specification)])))
+    # A process inherits from the one that measures, if that has the hook.
+    measuring = [hooked, "-I"] if state == "inherited" else [bare, "-I", "-S"]
+    times = json.loads(checked(run([*measuring, _ROUNDS, json.dumps(specification)])))
     bare_times, bare_cpu = zip(*times["bare"])
     hook_times, hook_cpu = zip(*times["hook"])
     return Row(place, state, list(bare_times), list(hook_times), list(bare_cpu), list(hook_cpu))
-
-
-def _environment(
-    run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]], program: str, state: str | None
-) -> dict[str, str]:
-    """Return the environment in a process, and make sure that the hook has done there what is to be measured."""
-    if state is None:
-        told = json.loads(checked(run([program, "-c", "import json, os; print(json.dumps(dict(os.environ)))"])))
-        return dict(told)
-    program_text = "import json, os, sif_writable.startup as s; print(json.dumps([s.state, dict(os.environ)]))"
-    was, environment = json.loads(checked(run([program, "-c", program_text])))
-    if was != state:
-        raise LabUnavailable(f"starts an interpreter as {was!r} where {state!r} was to be measured")
-    return dict(environment)
 
 
 def checked(result: subprocess.CompletedProcess[str]) -> str:
@@ -206,8 +190,8 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", _EXPLANATION])
 
 
-_EXPLANATION = """Whole processes: medians (interquartile range) and their ratio; the ratio of the fastest starts; and that
-of the medians of processor time, which tells more on a busy machine."""
+_EXPLANATION = """Whole processes: medians (interquartile range) and their ratio; the ratio of the fastest starts;
+and that of the medians of processor time, which tells more on a busy machine."""
 
 
 def _middle(times: Sequence[float]) -> str:

@@ -27,13 +27,19 @@ class Case(NamedTuple):
     """One package, what it is asked to do, and how a healthy run of that looks."""
 
     name: str
+    environment: str
+    """The name of what is installed: the case's own, or that of another one with the same packages."""
     lock: tuple[str, ...]
     """Every distribution that is installed, with its version."""
+    source: tuple[str, ...]
+    """Those of them that are published without a wheel."""
     debian: tuple[str, ...]
     """Debian packages that it needs, such as a compiler."""
     mb: int
     means: str
     """The strongest of MEANS that it needs."""
+    env: dict[str, str]
+    """What the user has set."""
     snippet: str
     """The program, for `python -c`."""
     prints: str
@@ -61,6 +67,7 @@ def load() -> tuple[Case, ...]:
 
 def _case(fields: dict[str, object]) -> Case:
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    defaults = {"debian": (), "leaves": (), "rewrites": (), "exits": (0, 0), "healthy": False}
+    lists: dict[str, object] = dict.fromkeys(("source", "debian", "leaves", "rewrites"), ())
+    defaults = {**lists, "environment": fields["name"], "env": {}, "exits": (0, 0), "healthy": False}
     known = {**defaults, **{name: value for name, value in listed.items() if name in Case._fields}}
     return Case(**known)  # type: ignore[arg-type]

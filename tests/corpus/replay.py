@@ -64,7 +64,7 @@ class SifMachine:
         return self.apptainer.exec(self.image, ["env", f"HOME={home}", *argv], options=options, env=env, timeout=600)
 
 
-class SquashfsMachine:
+class KernelMachine:
     """The SIF's filesystem, mounted by the kernel, without user namespaces."""
 
     def __init__(self, root: SquashfsRoot) -> None:
@@ -97,8 +97,8 @@ def replay(case: Case, profile: str, machine: Machine, *, hook: bool = True) -> 
     """Run a case twice in fresh places; without the hook, run what is installed as if it were not."""
     places = machine.places
     places.new_folder(os.path.relpath(places.tmp + "/cwd", places.folder))
-    env = {} if hook else {"SIF_WRITABLE": "off"}
-    argv = [f"{PREFIXES}/{case.name}/bin/python", "-c", case.snippet]
+    env = case.env if hook else {**case.env, "SIF_WRITABLE": "off"}
+    argv = [f"{PREFIXES}/{case.environment}/bin/python", "-c", case.snippet]
     runs, left = [], []
     for _ in range(2):
         runs.append(machine.run(profile, argv, env))
@@ -123,7 +123,9 @@ def problems(case: Case, result: Replay) -> list[str]:
             found.append(f"nothing is left at …/{end}")
     for end in case.leaves:
         before, after = _ending(end, first), _ending(end, second)
-        found += [f"{path} is made again by the second run" for path in after if before and before.get(path) != after[path]]
+        found += [
+            f"{path} is made again by the second run" for path in after if before and before.get(path) != after[path]
+        ]
     found += [f"{path} is left over" for path in second if _LEFT_OVER.search(path)]
     return found
 

@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
         if what == "demo":
             return demo.main()
         if what == "prepare":
-            print(image.sif(), image.squashfs(), sep="\n")
+            print(image.sif())
             return 0
         if what == "pythons":
             print(*(f"{python.name} {python.path}" for python in pythons.found()), sep="\n")
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
                 apptainer = Apptainer(apptainer_root.find(), places)
                 result = apptainer.run([apptainer.inside(image.sif()) if word == "@sif" else word for word in argv])
             elif what == "squashfs":
-                result = SquashfsRoot(image.squashfs(), places).run(argv)
+                result = SquashfsRoot(image.squashfs(image.sif()), places).run(argv)
             else:
                 result = ReadonlyRoot(readonly_root.venv(), places).run(argv)
     except LabUnavailable as why:

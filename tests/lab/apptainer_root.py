@@ -27,6 +27,10 @@ class Runtime(NamedTuple):
     lab: str
     """The path of the lab folder for commands."""
 
+    def inside(self, path: str) -> str:
+        """Return how the commands see a path of the lab."""
+        return os.path.normpath(os.path.join(self.lab, os.path.relpath(path, LAB)))
+
 
 @functools.cache
 def find() -> Runtime:
@@ -135,4 +139,4 @@ class Apptainer:
 
     def inside(self, path: str) -> str:
         """Return how the commands see a path of the lab."""
-        return os.path.normpath(os.path.join(self.runtime.lab, os.path.relpath(path, LAB)))
+        return self.runtime.inside(path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.lab import apptainer_root, image, scratch, wheels
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.store import provide
+
+if TYPE_CHECKING:
+    import subprocess
 
 _DEFINITION = """Bootstrap: localimage
 From: {base}

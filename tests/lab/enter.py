@@ -34,7 +34,7 @@ class Entry(TypedDict):
     tree: str
     """The new root: a folder, mounted as it is; `/` keeps the present one. Empty where another root is given."""
     squashfs: str
-    """The new root: a squashfs file, mounted by the kernel."""
+    """The new root: a squashfs file, mounted by the kernel; `FILE:OFFSET` where something stands before it."""
     mirror: bool
     """The new root: the present one again, on superblocks that are read-only."""
     layers: list[str]
@@ -44,7 +44,7 @@ class Entry(TypedDict):
     binds: list[str]
     """`outside:inside` or `outside:inside:ro`."""
     tmpfs: list[str]
-    """Folders inside that become an empty tmpfs."""
+    """Folders inside that become an empty tmpfs; one of a size, `FOLDER:SIZE`, lies over the binds."""
     setuid: bool
     """Programs may gain privileges, as on an ordinary machine; otherwise never again."""
     user_namespaces: bool
@@ -141,7 +141,9 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     elif entry["squashfs"]:
         lower = parts["lower"] if entry["overlay"] else root
         # The program, not the system call: it finds a free loop device, which goes with the mount.
-        subprocess.run(["mount", "-t", "squashfs", "-o", "loop,ro,nosuid", entry["squashfs"], lower], check=True)
+        file, _, offset = entry["squashfs"].partition(":")
+        options = f"loop,ro,nosuid,offset={offset or 0}"
+        subprocess.run(["mount", "-t", "squashfs", "-o", options, file, lower], check=True)
         if entry["overlay"]:
             _mount("none", root, "overlay", "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts))
     elif entry["mirror"]:
@@ -158,12 +160,16 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     if entry["fuse"] and privileged:
         _open_fuse(stage, f"{root}/dev/fuse")
     for folder in entry["tmpfs"]:
-        _mount("none", root + folder, "tmpfs", "mode=1777")
+        if ":" not in folder:
+            _mount("none", root + folder, "tmpfs", "mode=1777")
     for bind in entry["binds"]:
         outside, inside, *options_given = bind.split(":")
         _mount(outside, root + inside, flags=_MS_BIND)
         if options_given == ["ro"]:
             _make_bind_read_only(root + inside)
+    for folder, _, size in (folder.partition(":") for folder in entry["tmpfs"]):
+        if size:
+            _mount("none", root + folder, "tmpfs", f"mode=1777,size={size}")
     return root
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.lab import apptainer_root, apt, debian, scratch, wheels
@@ -34,23 +32,15 @@ def without_sif_writable() -> str:
     return packages
 
 
-def squashfs() -> str:
-    """Return the SIF's filesystem as a squashfs file in which everything is root's, as in an image that root built."""
+def squashfs(image: str) -> str:
+    """Return a SIF's filesystem for the kernel to mount, as `FILE:OFFSET`.
+
+    Everything in it is root's, as in an image that root built: an ordinary user who builds is root in a namespace.
+    """
     if os.getuid() != 0:
         raise LabUnavailable("only root can mount a squashfs by the kernel")
-    apt.ensure("mksquashfs", "mount")
-    image = sif()
-
-    def make(path: str) -> None:
-        # A mount namespace of its own, so that nothing stays mounted however this ends.
-        script = (
-            'mount -t squashfs -o "loop,ro,offset=$1" "$2" /mnt'
-            ' && mksquashfs /mnt "$3" -all-root -comp zstd -Xcompression-level 1 -quiet -no-progress'
-        )
-        arguments = [str(_squashfs_offset(image)), image, path]
-        subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *arguments], check=True)
-
-    return provide("test.sqfs", image, make)
+    apt.ensure("mount")
+    return f"{image}:{_squashfs_offset(image)}"
 
 
 def _parts() -> tuple[Runtime, str, str]:
@@ -59,15 +49,15 @@ def _parts() -> tuple[Runtime, str, str]:
         runtime = pool.submit(apptainer_root.find)
         wheelhouse = pool.submit(wheels.wheelhouse)
         wheel = pool.submit(wheels.project_wheel)
-        base = pool.submit(_base)
-        packages = _packages(runtime.result(), base.result(), wheelhouse.result())
+        start = pool.submit(base)
+        packages = _packages(runtime.result(), start.result(), wheelhouse.result())
         return runtime.result(), packages, wheel.result()
 
 
-def _base() -> tuple[str, str]:
-    """Return what images start from: bootstrap agent and source."""
+def base(*more: str) -> tuple[str, str]:
+    """Return what images start from: bootstrap agent and source; `more` Debian packages are there if they can be."""
     if os.getuid() == 0:
-        return "localimage", debian.base_tree()
+        return "localimage", debian.base_tree(*more)
     return "docker", "python:3.11-slim-bookworm"
 
 
@@ -83,23 +73,29 @@ def _packages(runtime: Runtime, base: tuple[str, str], wheelhouse: str) -> str:
 
 
 def _build(runtime: Runtime, path: str, *options: str, **values: str) -> None:
-    """Build the definition file with Apptainer as the ordinary user; the values fill its blanks."""
+    """Build the definition file; the values fill its blanks."""
+    seen = {name: runtime.inside(value) if value.startswith(LAB) else value for name, value in values.items()}
+    arguments = [argument for name, value in seen.items() for argument in ("--build-arg", f"{name}={value}")]
+    with open(DEFINITION, encoding="utf-8") as file:
+        build(runtime, file.read(), path, *options, *arguments, online=values["BOOTSTRAP"] == "docker")
+
+
+def build(runtime: Runtime, definition: str, path: str, *options: str, online: bool = False) -> None:
+    """Build an image at a path with Apptainer, as the ordinary user; `online` where it depends on what others serve."""
     with scratch.fresh() as places:
         apptainer = Apptainer(runtime, places)
-        made = os.path.join(places.work, "image")
-        shutil.copy(DEFINITION, places.work)
-        seen = {name: apptainer.inside(value) if value.startswith(LAB) else value for name, value in values.items()}
-        arguments = [argument for name, value in seen.items() for argument in ("--build-arg", f"{name}={value}")]
+        with open(os.path.join(places.work, "definition"), "w", encoding="utf-8") as file:
+            file.write(definition)
         environment = {
             "APPTAINER_TMPDIR": apptainer.inside(places.var_tmp),
             "APPTAINER_CACHEDIR": apptainer.inside(places.new_folder("cache")),
         }
-        command = ["build", "--mksquashfs-args", _COMPRESSION, *options, *arguments, apptainer.inside(made), "test.def"]
-        result = apptainer.run(command, env=environment, timeout=900)
+        command = ["build", "--mksquashfs-args", _COMPRESSION, *options, "image", "definition"]
+        result = apptainer.run(command, env=environment, timeout=1800)
         if result.returncode == 0:
-            os.rename(made, path)
-        elif values["BOOTSTRAP"] == "docker":
-            raise LabUnavailable(f"could not build on {values['BASE']}: {result.stderr.strip()[-500:]}")
+            os.rename(os.path.join(places.work, "image"), path)
+        elif online:
+            raise LabUnavailable(f"could not build an image: {result.stderr.strip()[-500:]}")
         else:
             raise RuntimeError(f"building {path} failed:\n{result.stdout}\n{result.stderr}")
 

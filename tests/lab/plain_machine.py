@@ -47,6 +47,7 @@ class PlainMachine:
         home: str | None = scratch.HOME,
         env: Mapping[str, str] | None = None,
         binds: Sequence[str] = (),
+        tmpfs: Sequence[str] = (),
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command.
@@ -69,6 +70,7 @@ class PlainMachine:
             argv,
             tree=self._tree,
             binds=everything,
+            tmpfs=tmpfs,
             environment={**environment, **(env or {})},
             folder=WORK,
             timeout=timeout,

@@ -19,13 +19,11 @@ LAB = os.path.abspath(os.environ.get("SIF_WRITABLE_LAB") or os.path.join(REPOSIT
 ORDINARY_UID = os.getuid() or 1000
 """The uid that containers run as: our own, or an ordinary one where we are root."""
 
-_KEPT = 3
 
-
-def provide(name: str, recipe: object, make: Callable[[str], None]) -> str:
+def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int = 3) -> str:
     """Return the path of a part, which `make(path)` has finished, now or in an earlier run.
 
-    The recipe is everything that the part is made from: another recipe is another part. Older ones stay for a while,
+    The recipe is everything that the part is made from: another recipe is another part. Some older ones are `kept`,
     because somebody else's tests may be running from them.
     """
     stem, suffix = os.path.splitext(name)
@@ -37,7 +35,7 @@ def provide(name: str, recipe: object, make: Callable[[str], None]) -> str:
             make(path)
             with open(stamp, "w", encoding="utf-8") as file:  # last: a killed run leaves no stamp and is done again
                 file.write(repr(recipe))
-            _remove_old(stem, suffix)
+            _remove_old(stem, suffix, kept)
     return path
 
 
@@ -50,11 +48,11 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def _remove_old(stem: str, suffix: str) -> None:
+def _remove_old(stem: str, suffix: str, kept: int) -> None:
     """Remove all but the newest finished parts of that name, and what killed runs have left."""
     parts = glob.glob(os.path.join(glob.escape(LAB), f"{stem}-{'[0-9a-f]' * 12}{suffix}"))
     finished = [part for part in parts if os.path.exists(part + ".done")]
-    newest = sorted(finished, key=lambda part: os.path.getmtime(part + ".done"), reverse=True)[:_KEPT]
+    newest = sorted(finished, key=lambda part: os.path.getmtime(part + ".done"), reverse=True)[:kept]
     for part in set(parts).difference(newest):
         remove(part + ".done")
         remove(part)

@@ -19,6 +19,9 @@ DEPENDENCIES = ("platformdirs", "filelock", "nvidia-ml-py")
 
 IMAGE_PYTHON = "3.11"
 
+_GLIBC_MINORS = (36, 35, 34, 31, 28, 27, 26, 24, 17)
+"""Of the tags of wheels that run in the images: pip does not take the older ones along by itself."""
+
 
 def project_wheel() -> str:
     """Return this project's wheel, built from the present sources."""
@@ -47,17 +50,43 @@ def wheelhouse() -> str:
 
 def download(name: str, requirements: tuple[str, ...], python: str = IMAGE_PYTHON) -> str:
     """Return a folder with the wheels of these requirements and all that they need, for that version of Python."""
-    tag = "cp" + python.replace(".", "")
-    machine = platform.machine()
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in (36, 35, 34, 31, 28, 27, 26, 24, 17)]
-    platforms.append(f"manylinux2014_{machine}")
+    platforms = _platforms()
+    return provide(name, (requirements, python, platforms), lambda path: _fetch(path, requirements, python, platforms))
+
+
+def pinned(name: str, requirements: tuple[str, ...], source: tuple[str, ...], *, kept: int) -> str:
+    """Return a folder with wheels of exactly these releases, for the images' Python; several of one project are fine.
+
+    :param source: those of them that are published without a wheel; they have to be pure Python.
+    """
+    platforms = _platforms()
 
     def make(path: str) -> None:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", path, "--only-binary=:all:"]
-        command += [f"--python-version={python}", "--implementation=cp", f"--abi={tag}", "--abi=abi3", "--abi=none"]
-        command += [f"--platform={name}" for name in (*platforms, "any")]
-        result = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise LabUnavailable(f"could not download {', '.join(requirements)}: {result.stderr.strip()[-500:]}")
+        if source:
+            _pip("wheel", "--no-deps", "--wheel-dir", path, *source)
+        rest = [requirement for requirement in requirements if requirement not in source]
+        while rest:  # pip takes one release of a project at a time
+            batch = {requirement.partition("==")[0]: requirement for requirement in rest}
+            _fetch(path, tuple(batch.values()), IMAGE_PYTHON, platforms, "--no-deps")
+            rest = [requirement for requirement in rest if requirement not in batch.values()]
 
-    return provide(name, (requirements, python, platforms), make)
+    return provide(name, (requirements, source, platforms), make, kept=kept)
+
+
+def _platforms() -> list[str]:
+    machine = platform.machine()
+    return [*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC_MINORS), f"manylinux2014_{machine}"]
+
+
+def _fetch(path: str, requirements: tuple[str, ...], python: str, platforms: list[str], *options: str) -> None:
+    abi = "cp" + python.replace(".", "")
+    target = [f"--python-version={python}", "--implementation=cp", f"--abi={abi}", "--abi=abi3", "--abi=none"]
+    target += [f"--platform={name}" for name in (*platforms, "any")]
+    _pip("download", "--dest", path, "--only-binary=:all:", *target, *options, *requirements)
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise LabUnavailable(f"pip {arguments[0]} did not succeed: {result.stderr.strip()[-500:]}")

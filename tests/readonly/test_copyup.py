@@ -242,6 +242,44 @@ def test_the_user_names_packages(one_image: Image) -> None:
     assert "SIF_WRITABLE_PACKAGES names 'nonsense', which is not installed" in " ".join(status.stdout.split())
 
 
+def test_a_name_within_a_package_changes_nothing(one_image: Image) -> None:
+    given = {"SIF_WRITABLE_PACKAGES": "quiet.sub"}
+    assert one_image.says("import quiet.sub; print(quiet.sub.__file__)", env=given).startswith("/venv/")
+    assert one_image.says("import quiet; print(quiet.__file__)").startswith("/venv/")
+
+
+def test_ways_to_import_that_are_not_import(one_image: Image) -> None:
+    program = """
+import importlib, importlib.util, sys
+spec = importlib.util.find_spec('resourceful')
+assert isinstance(spec.loader, importlib.machinery.SourceFileLoader) and spec.loader.get_code('resourceful')
+lazy = importlib.util.find_spec('quiet')
+lazy.loader = importlib.util.LazyLoader(lazy.loader)
+module = importlib.util.module_from_spec(lazy); sys.modules['quiet'] = module; lazy.loader.exec_module(module)
+assert module.value == 3 and type(module.__loader__) is importlib.machinery.SourceFileLoader
+from resourceful import *
+importlib.reload(sys.modules['resourceful'])
+assert '/tree/' in sys.modules['resourceful'].__file__
+__import__('half'); assert sys.modules['half'].__spec__._initializing is False
+"""
+    assert one_image.says(program) == "executed resourceful\n" * 3
+
+
+def test_what_an_installer_linked_becomes_real(one_image: Image) -> None:
+    library = one_image.places.new_folder("library")
+    os.makedirs(f"{library}/store")
+    os.makedirs(f"{library}/sp/linked")
+    with open(f"{library}/store/file", "w", encoding="utf-8") as file:
+        file.write("import os\nopen(os.path.realpath(__file__) + '.made', 'a').close()\n")
+    os.symlink("/opt/l/store/file", f"{library}/sp/linked/__init__.py")
+    os.symlink("__init__.py", f"{library}/sp/linked/again.py")
+    given = {"PYTHONPATH": "/opt/l/sp", "SIF_WRITABLE_PACKAGES": "linked"}
+    one_image.says("import linked", env=given, binds=[f"{library}:/opt/l:ro"])
+    copy = f"{one_image.folder}/tree/opt/l/sp/linked"
+    assert sorted(os.listdir(copy))[:3] == ["__init__.py", "__init__.py.made", "__pycache__"]
+    assert os.readlink(f"{copy}/again.py") == "__init__.py"
+
+
 # --- Processes, threads, the ways to start ---
 
 
@@ -347,6 +385,18 @@ def test_two_images_never_share_a_copy(one_image: Image) -> None:
     assert one_image.says("import inner", binds=binds) == "executed inner\n" * 2
     names = os.listdir(f"{one_image.places.home}/.cache/sif-writable")
     assert len([name for name in names if name.startswith("image-")]) == 2
+
+
+def test_two_environments_of_an_image_never_share_a_copy(one_image: Image) -> None:
+    program = """
+import inner, subprocess
+print(subprocess.check_output(['/other/bin/python', '-c', 'import inner; print(inner.__file__)'], text=True), end='')
+print(inner.__file__)
+"""
+    *_, other, own = one_image.says(program, binds=[f"{one_image.environment}:/other:ro"]).splitlines()
+    assert "/tree/other/" in other
+    assert "/tree/venv/" in own
+    assert other.split("/tree/")[0] != own.split("/tree/")[0]
 
 
 # --- Room, bad input, places of no package ---

@@ -1,0 +1,149 @@
+"""`sif-writable prepare` in the `%post` of real images."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import or_skip
+from tests.lab import built, image, wheels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.apptainer_root import Apptainer, Runtime
+    from tests.lab.built import Built
+
+POST = """
+# A second environment, and something that the user has in ~/.local beside the image's own.
+python3 -m venv --without-pip /opt/other
+sif-writable prepare --all-interpreters --no-user-site --packages kivy --gpu-min-memory=20GiB
+sif-writable prepare --all-interpreters --no-user-site --packages kivy --gpu-min-memory=20GiB > /prepared-again
+sif-writable prepare --check --all-interpreters
+"""
+STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
+INTERPRETERS = ("/opt/venv/bin/python", "/opt/other/bin/python", "/usr/bin/python3")
+
+
+@pytest.fixture(scope="module")
+def prepared(apptainer_runtime: Runtime) -> Built:
+    """Return an image that was prepared, twice, with all its interpreters."""
+    assert apptainer_runtime
+    made: Built = or_skip(built.built, POST)
+    return made
+
+
+def manifest(apptainer: Apptainer, prepared: Built) -> list[str]:
+    """Return the lines of the manifest."""
+    words = ["sh", "-c", "cat /opt/venv/lib/python3*/site-packages/sif_writable.manifest"]
+    return apptainer.exec(prepared.path, words).stdout.splitlines()
+
+
+def test_the_build_says_what_it_did(prepared: Built) -> None:
+    told = prepared.told
+    assert "bind target:  /sif-writable is there" in told
+    assert "installed:" in told
+    assert "MPLCONFIGDIR" in told
+    assert "package: kivy; gpu-min-memory: 20GiB" in told
+    for interpreter in INTERPRETERS:
+        assert os.path.dirname(interpreter) in told
+    assert told.rstrip().splitlines()[-1]  # whatever Apptainer says last
+    assert "up to date" in told
+    assert "\r" not in told  # no progress bar where no terminal is
+
+
+def test_the_manifest(apptainer: Apptainer, prepared: Built) -> None:
+    lines = manifest(apptainer, prepared)
+    for line in (
+        "user-site: no",
+        "package: kivy",
+        "gpu-min-memory: 20GiB",
+        "location: MPLCONFIGDIR matplotlib",
+        "location: NUMBA_CACHE_DIR numba",
+    ):
+        assert line in lines
+    found = [line.split()[3] for line in lines if line.startswith("interpreter: ")]
+    assert found[0] == "/opt/venv"
+    assert set(found) == {"/opt/venv", "/opt/other", "/usr"}
+    assert any(line.startswith("distribution: numba ") for line in lines)
+    again = apptainer.exec(prepared.path, ["cat", "/prepared-again"])
+    assert "bytecode:     complete" in again.stdout
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_every_interpreter_has_the_hook(apptainer: Apptainer, prepared: Built, interpreter: str) -> None:
+    done = apptainer.exec(prepared.path, [interpreter, "-c", STATE], options=["--no-home"])
+    assert (done.returncode, done.stdout) == (0, "active\n"), done.stderr
+    done = apptainer.exec(prepared.path, [interpreter, "-m", "sif_writable", "status"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_starts_compile_nothing(apptainer: Apptainer, prepared: Built) -> None:
+    program = "import sys, sif_writable.startup as s, kivy, numba; print(sys.pycache_prefix, s.state)"
+    done = apptainer.exec(prepared.path, ["python", "-v", "-c", program])
+    assert done.stdout.strip().endswith("None active"), done.stdout
+    assert "could not create" not in done.stderr
+    assert "# wrote" not in done.stderr
+
+
+def test_the_users_own_packages_are_not_found(apptainer: Apptainer, prepared: Built, sif: str) -> None:
+    folder = os.path.join(apptainer.places.home, ".local", "lib", "python3.11", "site-packages")
+    os.makedirs(folder)
+    with open(os.path.join(folder, "mine.py"), "w", encoding="utf-8") as file:
+        file.write("")
+    program = ["/usr/bin/python3", "-c", "import mine"]
+    assert apptainer.exec(sif, program).returncode == 0
+    assert apptainer.exec(prepared.path, program).returncode == 1
+    # What somebody sets for a run wins.
+    assert apptainer.exec(prepared.path, program, env={"APPTAINERENV_PYTHONNOUSERSITE": ""}).returncode == 0
+
+
+def test_the_bind_target_is_taken_at_once(apptainer: Apptainer, prepared: Built) -> None:
+    store = apptainer.places.new_folder("store")
+    program = ["python", "-c", "import os; print(os.environ['NUMBA_CACHE_DIR'])"]
+    done = apptainer.exec(prepared.path, program, options=["--bind", f"{apptainer.inside(store)}:/sif-writable"])
+    assert done.stdout.startswith("/sif-writable/image-"), done.stderr
+
+
+def test_the_package_that_was_named_is_imported_from_a_copy(apptainer: Apptainer, prepared: Built) -> None:
+    done = apptainer.exec(prepared.path, ["python", "-c", "import kivy; print(kivy.__file__)"])
+    assert "/packages-cpython-311/tree/opt/venv/" in done.stdout, done.stderr
+
+
+def test_identity_is_one_image_in_every_mode_and_another_with_an_upper_layer(
+    apptainer: Apptainer, prepared: Built
+) -> None:
+    words = ["python", "-m", "sif_writable", "status", "--json"]
+    show = "import json, sys; found = json.load(sys.stdin)['container']; print(found['identity'], found['ingredients'])"
+
+    def identity(*options: str, before: str = "true") -> str:
+        command = ["sh", "-c", f'{before}; {" ".join(words)} | SIF_WRITABLE=off python -c "{show}"']
+        done = apptainer.exec(prepared.path, command, options=options, env={"APPTAINERENV_SIF_WRITABLE": "on"})
+        assert done.returncode == 0, done.stderr
+        assert "'stamp'" in done.stdout
+        return done.stdout.split()[0]
+
+    plain = identity()
+    upper = apptainer.inside(apptainer.places.new_folder("upper"))
+    assert identity("--no-home") == identity("--containall") == identity("--overlay", upper) == plain
+    install = "mkdir /opt/venv/lib/python3.11/site-packages/later-1.0.dist-info"
+    assert identity("--overlay", upper, before=install) != plain
+
+
+def test_a_check_in_the_image_itself(apptainer: Apptainer, prepared: Built) -> None:
+    done = apptainer.exec(prepared.path, ["sif-writable", "prepare", "--check"])
+    assert (done.returncode, done.stdout) == (0, "up to date\n")
+    done = apptainer.exec(prepared.path, ["sif-writable", "prepare"])
+    assert done.returncode == 2
+    assert "is on a read-only filesystem" in done.stderr
+    assert "Remedy" in done.stderr
+
+
+def test_a_wrong_option_ends_the_build(tmp_path: Path) -> None:
+    base, wheel = or_skip(image.without_sif_writable), wheels.project_wheel()
+    done = built.build(base, wheel, "sif-writable prepare --packages numbba", str(tmp_path / "none.sif"))
+    assert done.returncode != 0
+    assert "'numbba', which is not installed in this environment; perhaps numba" in done.stdout + done.stderr
+    assert not (tmp_path / "none.sif").exists()

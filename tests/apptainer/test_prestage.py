@@ -1,0 +1,181 @@
+"""`sif-writable prestage` in the `%post` of a real image: real packages, and what their first use writes then."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import or_skip
+from tests.lab import built
+
+if TYPE_CHECKING:
+    from tests.lab.apptainer_root import Apptainer, Runtime
+    from tests.lab.built import Built
+
+WARM = """
+import numba, kivy, matplotlib.pyplot
+from fontTools.misc import arrayTools
+numba.njit(cache=True)(arrayTools.rectArea)((0.0, 0.0, 3.0, 2.0))
+import os
+torch = os.path.join(os.environ["TORCH_HOME"], "hub", "checkpoints")
+os.makedirs(torch)
+with open(os.path.join(torch, "weights.pth"), "wb") as file:
+    file.write(b"w" * (3 << 20))
+with open(os.path.join(torch, "list.txt"), "w") as file:
+    file.write("weights.pth")
+nltk = os.path.join(os.environ["NLTK_DATA"], "corpora")
+os.makedirs(nltk)
+with open(os.path.join(nltk, "words"), "w") as file:
+    file.write("words")
+"""
+POST = f"""
+cat > /warm.py <<'END'
+{WARM}END
+sif-writable prestage -- python /warm.py
+! sif-writable prestage -- sh -c 'touch "$MPLCONFIGDIR/half"; exit 5'
+sif-writable prepare
+sif-writable prepare --check
+"""
+NUMBA = """
+import numba
+from fontTools.misc import arrayTools
+area = numba.njit(cache=True)(arrayTools.rectArea)
+assert area((0.0, 0.0, 3.0, 2.0)) == 6.0
+told = (sum(area.stats.cache_hits.values()), sum(area.stats.cache_misses.values()))
+"""
+MATPLOTLIB = """
+import matplotlib.pyplot, matplotlib.font_manager
+told = len(matplotlib.font_manager.fontManager.ttflist) > 10
+"""
+# Files are compared from after the start of the interpreter, when the hook has offered the seeds.
+LOOK = """
+import json, os
+def files():
+    return {{
+        os.path.join(here, name): os.lstat(os.path.join(here, name)).st_ctime_ns
+        for top in {tops} for here, _, names in os.walk(top) for name in names
+    }}
+before = files()
+{program}
+after = files()
+print(json.dumps([told, sorted(path for path, what in after.items() if before.get(path) != what)]))
+"""
+MODES = {
+    "home": [],
+    "no home": ["--no-home"],
+    "contained": ["--containall"],
+    "bind": ["--bind", "{store}:/sif-writable"],
+}
+
+
+@pytest.fixture(scope="module")
+def prestaged(apptainer_runtime: Runtime) -> Built:
+    """Return an image with warm caches."""
+    assert apptainer_runtime
+    made: Built = or_skip(built.built, POST)
+    return made
+
+
+def use(apptainer: Apptainer, image: str, program: str, options: list[str]) -> tuple[Any, list[str]]:
+    """Run a program in a fresh container; return what it told, and the files that it wrote or changed."""
+    store = os.path.join(apptainer.places.folder, "store")
+    if not os.path.isdir(store):
+        apptainer.places.new_folder("store")
+    options = [option.format(store=apptainer.inside(store)) for option in options]
+    tops = ["/home", "/tmp", "/var/tmp", "/dev/shm", "/sif-writable"]
+    done = apptainer.exec(image, ["python", "-c", LOOK.format(tops=tops, program=program)], options=options)
+    assert done.returncode == 0, done.stderr
+    told, written = json.loads(done.stdout)
+    return told, written
+
+
+def test_the_report(prestaged: Built) -> None:
+    told = prestaged.told
+    assert "baked:" in told
+    for variable in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "KIVY_HOME", "TORCH_HOME", "NLTK_DATA"):
+        assert variable in told
+    assert "there is no GPU here" in told
+    assert "NUMBA_CPU_NAME=generic" in told
+    assert "failed with exit code 5; nothing of it is baked" in told
+    assert "up to date" in told
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_first_use_rebuilds_nothing(apptainer: Apptainer, prestaged: Built, mode: str) -> None:
+    told, written = use(apptainer, prestaged.path, NUMBA, MODES[mode])
+    assert told == [1, 0]
+    assert written == []
+    told, written = use(apptainer, prestaged.path, MATPLOTLIB, MODES[mode])
+    assert told is True
+    assert written == []
+
+
+def test_without_prestaging_it_does(apptainer: Apptainer, sif: str) -> None:
+    told, written = use(apptainer, sif, NUMBA, [])
+    assert told == [0, 1]
+    assert [path for path in written if path.endswith(".nbi")]
+    _, written = use(apptainer, sif, MATPLOTLIB, [])
+    assert [path for path in written if "fontlist" in path]
+
+
+def test_what_comes_later_is_kept_beside_the_seeds(apptainer: Apptainer, prestaged: Built) -> None:
+    other = NUMBA.replace("(0.0, 0.0, 3.0, 2.0)", "(0, 0, 3, 2)").replace("6.0", "6")
+    told, written = use(apptainer, prestaged.path, other, [])
+    assert told == [0, 1]
+    assert written
+    assert use(apptainer, prestaged.path, other, []) == ([1, 0], [])
+    assert use(apptainer, prestaged.path, NUMBA, []) == ([1, 0], [])
+
+
+def test_downloads_are_read_where_they_are(apptainer: Apptainer, prestaged: Built) -> None:
+    """A large file is a link into the image, a small one a copy; a list of places has the image's own as a second."""
+    program = """
+root = os.environ["TORCH_HOME"] + "/hub/checkpoints/"
+with open(root + "new.pth", "w") as file:
+    file.write("new")
+told = {
+    "link": os.readlink(root + "weights.pth"), "size": os.path.getsize(root + "weights.pth"),
+    "list": [os.path.islink(root + "list.txt"), open(root + "list.txt").read()],
+    "torch": os.environ["TORCH_HOME"], "nltk": os.environ["NLTK_DATA"].split(":"),
+    "hf": os.environ.get("HF_HUB_CACHE"),
+}
+"""
+    told, written = use(apptainer, prestaged.path, program, [])
+    assert told["link"] == "/opt/venv/share/sif-writable/seed/data/torch/hub/checkpoints/weights.pth"
+    assert told["size"] == 3 << 20
+    assert told["list"] == [False, "weights.pth"]
+    assert "/image-" in told["torch"]  # and not where other images would follow its links
+    assert told["hf"] is None  # nothing was baked for it: HOME works, and it stays there
+    assert told["nltk"][1] == "/opt/venv/share/sif-writable/seed/data/nltk"
+    assert [os.path.basename(path) for path in written] == ["new.pth"]
+
+
+def test_what_the_user_has_is_found_beside_what_the_image_brings(apptainer: Apptainer, prestaged: Built) -> None:
+    own = os.path.join(apptainer.places.home, ".cache", "torch", "hub", "checkpoints")
+    os.makedirs(own)
+    with open(os.path.join(own, "mine.pth"), "w", encoding="utf-8") as file:
+        file.write("mine")
+    program = 'told = open(os.environ["TORCH_HOME"] + "/hub/checkpoints/mine.pth").read()'
+    assert use(apptainer, prestaged.path, program, [])[0] == "mine"
+
+
+def test_the_users_own_setting_wins(apptainer: Apptainer, prestaged: Built) -> None:
+    done = apptainer.exec(
+        prestaged.path,
+        ["python", "-c", "import os; print(os.environ['TORCH_HOME'])"],
+        env={"APPTAINERENV_TORCH_HOME": "/tmp/torch"},
+    )
+    assert done.stdout == "/tmp/torch\n"
+
+
+def test_a_second_user_of_the_image_can_read_everything(apptainer: Apptainer, prestaged: Built) -> None:
+    words = [
+        "sh",
+        "-c",
+        "find /opt/venv/share/sif-writable ! -perm -a+r | head; find /opt/venv/share -name '*.before*'",
+    ]
+    done = apptainer.exec(prestaged.path, words)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,0 +1,111 @@
+"""Which cases are replayed, and their replays, made once and looked at by several tests."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import or_skip
+from tests.corpus import cases, images
+from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, problems, replay
+from tests.lab import apptainer_root, image, scratch
+from tests.lab.apptainer_root import Apptainer
+from tests.lab.squashfs_root import SquashfsRoot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.corpus.cases import Case
+
+CASES = cases.load()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give every test of a case all cases; what is not asked for is deselected, and told."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", CASES, ids=[case.name for case in CASES], scope="module", indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what takes minutes and what this project cannot do yet, unless it is asked for."""
+    left_out = [item for item in items if (case := _case_of(item)) and _why_not(case, config)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which cases were not replayed, and how to replay them."""
+    if not any("tests/corpus" in str(report.nodeid) for report in terminalreporter.getreports("")):
+        return
+    reasons: dict[str, list[str]] = {}
+    for case in CASES:
+        if why := _why_not(case, config):
+            reasons.setdefault(why, []).append(case.name)
+    for why, names in reasons.items():
+        terminalreporter.write_line(f"not run: {len(names)} cases of tests/corpus {why}: {', '.join(names)}")
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    case = item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    return case if isinstance(case, cases.Case) else None
+
+
+def _why_not(case: Case, config: pytest.Config) -> str:
+    if case.means not in config.getoption("corpus_means").split(","):
+        return f"need {case.means} (--corpus-means={','.join(cases.MEANS)})"
+    if not case.light and not config.getoption("all_corpus"):
+        return "take minutes (--all-corpus)"
+    return ""
+
+
+class Verdicts:
+    """What is wrong with a case, per machine and profile: futures, so that one test waits for what it looks at."""
+
+    def __init__(self, case: Case, sif: str, pool: ThreadPoolExecutor) -> None:
+        """Start all replays, each in fresh places."""
+        self._case = case
+        self._sif = sif
+        self.in_sif = {profile: pool.submit(self._in_sif, profile) for profile in PROFILES}
+        self.on_kernel_mount = {profile: pool.submit(self._on_kernel_mount, profile) for profile in PROFILES}
+        self.without = pool.submit(self._in_sif, PROFILES[0], hook=False)
+
+    def _in_sif(self, profile: str, *, hook: bool = True) -> list[str]:
+        with scratch.fresh() as places:
+            machine = SifMachine(Apptainer(apptainer_root.find(), places), self._sif)
+            return problems(self._case, replay(self._case, profile, machine, hook=hook))
+
+    def _on_kernel_mount(self, profile: str) -> list[str]:
+        with scratch.fresh() as places:
+            machine = KernelMachine(SquashfsRoot(image.squashfs(self._sif), places))
+            return problems(self._case, replay(self._case, profile, machine))
+
+
+@pytest.fixture(scope="module")
+def case(request: pytest.FixtureRequest) -> Case:
+    """Return each selected case in turn."""
+    chosen: Case = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def sifs() -> dict[str, str]:
+    """Keep the images of this run: they stay as they are when the code changes meanwhile."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def verdicts(case: Case, sifs: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Verdicts]:
+    """Replay a case everywhere. The light ones share an image, the others have one each."""
+    name = "light" if case.light else case.environment.replace(".", "")
+    if name not in sifs:
+        together = [one for one in CASES if one.light == case.light and not _why_not(one, pytestconfig)]
+        if not case.light:
+            together = [one for one in together if one.environment == case.environment]
+        sifs[name] = or_skip(images.sif, name, together)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield Verdicts(case, sifs[name], pool)
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,368 @@
+"""Overlays in both kinds of read-only image: a SIF run without privileges, and one that the kernel mounts.
+
+In the first one everything is on Apptainer's overlay over FUSE and belongs to the user; in the second one it is on
+squashfs and belongs to root.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.readonly.overlaid import NEW, PACKAGES, PRELUDE, PYTHON, TREE, Kernel, Sif, ask, storage
+
+if TYPE_CHECKING:
+    from tests.lab.squashfs_root import SquashfsRoot
+
+MEMORY = "namespaces.UPPER_TYPES = frozenset()  # no filesystem carries an upper layer\n"
+"""A line of a program."""
+
+
+@pytest.fixture(params=["sif", "kernel"])
+def world(request: pytest.FixtureRequest) -> Sif | Kernel:
+    """Return each of the two images."""
+    if request.param == "sif":
+        return Sif(request.getfixturevalue("apptainer"), request.getfixturevalue("sif"))
+    return Kernel(request.getfixturevalue("squashfs_root"))
+
+
+@pytest.fixture
+def kernel(squashfs_root: SquashfsRoot) -> Kernel:
+    """Return the image that the kernel mounts."""
+    return Kernel(squashfs_root)
+
+
+def test_new_paths_can_be_written_and_are_there_at_the_next_run(world: Any) -> None:
+    code = f"""
+problem = serve(*{NEW!r})
+for path in {NEW!r}:
+    os.makedirs(path, exist_ok=True)
+    write(path + "/log", "x", "a")
+    os.rename(path + "/log", path + "/renamed"); os.rename(path + "/renamed", path + "/log")
+tell([problem, [read(path + "/log") for path in {NEW!r}], sorted({{done.how for done in overlay.entered}})])
+"""
+    assert ask(world, code) == ["", ["x"] * 5, ["graft"]]
+    assert ask(world, code) == ["", ["xx"] * 5, ["graft"]]
+
+
+def test_what_the_engine_mounted_and_the_packages_stay(world: Any) -> None:
+    code = f"""
+before = [os.stat(p).st_dev for p in ("/etc/passwd", "/var/tmp", "/opt/venv/bin", "/opt/venv/lib")]
+assert serve(*{NEW!r}) == "", overlay.refused
+write("/var/tmp/still", "x")
+import numpy, matplotlib
+after = [os.stat(p).st_dev for p in ("/etc/passwd", "/var/tmp", "/opt/venv/bin", "/opt/venv/lib")]
+tell([before == after, numpy.__file__, os.listdir("/opt/venv/bin") != [], os.path.islink("/opt/venv/lib64")])
+"""
+    assert ask(world, code) == [True, f"{PACKAGES}/numpy/__init__.py", True, True]
+
+
+def test_files_of_the_image_can_be_changed_in_every_way(world: Any) -> None:
+    first = f"""
+T = {TREE!r}
+problem = serve(T)
+some = files(T)
+write(some[0], "rewritten", "r+")
+write(some[1], "appended", "a")
+write(T + "/aside", "replaced"); os.replace(T + "/aside", some[2])
+os.chmod(some[0], 0o700)
+shutil.rmtree(T + "/fonts"); os.mkdir(T + "/fonts"); write(T + "/fonts/new.ttf", "x")
+folder = next(e.path for e in os.scandir(T) if e.is_dir() and e.name != "fonts")
+os.mkdir(folder + "/made"); write(folder + "/made/file", "x")
+os.symlink("x", T + "/link")
+tell([problem, overlay.entered[0].how, overlay.entered[0].note])
+"""
+    second = f"""
+T = {TREE!r}
+problem = serve(T)
+some = files(T)
+folder = next(e.path for e in os.scandir(T) if e.is_dir() and e.name != "fonts")
+tell([problem, open(some[0], "rb").read(9).decode(), open(some[1], "rb").read()[-8:].decode(), read(some[2]),
+  os.listdir(T + "/fonts"), os.path.exists(folder + "/made/file"), os.readlink(T + "/link"),
+  os.stat(some[0]).st_mode & 0o777])
+"""
+    assert ask(world, first) == ["", "overlay", ""]
+    assert ask(world, second) == ["", "rewritten", "appended", "replaced", ["new.ttf"], True, "x", 0o700]
+
+
+def test_a_single_file_is_rewritten_in_place(world: Any) -> None:
+    code = """
+problem = serve("/etc/debian_version")
+write("/etc/debian_version", "x", "a")
+tell([problem, read("/etc/debian_version").split("\\n")[-1], overlay.entered[0].how])
+"""
+    assert ask(world, code)[1:] == ["x", "graft"]
+    assert ask(world, code) == ["", "xx", "graft"]
+
+
+def test_the_whole_prefix_when_it_is_named(world: Any) -> None:
+    code = f"""
+problem = overlay.at_start(os.environ, IMAGE)
+write("/opt/venv/pyvenv.cfg", "# more\\n", "a")
+write("{PACKAGES}/numpy/written", "x", "a")
+os.makedirs("{PACKAGES}/matplotlib/mpl-data/made", exist_ok=True)
+os.makedirs("/opt/venv/share/new", exist_ok=True)
+import numpy
+tell([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/written")])
+"""
+    env = {"SIF_WRITABLE_OVERLAY_PATHS": "prefix"}
+    assert ask(world, code, env=_inside(world, env)) == ["", ["/opt/venv"], "x"]
+    assert ask(world, code, env=_inside(world, env)) == ["", ["/opt/venv"], "xx"]
+
+
+def test_what_was_learned_is_entered_at_start(world: Any) -> None:
+    learn = """
+from sif_writable.act import copyup
+from sif_writable.plan.packages import PATH, Line
+importhook.finder().wanted()
+copyup.learn([Line(PATH, "-", "/var/log/tool/x.log", "cannot be written", ""),
+              Line(PATH, "-", "/opt/venv/share/tool", "manifest", "seen by trace")])
+tell(0)
+"""
+    code = """
+tell([overlay.at_start(os.environ, IMAGE), overlay.current(os.environ), os.mkdir("/var/log/tool")])
+"""
+    ask(world, learn)
+    assert ask(world, code) == ["", ["/opt/venv/share", "/var/log"], None]
+
+
+def test_descendants_see_it_and_do_not_enter_again(world: Any) -> None:
+    child = (
+        PRELUDE
+        + """
+before = namespaces.namespace()
+problem = serve("/var/log/tool")
+tell([problem, before == namespaces.namespace(), read("/var/log/tool/x"), overlay.current(os.environ)])
+"""
+    )
+    code = f"""
+assert serve("/var/log/tool") == ""
+os.makedirs("/var/log/tool", exist_ok=True); write("/var/log/tool/x", "parent")
+print(subprocess.run([sys.executable, "-c", {child!r}], capture_output=True, text=True, check=True).stdout.strip())
+"""
+    assert ask(world, code) == ["", True, "parent", ["/var/log"]]
+
+
+def test_a_second_overlay_in_the_same_process(world: Any) -> None:
+    code = f"""
+problems = [serve("/var/log/tool"), serve({TREE!r})]
+write({TREE!r} + "/x", "x"); os.makedirs("/var/log/tool", exist_ok=True)
+tell([problems, overlay.current(os.environ)])
+"""
+    assert ask(world, code) == [["", ""], ["/var/log", TREE]]
+
+
+def test_the_user_stays_who_he_is_and_gains_no_rights(world: Any) -> None:
+    code = """
+ids = os.getuid(), os.getgid()
+write("/var/tmp/denied", "x"); os.chmod("/var/tmp/denied", 0o400)
+assert serve("/var/log/tool") == ""
+status = dict(line.split(":\\t", 1) for line in read("/proc/self/status").splitlines() if ":\\t" in line)
+try:
+    write("/var/tmp/denied", "x", "a")
+    denied = False
+except PermissionError:
+    denied = True
+os.unlink("/var/tmp/denied")
+tell([ids == (os.getuid(), os.getgid()), int(status["CapEff"], 16), int(status["CapPrm"], 16), denied,
+  int(status["Threads"])])
+"""
+    assert ask(world, code) == [True, 0, 0, True, 1]
+
+
+def test_the_working_directory_is_the_writable_one(world: Any) -> None:
+    code = f"""
+os.chdir({TREE!r})
+assert serve({TREE!r}) == ""
+write("relative", "x")
+tell([os.getcwd(), os.path.exists({TREE!r} + "/relative")])
+"""
+    assert ask(world, code) == [TREE, True]
+
+
+# --- In memory, and brought back ---
+
+
+def test_what_was_written_to_memory_is_brought_to_storage(world: Any) -> None:
+    code = f"""{MEMORY}
+T = {TREE!r}
+problem = serve(T)
+some = files(T)
+write(some[0], "rewritten", "r+")
+write(T + "/new", "x", "a")
+os.makedirs(T + "/fonts/deep/er", exist_ok=True); write(T + "/fonts/deep/er/file", "x", "a")
+write(T + "/new-large", "y" * 2_000_000) if not os.path.exists(T + "/new-large") else None
+if os.fork() == 0:
+    sys.exit()  # its end brings nothing
+os.wait()
+tell([problem, overlay.entered[0].note[:9], open(some[0], "rb").read(9).decode(), read(T + "/new"),
+  read(T + "/fonts/deep/er/file"), len(read(T + "/new-large"))])
+"""
+    assert ask(world, code) == ["", "in memory", "rewritten", "x", "x", 2_000_000]
+    assert ask(world, code) == ["", "in memory", "rewritten", "xx", "xx", 2_000_000]
+    assert not any(name.startswith(".new-") for name in os.listdir(storage(world)))
+
+
+def test_of_two_at_once_one_writes_to_memory(world: Any) -> None:
+    other = (
+        PRELUDE
+        + f"""
+assert serve({TREE!r}) == ""
+write({TREE!r} + "/second", "x")
+tell([overlay.entered[0].note])
+"""
+    )
+    # The other one must not inherit the namespace, so it is started before this process has one of its own.
+    code = f"""
+readable, writable = os.pipe()
+other = subprocess.Popen([sys.executable, "-c", "import os; os.read(" + str(readable) + ", 1)\\n" + {other!r}],
+                     pass_fds=[readable], stdout=subprocess.PIPE, text=True)
+assert serve({TREE!r}) == ""
+write({TREE!r} + "/first", "x")
+os.write(writable, b"x")
+said = json.loads(other.communicate()[0].splitlines()[-1])
+tell([other.returncode, said, overlay.entered[0].note])
+"""
+    code_, (note,), own = ask(world, code)
+    assert (code_, own) == (0, "")
+    assert note.startswith("in memory, brought to storage at exit: another process uses")
+    after = f"assert serve({TREE!r}) == ''\ntell(sorted(n for n in os.listdir({TREE!r}) if n in ('first', 'second')))"
+    assert ask(world, after) == ["first", "second"]
+
+
+@pytest.mark.parametrize("memory", ["", MEMORY], ids=["storage", "memory"])
+def test_a_killed_process_leaves_nothing_that_hurts(world: Any, memory: str) -> None:
+    code = f"""{memory}
+assert serve({TREE!r}, "/var/log/tool") == ""
+write({TREE!r} + "/half", "x"); os.makedirs("/var/log/tool", exist_ok=True); write("/var/log/tool/x", "x")
+os.kill(os.getpid(), 9)
+"""
+    result = world.run([PYTHON, "-c", PRELUDE + code])
+    assert result.returncode in (-9, 137), result
+    assert os.listdir(f"{storage(world)}/memory") == []
+    assert not any(name.startswith(".new-") for name in os.listdir(storage(world)))
+    after = f"""
+problem = serve({TREE!r}, "/var/log/tool")
+write({TREE!r} + "/whole", "x")
+tell([problem, read("/var/log/tool/x"), os.path.exists({TREE!r} + "/half")])
+"""
+    assert ask(world, after) == ["", "x", not memory]
+
+
+def test_its_folders_can_be_removed(world: Any) -> None:
+    ask(world, f"tell(serve({TREE!r}))")
+    code = """
+from sif_writable.act import upper
+there = os.path.isdir(IMAGE + "/overlay")
+upper.remove(IMAGE + "/overlay")
+tell([there, os.path.exists(IMAGE + "/overlay")])
+"""
+    assert ask(world, code) == [True, False]
+
+
+# --- Refused ---
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"PMI_RANK": "0"}, "rank of an MPI program"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "rank of an MPI program"),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0"}, "one of 8 tasks"),
+        ({"SIF_WRITABLE_OVERLAY": "off"}, "SIF_WRITABLE_OVERLAY=off"),
+    ],
+)
+def test_refused_by_the_environment(world: Any, env: dict[str, str], words: str) -> None:
+    code = """
+before = namespaces.namespace()
+problem = serve("/var/log/tool")
+tell([problem, before == namespaces.namespace(), overlay.refused, overlay.entered])
+"""
+    problem, same, refused, entered = ask(world, code, env=_inside(world, env))
+    assert words in problem
+    assert same
+    assert refused == [["/var/log/tool", problem]]
+    assert entered == []
+
+
+def test_refused_with_threads(world: Any) -> None:
+    code = """
+import threading, time
+threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+before = namespaces.namespace()
+tell([serve("/var/log/tool"), before == namespaces.namespace()])
+"""
+    assert ask(world, code) == ["2 threads run in this process, and the kernel asks for a single one", True]
+
+
+def test_refused_where_the_trial_fails(world: Any) -> None:
+    code = """
+def fails(path):
+    raise OSError(38, "Function not implemented")
+overlay._exercise = fails
+before = namespaces.namespace()
+tell([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(os.environ)])
+"""
+    problem, same, points = ask(world, code)
+    assert problem.endswith("but making a file in it fails: Function not implemented")
+    assert same
+    assert points == []
+
+
+def test_a_trial_that_hangs_is_ended(world: Any) -> None:
+    code = """
+import time
+overlay.TRIAL_SECONDS = 0.5
+overlay._exercise = lambda path: time.sleep(60)
+tell(serve("/var/log/tool"))
+"""
+    started = time.monotonic()
+    assert ask(world, code) == "trying it took more than 0 seconds"
+    assert time.monotonic() - started < 30
+
+
+def test_a_package_is_left_to_its_copy(world: Any) -> None:
+    problem = ask(world, f"tell(serve('{PACKAGES}/kivy/data/x', declared=False))")
+    assert "belongs to kivy" in problem
+
+
+def test_the_root_directory_itself_is_refused_with_the_bind(world: Any) -> None:
+    assert "--bind DIRECTORY:/newdir" in ask(world, "tell(serve('/newdir'))")
+
+
+def test_certbot_is_served_before_its_import(world: Any) -> None:
+    code = """
+problem = overlay.before_import("certbot", os.environ, IMAGE)
+for path in ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt"):
+    os.makedirs(path, 0o755, exist_ok=True)
+tell([problem, overlay.before_import("numpy", os.environ, IMAGE)])
+"""
+    assert ask(world, code) == ["", ""]
+
+
+# --- Where there are no user namespaces ---
+
+
+def test_without_user_namespaces_it_is_refused_with_the_reason(kernel: Kernel) -> None:
+    code = f"""
+before = namespaces.namespace()
+problems = [serve("/var/log/tool"), serve({TREE!r})]
+tell([problems, before == namespaces.namespace(), len(overlay.refused)])
+"""
+    words = "user namespaces are switched off here (/proc/sys/user/max_user_namespaces is 0)"
+    assert ask(kernel, code, userns=False) == [[words, words], True, 2]
+
+
+def test_a_writable_root_whose_files_are_roots(kernel: Kernel) -> None:
+    code = "tell([serve('/var/log/tool'), os.makedirs('/var/log/tool', exist_ok=True)])"
+    assert ask(kernel, code, overlay_tmpfs=True) == ["", None]
+
+
+def _inside(world: Any, env: dict[str, str]) -> dict[str, str]:
+    """Return variables such that they arrive in the image."""
+    if isinstance(world, Sif):
+        return {f"APPTAINERENV_{name}": value for name, value in env.items()}
+    return env

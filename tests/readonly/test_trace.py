@@ -1,0 +1,131 @@
+"""`sif-writable trace` in both kinds of read-only image, and without user namespaces."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.readonly.overlaid import PACKAGES, PYTHON, Kernel, Sif, ask
+
+if TYPE_CHECKING:
+    from tests.lab.squashfs_root import SquashfsRoot
+
+WRITER = f"""
+import ctypes, os, shutil, subprocess, sys
+def attempt(act, *arguments):
+    try:
+        act(*arguments)
+    except OSError:
+        pass
+def write(path, mode="w"):
+    with open(path, mode) as file:
+        file.write("x")
+print("from the command")
+attempt(os.makedirs, "/var/log/tool")
+attempt(write, "/var/log/tool/log")
+attempt(os.mkdir, "/newdir")
+attempt(write, "{PACKAGES}/kivy/by-python")
+attempt(shutil.rmtree, "{PACKAGES}/kivy/tools")
+attempt(write, "{PACKAGES}/numba/gone-again")
+attempt(os.unlink, "{PACKAGES}/numba/gone-again")
+attempt(os.mkdir, "{PACKAGES}/matplotlib/__pycache__/x.pyc")
+attempt(write, "/opt/venv/pyvenv.cfg", "a")
+attempt(os.mkdir, "/opt/venv/julia_env")
+ctypes.CDLL(None).open(b"{PACKAGES}/numpy/by-native-code", 0o101, 0o644)
+subprocess.run([sys.executable, "-c", "open('{PACKAGES}/filelock/by-a-child', 'w')"], stderr=subprocess.DEVNULL)
+subprocess.run(["touch", "{PACKAGES}/platformdirs/by-touch"], stderr=subprocess.DEVNULL)
+write("/tmp/not-the-image"); write("/var/tmp/not-the-image")
+sys.exit(3)
+"""
+TRACE = [PYTHON, "-m", "sif_writable", "trace"]
+
+
+@pytest.fixture(params=["sif", "kernel"])
+def world(request: pytest.FixtureRequest) -> Sif | Kernel:
+    """Return each of the two images."""
+    if request.param == "sif":
+        return Sif(request.getfixturevalue("apptainer"), request.getfixturevalue("sif"))
+    return Kernel(request.getfixturevalue("squashfs_root"))
+
+
+def traced(world: Any, *options: str, **settings: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+    """Trace the writer; return the whole answer, and path to (what, by)."""
+    result = world.run([*TRACE, "--json", *options, "--", PYTHON, "-c", WRITER], **settings)
+    assert result.returncode == 3, result
+    assert "from the command" in result.stderr
+    answer = json.loads(result.stdout)
+    return answer, {one["path"]: (one["what"], one["by"]) for one in answer["writes"]}
+
+
+PYTHON_WRITES = {
+    "/newdir": ("tried", "Python"),
+    "/opt/venv/julia_env": ("created", "Python"),
+    "/opt/venv/pyvenv.cfg": ("changed", "Python"),
+    "/var/log/tool": ("created", "Python"),
+    "/var/log/tool/log": ("created", "Python"),
+    f"{PACKAGES}/filelock/by-a-child": ("created", "a child process running Python"),
+    f"{PACKAGES}/kivy/by-python": ("created", "Python"),
+    f"{PACKAGES}/kivy/tools": ("removed", "Python"),
+    f"{PACKAGES}/numba/gone-again": ("tried", "Python"),
+}
+OTHER_WRITES = {
+    f"{PACKAGES}/numpy/by-native-code": ("created", "native code or another program"),
+    f"{PACKAGES}/platformdirs/by-touch": ("created", "native code or another program"),
+}
+
+
+def test_every_write_is_seen_whoever_writes(world: Any) -> None:
+    answer, found = traced(world)
+    assert answer["watched"] == "everything", answer
+    assert answer["unwatched"] == []
+    assert found == {**PYTHON_WRITES, **OTHER_WRITES}
+    by_path = {one["path"]: one for one in answer["writes"]}
+    assert by_path[f"{PACKAGES}/kivy/by-python"]["package"] == "kivy"
+    assert by_path[f"{PACKAGES}/kivy/by-python"]["directory"] == PACKAGES
+    assert by_path["/opt/venv/julia_env"]["remedy"].startswith("PYTHON_JULIAPKG_PROJECT")
+    assert by_path["/newdir"]["remedy"] == "a bind (apptainer exec --bind DIRECTORY:/newdir)"
+    assert "SIF_WRITABLE_OVERLAY_PATHS=/var/log/tool" in by_path["/var/log/tool"]["remedy"]
+
+
+def test_the_image_stays_as_it_was(world: Any) -> None:
+    traced(world)
+    code = "tell([os.path.exists(p) for p in ('/var/log/tool', '/opt/venv/julia_env')])"
+    assert ask(world, code) == [False, False]
+
+
+def test_without_user_namespaces_python_is_heard(squashfs_root: SquashfsRoot) -> None:
+    answer, found = traced(Kernel(squashfs_root), userns=False)
+    assert answer["watched"] == "interpreters"
+    assert "max_user_namespaces is 0" in answer["problem"]
+    tried = {path: ("tried", by) for path, (_, by) in PYTHON_WRITES.items()}
+    tried.pop("/var/log/tool/log")  # its directory could not be made, so that it lies in none of the image
+    tried.pop(f"{PACKAGES}/kivy/tools")
+    tried["/var/log/tool/log"] = ("tried", "Python")
+    assert {path: one for path, one in found.items() if "/kivy/tools" not in path} == tried
+
+
+def test_what_is_saved_is_known_at_the_next_run(world: Any) -> None:
+    answer, _ = traced(world, "--save")
+    assert {"kivy", "numpy", "/var/log/tool", "/opt/venv/julia_env"} <= set(answer["saved"])
+    code = """
+wanted = importhook.finder().wanted()
+problem = overlay.at_start(os.environ, IMAGE)
+tell([sorted(set(wanted) & {"kivy", "numpy"}), problem, sorted(overlay.current(os.environ))])
+"""
+    assert ask(world, code) == [["kivy", "numpy"], "", ["/opt/venv", "/var/log"]]
+
+
+def test_text_exit_codes_and_usage(world: Any) -> None:
+    said = world.run([*TRACE, "--", PYTHON, "-c", f"open('{PACKAGES}/numpy/x', 'w')"])
+    assert said.returncode == 0, said
+    assert "1 writes under the image; the command ended with 0" in said.stdout
+    assert "package numpy" in said.stdout
+    assert "SIF_WRITABLE_PACKAGES=numpy" in said.stdout
+    assert all(len(line) <= 80 for line in said.stdout.splitlines() if "/" not in line)
+    assert world.run([*TRACE, "--"]).returncode == 2
+    assert world.run([*TRACE, "--no-such-option", "--", "true"]).returncode == 2
+    assert world.run([*TRACE, "--", "no-such-command"]).returncode == 127
+    assert world.run([*TRACE, "--", "/etc/passwd"]).returncode == 126
+    assert world.run([*TRACE, "--", "sh", "-c", "kill -TERM $$"]).returncode == 143

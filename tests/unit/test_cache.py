@@ -1,0 +1,411 @@
+"""`sif-writable cache`: what is chosen, and what becomes of real storage with processes beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.facts.storage_contents import Contents, Image, Item, look, names
+from sif_writable.plan import cleanup
+from sif_writable.plan.cleanup import DAY, KNOWN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NOW = 1_800_000_000.0
+THIS, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def item(name: str, kind: str = "data", *, days: float = 0, size: int = 1, image: str = "", files: int = 1) -> Item:
+    folder = {"data": "data", "lock": "locks", "leftover": "data"}.get(kind, f"image-{image}/{kind}")
+    return Item(f"/s/{folder}/{name}", name, kind, folder, image, size, files, NOW - days * DAY, "")
+
+
+def contents(*items: Item, idle: float = 100) -> list[Contents]:
+    """Return storage whose images were all last used so many days ago."""
+    images = {each.image: Image(each.image, "", "", NOW - idle * DAY) for each in items if each.image}
+    return [Contents("/s", list(items), images, reads_recorded=True)]
+
+
+def pruned(found: list[Contents], **options: object) -> list[str]:
+    plan = cleanup.prune(found, this=THIS, now=NOW, **options)  # type: ignore[arg-type]
+    return sorted(removal.item.name for removal in plan.removals)
+
+
+def test_by_age_go_downloads_caches_and_copies_but_never_settings_homes_or_sockets() -> None:
+    found = contents(
+        *(item(kind, kind, days=40, image=THIS) for kind in ("compiled", "packages", "config", "home", "runtime")),
+        item("old", days=31),
+        item("new", days=29),
+    )
+    assert pruned(found, older_than=30 * DAY) == ["compiled", "old", "packages"]
+
+
+def test_dead_is_what_belongs_to_other_images_that_nobody_uses() -> None:
+    found = contents(
+        item("mine", "compiled", days=99, image=THIS),
+        item("theirs", "compiled", days=99, image=OTHER),
+        item("settings", "config", days=99, image=OTHER),
+        item("home", "home", days=99, image=OTHER, files=0),
+        item("shared", days=99),
+        item(".new-x", "leftover", days=2),
+        item(".new-y", "leftover", days=0.5),
+        item("a.lock", "lock", days=2),
+        item("b.lock", "lock", days=0.1),
+    )
+    assert pruned(found, dead=True) == [".new-x", "a.lock", "home", "settings", "theirs"]
+    assert pruned(contents(item("theirs", "compiled", days=99, image=OTHER), idle=6), dead=True) == []
+
+
+def test_a_home_in_which_somebody_wrote_is_never_dead() -> None:
+    assert pruned(contents(item("home", "home", days=99, image=OTHER, files=1)), dead=True) == []
+
+
+def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use() -> None:
+    found = contents(
+        item("a", days=50, size=10), item("b", days=20, size=10), item("c", days=10, size=10), item("d", size=10)
+    )
+    assert pruned(found, max_size=25) == ["a", "b"]
+    plan = cleanup.prune(found, this="", now=NOW, max_size=5)
+    assert [removal.item.name for removal in plan.removals] == ["a", "b", "c"]
+    assert "cache clear NAME" in plan.notes[0]
+    assert pruned(found, max_size=100) == []
+    assert pruned(found, older_than=30 * DAY, max_size=20) == ["a", "b"]
+
+
+def test_what_has_a_mount_in_it_stays_and_is_named() -> None:
+    found = contents(item("a", days=99)._replace(problem="has something mounted in it"))
+    plan = cleanup.prune(found, this="", now=NOW, older_than=DAY, max_size=0)
+    assert plan.removals == []
+    assert "/s/data/a stays: it has something mounted in it" in plan.notes
+    assert cleanup.clear(found, ["a"])[0].removals == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hits"),
+    [
+        ("numba", ["numba", "numba"]),
+        (f"image-{THIS}", ["ipython", "numba"]),
+        (f"image-{OTHER}/compiled/numba", ["numba"]),
+        ("data/pip", ["pip"]),
+        ("/s/data/pip", ["pip"]),
+        ("torch", []),
+    ],
+)
+def test_names(name: str, hits: list[str]) -> None:
+    found = contents(
+        item("numba", "compiled", image=THIS),
+        item("ipython", "config", image=THIS),
+        item("numba", "compiled", image=OTHER),
+        item("pip"),
+    )
+    plan, unknown = cleanup.clear(found, [name])
+    assert sorted(removal.item.name for removal in plan.removals) == hits
+    assert unknown == []
+    assert cleanup.clear(found, ["nonesuch", "../etc"])[1] == ["nonesuch", "../etc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30d", 30 * DAY), ("12 h", 12 * 3600), ("2w", 14 * DAY), ("90min", 5400), ("1.5d", 1.5 * DAY), ("0d", 0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert cleanup.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30m", "1y", "nand", "1e3d", "30d 2h"])
+def test_what_is_no_duration(text: str) -> None:
+    assert cleanup.parse_duration(text) is None
+
+
+# --- Real storage.
+
+
+class Store:
+    """Storage of a user, and the command line on it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folders."""
+        self.root = folder / "place"
+        self.home = folder / "home"
+        self.root.mkdir(mode=0o700)
+        self.home.mkdir()
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """Return the environment of its processes."""
+        own = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(self.home)}
+        return {**own, "SIF_WRITABLE": "on", "SIF_WRITABLE_DIR": str(self.root), **more}
+
+    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line."""
+        return subprocess.run(
+            [sys.executable, "-m", "sif_writable", *words],
+            env=self.environ(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def cache(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the command on this storage alone."""
+        return self.run("cache", *words, "--dir", str(self.root), **more)
+
+    def image(self) -> Path:
+        """Return the folder of the image."""
+        (image,) = self.root.glob("image-*")
+        return image
+
+    def listed(self) -> dict[str, dict[str, object]]:
+        """Return what is listed, by name."""
+        model = json.loads(self.cache("list", "--json").stdout)
+        return {entry["name"]: entry for root in model["roots"] for entry in root["entries"]}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return storage that a first start has made."""
+    made = Store(tmp_path)
+    assert made.run("status").returncode == 0
+    return made
+
+
+def age(path: Path, days: float) -> None:
+    """Let everything below a path be that old; the time of the last change of state cannot be set."""
+    for here, _, files in os.walk(path, topdown=False):
+        for name in [*(os.path.join(here, name) for name in files), here]:
+            os.utime(name, (time.time() - days * DAY,) * 2, follow_symlinks=False)
+
+
+def test_list_tells_kind_size_files_use_and_image(store: Store) -> None:
+    kernel = store.image() / f"compiled-{sys.implementation.cache_tag}" / "numba" / "k.nbi"
+    kernel.parent.mkdir()
+    kernel.write_bytes(b"x" * 5000)
+    model = json.loads(store.cache("list", "--json").stdout)
+    assert model["schema"] == 1
+    (root,) = model["roots"]
+    assert root["path"] == str(store.root)
+    (image,) = root["images"]
+    assert (image["identity"], image["this"], image["prefix"]) == (model["image"], True, sys.prefix)
+    entry = store.listed()["numba"]
+    assert (entry["kind"], entry["files"], entry["this_image"]) == ("compiled", 1, True)
+    assert entry["size_bytes"] == 8192
+    assert abs(float(str(entry["last_used"])) - time.time()) < 60
+    text = store.cache("list").stdout
+    assert "numba" in text
+    assert "this image" in text
+    assert str(store.root) in text
+
+
+def test_looking_leaves_no_trace(store: Store) -> None:
+    folder = store.image() / "config"
+    os.utime(folder, (1, 1))
+    store.cache("list", SIF_WRITABLE="off")
+    assert names(str(folder))
+    assert folder.stat().st_atime == 1
+
+
+def test_only_what_is_ours_is_seen(store: Store) -> None:
+    for name in ("results", "image-xyz", "image-0123456789abcdeg", "data/mine", "image-0123456789abcdef.txt"):
+        (store.root / name).mkdir()
+        (store.root / name / "precious").write_text("x")
+    outside = store.root.parent / "outside"
+    (outside / "pip").mkdir(parents=True)
+    (outside / "pip" / "precious").write_text("x")
+    (store.root / "data" / "uv").symlink_to(outside)
+    shutil.rmtree(store.root / "run", ignore_errors=True)
+    (store.root / "run").symlink_to(outside)
+    (store.root / "image-fedcba9876543210").symlink_to(outside)
+    seen = look(str(store.root), KNOWN)
+    assert not {"mine", "precious", "pip"} & {entry.name for entry in seen.items}
+    assert "fedcba9876543210" not in seen.images
+    done = store.cache("prune", "--yes", "--older-than", "0d", "--dead")
+    assert done.returncode == 0, done.stderr
+    done = store.cache("clear", "--yes", "uv")
+    assert done.returncode == 0, done.stderr
+    assert not (store.root / "data" / "uv").is_symlink()  # the link is ours to take, what it leads to is not
+    assert (outside / "pip" / "precious").exists()
+    for name in ("results", "image-xyz", "image-0123456789abcdeg", "data/mine", "image-0123456789abcdef.txt"):
+        assert (store.root / name / "precious").exists()
+
+
+def test_a_root_that_is_open_to_others_is_refused(store: Store) -> None:
+    os.chmod(store.root, 0o777)
+    done = store.cache("clear", "--yes", "matplotlib")
+    assert "is open to other users" in done.stderr
+    assert (store.image() / "config" / "matplotlib").is_dir()
+    link = store.root.parent / "link"
+    os.chmod(store.root, 0o700)
+    link.symlink_to(store.root)
+    done = store.run("cache", "clear", "--yes", "matplotlib", "--dir", str(link))
+    assert "is a symbolic link" in done.stderr
+    assert (store.image() / "config" / "matplotlib").is_dir()
+
+
+def test_a_cleared_folder_that_processes_expect_is_put_back_empty(store: Store) -> None:
+    folder = store.image() / "config" / "matplotlib"
+    (folder / "fontlist.json").write_text("{}")
+    pip = store.root / "data" / "pip"
+    pip.mkdir()
+    (pip / "wheel").write_text("x")
+    done = store.cache("clear", "--yes", "matplotlib", "pip")
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(folder) == []
+    assert not pip.exists()
+    assert store.run("status").returncode == 0
+
+
+def test_what_a_session_has_is_made_again_with_its_links(store: Store) -> None:
+    style = store.home / ".config" / "matplotlib" / "stylelib"
+    style.mkdir(parents=True)
+    folder = store.image() / "config" / "matplotlib"
+    done = store.cache("clear", "--yes", "matplotlib")
+    assert done.returncode == 0, done.stderr
+    assert os.readlink(folder / "stylelib") == str(style)
+
+
+def test_a_dry_run_takes_nothing(store: Store) -> None:
+    (store.root / "data" / "pip").mkdir()
+    (store.root / "data" / "pip" / "wheel").write_text("x" * 100)
+    for words in (("clear", "--dry-run", "pip"), ("prune", "--dry-run", "--older-than", "0d")):
+        done = store.cache(*words)
+        assert done.returncode == 0
+        assert str(store.root / "data" / "pip") in done.stdout
+        assert "nothing was removed" in done.stdout
+        told = json.loads(store.cache(*words, "--json").stdout)
+        assert told["dry_run"]
+        assert str(store.root / "data" / "pip") in [entry["path"] for entry in told["would_remove"]]
+    assert (store.root / "data" / "pip" / "wheel").exists()
+
+
+def test_on_a_terminal_nothing_is_removed_without_yes(store: Store) -> None:
+    (store.root / "data" / "pip").mkdir()
+    (store.root / "data" / "pip" / "wheel").write_text("x")
+    words = [sys.executable, "-m", "sif_writable", "cache", "clear", "pip", "--dir", str(store.root)]
+    command = ["script", "-qec", " ".join(words), "/dev/null"]
+    if shutil.which("script") is None:
+        pytest.skip("not run: this machine has no script(1) to make a terminal with")
+    done = subprocess.run(command, env=store.environ(), capture_output=True, text=True, check=False)
+    assert "--yes removes it" in done.stdout
+    assert (store.root / "data" / "pip" / "wheel").exists()
+    assert store.cache("clear", "pip").returncode == 0  # a script means it
+    assert not (store.root / "data" / "pip").exists()
+
+
+def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None:
+    from filelock import FileLock
+
+    dead = store.root / "image-fedcba9876543210"
+    (dead / "compiled-cpython-311" / "numba").mkdir(parents=True)
+    (dead / "compiled-cpython-311" / "numba" / "k").write_text("x")
+    (dead / "config" / "ipython").mkdir(parents=True)
+    (dead / "home").mkdir()
+    (dead / "home" / ".ssh").symlink_to("/etc")
+    (dead / "image.txt").write_text("image: /old.sif\nprefix: /opt/venv\n")
+    locks = store.root / "locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "stale.lock").write_text("")
+    contents = look(str(store.root), KNOWN)
+    assert contents.images["fedcba9876543210"].name == "/old.sif"
+    with FileLock(str(locks / "held.lock")):
+        # The change of a file's state cannot be dated back, so the question is asked in a month.
+        later = time.time() + 30 * DAY
+        plan = cleanup.prune([contents, look(str(store.root), KNOWN)], this="", now=later, dead=True)
+        from sif_writable.act.cleanup import remove
+
+        removals = [removal for removal in plan.removals if removal.item.image in ("", "fedcba9876543210")]
+        done = {entry.item.name: entry.problem for entry in remove(removals, None)}
+    assert done["held.lock"] == "is held by a process that runs"
+    assert done["stale.lock"] == ""
+    assert (locks / "held.lock").exists()
+    assert not (locks / "stale.lock").exists()
+    assert not dead.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prune",), "--older-than TIME, --max-size SIZE or --dead"),
+        (("prune", "--older-than", "30"), "such as 12h, 30d or 2w"),
+        (("prune", "--max-size", "lots"), "such as 500MiB or 20GiB"),
+        (("clear", "nonesuch"), "no nonesuch in storage; there is: "),
+        (("clear",), "NAME"),
+        ((), "ACTION"),
+        (("clear", "--yes", "--dry-run", "pip"), "not allowed with"),
+    ],
+)
+def test_bad_usage(store: Store, words: tuple[str, ...], said: str) -> None:
+    done = store.run("cache", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_place_without_storage_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    done = store.run("cache", "list", "--dir", str(tmp_path / "home"), SIF_WRITABLE="off")
+    assert done.returncode == 2
+    assert "Remedy" in done.stderr
+    done = store.run("cache", "list", SIF_WRITABLE="off", SIF_WRITABLE_DIR="")
+    assert done.returncode == 0
+
+
+_BUSY = """
+import os, sys, time
+folder = os.environ["MPLCONFIGDIR"]
+kernels = os.environ["NUMBA_CACHE_DIR"]
+end = time.time() + float(sys.argv[1])
+rounds = 0
+while time.time() < end:
+    os.makedirs(kernels, exist_ok=True)
+    for where in (folder, kernels):
+        path = f"{where}/f-{os.getpid()}"
+        for _ in range(100):
+            try:
+                with open(path + ".new", "w") as file:
+                    file.write("x" * 1000)
+                os.rename(path + ".new", path)
+                with open(path) as file:
+                    assert file.read() == "x" * 1000
+                break
+            except FileNotFoundError:  # taken away under us: a package makes it once more
+                os.makedirs(kernels, exist_ok=True)
+    rounds += 1
+print(rounds)
+"""
+
+
+def test_processes_beside_it_survive(store: Store) -> None:
+    environ = {**store.environ(), "PYTHONPATH": os.path.join(ROOT, "sif_writable", "hook") + ":" + ROOT}
+    busy = [
+        subprocess.Popen([sys.executable, "-c", _BUSY, "4"], env=environ, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    cleared = 0
+    while any(process.poll() is None for process in busy):
+        done = store.cache("clear", "--yes", "matplotlib", "numba")
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        cleared += 1
+    for process in busy:
+        out, _ = process.communicate()
+        assert process.returncode == 0
+        assert int(out) > 10
+    assert cleared > 3
+    assert not [name for _, _, files in os.walk(store.root) for name in files if "gone" in name]
+
+
+def test_two_cleanups_at_once(store: Store) -> None:
+    for number in range(50):
+        (store.root / "data" / "pip" / str(number)).mkdir(parents=True)
+    words = [sys.executable, "-m", "sif_writable", "cache", "clear", "--yes", "pip", "--dir", str(store.root)]
+    both = [subprocess.Popen(words, env=store.environ()) for _ in range(4)]
+    assert [process.wait() for process in both] == [0] * 4
+    assert not (store.root / "data" / "pip").exists()

@@ -1,0 +1,186 @@
+"""Which package gets a copy: what errors, sources, figures and the learned list say."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.facts import packages as seen
+from sif_writable.facts.packages import Unit
+from sif_writable.facts.sources import Sources
+from sif_writable.plan import packages as plan
+from sif_writable.plan.packages import PACKAGE, Line
+from sif_writable.plan.writers import WRITERS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB, MIB = 1 << 30, 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 * GIB),
+        ("500MiB", 500 * MIB),
+        ("500 M", 500 * MIB),
+        ("1.5g", GIB * 3 // 2),
+        ("1000", 1000),
+        ("0", 0),
+        ("64KB", 65536),
+        ("", None),
+        ("lots", None),
+        ("-1", None),
+        ("5 parsecs", None),
+    ],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    assert plan.parse_size(text) == size
+
+
+def test_the_limit_and_its_misunderstanding() -> None:
+    assert plan.limit({}) == (2 * GIB, "")
+    assert plan.limit({plan.MAX: "1MiB"}) == (MIB, "")
+    size, note = plan.limit({plan.MAX: "huge"})
+    assert size == 2 * GIB
+    assert "'huge'" in note
+
+
+@pytest.mark.parametrize(
+    ("copied", "entries", "free", "inodes", "words"),
+    [
+        (GIB, 10, 9 * GIB, None, ""),
+        (3 * GIB, 10, 9 * GIB, None, "takes 3.0 GiB and SIF_WRITABLE_COPYUP_MAX allows 2.0 GiB"),
+        (GIB, 10, GIB, None, "takes 1.0 GiB and /place has 1.0 GiB free"),
+        (MIB, 100, GIB, 99, "takes 100 files and /place has 99 inodes free"),
+    ],
+)
+def test_room(copied: int, entries: int, free: int, inodes: int | None, words: str) -> None:
+    sentence = plan.refusal("pkg", copied, entries, free, inodes, 2 * GIB, "/place")
+    assert words in sentence
+    assert bool(sentence) == bool(words)
+    assert not words or "Remedy: " in sentence
+
+
+def test_the_learned_list_survives_anything() -> None:
+    line = Line(PACKAGE, "a\tb", "/x\ny", "use", "d\r")
+    assert plan.parse(f"# comment\n{line}\n{line}\n\npackage\ttoo few\nother\t1\t2\t3\t4\n\ufffd\t\t\t\t\n") == (
+        [Line(PACKAGE, "a?b", "/x?y", "use", "d?")],
+        3,
+    )
+
+
+def _os_error(number: int, *names: str | bytes) -> OSError:
+    return OSError(number, os.strerror(number), *names[:1], *((None, names[1]) if len(names) > 1 else ()))
+
+
+@pytest.mark.parametrize(
+    ("error", "paths"),
+    [
+        (_os_error(errno.EROFS, "/sp/p/x"), ["/sp/p/x"]),
+        (_os_error(errno.EACCES, b"/sp/p/\xff"), ["/sp/p/\udcff"]),
+        (_os_error(errno.EROFS, "x"), ["/cwd/x"]),
+        (_os_error(errno.EROFS, "/sp/a", "/sp/b"), ["/sp/a", "/sp/b"]),
+        (_os_error(errno.ENOENT, "/sp/p/x"), []),
+        (_os_error(errno.ENOSPC, "/sp/p/x"), []),
+        (OSError("Unable to create file (unable to open file: name = '/sp/p/x.h5', errno = 30)"), ["/sp/p/x.h5"]),
+        (RuntimeError("cannot open /sp/p/x.log: Read-only file system"), ["/sp/p/x.log"]),
+        (ValueError("no such column: /sp/p/x"), []),
+        (subprocess.CalledProcessError(1, "cc", stderr=b"ld: can't open /sp/p/x.o\nRead-only"), ["/sp/p/x.o"]),
+        (OSError(errno.EROFS, "Read-only file system"), [""]),
+    ],
+)
+def test_what_errors_tell(error: Exception, paths: list[str]) -> None:
+    assert [failure.path for failure in plan.failures(error, "/cwd")] == paths
+
+
+def test_causes_are_read_too() -> None:
+    error = ValueError("bad")
+    error.__context__ = _os_error(errno.EROFS, "/sp/p/x")
+    error.__suppress_context__ = True
+    assert [failure.path for failure in plan.failures(error, "/")] == ["/sp/p/x"]
+
+
+def test_enoent_below_a_missing_home() -> None:
+    error = _os_error(errno.ENOENT, "/home/gone/.config/x")
+    assert plan.missing_home(error, "/home/gone") == "/home/gone/.config/x"
+    assert plan.missing_home(error, "/home/go") == ""
+    assert plan.missing_home(_os_error(errno.EROFS, "/home/gone/x"), "/home/gone") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "writes"),
+    [
+        ("open(os.path.join(os.path.dirname(__file__), 'x'), 'w')", True),
+        ("HERE = Path(__file__).parent\n(HERE / 'c').mkdir()", True),
+        ("HERE = Path(__file__).parent\ndef f():\n    with (HERE / 'c').open('wb') as g: pass", True),
+        ("def where(): return __file__ + 'x'\nshutil.rmtree(where())", True),
+        ("def save(to): open(to, 'a')\nsave(__file__ + '.log')", True),
+        ("if not os.access(os.path.dirname(__file__), os.W_OK): raise RuntimeError", True),
+        ("os.open(__file__ + 'x', os.O_RDWR | os.O_CREAT)", True),
+        ("p = files(__package__) / 'x'\np.write_text('')", True),
+        ("open(os.path.join(os.path.dirname(__file__), 'x'))", False),
+        ("open(os.path.join(os.path.dirname(__file__), 'x'), 'rb').read()", False),
+        ("open('out', 'w'); here = __file__", False),
+        ("name = __file__.replace('.py', '')", False),
+        ("os.makedirs(os.environ['HOME'])", False),
+    ],
+)
+def test_what_sources_tell(tmp_path: Path, source: str, writes: bool) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(source)
+    assert bool(Sources([str(path)]).write()) == writes
+
+
+def test_sources_of_several_modules(tmp_path: Path) -> None:
+    (tmp_path / "paths.py").write_text("import os\nROOT = os.path.dirname(__file__)\n")
+    (tmp_path / "use.py").write_text("from .paths import ROOT\ndef f():\n    open(ROOT + '/x', 'w')\ndef g(): pass\n")
+    (tmp_path / "broken.py").write_text("def (")
+    read = Sources([str(tmp_path / name) for name in ("use.py", "paths.py", "broken.py", "absent.py")])
+    use = str(tmp_path / "use.py")
+    assert read.write() == f"{use}:3"
+    assert read.write({use: {"f"}}) == f"{use}:3"
+    assert read.write({use: {"g", "<module>"}}) == ""
+
+
+def _tree(top: Path, text: str) -> str:
+    for name in textwrap.dedent(text).split():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return str(top)
+
+
+def test_which_unit_a_path_belongs_to(tmp_path: Path) -> None:
+    sp = _tree(tmp_path, "pkg/__init__.py pkg/sub/__init__.py mod.py ns/part/__init__.py ns/mod.py pkg.libs/x.so")
+    cases = {
+        "pkg/data/x": Unit("pkg", sp, "pkg"),
+        "pkg/sub/x": Unit("pkg", sp, "pkg"),
+        "pkg/../data": Unit("pkg", sp, "pkg"),
+        "mod.py": Unit("mod", sp, "mod.py"),
+        "ns/part/x": Unit("ns.part", f"{sp}/ns", "part"),
+        "ns/mod.py": Unit("ns.mod", f"{sp}/ns", "mod.py"),
+        "ns/x": None,
+        "pkg.libs/x.so": None,
+        "new/x": None,
+    }
+    assert {path: seen.unit_at(f"{sp}/{path}", [sp]) for path in cases} == cases
+
+
+def test_libraries_are_linked_and_what_may_be_rewritten_is_not() -> None:
+    assert plan.is_linked("x.cpython-311-x86_64-linux-gnu.so", 2 * MIB, execute=True)
+    assert plan.is_linked("libx.so.1.2", 2 * MIB, execute=True)
+    assert plan.is_linked("x.so", 10, execute=False)
+    assert not plan.is_linked("x.so", 10, execute=True)
+    assert not plan.is_linked("model.bin", GIB, execute=True)
+    assert not plan.is_linked("chromedriver", 20 * MIB, execute=True)
+
+
+def test_every_known_writer_has_its_reason() -> None:
+    assert all(name and why and source for name, why, source in WRITERS)
+    assert len({name for name, _, _ in WRITERS}) == len(WRITERS)
