@@ -27,7 +27,7 @@ NOT_RUN = "not run: "
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let tests/corpus be told which cases to replay."""
     group = parser.getgroup("sif-writable")
-    group.addoption("--all-corpus", action="store_true", help="replay the cases of tests/corpus that take minutes too")
+    group.addoption("--all-corpus", action="store_true", help="tests/corpus: also what takes minutes")
     ready, known = ",".join(cases.READY), ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=ready, help=f"replay the cases that need one of these: {known} ({ready})")
 

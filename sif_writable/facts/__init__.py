@@ -131,7 +131,7 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
     found: dict[str, list[str]] = {}
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
         key, colon, value = line.partition(": ")
-        if colon and key[0] != "#":
+        if colon and key[:1] not in ("", "#"):
             found.setdefault(key, []).append(value)
     return found
 

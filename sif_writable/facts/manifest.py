@@ -53,4 +53,5 @@ def read(purelib: str) -> Declared:
 
 def demands(declared: Mapping[str, list[str]]) -> dict[str, str]:
     """Return what the image demands of GPUs, as variables and their values."""
-    return {f"SIF_WRITABLE_{key.upper().replace('-', '_')}": declared[key][0] for key in HOT[6:] if key in declared}
+    keys = [key for key in HOT if key.startswith("gpu") and key in declared]
+    return {f"SIF_WRITABLE_{key.upper().replace('-', '_')}": declared[key][0] for key in keys}

@@ -125,6 +125,23 @@ def namespace() -> str:
         return ""
 
 
+def users(image: str, processes: str = "/proc") -> list[int]:
+    """Return the processes of this node that have an overlay or graft of an image's folder mounted, as far as seen.
+
+    Whoever removes that folder takes from them what is mounted in it, also what was only mounted back.
+
+    :param image: the name of the image's folder in storage, which is the same in every namespace.
+    """
+    found = []
+    for name in os.listdir(processes):
+        if name.isdigit():
+            # Another user's process, or one that has just ended, is none of ours.
+            with contextlib.suppress(OSError), open(f"{processes}/{name}/mountinfo", "rb") as file:
+                if f"/{image}/overlay/".encode() in file.read():
+                    found.append(int(name))
+    return found
+
+
 def circumstances(table: list[Mount] | None = None) -> str:
     """Return what a trial of namespaces and overlays depends on: what worked once works while this stays the same."""
     root = mount_of("/", mounts() if table is None else table)

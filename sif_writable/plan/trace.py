@@ -95,8 +95,10 @@ def findings(
         package, directory = owner(path)
         found[path] = Finding(path, what, by, package, directory, remedy(path, package))
 
+    # A directory that has changed, though nothing in it is different: something was made there, and removed.
+    known = {os.path.dirname(path) for path in writers}
     for change in changes:
-        if not is_bytecode(change.path):
+        if not is_bytecode(change.path) and not (change.what == CHANGED and change.path in known):
             add(change.path, change.what)
     gone = tuple(f"{path}/" for path, finding in found.items() if finding.what == REMOVED)
     for path in writers:

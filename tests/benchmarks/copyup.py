@@ -1,12 +1,12 @@
 """What writable copies cost: ``python -m tests.benchmarks.copyup [--rounds N]``.
 
 Each line compares two ways in the same read-only root, turn by turn, so that whatever else the machine does hits both;
-the times are those of the import (or the copying) alone, medians.
+the times are those of the import (or the copying) alone, medians; CPU time is less disturbed by what else runs.
 
 =====================  ===============================================================================  =======
 line                   compared                                                                         aim
 =====================  ===============================================================================  =======
-no copy needed         import numpy from the image: with the hook, against SIF_WRITABLE=off             1.01
+no copy needed         import numpy from the image: with our finder, against the same without           1.01
 from the copy          import matplotlib from its copy, against the same from a writable environment    1.05
 first copy             copying matplotlib up, against ``cp -a`` of it, in MB/s of what is copied        -
 =====================  ===============================================================================  =======
@@ -19,7 +19,7 @@ import json
 import os
 import statistics
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 
 _IMPORT = """
 import sys, time
-start = time.perf_counter(); import {name}; seconds = time.perf_counter() - start
+from sif_writable import importhook
+if {bare}: importhook.remove()
+start, cpu = time.perf_counter(), time.process_time()
+import {name}
+cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
 assert ('/tree/' in {name}.__file__) == {copied}, {name}.__file__
-print(seconds)
+print(seconds, cpu)
 """
 _COPY = """
 import json, os, shutil, subprocess, sys, time
@@ -57,6 +61,18 @@ print(json.dumps([size, ours, theirs]))
 """
 
 
+class Way(NamedTuple):
+    """One way to import."""
+
+    environment: Mapping[str, str]
+    writable: bool = False
+    """The packages can be written."""
+    copied: bool = False
+    """The package comes from its copy."""
+    bare: bool = False
+    """Our finder is out of the way."""
+
+
 class Bench:
     """Runs programs in one environment, shown read-only or writable."""
 
@@ -74,17 +90,19 @@ class Bench:
             raise SystemExit(f"it failed:\n{result.stdout}{result.stderr}")
         return result.stdout
 
-    def imports(
-        self, name: str, ways: Mapping[str, tuple[Mapping[str, str], bool, bool]], rounds: int
-    ) -> dict[str, float]:
-        """Return the median seconds of an import, by way: (environment, environment is writable, from the copy)."""
-        times: dict[str, list[float]] = {way: [] for way in ways}
+    def imports(self, name: str, ways: Mapping[str, Way], rounds: int) -> dict[str, tuple[float, float]]:
+        """Return the median seconds of an import and of its CPU time, by way."""
+        times: dict[str, list[list[float]]] = {word: [] for word in ways}
         for turn in range(rounds + 2):  # the first two fill caches
-            for way, (env, writable, copied) in list(ways.items())[:: 1 if turn % 2 else -1]:
-                said = self.run(_IMPORT.format(name=name, copied=copied), env, writable=writable)
+            for word, way in list(ways.items())[:: 1 if turn % 2 else -1]:
+                code = _IMPORT.format(name=name, copied=way.copied, bare=way.bare)
+                said = self.run(code, way.environment, writable=way.writable)
                 if turn > 1:
-                    times[way].append(float(said.split()[-1]))
-        return {way: statistics.median(found) for way, found in times.items()}
+                    times[word].append([float(number) for number in said.split()[-2:]])
+        return {
+            word: (statistics.median(one for one, _ in found), statistics.median(cpu for _, cpu in found))
+            for word, found in times.items()
+        }
 
 
 def main() -> None:
@@ -96,11 +114,11 @@ def main() -> None:
     with scratch.fresh() as places:
         environment = readonly_root.venv()
         bench = Bench(PlainMachine(places), environment)
-        found = bench.imports("numpy", {"with": ({}, False, False), "without": (off, False, False)}, rounds)
+        found = bench.imports("numpy", {"with": Way({}), "without": Way({}, bare=True)}, rounds)
         _tell("no copy needed", found["with"], found["without"], 1.01)
         ways = {
-            "copy": ({"SIF_WRITABLE_PACKAGES": "matplotlib"}, False, True),
-            "writable": (off, True, False),
+            "copy": Way({"SIF_WRITABLE_PACKAGES": "matplotlib"}, copied=True),
+            "writable": Way(off, writable=True),
         }
         found = bench.imports("matplotlib", ways, rounds)
         _tell("from the copy", found["copy"], found["writable"], 1.05)
@@ -115,8 +133,11 @@ def main() -> None:
         )
 
 
-def _tell(line: str, seconds: float, against: float, aim: float) -> None:
-    print(f"{line}: {seconds * 1e3:.2f} ms against {against * 1e3:.2f} ms: {seconds / against:.3f} (aim: {aim})")
+def _tell(line: str, ours: tuple[float, float], theirs: tuple[float, float], aim: float) -> None:
+    print(
+        f"{line}: {ours[0] * 1e3:.2f} ms against {theirs[0] * 1e3:.2f} ms: {ours[0] / theirs[0]:.3f}; "
+        f"CPU {ours[1] * 1e3:.2f} against {theirs[1] * 1e3:.2f}: {ours[1] / theirs[1]:.3f} (aim: {aim})"
+    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class Case(NamedTuple):
     """Ends of paths (with wildcards) of what a healthy run leaves in a writable place and does not make again."""
     rewrites: tuple[str, ...]
     """The same for what every healthy run writes anew."""
+    remedy: str
+    """What is said where the case cannot be fixed: the means is an overlay, and the kernel gives no namespaces."""
     exits: tuple[int, int]
     """Exit codes of a healthy first and second run."""
     healthy: bool
@@ -68,6 +70,6 @@ def load() -> tuple[Case, ...]:
 def _case(fields: dict[str, object]) -> Case:
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     lists: dict[str, object] = dict.fromkeys(("source", "debian", "leaves", "rewrites"), ())
-    defaults = {**lists, "environment": fields["name"], "env": {}, "exits": (0, 0), "healthy": False}
+    defaults = {**lists, "environment": fields["name"], "env": {}, "remedy": "", "exits": (0, 0), "healthy": False}
     known = {**defaults, **{name: value for name, value in listed.items() if name in Case._fields}}
     return Case(**known)  # type: ignore[arg-type]

@@ -10,15 +10,16 @@ import pytest
 
 from tests.conftest import or_skip
 from tests.corpus import cases, images
-from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, problems, replay
+from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, replay, replay_without_hook
 from tests.lab import apptainer_root, image, scratch
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.squashfs_root import SquashfsRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.corpus.cases import Case
+    from tests.corpus.replay import Replay
 
 CASES = cases.load()
 
@@ -27,6 +28,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every test of a case all cases; what is not asked for is deselected, and told."""
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", CASES, ids=[case.name for case in CASES], scope="module", indirect=True)
+    if "profile" in metafunc.fixturenames:
+        metafunc.parametrize("profile", PROFILES)
+    if "kernel_profile" in metafunc.fixturenames:
+        metafunc.parametrize("kernel_profile", _kernel_profiles(metafunc.config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,6 +54,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"not run: {len(names)} cases of tests/corpus {why}: {', '.join(names)}")
 
 
+def _kernel_profiles(config: pytest.Config) -> Sequence[str]:
+    """Return the profiles on the kernel mount: what differs between them is what Apptainer shows as well."""
+    return PROFILES if config.getoption("all_corpus") else PROFILES[:1]
+
+
 def _case_of(item: pytest.Item) -> Case | None:
     case = item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
     return case if isinstance(case, cases.Case) else None
@@ -62,26 +72,29 @@ def _why_not(case: Case, config: pytest.Config) -> str:
     return ""
 
 
-class Verdicts:
-    """What is wrong with a case, per machine and profile: futures, so that one test waits for what it looks at."""
+class Replays:
+    """A case, per machine and profile: futures, so that one test waits for what it looks at."""
 
-    def __init__(self, case: Case, sif: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, case: Case, sif: str, kernel_profiles: Sequence[str], pool: ThreadPoolExecutor) -> None:
         """Start all replays, each in fresh places."""
         self._case = case
         self._sif = sif
         self.in_sif = {profile: pool.submit(self._in_sif, profile) for profile in PROFILES}
-        self.on_kernel_mount = {profile: pool.submit(self._on_kernel_mount, profile) for profile in PROFILES}
-        self.without = pool.submit(self._in_sif, PROFILES[0], hook=False)
+        self.on_kernel_mount = {profile: pool.submit(self._on_kernel_mount, profile) for profile in kernel_profiles}
+        self.without_hook = pool.submit(self._in_sif_without_hook, PROFILES[0])
 
-    def _in_sif(self, profile: str, *, hook: bool = True) -> list[str]:
+    def _in_sif(self, profile: str) -> Replay:
+        with scratch.fresh() as places:
+            return replay(self._case, profile, SifMachine(Apptainer(apptainer_root.find(), places), self._sif))
+
+    def _in_sif_without_hook(self, profile: str) -> Replay:
         with scratch.fresh() as places:
             machine = SifMachine(Apptainer(apptainer_root.find(), places), self._sif)
-            return problems(self._case, replay(self._case, profile, machine, hook=hook))
+            return replay_without_hook(self._case, profile, machine)
 
-    def _on_kernel_mount(self, profile: str) -> list[str]:
+    def _on_kernel_mount(self, profile: str) -> Replay:
         with scratch.fresh() as places:
-            machine = KernelMachine(SquashfsRoot(image.squashfs(self._sif), places))
-            return problems(self._case, replay(self._case, profile, machine))
+            return replay(self._case, profile, KernelMachine(SquashfsRoot(image.squashfs(self._sif), places)))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +111,7 @@ def sifs() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(case: Case, sifs: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Verdicts]:
+def replays(case: Case, sifs: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Replays]:
     """Replay a case everywhere. The light ones share an image, the others have one each."""
     name = "light" if case.light else case.environment.replace(".", "")
     if name not in sifs:
@@ -107,5 +120,5 @@ def verdicts(case: Case, sifs: dict[str, str], pytestconfig: pytest.Config) -> I
             together = [one for one in together if one.environment == case.environment]
         sifs[name] = or_skip(images.sif, name, together)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield Verdicts(case, sifs[name], pool)
+        yield Replays(case, sifs[name], _kernel_profiles(pytestconfig), pool)
         pool.shutdown(cancel_futures=True)

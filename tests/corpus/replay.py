@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tests.lab import scratch
@@ -80,27 +81,40 @@ class KernelMachine:
 
 
 class State(NamedTuple):
-    """What tells whether a file was made again."""
+    """What tells whether a file or folder was made again."""
 
     inode: int
     modified: int
 
 
 class Replay(NamedTuple):
-    """Two runs, one after the other, and what was in the writable places after each."""
+    """Runs, one after the other, and what was in the writable places after each."""
 
     runs: tuple[subprocess.CompletedProcess[str], ...]
     left: tuple[dict[str, State], ...]
 
+    @property
+    def said(self) -> str:
+        """What the runs have printed."""
+        return "".join(run.stdout + run.stderr for run in self.runs)
 
-def replay(case: Case, profile: str, machine: Machine, *, hook: bool = True) -> Replay:
-    """Run a case twice in fresh places; without the hook, run what is installed as if it were not."""
+
+def replay(case: Case, profile: str, machine: Machine) -> Replay:
+    """Run a case twice in fresh places, with the hook and no other setting."""
+    return _replay(case, profile, machine, case.env, 2)
+
+
+def replay_without_hook(case: Case, profile: str, machine: Machine) -> Replay:
+    """Run a case once in fresh places, as if the hook were not there."""
+    return _replay(case, profile, machine, {**case.env, "SIF_WRITABLE": "off"}, 1)
+
+
+def _replay(case: Case, profile: str, machine: Machine, env: Mapping[str, str], times: int) -> Replay:
     places = machine.places
     places.new_folder(os.path.relpath(places.tmp + "/cwd", places.folder))
-    env = case.env if hook else {**case.env, "SIF_WRITABLE": "off"}
     argv = [f"{PREFIXES}/{case.environment}/bin/python", "-c", case.snippet]
     runs, left = [], []
-    for _ in range(2):
+    for _ in range(times):
         runs.append(machine.run(profile, argv, env))
         left.append(_look(places))
     return Replay(tuple(runs), tuple(left))
@@ -117,7 +131,7 @@ def problems(case: Case, result: Replay) -> list[str]:
             found.append(f"run {number} does not print {case.prints!r}:\n{said[-2000:]}")
         found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if _FAILURE.search(line)]
         found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if "sif-writable:" in line]
-    first, second = result.left
+    first, second = result.left[0], result.left[-1]
     for end in (*case.leaves, *case.rewrites):
         if not _ending(end, first):
             found.append(f"nothing is left at …/{end}")
@@ -139,12 +153,15 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
 
 
 def _look(places: Scratch) -> dict[str, State]:
+    """List files and folders; a link is neither, for what it leads to may be the image's."""
     left = {}
     for name, top in {"HOME": places.home, "tmp": places.tmp, "var_tmp": places.var_tmp, "shm": places.shm}.items():
         for folder, folders, files in os.walk(top):
             for entry in (*folders, *files):
                 path = os.path.join(folder, entry)
                 status = os.lstat(path)
+                if stat.S_ISLNK(status.st_mode):
+                    continue
                 modified = 0 if entry in folders else status.st_mtime_ns  # a folder's changes with what is in it
                 left[os.path.join("/" + name, os.path.relpath(path, top))] = State(status.st_ino, modified)
     return left

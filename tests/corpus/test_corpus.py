@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.conftest import or_skip
-from tests.corpus.replay import PROFILES
+from tests.corpus.cases import OVERLAY
+from tests.corpus.replay import problems
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from tests.corpus.cases import Case
-    from tests.corpus.conftest import Verdicts
+    from tests.corpus.conftest import Replays
+    from tests.corpus.replay import Replay
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_fixed_in_a_sif(verdicts: Verdicts, profile: str) -> None:
-    assert or_skip(verdicts.in_sif[profile].result) == []
+def _problems(case: Case, replay: Future[Replay]) -> str:
+    return "\n".join(problems(case, or_skip(replay.result)))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_fixed_on_a_kernel_mount_without_namespaces(verdicts: Verdicts, profile: str) -> None:
-    assert or_skip(verdicts.on_kernel_mount[profile].result) == []
+def test_fixed_in_a_sif(case: Case, replays: Replays, profile: str) -> None:
+    assert not _problems(case, replays.in_sif[profile])
 
 
-def test_broken_without_the_hook(case: Case, verdicts: Verdicts) -> None:
-    assert case.healthy or or_skip(verdicts.without.result)
+def test_fixed_on_a_kernel_mount_without_namespaces(case: Case, replays: Replays, kernel_profile: str) -> None:
+    replay = replays.on_kernel_mount[kernel_profile]
+    if case.means == OVERLAY:
+        assert case.remedy in or_skip(replay.result).said
+    else:
+        assert not _problems(case, replay)
+
+
+def test_broken_without_the_hook(case: Case, replays: Replays) -> None:
+    assert case.healthy or _problems(case, replays.without_hook)

@@ -23,7 +23,12 @@ SIGNS: list[dict[str, str]] = [
     {"container": "docker"},
     {"container": "oci"},
 ]
-BUILDS = [{"APPTAINER_ROOTFS": "/tmp/build/rootfs"}, {"SINGULARITY_ROOTFS": "/tmp/build/rootfs"}]
+BUILDS = [
+    {"APPTAINER_LABELS": "/.build.labels"},
+    {"SINGULARITY_LABELS": "/.build.labels"},
+    {"APPTAINER_ROOTFS": "/tmp/build/rootfs"},
+    {"SINGULARITY_ROOTFS": "/tmp/build/rootfs"},
+]
 TRACES = "({name: os.environ[name] for name in sorted(os.environ)}, len(sys.meta_path), sys.path, sys.pycache_prefix)"
 
 

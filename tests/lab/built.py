@@ -50,7 +50,7 @@ def built(post: str) -> Built:
         with open(path + ".told", "w", encoding="utf-8") as file:
             file.write(result.stdout + result.stderr)
 
-    path = provide("built.sif", (runtime, base, wheel, post), make)
+    path = provide("built.sif", (runtime, base, wheel, _DEFINITION, post), make)
     with open(path + ".told", encoding="utf-8") as file:
         return Built(path, file.read())
 
@@ -59,10 +59,9 @@ def build(base: str, wheel: str, post: str, path: str) -> subprocess.CompletedPr
     """Build an image at a path, and return what Apptainer said; without success nothing is there."""
     with scratch.fresh() as places:
         apptainer = Apptainer(apptainer_root.find(), places)
-        lines = "\n".join(f"    {line}" for line in post.strip().splitlines())
         with open(os.path.join(places.work, "definition"), "w", encoding="utf-8") as file:
             sources = {"base": apptainer.inside(base), "wheels": apptainer.inside(os.path.dirname(wheel))}
-            file.write(_DEFINITION.format(post=lines, **sources))
+            file.write(_DEFINITION.format(post=post.strip(), **sources))
         environment = {
             "APPTAINER_TMPDIR": apptainer.inside(places.var_tmp),
             "APPTAINER_CACHEDIR": apptainer.inside(places.new_folder("cache")),

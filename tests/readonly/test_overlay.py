@@ -6,16 +6,19 @@ squashfs and belongs to root.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lab.environments import PYTHON as PYTHON_THERE
 from tests.readonly.overlaid import NEW, PACKAGES, PRELUDE, PYTHON, TREE, Kernel, Sif, ask, storage
 
 if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
+    from tests.readonly.conftest import Image
 
 MEMORY = "namespaces.UPPER_TYPES = frozenset()  # no filesystem carries an upper layer\n"
 """A line of a program."""
@@ -341,6 +344,50 @@ for path in ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt")
 tell([problem, overlay.before_import("numpy", os.environ, IMAGE)])
 """
     assert ask(world, code) == ["", ""]
+
+
+def test_who_uses_it_is_seen_from_outside(world: Any) -> None:
+    child = PRELUDE + "assert not serve('/var/log/tool'); print('in', flush=True); sys.stdin.read()"
+    code = f"""
+name = os.path.basename(IMAGE)
+before = namespaces.users(name)
+other = subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert other.stdout.readline() == "in\\n"
+found = namespaces.users(name)
+other.communicate("")
+tell([before, found == [other.pid], other.returncode])
+"""
+    assert ask(world, code) == [[], True, 0]
+
+
+def test_status_tells_what_and_why(world: Any) -> None:
+    code = """
+from sif_writable.report import overlay as report
+serve("/var/log/tool"); serve("/newdir")
+told = report.model()
+tell([told["inside"], [(done["path"], done["how"]) for done in told["entered"]], [r["path"] for r in told["refused"]],
+      report.lines(told)])
+"""
+    inside, entered, refused, lines = ask(world, code)
+    assert (inside, entered, refused) == (["/var/log"], [["/var/log", "graft"]], ["/newdir"])
+    assert lines[0].startswith("/var/log can be written: what is new in it is kept in ")
+    assert lines[1].startswith("/newdir gets no overlay: ")
+
+
+def test_every_interpreter(each_image: Image) -> None:
+    code = """
+import platformdirs
+package = os.path.dirname(platformdirs.__file__)
+new = sys.prefix + "/share/new"
+problem = serve(package, new)
+write(package + "/__init__.py", "# changed\\n", "a"); os.makedirs(new, exist_ok=True); write(new + "/x", "x", "a")
+tell([problem, read(new + "/x"), overlay.entered[0].note])
+"""
+    assert json.loads(each_image.says(PRELUDE + code)) == ["", "x", ""]
+    assert json.loads(each_image.says(PRELUDE + code)) == ["", "xx", ""]
+    trace = ["-m", "sif_writable", "trace", "--json", "--", PYTHON_THERE, "-c", "open('/venv/pyvenv.cfg', 'a')"]
+    found = json.loads(each_image.run(argv=trace).stdout)
+    assert (found["watched"], [one["path"] for one in found["writes"]]) == ("everything", ["/venv/pyvenv.cfg"])
 
 
 # --- Where there are no user namespaces ---

@@ -1,0 +1,56 @@
+"""What ``status`` says of overlays: what is writable in this namespace, what was refused, and why."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sif_writable.act import overlay
+from sif_writable.facts import namespaces
+from sif_writable.plan import overlay as plan
+
+
+def model() -> dict[str, Any]:
+    """Return it as plain data.
+
+    ===========  ==========================================================================================
+    key          value
+    ===========  ==========================================================================================
+    mode         ``auto``, ``on`` or ``off``
+    possible     why this process could not enter one now; empty: it may try
+    inside       directories that are writable in this namespace thanks to us, by whichever process
+    entered      list: path, how (``graft`` or ``overlay``), kept, note, why; what this process did
+    refused      list: path, why
+    uids         which uids there are in this user namespace
+    ===========  ==========================================================================================
+    """
+    return {
+        "mode": plan.mode(os.environ),
+        "possible": namespaces.obstacle(os.environ),
+        "inside": overlay.current(os.environ),
+        "entered": [
+            {"path": done.point, "how": done.how, "kept": done.kept, "note": done.note, "why": done.why}
+            for done in overlay.entered
+        ],
+        "refused": [{"path": path, "why": why} for path, why in overlay.refused],
+        "uids": namespaces.uid_map(),
+    }
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """Return it as sentences; none where there is nothing to say."""
+    found = []
+    for done in told["entered"]:
+        how = "an overlay of it" if done["how"] == plan.OVERLAY else "what is new in it"
+        note = f" ({done['note']})" if done["note"] else ""
+        found.append(f"{done['path']} can be written: {how} is kept in {done['kept']}{note}; because: {done['why']}")
+    entered = {done["path"] for done in told["entered"]}
+    found += [
+        f"{point} can be written, as this session has decided" for point in told["inside"] if point not in entered
+    ]
+    for refused in told["refused"]:
+        words = (
+            refused["why"] if refused["path"] in refused["why"] else f"{refused['path']} gets none: {refused['why']}"
+        )
+        found.append(words)
+    return found
