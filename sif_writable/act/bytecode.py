@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from sif_writable.errors import SifWritableError
 from sif_writable.facts.filesystem import explain
+from sif_writable.facts.processors import parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
 MANY = 200
 """Files from which on starting more processes pays."""
@@ -28,8 +29,8 @@ def compile_all(paths: Sequence[str], tell: Callable[[str, float], None]) -> lis
     :raises SifWritableError: there is no space.
     """
     failed = []
-    with contextlib.closing(_results(paths)) as results:
-        for number, (path, number_of_error) in enumerate(results):
+    with contextlib.closing(parallel(_compile, paths, many=MANY, at_once=16)) as results:
+        for number, (path, number_of_error) in enumerate(zip(paths, results)):
             tell(path, number / len(paths))
             if number_of_error in (errno.ENOSPC, errno.EDQUOT):
                 place = os.path.dirname(path) + "/__pycache__"
@@ -41,19 +42,6 @@ def compile_all(paths: Sequence[str], tell: Callable[[str, float], None]) -> lis
             if number_of_error != 0:
                 failed.append(path)
     return failed
-
-
-def _results(paths: Sequence[str]) -> Generator[tuple[str, int | None], None, None]:
-    processes = len(os.sched_getaffinity(0))
-    if len(paths) >= MANY and processes > 1:
-        with contextlib.suppress(ImportError, NotImplementedError, OSError):  # no semaphores without /dev/shm
-            from concurrent.futures import ProcessPoolExecutor
-
-            with ProcessPoolExecutor(processes) as pool:
-                yield from zip(paths, pool.map(_compile, paths, chunksize=16))
-                return
-    for path in paths:
-        yield path, _compile(path)
 
 
 def _compile(path: str) -> int | None:

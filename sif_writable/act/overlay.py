@@ -79,7 +79,7 @@ def at_start(environ: Mapping[str, str], image: str) -> str:
     with contextlib.suppress(OSError), open(listed, encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             fields = line.rstrip("\n").split("\t")
-            if fields[0] == "path" and len(fields) == 5:
+            if fields[:2] == ["path", "-"] and len(fields) == 5:
                 # The image's own word is as good as the user's.
                 wanted.append(Wanted(fields[2], fields[4] or "learned", declared=fields[3] == "manifest"))
             elif fields[0] == "package" and len(fields) == 5 and plan.mode(environ) == plan.ON and fields[2] != "*":
@@ -87,15 +87,42 @@ def at_start(environ: Mapping[str, str], image: str) -> str:
     if plan.mode(environ) == plan.ON:
         names = environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", ":")
         wanted += plan.named({plan.PATHS: names}, sys.prefix, _purelib())
-    return serve(wanted, environ, image) if wanted else ""
+    problem = serve(wanted, environ, image) if wanted else ""
+    if problem and not current(environ):
+        os.environ[SESSION] = f"{namespaces.namespace()};"  # descendants need not ask again
+    return problem
+
+
+def cures(paths: Iterable[str], environ: Mapping[str, str], image: str, *, declared: bool = False) -> bool:
+    """Whether something has become writable just now that an import has failed for, so that it may be tried again.
+
+    :param declared: also in packages, as ``SIF_WRITABLE_OVERLAY=on`` asks for.
+    """
+    before = len(entered)
+    serve([Wanted(path, "import", declared) for path in paths], environ, image)
+    return len(entered) > before
 
 
 def before_import(name: str, environ: Mapping[str, str], image: str) -> str:
     """Enter what a package is known to write outside its directory, before it is imported."""
     for package, paths, why in plan.PLACES:
         if package == name:
-            return serve([Wanted(path, f"catalogue: {why}", declared=False) for path in paths], environ, image)
+            problem = serve([Wanted(path, f"catalogue: {why}", declared=False) for path in paths], environ, image)
+            if problem and not (namespaces.parallel(environ) or namespaces.threads()):
+                _remember(package, paths, problem)
+            return problem
     return ""
+
+
+def _remember(package: str, paths: Iterable[str], problem: str) -> None:
+    """Keep for ``status`` what stays impossible here: the package alone knows how to say it, and says it badly."""
+    from sif_writable.act import copyup
+    from sif_writable.plan.packages import PATH, Line, outside_words
+
+    copyup.learn(
+        Line(PATH, package, path, f"{outside_words(path, '')} An overlay is not possible: {problem}.", "")
+        for path in paths
+    )
 
 
 def serve(wanted: Iterable[Wanted], environ: Mapping[str, str], image: str) -> str:

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts import gpu
+from sif_writable.facts.processors import parallel
 from sif_writable.facts.sources import Sources
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 OWN = frozenset(("sif_writable",))
 _TESTS = frozenset(("tests", "test", "testing", "_tests", "__pycache__", "_vendor"))
+_NAMES = re.compile(rb"[A-Z][A-Z0-9_]{5,}")
 _MARKS = re.compile(rb"__file__|__path__|resource_filename|importlib[._]resources")
 
 
@@ -114,34 +116,39 @@ class Scan(NamedTuple):
 
 
 def scan(path: Sequence[str], variables: Iterable[str], tell: Callable[[str, float], None]) -> Scan:
-    """Read the sources of everything that is installed.
+    """Read the sources of everything that is installed, on all processors.
 
     :param variables: what to look for.
     :param tell: is called with the name of a package and the part of the work that is done.
     """
-    wanted = re.compile(b"\\b(" + b"|".join(sorted(re.escape(name.encode()) for name in variables)) + b")\\b")
-    owners = {name: each for each in distributions(path) for name in top_levels(each)}
-    units = [(folder, entry) for folder in path for entry in sorted(os.listdir(folder)) if _is_unit(folder, entry)]
+    wanted = frozenset(variables)
+    owners = {name: each.name for each in distributions(path) for name in top_levels(each)}
+    units = [f"{folder}/{entry}" for folder in path for entry in sorted(os.listdir(folder)) if _is_unit(folder, entry)]
     locations: set[tuple[str, str]] = set()
     writers: list[tuple[str, str]] = []
-    for number, (folder, entry) in enumerate(units):
-        name = entry.removesuffix(".py")
+    for number, (unit, (named, where)) in enumerate(zip(units, parallel(_scan_unit, units))):
+        name = os.path.basename(unit).removesuffix(".py")
         tell(name, number / len(units))
-        owner = owners[name].name if name in owners else name
-        marked = []
-        for source in _sources(f"{folder}/{entry}"):
-            try:
-                with open(source, "rb") as file:
-                    text = file.read()
-            except OSError:
-                continue
-            locations.update((found.decode(), owner) for found in wanted.findall(text))
-            if _MARKS.search(text):
-                marked.append(source)
-        where = Sources(marked).write() if marked else ""
+        locations.update((found, owners.get(name, name)) for found in named & wanted)
         if where:
             writers.append((name, where))
     return Scan(sorted(locations), writers)
+
+
+def _scan_unit(unit: str) -> tuple[frozenset[str], str]:
+    """Return the upper-case names in a package's sources, and where one of them writes beside itself."""
+    named: set[bytes] = set()
+    marked = []
+    for source in _sources(unit):
+        try:
+            with open(source, "rb") as file:
+                text = file.read()
+        except OSError:
+            continue
+        named.update(_NAMES.findall(text))
+        if _MARKS.search(text):
+            marked.append(source)
+    return frozenset(name.decode() for name in named), Sources(marked).write() if marked else ""
 
 
 def _is_unit(folder: str, entry: str) -> bool:

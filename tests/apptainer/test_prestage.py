@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import or_skip
-from tests.lab import built
+from tests.lab import built, wheels
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer, Runtime
@@ -180,3 +180,37 @@ def test_a_second_user_of_the_image_can_read_everything(apptainer: Apptainer, pr
     ]
     done = apptainer.exec(prestaged.path, words)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_cache_command_tells_two_images_apart(apptainer: Apptainer, prestaged: Built, sif: str) -> None:
+    for image in (prestaged.path, sif):
+        assert use(apptainer, image, NUMBA, [])
+    listed = json.loads(apptainer.exec(sif, ["sif-writable", "cache", "list", "--json"]).stdout)
+    images = {image["name"]: image for root in listed["roots"] for image in root["images"]}
+    assert images[apptainer.inside(sif)]["this"] is True
+    assert images[apptainer.inside(prestaged.path)]["this"] is False
+    assert {image["prefix"] for image in images.values()} == {"/opt/venv"}
+    numba = [entry for root in listed["roots"] for entry in root["entries"] if entry["name"] == "numba"]
+    assert sorted(entry["this_image"] for entry in numba) == [False, True]
+    # Beside a process of the image that loses its caches, and then gets its seeds again.
+    cleared = [f"image-{images[apptainer.inside(prestaged.path)]['identity']}"]
+    done = apptainer.exec(sif, ["sif-writable", "cache", "clear", "--yes", *cleared])
+    assert done.returncode == 0, done.stderr
+    assert use(apptainer, prestaged.path, NUMBA, []) == ([1, 0], [])
+    own = ["sif-writable", "cache", "clear", "--yes", "numba", "matplotlib"]
+    assert apptainer.exec(prestaged.path, own).returncode == 0
+    assert use(apptainer, prestaged.path, MATPLOTLIB, []) == (True, [])
+
+
+def test_the_cache_command_outside_of_any_image(apptainer: Apptainer, prestaged: Built) -> None:
+    """On a login node the same storage is found in HOME, and no image is this one."""
+    use(apptainer, prestaged.path, NUMBA, [])
+    environ = {"PYTHONPATH": apptainer.inside(wheels.project_wheel()), "SIF_WRITABLE": "off"}
+    done = apptainer.beside(["python3", "-m", "sif_writable", "cache", "list", "--json"], env=environ)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert listed["image"] is None
+    assert [image["this"] for root in listed["roots"] for image in root["images"]] == [False]
+    done = apptainer.beside(["python3", "-m", "sif_writable", "cache", "clear", "--yes", "numba"], env=environ)
+    assert done.returncode == 0, done.stderr
+    assert not [here for here, _, _ in os.walk(apptainer.places.home) if here.endswith("/numba")]

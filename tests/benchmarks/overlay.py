@@ -1,7 +1,7 @@
 """What an overlay costs: ``python -m tests.benchmarks.overlay [--rounds N] [--no-image]``.
 
 Each line compares two ways turn by turn, so that whatever else the machine does hits both; times are medians of the
-import alone, the last two lines those of entering.
+import alone, by the clock and of the processor, the last two lines those of entering.
 
 =====================  ===============================================================================  =======
 line                   compared                                                                         aim
@@ -54,26 +54,28 @@ if wanted:
                             os.path.dirname(importhook.folder()))
     assert not problem and all(not done.note for done in overlay.entered), (problem, overlay.entered)
     entering = time.perf_counter() - begin
-begin = time.perf_counter()
+begin, cpu = time.perf_counter(), time.process_time()
 import matplotlib, matplotlib.pyplot
-print(json.dumps([time.perf_counter() - begin, entering]))
+print(json.dumps([time.perf_counter() - begin, entering, time.process_time() - cpu]))
 """
 PACKAGE, GRAFT = ["SITE/matplotlib"], ["PREFIX/share/new", "PREFIX/lib/new"]
 
 
 def measure(run: Run, ways: Mapping[str, tuple[list[str], Mapping[str, str], bool]], rounds: int) -> dict[str, float]:
     """Return the median seconds of the import, by way: (wanted, environment, writable); entering as ``entering``."""
-    times: dict[str, list[float]] = {way: [] for way in (*ways, "entering", "entering, first")}
+    names = [name for way in ways for name in (way, f"{way}, cpu")]
+    times: dict[str, list[float]] = {name: [] for name in (*names, "entering", "entering, first")}
     for turn in range(rounds + 2):  # the first two fill caches
         for way, (wanted, env, writable) in list(ways.items())[:: 1 if turn % 2 else -1]:
             done = run(_PROGRAM.format(wanted=wanted), env, writable)
             if done.returncode:
                 raise SystemExit(f"it failed:\n{done.stdout}{done.stderr}")
-            seconds, entering = json.loads(done.stdout.splitlines()[-1])
+            seconds, entering, cpu = json.loads(done.stdout.splitlines()[-1])
             if wanted and turn == 0:
                 times["entering, first"].append(entering)
             if turn > 1:
                 times[way].append(seconds)
+                times[f"{way}, cpu"].append(cpu)
                 if wanted:
                     times["entering"].append(entering)
     return {way: statistics.median(found) for way, found in times.items()}
@@ -98,9 +100,9 @@ def main() -> None:
             "read-only": ([], {}, False),
         }
         found = measure(run, ways, arguments.rounds)
-        _tell("one package", found["overlay"], found["writable"], 1.03)
-        _tell("beside a graft", found["graft"], found["writable"], 1.01)
-        _tell("read-only", found["read-only"], found["writable"], 1.01)
+        _tell("one package", found, "overlay", "writable", 1.03)
+        _tell("beside a graft", found, "graft", "writable", 1.01)
+        _tell("read-only", found, "read-only", "writable", 1.01)
         _tell_entering(found)
     if not arguments.no_image:
         try:
@@ -120,13 +122,15 @@ def _in_image(rounds: int) -> None:
         found = measure(
             run, {"overlay": (PACKAGE, {}, False), "graft": (GRAFT, {}, False), "bare": ([], {}, False)}, rounds
         )
-        _tell("one package in a SIF", found["overlay"], found["bare"], 1.03)
-        _tell("beside a graft in a SIF", found["graft"], found["bare"], 1.01)
+        _tell("one package in a SIF", found, "overlay", "bare", 1.03)
+        _tell("beside a graft in a SIF", found, "graft", "bare", 1.01)
         _tell_entering(found)
 
 
-def _tell(line: str, seconds: float, against: float, aim: float) -> None:
-    print(f"{line}: {seconds * 1e3:.1f} ms against {against * 1e3:.1f} ms: {seconds / against:.3f} (aim: {aim})")
+def _tell(line: str, found: Mapping[str, float], way: str, against: str, aim: float) -> None:
+    seconds, other = found[way], found[against]
+    ratio, cpu = seconds / other, found[f"{way}, cpu"] / found[f"{against}, cpu"]
+    print(f"{line}: {seconds * 1e3:.1f} ms against {other * 1e3:.1f} ms: {ratio:.3f}, cpu {cpu:.3f} (aim: {aim})")
 
 
 def _tell_entering(found: Mapping[str, float]) -> None:

@@ -61,6 +61,18 @@ class Case(NamedTuple):
         return self.mb <= LIGHT_MB
 
 
+_DEFAULTS: dict[str, object] = {
+    "source": "",
+    "debian": "",
+    "env": {},
+    "leaves": [],
+    "rewrites": [],
+    "exits": [0, 0],
+    "remedy": "",
+    "healthy": False,
+}
+
+
 def load() -> tuple[Case, ...]:
     """Return every case."""
     with open(_FILE, encoding="utf-8") as file:
@@ -68,8 +80,11 @@ def load() -> tuple[Case, ...]:
 
 
 def _case(fields: dict[str, object]) -> Case:
-    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    lists: dict[str, object] = dict.fromkeys(("source", "debian", "leaves", "rewrites"), ())
-    defaults = {**lists, "environment": fields["name"], "env": {}, "remedy": "", "exits": (0, 0), "healthy": False}
-    known = {**defaults, **{name: value for name, value in listed.items() if name in Case._fields}}
-    return Case(**known)  # type: ignore[arg-type]
+    known = {
+        **_DEFAULTS,
+        "environment": fields["name"],
+        **{name: value for name, value in fields.items() if name in Case._fields},
+    }
+    words = {name: tuple(str(known[name]).split()) for name in ("lock", "source", "debian")}
+    lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return Case(**{**known, **words, **lists})  # type: ignore[arg-type]

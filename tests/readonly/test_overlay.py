@@ -403,6 +403,15 @@ tell([problems, before == namespaces.namespace(), len(overlay.refused)])
     assert ask(kernel, code, userns=False) == [[words, words], True, 2]
 
 
+def test_without_user_namespaces_status_says_what_to_bind(kernel: Kernel) -> None:
+    ask(kernel, "importhook.finder().wanted(); tell(overlay.before_import('certbot', os.environ, IMAGE))", userns=False)
+    told = kernel.run([PYTHON, "-m", "sif_writable", "status", "--json"], userns=False)
+    notes = [note for note in json.loads(told.stdout)["notes"] if note.startswith("/var/log/letsencrypt ")]
+    assert len(notes) == 1, told.stdout
+    assert "--bind DIRECTORY:/var/log/letsencrypt" in notes[0]
+    assert "user namespaces are switched off" in notes[0]
+
+
 def test_a_writable_root_whose_files_are_roots(kernel: Kernel) -> None:
     code = "tell([serve('/var/log/tool'), os.makedirs('/var/log/tool', exist_ok=True)])"
     assert ask(kernel, code, overlay_tmpfs=True) == ["", None]

@@ -13,6 +13,7 @@ from sif_writable.act import bytecode as compiler
 from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import bytecode, environments, inventory, manifest
+from sif_writable.facts.processors import parallel
 from sif_writable.plan import decide, image
 from tests.unit.test_plan import HOME_WORKS, Ground, make_facts, make_storage
 
@@ -252,3 +253,19 @@ def test_a_home_that_moves_has_the_general_cache_of_the_image() -> None:
 @pytest.mark.parametrize("name", sorted(image.NEED_GPU))
 def test_rows_that_need_a_gpu_are_rows(name: str) -> None:
     assert name in image.VARIABLES
+
+
+def _double(number: int) -> int:
+    return 2 * number
+
+
+def _dies_elsewhere(number: int) -> int:
+    if number == 5 and os.environ.get("TEST_PARENT") != str(os.getpid()):
+        os._exit(1)
+    return 2 * number
+
+
+def test_processes_that_die_cost_only_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_PARENT", str(os.getpid()))
+    for function in (_double, _dies_elsewhere):
+        assert list(parallel(function, range(40))) == [2 * number for number in range(40)]
