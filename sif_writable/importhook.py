@@ -31,6 +31,13 @@ HEAVY = frozenset(
 MORE_HEAVY = "SIF_WRITABLE_HEAVY"
 """The variable with further ones, separated by commas: the user's, and those that the image declares."""
 
+OUTSIDE = frozenset(("certbot",))
+"""Packages that write outside their directory and the prefix: :data:`sif_writable.plan.overlay.PLACES`."""
+OUTSIDE_LEARNED = "/outside"
+"""The file beside the learned list that is there when the list names paths which lie in no package."""
+IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
+"""The variable that tells descendants in which namespace paths of the image were made writable."""
+
 COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
@@ -129,6 +136,8 @@ class Finder:
             self.awaited = frozenset()
             if not self.folder:
                 remove()
+        if name in OUTSIDE and self.folder and path is None:
+            serve_outside(name)
         # Only what lies directly in a directory of sys.path, or of a namespace, is somebody's whole package.
         if path is None:
             if name in _STDLIB:
@@ -330,6 +339,36 @@ def install() -> None:
     more = os.environ.get(MORE_HEAVY)
     awaited = HEAVY.union(more.replace(",", " ").split()) if more else HEAVY
     sys.meta_path.insert(0, Finder(awaited, folder()))
+
+
+def serve_outside(name: str = "") -> None:
+    """Make paths of the image writable that no copy can serve, where they are known to be needed.
+
+    :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is known at start.
+    """
+    this = finder()
+    if this is None or not this.folder:
+        return
+    try:
+        if not name:
+            named = (
+                os.environ.get("SIF_WRITABLE_OVERLAY_PATHS")
+                or os.environ.get("SIF_WRITABLE_OVERLAY", "").lower() == "on"
+            )
+            if not named and not os.access(this.folder + OUTSIDE_LEARNED, os.F_OK):
+                return
+            # What an ancestor has decided holds in its namespace.
+            if os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):
+                return
+        from sif_writable.act import overlay
+
+        image = os.path.dirname(this.folder)
+        if name:
+            overlay.before_import(name, os.environ, image)
+        else:
+            overlay.at_start(os.environ, image)
+    except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
+        _note(problem)
 
 
 def folder() -> str:

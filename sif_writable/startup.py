@@ -58,6 +58,7 @@ def _run(environ: "Mapping[str, str]") -> str:
         from sif_writable import importhook
 
         importhook.install()
+        importhook.serve_outside()
     elif not word:
         word = _activate()
     return word
@@ -164,4 +165,5 @@ def _activate() -> str:
     if told:
         told.say(told.outcome_lines(outcome))
     importhook.install()
+    importhook.serve_outside()
     return "active" if storage.folders else "no storage"

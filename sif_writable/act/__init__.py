@@ -30,6 +30,7 @@ _SESSION = "SIF_WRITABLE_SESSION"
 _GPU = "SIF_WRITABLE_GPU_CHECKED"
 _OLD_HOME = "SIF_WRITABLE_OLD_HOME"
 _HEAVY = "SIF_WRITABLE_HEAVY"
+_OVERLAY_PATHS = "SIF_WRITABLE_OVERLAY_PATHS"
 _COPIES = "SIF_WRITABLE_COPIES"
 
 
@@ -261,9 +262,11 @@ def apply(
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
-    heavy = facts.manifest.get("heavy")
-    if heavy:
-        os.environ[_HEAVY] = ",".join(filter(None, (environ.get(_HEAVY), *heavy)))
+    for variable, key, separator in ((_HEAVY, "heavy", ","), (_OVERLAY_PATHS, "overlay", ":")):
+        declared = facts.manifest.get(key)
+        if declared:
+            values = (environ.get(variable), *(value.partition(" ")[0] for value in declared))
+            os.environ[variable] = separator.join(filter(None, values))
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"

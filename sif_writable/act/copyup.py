@@ -281,3 +281,5 @@ def learn(lines: Iterable[Line]) -> None:
             os.write(descriptor, text.encode("utf-8", "surrogateescape"))
         finally:
             os.close(descriptor)
+        if any(line.what == PATH and line.name == "-" for line in new):  # what each start looks for, and no more
+            os.close(os.open(finder.folder + importhook.OUTSIDE_LEARNED, flags, 0o600))

@@ -81,6 +81,12 @@ def prepare(module: ModuleType, error: Exception) -> Again | None:
     setattr(error, _JUDGED, True)
     unit = _in_image(packages.unit_of_spec(spec), finder)
     verdict = _judge_import(unit, error, finder)
+    cured = _outside_cured(verdict, error, finder)
+    if cured:
+        _tried.add(spec.name)
+        new = _start_over(module, spec, [], finder)
+        words = f"{spec.name} was imported a second time, with {cured} made writable"
+        return Again(cast("_external.SourceFileLoader", new.loader), error, words, new)
     if not verdict.units:
         return None
     finder.busy.add(spec.name)
@@ -96,6 +102,23 @@ def prepare(module: ModuleType, error: Exception) -> Again | None:
     names = plan.join(copied.name for copied in verdict.units)
     words = f"{spec.name} was imported a second time, with writable copies of {names}"
     return Again(cast("_external.SourceFileLoader", new.loader), error, words, new)
+
+
+def _outside_cured(verdict: Verdict, error: Exception, finder: importhook.Finder) -> str:
+    """Return the paths that an overlay has just made writable, where that cures an error, or an empty string."""
+    from sif_writable.act import overlay
+    from sif_writable.plan.overlay import ON, mode
+
+    image = os.path.dirname(finder.folder)
+    if verdict.units:
+        paths = [unit.path for unit in verdict.units]
+        on = mode(os.environ) == ON
+        return plan.join(paths) if on and overlay.cures(paths, os.environ, image, declared=True) else ""
+    paths = list(dict.fromkeys(failure.path for failure in plan.failures(error, _working_directory()) if failure.path))
+    if not paths or not overlay.cures(paths, os.environ, image):
+        return ""
+    copyup.learn(Line(PATH, "-", path, plan.outside_words(path, ""), "import") for path in paths)
+    return plan.join(paths)
 
 
 def _in_image(unit: Unit, finder: importhook.Finder) -> Unit:

@@ -18,6 +18,7 @@ user_set           list: variable, value, problem
 left_alone         list: variable, why
 packages           list: name, why, how (``copy``, ``next import`` or ``refused: ...``), where, size_bytes,
                    written (files of the copy that are not the image's own)
+overlay            see report.overlay; null where the hook is not active
 gpu                see report.gpus; null with ``--no-gpu``
 notes              list of sentences: values not understood, things that could not be done
 =================  ====================================================================================
@@ -34,7 +35,7 @@ from sif_writable import act, facts, importhook, plan, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, mounts
 from sif_writable.plan.catalog import ROWS, RUNTIME
-from sif_writable.report import gpus, packages
+from sif_writable.report import gpus, overlay, packages
 from sif_writable.report.delivery import delivery
 
 SIZE_SECONDS = 2.0
@@ -102,6 +103,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "user_set": _user_set(outcome),
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
         "packages": packages.listed(importhook.folder()) if active else [],
+        "overlay": overlay.model() if active else None,
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
         "notes": plan.misunderstood(os.environ) + (outcome.failed if outcome else []),
     }

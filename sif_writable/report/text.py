@@ -7,6 +7,8 @@ import sys
 import textwrap
 from typing import Any
 
+from sif_writable.report import overlay
+
 WIDTH = 80
 WRITTEN = 5
 """Files that are named of what a package wrote."""
@@ -72,6 +74,9 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     lines += _storage_lines(model, paint)
     lines += _redirect_lines(model, paint)
     lines += _package_lines(model, paint)
+    outside = overlay.lines(model["overlay"]) if model["overlay"] else []
+    if outside:
+        lines += ["", paint("paths outside packages", "head")] + [paragraph(sentence, 2) for sentence in outside]
     if model["user_set"]:
         lines += ["", paint("set by the user, left alone", "head")]
         for entry in model["user_set"]:
