@@ -14,9 +14,6 @@ REDIRECT, COPY_UP, OVERLAY = "redirect", "copy-up", "overlay"
 MEANS = (REDIRECT, COPY_UP, OVERLAY)
 """What makes a case work: a variable or HOME; a writable copy of the package; a mount over a path of no package."""
 
-READY = (REDIRECT,)
-"""The means that this project has; the cases that need another one are told as deselected."""
-
 LIGHT_MB = 160
 """Megabytes installed up to which a case is replayed by default; it takes seconds then, and otherwise minutes."""
 

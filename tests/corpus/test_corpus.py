@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.conftest import or_skip
 from tests.corpus.cases import OVERLAY
 from tests.corpus.replay import problems
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
     from tests.corpus.replay import Replay
 
 
-def _problems(case: Case, replay: Future[Replay]) -> str:
-    return "\n".join(problems(case, or_skip(replay.result)))
+def _assert_fixed(case: Case, replay: Future[Replay]) -> None:
+    if found := problems(case, or_skip(replay.result)):
+        pytest.fail("\n".join(found), pytrace=False)
 
 
 def test_fixed_in_a_sif(case: Case, replays: Replays, profile: str) -> None:
-    assert not _problems(case, replays.in_sif[profile])
+    _assert_fixed(case, replays.in_sif[profile])
 
 
 def test_fixed_on_a_kernel_mount_without_namespaces(case: Case, replays: Replays, kernel_profile: str) -> None:
@@ -29,8 +32,8 @@ def test_fixed_on_a_kernel_mount_without_namespaces(case: Case, replays: Replays
     if case.means == OVERLAY:
         assert case.remedy in or_skip(replay.result).said
     else:
-        assert not _problems(case, replay)
+        _assert_fixed(case, replay)
 
 
 def test_broken_without_the_hook(case: Case, replays: Replays) -> None:
-    assert case.healthy or _problems(case, replays.without_hook)
+    assert case.healthy or problems(case, or_skip(replays.without_hook.result))
