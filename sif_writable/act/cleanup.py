@@ -1,8 +1,8 @@
 """Take things out of storage while other processes may be using it.
 
 Each thing is renamed aside in one step and deleted there: whoever looks sees all of it or nothing, what is open stays
-readable, and what a killed cleanup leaves is collected as any leftover. A folder that running processes may be using is
-swapped with an empty one, or made again with its seeds.
+readable, and what a killed cleanup leaves is collected as any leftover. A folder that running processes expect to exist
+is put back at once, empty or with its seeds.
 """
 
 from __future__ import annotations
@@ -62,39 +62,18 @@ def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -
     if item.kind != LEFTOVER:
         parent, name = os.path.split(item.path)
         aside = f"{parent}/{directories.ASIDE}{name}-gone-{os.getpid()}-{os.urandom(4).hex()}"
-        if not needed or item.path in again or not os.path.isdir(item.path) or not _exchange(item.path, aside):
-            os.rename(item.path, aside)
-            if item.path in again:
-                again[item.path]()
-            elif needed and item.name in NEEDED:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(item.path, 0o700)
+        os.rename(item.path, aside)
+        if item.path in again:
+            again[item.path]()
+        elif needed and item.name in NEEDED:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(item.path, 0o700)
     if not stat.S_ISDIR(os.lstat(aside).st_mode):
         os.unlink(aside)
         return ""
     _delete(aside)
     # NFS keeps what is open under another name, and so the folder.
     return "" if not os.path.lexists(aside) else f"is taken away; what is in use of it remains in {aside} for now"
-
-
-def _exchange(folder: str, aside: str) -> bool:
-    """Swap a folder with an empty one in one step, so that no process ever finds it missing; say whether it was done.
-
-    Between two steps, ``os.makedirs(folder, exist_ok=True)`` of another process would fail. renameat2(2) can do it in
-    one where the filesystem does: ext4, xfs, btrfs, tmpfs; not NFS.
-    """
-    import ctypes
-
-    os.mkdir(aside, 0o700)
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2  # glibc 2.28
-        at_fdcwd, exchange = -100, 2
-        if renameat2(at_fdcwd, os.fsencode(folder), at_fdcwd, os.fsencode(aside), exchange) == 0:
-            return True
-    except (AttributeError, OSError):
-        pass
-    os.rmdir(aside)
-    return False
 
 
 def _delete(folder: str) -> None:
