@@ -9,7 +9,7 @@ import subprocess
 from typing import NamedTuple
 
 DEPTH = 6
-"""Levels below the root that an environment's prefix may lie: ``/root/.local/share/uv/python/NAME`` has six."""
+"""Levels below the root that an environment's prefix may lie: ``HOME/.local/share/uv/python/NAME`` has six."""
 
 _PROGRAM = re.compile(r"python3?(\.\d+)?$")
 _SKIPPED = frozenset(
