@@ -62,6 +62,8 @@ class PlainMachine:
         everything += [f"{self.places.work}:{WORK}", *shown, *binds]
         for bind in everything:
             self._make_mount_point(bind)
+        for bind in binds:
+            self._make_point_within(bind)
         environment = {"PATH": f"{VENV}/bin:{apt.SYSTEM_PATH}", "LANG": "C.UTF-8", "USER": debian.USER}
         if home is not None:
             environment["HOME"] = home
@@ -75,6 +77,14 @@ class PlainMachine:
             folder=WORK,
             timeout=timeout,
         )
+
+    def _make_point_within(self, bind: str) -> None:
+        """Make a mount point below /tmp or /var/tmp, which are mounts themselves: the lab itself may lie there."""
+        inside = bind.split(":")[1]
+        for usual in self.places.world:
+            outer, point = usual.split(":")[:2]
+            if inside.startswith(point + "/"):
+                os.makedirs(outer + inside[len(point) :], exist_ok=True)
 
     def _make_tree(self) -> None:
         """Make the root: a folder of mount points, and the few settings that programs read."""
