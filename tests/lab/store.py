@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.abspath(os.environ.get("SIF_WRITABLE_LAB") or os.path.join(REPOSITORY, ".lab"))
+_HOUR = 3600.0
 ORDINARY_UID = os.getuid() or 1000
 """The uid that containers run as: our own, or an ordinary one where we are root."""
 
@@ -24,7 +26,7 @@ def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int
     """Return the path of a part, which `make(path)` has finished, now or in an earlier run.
 
     The recipe is everything that the part is made from: another recipe is another part. Some older ones are `kept`,
-    because somebody else's tests may be running from them.
+    and so is what was asked for in the last hour, because somebody else's tests may be running from it.
     """
     stem, suffix = os.path.splitext(name)
     path = os.path.join(LAB, f"{stem}-{digest(repr(recipe).encode())}{suffix}")
@@ -36,6 +38,7 @@ def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int
             with open(stamp, "w", encoding="utf-8") as file:  # last: a killed run leaves no stamp and is done again
                 file.write(repr(recipe))
             _remove_old(stem, suffix, kept)
+        os.utime(stamp)
     return path
 
 
@@ -49,13 +52,18 @@ def locked(name: str) -> Iterator[None]:
 
 
 def _remove_old(stem: str, suffix: str, kept: int) -> None:
-    """Remove all but the newest finished parts of that name, and what killed runs have left."""
+    """Remove what killed runs have left of that name, and the finished parts that are neither newest nor in use."""
     parts = glob.glob(os.path.join(glob.escape(LAB), f"{stem}-{'[0-9a-f]' * 12}{suffix}"))
     finished = [part for part in parts if os.path.exists(part + ".done")]
-    newest = sorted(finished, key=lambda part: os.path.getmtime(part + ".done"), reverse=True)[:kept]
-    for part in set(parts).difference(newest):
+    newest = sorted(finished, key=_last_used, reverse=True)
+    in_use = [part for part in newest if time.time() - _last_used(part) < _HOUR]
+    for part in set(parts).difference(newest[:kept], in_use):
         remove(part + ".done")
         remove(part)
+
+
+def _last_used(part: str) -> float:
+    return os.path.getmtime(part + ".done")
 
 
 def remove(path: str) -> None:
