@@ -42,8 +42,10 @@ COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
 """In place of a directory: the package wherever it is found."""
-NEVER = frozenset(("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"))
-"""What copying up needs itself."""
+NEVER = frozenset(
+    ("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions", "sitecustomize", "usercustomize")
+)
+"""What copying up needs itself, and what ``site`` looks for at every start."""
 
 _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
 _STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")

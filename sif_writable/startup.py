@@ -143,6 +143,7 @@ def is_current(session: str) -> bool:
 def _activate() -> str:
     global outcome
     from sif_writable import act, facts, importhook, plan
+    from sif_writable.act import recall
 
     if SESSION in os.environ:  # of another container: what it set is not the user's wish
         act.forget(os.environ)
@@ -158,10 +159,15 @@ def _activate() -> str:
     storage = act.settle(plan.places(seen, environ), seen, environ)
     if told:
         told.say(told.storage_lines(storage))
-    decision = act.decide(seen, storage, environ)
+    recalled = recall.decision(seen, storage, environ)
+    decision = recalled or act.decide(seen, storage, environ)
     if told:
         told.say(told.decision_lines(decision))
     outcome = act.apply(decision, seen, storage, environ, token())
+    if not recalled:
+        from sif_writable.act import remember
+
+        remember.keep(seen, storage, environ)
     if told:
         told.say(told.outcome_lines(outcome))
     importhook.install()

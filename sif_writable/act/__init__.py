@@ -9,8 +9,8 @@ import sys
 
 from sif_writable import plan
 from sif_writable.facts import SMALL
-from sif_writable.facts.filesystem import MIN_BYTES, ROOM, Locations, explain, unfit, unmakable
-from sif_writable.plan.catalog import COMPILED, CONFIG, DATA, RUNTIME
+from sif_writable.facts.filesystem import MIN_BYTES, ROOM, explain, unfit, unmakable
+from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +223,10 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
 
 def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":
     """Run the decisions on the default locations as they are."""
-    return plan.decide(facts, storage, Locations(facts.home), environ)
+    from sif_writable.facts.locations import Locations
+    from sif_writable.plan import redirects
+
+    return redirects.decide(facts, storage, Locations(facts.home), environ)
 
 
 def apply(
@@ -245,8 +248,8 @@ def apply(
             directories.make_home(outcome)
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
-    for variable, path in plan.carried(decision, facts, environ):
-        if os.access(path, os.R_OK):
+    for beside, variable, path in decision.carried:
+        if beside in outcome.replaced and os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:
         if "HOME" in environ:

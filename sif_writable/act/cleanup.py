@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, plan
-from sif_writable.act import Outcome, directories
+from sif_writable.act import Outcome, directories, recall
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, Item, is_image, names
 from sif_writable.plan.cleanup import NEEDED
@@ -141,12 +141,13 @@ def _drop_empty_image(folder: str, outcome: Outcome | None) -> None:
     if outcome is not None and os.path.basename(image) == f"image-{outcome.facts.identity}":
         return
     with contextlib.suppress(OSError):
-        for name in names(image):
-            if name != NOTE and names(f"{image}/{name}"):
-                return
-        for name in names(image):
-            if name != NOTE:
-                os.rmdir(f"{image}/{name}")
-        os.unlink(f"{image}/{NOTE}")
+        notes = [name for name in names(image) if name == NOTE or name.startswith(recall.PLAN)]
+        folders = [name for name in names(image) if name not in notes]
+        if any(names(f"{image}/{name}") for name in folders):
+            return
+        for name in folders:
+            os.rmdir(f"{image}/{name}")
+        for name in sorted(notes, reverse=True):
+            os.unlink(f"{image}/{name}")
     with contextlib.suppress(OSError):
         os.rmdir(image)

@@ -12,11 +12,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable import plan
 from sif_writable.act import MARKER, seed
 from sif_writable.facts.attempt import attempt_in
 from sif_writable.facts.filesystem import explain, unfit
 from sif_writable.facts.storage_contents import NOTE, names
+from sif_writable.plan import redirects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,19 +59,23 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     if attempt_in(root, lock=True):
         words += " nolock"
     try:
-        _write_aside(os.path.join(root, MARKER), words + "\n")
+        write_aside(os.path.join(root, MARKER), f"{words}\n".encode())
     except OSError as error:
         return explain(error), ""
     return "", words
 
 
-def _write_aside(path: str, text: str) -> None:
+def write_aside(path: str, content: bytes) -> None:
+    """Write a file aside and rename it into place.
+
+    :raises OSError: it could not be written; nothing is left behind.
+    """
     directory, name = os.path.split(path)
     aside = os.path.join(directory, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(descriptor, "wb") as file:
+            file.write(content)
         os.rename(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -104,12 +108,12 @@ def _note_image(folder: str) -> None:
 
     image = engine(os.environ).image.replace("\n", " ")
     with contextlib.suppress(OSError):
-        _write_aside(f"{folder}/{NOTE}", f"image: {image}\nprefix: {sys.prefix}\n")
+        write_aside(f"{folder}/{NOTE}", os.fsencode(f"image: {image}\nprefix: {sys.prefix}\n"))
 
 
 def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Make the folder of a redirect and fill it from its seeds; a redirect whose folder fails is dropped."""
-    links = [(name, old) for name, old in plan.linked(redirect, outcome.facts, environ) if os.access(old, os.R_OK)]
+    links = [(name, old) for name, old in redirects.linked(redirect, outcome.facts, environ) if os.access(old, os.R_OK)]
 
     def fill(aside: str) -> None:
         inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside
@@ -138,7 +142,7 @@ def make_home(outcome: Outcome) -> None:
 
     def fill(aside: str) -> None:
         seed.link_home(old, aside)
-        own = plan.baked(outcome.facts).get("HOME")
+        own = redirects.baked(outcome.facts).get("HOME")
         if own:
             seed.copy(own, aside)
 

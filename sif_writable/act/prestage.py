@@ -22,7 +22,7 @@ from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import inventory
 from sif_writable.facts.filesystem import explain
-from sif_writable.plan.catalog import COMPILED, CONFIG, DATA
+from sif_writable.plan import COMPILED, CONFIG, DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -358,8 +358,7 @@ def _outside(error: Exception, failed: list[plan.Failure], finder: importhook.Fi
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
     from sif_writable import facts
-    from sif_writable import plan as redirects
-    from sif_writable.plan import catalog
+    from sif_writable.plan import catalog, redirects
 
     bases = redirects.default_bases(facts.see(os.environ), os.environ)
     for row in (*catalog.ROWS, *catalog.OPT_IN):

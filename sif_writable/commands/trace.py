@@ -105,8 +105,7 @@ def findings(traced: Traced) -> list[Finding]:
 
 def _variables() -> list[tuple[str, str]]:
     """List the default locations in the image that a variable moves."""
-    from sif_writable import plan as redirects
-    from sif_writable.plan import catalog
+    from sif_writable.plan import catalog, redirects
 
     bases = redirects.default_bases(facts.see(os.environ), os.environ)
     return [

@@ -10,6 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
+    Told = tuple[list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]]
+    """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
+    and whether it is in there."""
+
 MIN_BYTES = 16 << 20
 """Bytes that a storage folder must have free."""
 MIN_INODES = 64
@@ -116,69 +120,36 @@ def explain(error: OSError) -> str:
     return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"
 
 
-class Locations:
-    """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
+def look(path: str) -> str:
+    """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
+    if os.access(path, os.W_OK | os.X_OK):
+        return "writable"
+    return "read-only" if os.path.lexists(path) else "absent"
 
-    __slots__ = ("_home", "_listings", "_states")
 
-    def __init__(self, home: str) -> None:
-        """Start with nothing known; only directories at or below ``home`` are ever listed."""
-        self._home = home
-        self._listings: dict[str, Optional[frozenset[str]]] = {}
-        self._states: dict[str, str] = {}
+def holds(path: str, text: str) -> bool:
+    """Whether there is a file at this path that contains a text."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
+        with open(descriptor, "rb", buffering=0) as file:
+            return text.encode() in (file.read(1 << 20) or b"")
+    except OSError:
+        return False
 
-    def state(self, path: str) -> str:
-        """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
-        known = self._states.get(path)
-        if known is None:
-            known = self._states[path] = self._look(path)
-        return known
 
-    def works(self, path: str) -> bool:
-        """Whether a directory can be used, or made, at this path."""
-        states = self._states
-        while True:  # a loop, because HOME can be deeper than calls can nest
-            state = states.get(path) or self.state(path)
-            if state != "absent":
-                return state == "writable"
-            parent = _parent(path)
-            if parent == path:
+def unchanged(told: "Told") -> bool:
+    """Whether all that :meth:`sif_writable.facts.locations.Locations.told` told would be answered the same now."""
+    listings, looked, held = told
+    try:
+        for directory, asked, there in listings:
+            if asked.intersection(os.listdir(directory)) != there:
                 return False
-            path = parent
-
-    def holds(self, path: str, text: str) -> bool:
-        """Whether there is a file at this path that contains a text."""
-        if not path or self.state(path) == "absent":
+    except OSError:
+        return False
+    for path, state in looked:
+        if look(path) != state:
             return False
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
-            with open(descriptor, "rb", buffering=0) as file:
-                return text.encode() in (file.read(1 << 20) or b"")
-        except OSError:
+    for path, text, found in held:  # noqa: SIM110 - like the loops above
+        if holds(path, text) != found:
             return False
-
-    def _look(self, path: str) -> str:
-        home, parent = self._home, _parent(path)
-        if home and parent != path and parent.startswith(home) and (parent == home or parent[len(home)] == "/"):
-            if (self._states.get(parent) or self.state(parent)) == "absent":
-                return "absent"
-            names = self._listings[parent] if parent in self._listings else self._names(parent)
-            if names is not None and path.rpartition("/")[2] not in names:
-                return "absent"
-        if os.access(path, os.W_OK | os.X_OK):
-            return "writable"
-        return "read-only" if os.path.lexists(path) else "absent"
-
-    def _names(self, directory: str) -> "Optional[frozenset[str]]":
-        names: Optional[frozenset[str]]
-        try:
-            names = frozenset(os.listdir(directory))
-        except OSError:
-            names = None
-        self._listings[directory] = names
-        return names
-
-
-def _parent(path: str) -> str:
-    """Return what os.path.dirname does, which takes four times as long and is asked for each known location."""
-    return path.rpartition("/")[0] or ("/" if path.startswith("/") else "")
+    return True

@@ -1,50 +1,28 @@
 """DECIDE: from facts to a plan. Nothing here changes the world, and each decision carries its reason.
 
-On the start-up path: it imports only the table of locations.
+This module holds what a plan consists of, and which places storage may have; every activated start loads it. What
+goes there is decided in :mod:`sif_writable.plan.redirects`.
 """
 
 import os
 
-from sif_writable.plan.catalog import (
-    ALWAYS,
-    CARRIED,
-    COMPILED,
-    CONFIG,
-    DATA,
-    DECIDED_IN,
-    LINKED,
-    OPT_IN,
-    ROWS,
-    RUNTIME,
-    UNSEEDED,
-)
 from sif_writable.startup import TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from typing import Protocol
+    from collections.abc import Iterator, Mapping
 
     from sif_writable.facts import Facts
 
-    class Ground(Protocol):
-        """What decide() asks about default locations; :class:`sif_writable.facts.filesystem.Locations` answers."""
-
-        def state(self, path: str) -> str: ...  # noqa: D102
-        def works(self, path: str) -> bool: ...  # noqa: D102
-        def holds(self, path: str, text: str) -> bool: ...  # noqa: D102
-
-
+DATA = "data"
+"""Downloads, shared between images."""
+COMPILED = "compiled"
+"""Object code, and code that is valid for one image: per image and interpreter, where files can be executed."""
+CONFIG = "config"
+"""Settings and small files, per image."""
+RUNTIME = "runtime"
+"""Sockets and temporary files: short path, local filesystem."""
 KINDS = (COMPILED, CONFIG, DATA)
-
-MODES = {
-    "SIF_WRITABLE": ("auto", "on", "off"),
-    "SIF_WRITABLE_HOME": ("auto", "keep", "redirect"),
-    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
-    "SIF_WRITABLE_STRICT": ("0", "1"),
-    "SIF_WRITABLE_DEBUG": ("0", "1"),
-}
-"""Variables of ours with a fixed set of values; the first is the default."""
 
 
 class Place:
@@ -119,13 +97,15 @@ class Redirect:
 class Decision:
     """The plan of one process."""
 
-    __slots__ = ("home", "home_made", "home_why", "left", "notes", "pycache", "redirects", "user")
+    __slots__ = ("carried", "home", "home_made", "home_why", "left", "notes", "pycache", "redirects", "user")
 
     def __init__(self) -> None:
         """Start with nothing to do."""
         self.redirects: list[Redirect] = []
         self.left: list[tuple[str, str]] = []
         """Variables that were left alone, with the reason."""
+        self.carried: list[tuple[str, str, str]] = []
+        """A redirected variable, another one, and the file of the user's own settings that the other keeps in force."""
         self.home = ""
         """The private home, or empty when HOME is kept."""
         self.home_made = False
@@ -184,305 +164,3 @@ def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]"
     if any(place.given for place in storage.places.values()):
         return True
     return not facts.tmp_works
-
-
-def decide(facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping[str, str]") -> Decision:
-    """Decide every redirect, HOME, the user's name and the bytecode folder."""
-    decision = Decision()
-    decision.notes = misunderstood(environ)
-    _decide_home(facts, storage, environ, decision)
-    rows = _Rows(facts, storage, ground, environ, decision)
-    for row in ROWS:
-        rows.decide(row)
-    opted = environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()
-    if opted:
-        for row in OPT_IN:
-            if row[0] in opted:
-                rows.decide(row)
-        known = [row[0] for row in OPT_IN]
-        decision.notes += [
-            f"SIF_WRITABLE_OPT_IN names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
-            for name in opted
-            if name not in known
-        ]
-    if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
-        decision.pycache = storage.folders[COMPILED] + "/pycache"
-    return decision
-
-
-def baked(facts: "Facts") -> "dict[str, str]":
-    """Map variables to the directories of the image that hold files for them (``sif-writable prestage``)."""
-    found = {}
-    for line in facts.manifest.get("seed", ()):
-        variable, _, path = line.partition(" ")
-        found[variable] = path
-    return found
-
-
-def default_bases(facts: "Facts", environ: "Mapping[str, str]") -> "dict[str, str]":
-    """Map each base of a location template to the directory that packages resolve it to."""
-    home = facts.home
-
-    def below_home(rest: str) -> str:
-        return (home if home != "/" else "") + rest if home else ""
-
-    return {
-        "HOME": home,
-        "CACHE": environ.get("XDG_CACHE_HOME") or below_home("/.cache"),
-        "CONFIG": environ.get("XDG_CONFIG_HOME") or below_home("/.config"),
-        "DATA": environ.get("XDG_DATA_HOME") or below_home("/.local/share"),
-        "STATE": environ.get("XDG_STATE_HOME") or below_home("/.local/state"),
-        "TMP": environ.get("TMPDIR") or "/tmp",  # noqa: S108
-        "CWD": ".",
-        "PURELIB": facts.purelib,
-        "PREFIX": facts.prefix,
-    }
-
-
-def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, str]") -> str:
-    """Turn a location template such as ``CACHE/numba`` into a path; empty where HOME is needed and not set."""
-    base, slash, rest = template.partition("/")
-    if not base:
-        path = template
-    else:
-        directory = bases[base]
-        if not directory:
-            return ""
-        path = (directory if directory != "/" else "") + slash + rest
-    return path.replace("{user}", environ.get("USER", "")) if "{" in path else path
-
-
-_SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
-_OF_HOME = ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
-_DECIDED = {variable: (template, text) for variable, template, text in DECIDED_IN}
-_LINKING = frozenset([variable for variable, _, _ in LINKED])
-
-
-class _Rows:
-    """Decides row by row of the table."""
-
-    __slots__ = (
-        "baked",
-        "bases",
-        "cache_moves",
-        "chosen",
-        "decision",
-        "environ",
-        "facts",
-        "given",
-        "ground",
-        "homeless",
-        "storage",
-    )
-
-    def __init__(
-        self, facts: "Facts", storage: Storage, ground: "Ground", environ: "Mapping[str, str]", decision: Decision
-    ) -> None:
-        self.facts = facts
-        self.storage = storage
-        self.ground = ground
-        self.environ = environ
-        self.decision = decision
-        self.bases = default_bases(facts, environ)
-        self.given = [kind for kind, place in storage.places.items() if place.given]
-        self.chosen = [base for base, variable in _SET_BY.items() if environ.get(variable)]
-        """Bases that the user has chosen by a variable."""
-        self.homeless = [base for base in _OF_HOME if base not in self.chosen] if facts.home_problem else []
-        """Bases below a HOME that cannot be used."""
-        self.baked = baked(facts)
-        self.cache_moves = False
-        """Whether XDG_CACHE_HOME is redirected, so that what stays below ~/.cache must be pinned."""
-
-    def decide(self, row: "tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str]") -> None:
-        """Add the redirect of one row to the decision, or the reason why it is left alone."""
-        variable, kind, when, defaults, counts_as_set, form, name, _ = row
-        form, _, extra = form.partition(":")
-        if form == "value":
-            if variable not in self.environ:
-                self.decision.redirects.append(Redirect(variable, extra, kind, "", _REQUESTED))
-            return
-        if variable in self.environ and form != "flags":
-            self.decision.left.append((variable, "set by the user"))
-            return
-        for parent in counts_as_set:
-            if parent in self.environ:
-                self.decision.left.append((variable, f"the user set {parent}, which decides it"))
-                return
-        default = defaults[0] if defaults else ""
-        if kind in self.given:
-            why, stays = "goes to the place that the user gave", ""
-        else:
-            why, stays = self._reason(when, kind, default)
-        own = self.baked.get(variable, "")
-        # All that has no variable of its own stays where the user has it, rather than to be hidden by a few files.
-        if own and stays is _WORKS and not variable.startswith("XDG_"):
-            why, stays = "the image brings files for it", ""
-        if stays:
-            self._leave(variable, default, form, extra, stays)
-            return
-        if variable in _DECIDED:
-            template, text = _DECIDED[variable]
-            if self.ground.holds(resolve(template, self.bases, self.environ), text):
-                self.decision.left.append((variable, f"{template.replace('HOME', '~', 1)} of the user decides it"))
-                return
-        if kind not in self.storage.folders:
-            if own and kind == DATA:
-                why = "the image's own files are read where they are: no place was found for more"
-                self.decision.redirects.append(Redirect(variable, own, kind, "", why))
-            else:
-                self.decision.left.append((variable, f"no place was found for {kind} files"))
-            return
-        leaf = name.replace("/", "-")
-        folder, there = f"{self.storage.folders[kind]}/{leaf}", leaf in self.storage.present[kind]
-        if own and kind == DATA and form != "path_list" and self._keeps_data():
-            # What leads into this image must not lie where other images look.
-            folder = f"{self.storage.folders['image']}/data-{leaf}"
-            there = f"data-{leaf}" in self.storage.present["image"]
-        value, stays = (folder, "") if form in ("dir", "mkdir", "base") else self._value(form, folder, variable)
-        if stays:
-            self.decision.left.append((variable, stays))
-            return
-        redirect = Redirect(variable, value, kind, folder, why)
-        redirect.subfolder = extra
-        if own and form == "path_list":  # its readers look into both, its writers take the first
-            redirect.value, own = f"{folder}:{own}", ""
-        if not there:
-            self._prepare(redirect, form, defaults, own, leaf)
-        if variable == "XDG_CACHE_HOME":
-            self.cache_moves = True
-        self.decision.redirects.append(redirect)
-
-    def _reason(self, when: str, kind: str, default: str) -> "tuple[str, str]":
-        """Say why a location moves, or why it stays: one of the two is empty."""
-        if when == "opt_in":
-            return _REQUESTED, ""
-        base = default.partition("/")[0]
-        path = resolve(default, self.bases, self.environ)
-        if base in self.homeless:
-            # Below a HOME that cannot be used there may still be a bind mount that can.
-            if when != ALWAYS and path and self.ground.state(path) == "writable":
-                return "", _WORKS
-            return f"HOME {self.facts.home_problem}", ""
-        works = bool(path) and self.ground.works(path)
-        if works and base in self.chosen:
-            return "", f"the user set {_SET_BY[base]}, which decides it"
-        if when == ALWAYS:
-            return "its default is not kept apart by image and user", ""
-        if not works:
-            return f"{path or default} cannot be written", ""
-        small = self.facts.home_small and not self.storage.small
-        if small and kind == DATA and base in _OF_HOME and base not in self.chosen:
-            return "HOME is on the container session's small tmpfs", ""
-        return "", _WORKS
-
-    def _leave(self, variable: str, default: str, form: str, extra: str, why: str) -> None:
-        """Leave a location where it is, and pin it there when what it hangs on moves away."""
-        moves = False
-        if why is _WORKS and (self.decision.home or self.cache_moves):
-            base = default.partition("/")[0]
-            moves = bool(self.decision.home and base in _OF_HOME) or (self.cache_moves and base == "CACHE")
-        if moves and form in ("dir", "mkdir", "base"):
-            path = resolve(default, self.bases, self.environ)
-            if extra and path.endswith("/" + extra):
-                path = path[: -len(extra) - 1]
-            self.decision.redirects.append(
-                Redirect(variable, path, "", "", "stays there, though HOME or ~/.cache moves")
-            )
-        else:
-            self.decision.left.append((variable, why))
-
-    def _value(self, form: str, folder: str, variable: str) -> "tuple[str, str]":
-        """Return the value that leads to a folder, or why there is none: one of the two is empty."""
-        if form == "flags":
-            flags = self.environ.get(variable, "")
-            if "compiledir=" in flags:
-                return "", "the user's flags name a compile directory"
-            if any(character in folder for character in ", '\""):
-                return "", "the storage path has a comma, a space or a quote, which these flags cannot express"
-            return f"{flags},base_compiledir={folder}".lstrip(","), ""
-        if form == "path_list_open":
-            own = resolve("HOME/.julia", self.bases, self.environ)
-            return f"{folder}:{own}:" if own and self.ground.state(own) != "absent" else f"{folder}:", ""
-        if form == "comma_list":
-            if "," in folder:
-                return "", "the storage path has a comma, which this list cannot express"
-            own = self.facts.prefix + "/pkgs"
-            return f"{folder},{own}" if self.ground.state(own) != "absent" else folder, ""
-        return folder, ""
-
-    def _keeps_data(self) -> bool:
-        """Whether downloads can be kept with the other things of this image: on the same filesystem."""
-        roots = self.storage.roots
-        return "image" in self.storage.folders and roots.get(DATA) == roots.get(CONFIG)
-
-    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str, leaf: str) -> None:
-        """Say what a folder that is not there yet must start with.
-
-        :param own: what the image brings for it, or an empty string.
-        """
-        redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
-        if redirect.kind != RUNTIME and redirect.variable not in UNSEEDED:
-            paths = (resolve(template, self.bases, self.environ) for template in defaults)
-            redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
-        if own:
-            redirect.seeds = (own, *redirect.seeds)
-            if redirect.kind == DATA:  # and what the user has already, by links
-                if leaf in self.storage.present[DATA]:
-                    redirect.seeds += (f"{self.storage.folders[DATA]}/{leaf}",)
-                path = resolve(defaults[0], self.bases, self.environ) if defaults else ""
-                if path and self.ground.state(path) == "writable":
-                    redirect.seeds += (path,)
-        if redirect.seeds or redirect.variable in _LINKING:
-            redirect.make = True
-
-
-_REQUESTED = "switched on by SIF_WRITABLE_OPT_IN"
-_WORKS = "its default location works"
-
-
-def _decide_home(facts: "Facts", storage: Storage, environ: "Mapping[str, str]", decision: Decision) -> None:
-    mode = environ.get("SIF_WRITABLE_HOME", "").lower()
-    if mode == "keep" or not (facts.home_problem or mode == "redirect"):
-        decision.home_why = "kept, as SIF_WRITABLE_HOME says" if mode == "keep" else "works"
-        return
-    why = f"HOME {facts.home_problem}" if facts.home_problem else "SIF_WRITABLE_HOME=redirect"
-    if "image" not in storage.folders:
-        decision.home_why = f"{why}, but no place was found for another"
-        return
-    decision.home = storage.folders["image"] + "/home"
-    decision.home_made = "home" in storage.present["image"]
-    decision.home_why = why
-
-
-def carried(decision: Decision, facts: "Facts", environ: "Mapping[str, str]") -> "Iterable[tuple[str, str]]":
-    """Yield (variable, path) pairs that keep the user's own settings in force beside a redirect, if the file exists."""
-    redirected = {redirect.variable for redirect in decision.redirects}
-    bases = default_bases(facts, environ)
-    for row_variable, variable, template in CARRIED:
-        if row_variable in redirected and variable not in environ:
-            path = resolve(template, bases, environ)
-            if path:
-                yield variable, path
-
-
-def linked(redirect: Redirect, facts: "Facts", environ: "Mapping[str, str]") -> "Iterable[tuple[str, str]]":
-    """Yield (name in the folder, old path) of what must still be found in a redirected folder: tokens, settings."""
-    bases = default_bases(facts, environ)
-    for variable, name, template in LINKED:
-        if variable == redirect.variable:
-            path = resolve(template, bases, environ)
-            if path:
-                yield name, path
-
-
-def misunderstood(environ: "Mapping[str, str]") -> "list[str]":
-    """List our variables whose value is not understood, with what is allowed; they count as unset."""
-    notes = []
-    for name, allowed in MODES.items():
-        value = environ.get(name, "")
-        if value and value.lower() not in allowed and not (name == "SIF_WRITABLE" and value.lower() in _SYNONYMS):
-            notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
-    return notes
-
-
-_SYNONYMS = ("0", "1", "no", "yes", "false", "true", "never", "always")

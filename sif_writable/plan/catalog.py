@@ -48,11 +48,6 @@ Not here: HOME (its repair is a decision of its own), USER and LOGNAME (set when
 never be set (:mod:`sif_writable.plan.untouched`), and packages that have no variable (``VIA`` there).
 """
 
-DATA = "data"
-COMPILED = "compiled"
-CONFIG = "config"
-RUNTIME = "runtime"
-
 ALWAYS = "always"
 IF_UNWRITABLE = "if_unwritable"
 

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, PACKAGES, Contents, Item
-from sif_writable.plan.catalog import COMPILED, CONFIG, DATA, OPT_IN, ROWS, RUNTIME
+from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
+from sif_writable.plan.catalog import OPT_IN, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,7 +34,8 @@ import sif_writable
 from sif_writable import act, facts, importhook, plan, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, mounts
-from sif_writable.plan.catalog import ROWS, RUNTIME
+from sif_writable.plan import RUNTIME, redirects
+from sif_writable.plan.catalog import ROWS
 from sif_writable.report import gpus, overlay, packages
 from sif_writable.report.delivery import delivery
 
@@ -105,7 +106,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "packages": packages.listed(importhook.folder()) if active else [],
         "overlay": overlay.model() if active else None,
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
-        "notes": plan.misunderstood(os.environ) + (outcome.failed if outcome else []),
+        "notes": redirects.misunderstood(os.environ) + (outcome.failed if outcome else []),
     }
     if active:
         model["notes"] += packages.notes(importhook.folder())

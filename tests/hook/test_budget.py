@@ -19,10 +19,10 @@ PACKAGE = frozenset(("sif_writable", "sif_writable.startup"))
 CHILD = PACKAGE | {"sif_writable.importhook"}
 ACTIVE = CHILD | {
     "sif_writable.act",
+    "sif_writable.act.recall",
     "sif_writable.facts",
     "sif_writable.facts.filesystem",
     "sif_writable.plan",
-    "sif_writable.plan.catalog",
 }
 # How many system calls more than with SIF_WRITABLE=off, memory apart: what is measured, and a little.
 CALLS = {"writable": 10, "host": 8, "inherited": 24, "active": 210}

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from sif_writable import plan
 from sif_writable.plan import catalog, untouched
 
 EVERY_ROW = catalog.ROWS + catalog.OPT_IN
 VARIABLES = {row[0]: row for row in EVERY_ROW}
-KINDS = {catalog.DATA, catalog.COMPILED, catalog.CONFIG, catalog.RUNTIME}
+KINDS = {plan.DATA, plan.COMPILED, plan.CONFIG, plan.RUNTIME}
 BASES = {"HOME", "CACHE", "CONFIG", "DATA", "STATE", "TMP", "CWD", "PURELIB", "PREFIX"}
 FORMS = {"dir", "mkdir", "flags", "path_list", "path_list_open", "comma_list"}
 
@@ -365,7 +366,7 @@ def test_a_condition_of_an_advice_is_in_the_form() -> None:
             if "append" in advice:
                 assert form in ("flags", "path_list", "path_list_open"), name
             if "keyed" in advice:
-                assert VARIABLES[name][1] == catalog.COMPILED, name
+                assert VARIABLES[name][1] == plan.COMPILED, name
 
 
 # --- what is never set
@@ -476,12 +477,12 @@ def test_what_must_exist_is_made() -> None:
 
 
 def test_what_is_executed_is_compiled() -> None:
-    assert {name for name in EXECUTED if VARIABLES[name][1] != catalog.COMPILED} == set()
+    assert {name for name in EXECUTED if VARIABLES[name][1] != plan.COMPILED} == set()
 
 
 def test_sockets_get_short_names() -> None:
     for row in EVERY_ROW:
-        if row[1] == catalog.RUNTIME:
+        if row[1] == plan.RUNTIME:
             assert len(row[6]) <= 14, row[0]
 
 
@@ -513,7 +514,7 @@ def test_a_link_below_a_base_is_in_its_subfolder() -> None:
 
 def test_no_seed_is_a_whole_shared_directory() -> None:
     for row in EVERY_ROW:
-        if row[1] == catalog.RUNTIME or row[0] in catalog.UNSEEDED:
+        if row[1] == plan.RUNTIME or row[0] in catalog.UNSEEDED:
             continue
         for template in templates(row):
             assert "/" in template, row[0]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.facts.attempt import attempt_in
-from sif_writable.facts.filesystem import Locations, explain, unfit, unmakable
+from sif_writable.facts.filesystem import explain, unfit, unmakable
+from sif_writable.facts.locations import Locations
 
 if TYPE_CHECKING:
     from pathlib import Path

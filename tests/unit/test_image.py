@@ -14,7 +14,8 @@ from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import bytecode, environments, inventory, manifest
 from sif_writable.facts.processors import parallel
-from sif_writable.plan import decide, image
+from sif_writable.plan import image
+from sif_writable.plan.redirects import decide
 from tests.unit.test_plan import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:

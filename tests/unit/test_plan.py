@@ -9,7 +9,7 @@ import pytest
 
 from sif_writable import plan
 from sif_writable.facts import Facts
-from sif_writable.plan import Place, Storage
+from sif_writable.plan import Place, Storage, redirects
 from sif_writable.plan.catalog import CARRIED, OPT_IN, ROWS
 
 
@@ -95,13 +95,13 @@ def decided(
     ground: Ground = HOME_WORKS,
 ) -> dict[str, str]:
     """Return variable to value of what is redirected."""
-    decision = plan.decide(facts or make_facts(), storage or make_storage(), ground, environ or {})
+    decision = redirects.decide(facts or make_facts(), storage or make_storage(), ground, environ or {})
     return {redirect.variable: redirect.value for redirect in decision.redirects}
 
 
 def left(environ: dict[str, str], **more: Any) -> dict[str, str]:
     """Return variable to reason of what is left alone."""
-    decision = plan.decide(
+    decision = redirects.decide(
         more.get("facts") or make_facts(),
         more.get("storage") or make_storage(),
         more.get("ground", HOME_WORKS),
@@ -165,11 +165,11 @@ def test_a_read_only_default_moves_and_seeds() -> None:
         writable=("/home/u", "/tmp"),
         read_only=("/home/u/.cache", "/home/u/.cache/huggingface", "/home/u/.cache/huggingface/hub"),
     )
-    decision = plan.decide(make_facts(), make_storage(), ground, {})
+    decision = redirects.decide(make_facts(), make_storage(), ground, {})
     hub = next(redirect for redirect in decision.redirects if redirect.variable == "HF_HUB_CACHE")
     assert hub.seeds == ("/home/u/.cache/huggingface/hub",)
     assert hub.make
-    warm = plan.decide(make_facts(), make_storage(present=("huggingface-hub", "cache")), ground, {})
+    warm = redirects.decide(make_facts(), make_storage(present=("huggingface-hub", "cache")), ground, {})
     assert not any(r.make for r in warm.redirects if r.variable in ("HF_HUB_CACHE", "XDG_CACHE_HOME"))
 
 
@@ -238,11 +238,13 @@ def test_downloads_leave_a_home_on_the_session_tmpfs() -> None:
 )
 def test_home(mode: str, problem: str, private: bool) -> None:
     facts = make_facts(home_problem=problem)
-    decision = plan.decide(facts, make_storage(), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
+    decision = redirects.decide(facts, make_storage(), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
     assert decision.home == ("/s/image-i/home" if private else "")
     assert decision.home_made is False
-    assert plan.decide(facts, make_storage(present=("home",)), HOME_WORKS, {}).home_made is bool(problem)
-    nowhere = plan.decide(facts, make_storage(without=("image", "config")), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
+    assert redirects.decide(facts, make_storage(present=("home",)), HOME_WORKS, {}).home_made is bool(problem)
+    nowhere = redirects.decide(
+        facts, make_storage(without=("image", "config")), HOME_WORKS, {"SIF_WRITABLE_HOME": mode}
+    )
     assert nowhere.home == ""
 
 
@@ -252,7 +254,7 @@ def test_home(mode: str, problem: str, private: bool) -> None:
 )
 def test_bytecode_moves_only_where_the_image_ships_none(ships: bool, environ: dict[str, str], expected: str) -> None:
     facts = make_facts(ships_bytecode=ships)
-    assert plan.decide(facts, make_storage(), HOME_WORKS, environ).pycache == expected
+    assert redirects.decide(facts, make_storage(), HOME_WORKS, environ).pycache == expected
 
 
 def test_opt_in_rows_are_switched_on_by_name() -> None:
@@ -260,7 +262,7 @@ def test_opt_in_rows_are_switched_on_by_name() -> None:
     moved = decided({"SIF_WRITABLE_OPT_IN": "JAX_COMPILATION_CACHE_DIR, CUPY_CACHE_IN_MEMORY"})
     assert moved["JAX_COMPILATION_CACHE_DIR"].startswith("/s/image-i/compiled-t/")
     assert moved["CUPY_CACHE_IN_MEMORY"] == "1"
-    notes = plan.decide(make_facts(), make_storage(), HOME_WORKS, {"SIF_WRITABLE_OPT_IN": "HF_HOME"}).notes
+    notes = redirects.decide(make_facts(), make_storage(), HOME_WORKS, {"SIF_WRITABLE_OPT_IN": "HF_HOME"}).notes
     assert any("'HF_HOME'" in note and "JAX_COMPILATION_CACHE_DIR" in note for note in notes)
 
 
@@ -283,7 +285,7 @@ def test_opt_in_rows_are_switched_on_by_name() -> None:
     ],
 )
 def test_values_that_are_not_understood_are_named(environ: dict[str, str], words: str | None) -> None:
-    assert plan.misunderstood(environ) == ([words] if words else [])
+    assert redirects.misunderstood(environ) == ([words] if words else [])
 
 
 @pytest.mark.parametrize(
@@ -337,9 +339,11 @@ def test_a_place_that_others_write_too_gets_a_folder_per_user(given: bool, share
 
 
 def test_the_users_own_settings_stay_in_force() -> None:
-    decision = plan.decide(make_facts(), make_storage(), HOME_WORKS, {})
-    assert ("MATPLOTLIBRC", "/home/u/.config/matplotlib/matplotlibrc") in list(plan.carried(decision, make_facts(), {}))
-    assert not list(plan.carried(decision, make_facts(), {variable: "/mine" for _, variable, _ in CARRIED}))
+    decision = redirects.decide(make_facts(), make_storage(), HOME_WORKS, {})
+    settings = ("MPLCONFIGDIR", "MATPLOTLIBRC", "/home/u/.config/matplotlib/matplotlibrc")
+    assert settings in decision.carried
+    taken = {variable: "/mine" for _, variable, _ in CARRIED}
+    assert not redirects.decide(make_facts(), make_storage(), HOME_WORKS, taken).carried
 
 
 @pytest.mark.parametrize(
@@ -356,4 +360,4 @@ def test_the_users_own_settings_stay_in_force() -> None:
 )
 def test_templates(home: str, template: str, path: str) -> None:
     environ = {"USER": "ann"}
-    assert plan.resolve(template, plan.default_bases(make_facts(home=home), environ), environ) == path
+    assert redirects.resolve(template, redirects.default_bases(make_facts(home=home), environ), environ) == path

@@ -1,0 +1,90 @@
+"""Recall the plan of an earlier start, where every question that led to it would be answered the same now.
+
+A decision is a pure function of what was seen, of the storage, of the environment, and of the default locations. So a
+start keeps it together with all that it asked (:mod:`sif_writable.act.remember`), and the next one only asks again:
+neither the table of locations is loaded then, nor its rows are gone through, however many there are.
+"""
+
+import marshal
+import os
+
+import sif_writable
+from sif_writable.facts.filesystem import unchanged
+from sif_writable.plan import Decision, Redirect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Optional
+
+    from sif_writable.facts import Facts
+    from sif_writable.plan import Storage
+
+PLAN = "plan-"
+"""How the name of the file begins, in the folder of the image; the interpreter tag follows."""
+LARGEST = 1 << 20
+"""Bytes that are read of a kept plan."""
+_HASH_KEY = 0x5349465F504C414E
+_DIGEST = 8
+"""Bytes of the check sum that a kept plan begins with: marshal must not be given what was truncated or damaged."""
+
+
+def path(facts: "Facts", storage: "Storage") -> str:
+    """Return where the plan of this image and interpreter is kept, or an empty string."""
+    image = storage.folders.get("image")
+    return f"{image}/{PLAN}{facts.tag}" if image else ""
+
+
+def seal(body: bytes) -> bytes:
+    """Return the check sum of a kept plan; another version's does not fit."""
+    from _imp import source_hash
+
+    return source_hash(_HASH_KEY, sif_writable.__version__.encode() + body)
+
+
+def seen(facts: "Facts") -> "list[Any]":
+    """List the facts that decide. A device number differs in each run; what it says, ``home_small``, does not."""
+    return [getattr(facts, name) for name in facts.__slots__ if name != "session_device"]
+
+
+def settled(storage: "Storage") -> "list[Any]":
+    """List what decides of the storage, but for the names that are there already."""
+    given = [kind for kind, place in storage.places.items() if place.given]
+    return [storage.roots, storage.folders, given, storage.small]
+
+
+def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Optional[Decision]":
+    """Return the kept plan, or None where there is none or anything has changed."""
+    try:
+        # The folder is ours and private: it was looked at when storage was settled.
+        descriptor = os.open(path(facts, storage), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        content = os.read(descriptor, LARGEST)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    body = content[_DIGEST:]
+    if seal(body) != content[:_DIGEST]:
+        return None
+    facts_then, storage_then, present, values, absent, told, fields, redirects = marshal.loads(body)  # noqa: S302
+    if facts_then != seen(facts) or storage_then != settled(storage) or not absent.isdisjoint(environ):
+        return None
+    for name, value in values:
+        if environ.get(name) != value:
+            return None
+    for kind, names in present:  # names may have been added, which changes nothing
+        if not names <= storage.present.get(kind, names):
+            return None
+    if not unchanged(told):
+        return None
+    found = Decision()
+    for name, value in fields:
+        setattr(found, name, value)
+    for variable, value, kind, folder, why, subfolder in redirects:
+        redirect = Redirect(variable, value, kind, folder, why)
+        redirect.subfolder = subfolder
+        found.redirects.append(redirect)
+    return found

@@ -1,0 +1,96 @@
+"""What is at the default locations of packages: the questions of a decision, and their answers.
+
+Loaded where no earlier start has left its plan.
+"""
+
+import os
+
+from sif_writable.facts.filesystem import holds, look
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+    from sif_writable.facts.filesystem import Told
+
+
+class Locations:
+    """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
+
+    __slots__ = ("_held", "_home", "_listings", "_states")
+
+    def __init__(self, home: str) -> None:
+        """Start with nothing known; only directories at or below ``home`` are ever listed."""
+        self._home = home
+        self._listings: dict[str, Optional[frozenset[str]]] = {}
+        self._states: dict[str, str] = {}
+        self._held: dict[tuple[str, str], bool] = {}
+
+    def state(self, path: str) -> str:
+        """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
+        known = self._states.get(path)
+        if known is None:
+            known = self._states[path] = self._look(path)
+        return known
+
+    def works(self, path: str) -> bool:
+        """Whether a directory can be used, or made, at this path."""
+        states = self._states
+        while True:  # a loop, because HOME can be deeper than calls can nest
+            state = states.get(path) or self.state(path)
+            if state != "absent":
+                return state == "writable"
+            parent = _parent(path)
+            if parent == path:
+                return False
+            path = parent
+
+    def holds(self, path: str, text: str) -> bool:
+        """Whether there is a file at this path that contains a text."""
+        if not path or self.state(path) == "absent":
+            return False
+        self._held[path, text] = found = holds(path, text)
+        return found
+
+    def told(self) -> "Told":
+        """Return everything that was asked, with the answers, for :func:`sif_writable.facts.filesystem.unchanged`."""
+        listed: dict[str, set[str]] = {directory: set() for directory in self._listings}
+        looked = []
+        for path, state in self._states.items():
+            parent, _, name = path.rpartition("/")
+            parent = parent or "/"
+            names = self._listings.get(parent)
+            if names is not None:
+                listed[parent].add(name)
+            if state != "absent" or (names is None and self._states.get(parent) != "absent"):
+                looked.append((path, state))
+        listings = [
+            (directory, frozenset(asked), frozenset(asked.intersection(self._listings[directory] or ())))
+            for directory, asked in listed.items()
+            if self._listings[directory] is not None
+        ]
+        return listings, looked, [(path, text, found) for (path, text), found in self._held.items()]
+
+    def _look(self, path: str) -> str:
+        home, parent = self._home, _parent(path)
+        if home and parent != path and parent.startswith(home) and (parent == home or parent[len(home)] == "/"):
+            if (self._states.get(parent) or self.state(parent)) == "absent":
+                return "absent"
+            names = self._listings[parent] if parent in self._listings else self._names(parent)
+            if names is not None and path.rpartition("/")[2] not in names:
+                return "absent"
+        return look(path)
+
+    def _names(self, directory: str) -> "Optional[frozenset[str]]":
+        names: Optional[frozenset[str]]
+        try:
+            names = frozenset(os.listdir(directory))
+        except OSError:
+            names = None
+        self._listings[directory] = names
+        return names
+
+
+def _parent(path: str) -> str:
+    """Return what os.path.dirname does, which takes four times as long and is asked for each known location."""
+    return path.rpartition("/")[0] or ("/" if path.startswith("/") else "")

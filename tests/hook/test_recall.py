@@ -1,0 +1,179 @@
+"""A kept plan: whatever has changed since, a start decides as if there were none."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Callable
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.hook.hooked import Hooked
+
+DECIDED = "'sif_writable.plan.redirects' in sys.modules"
+TOLD = f"({DECIDED}, sys.pycache_prefix, dict(os.environ))"
+KEPT = "sif-writable/image-*/plan-*"
+
+
+def _kept(hooked: Hooked) -> str:
+    (path,) = glob.glob(os.path.join(glob.escape(hooked.machine.places.home), ".cache", KEPT))
+    return path
+
+
+def _session(environment: dict[str, str]) -> dict[str, str]:
+    """Return an environment without what is another in each run."""
+    return {name: value for name, value in environment.items() if name != "SIF_WRITABLE_SESSION"}
+
+
+@pytest.fixture
+def warm(hooked: Hooked) -> Hooked:
+    """Return a machine on which one start has been."""
+    assert hooked.state() == "active"
+    return hooked
+
+
+def test_the_second_start_decides_nothing(each: Hooked) -> None:
+    first, second = each.ask(TOLD), each.ask(TOLD)
+    assert (first[0], second[0]) == (True, False)
+    assert first[1:] == second[1:]
+
+
+def test_status_tells_the_same_from_a_kept_plan(warm: Hooked) -> None:
+    words = ("-m", "sif_writable", "status", "--json", "--no-gpu")
+    from_kept = json.loads(warm.run(*words).stdout)
+    os.unlink(_kept(warm))
+    decided = json.loads(warm.run(*words).stdout)
+    assert len(decided["redirects"]) > 10
+    for told in (from_kept, decided):
+        for storage in told["storage"]:
+            del storage["free_bytes"], storage["free_inodes"]
+    assert from_kept == decided
+
+
+def _below(hooked: Hooked, *parts: str) -> str:
+    return os.path.join(hooked.machine.places.home, *parts)
+
+
+def _read_only_default(hooked: Hooked) -> None:
+    path = _below(hooked, ".config", "matplotlib")
+    os.makedirs(path)
+    os.chmod(path, 0o555)
+
+
+def _dangling(hooked: Hooked) -> None:
+    os.symlink("/nowhere", _below(hooked, ".triton"))
+
+
+def _settings(hooked: Hooked) -> None:
+    with open(_below(hooked, ".pytensorrc"), "w", encoding="utf-8") as file:
+        file.write("[global]\nbase_compiledir = /mine\n")
+
+
+def _cleared(hooked: Hooked) -> None:
+    (cache,) = glob.glob(os.path.join(glob.escape(_below(hooked, ".cache", "sif-writable")), "image-*", "compiled-*"))
+    for name in os.listdir(cache):
+        shutil.rmtree(os.path.join(cache, name))
+
+
+def _moved(hooked: Hooked) -> None:
+    root = _below(hooked, ".cache", "sif-writable")
+    os.rename(root, root + ".old")
+
+
+CHANGES: dict[str, tuple[Callable[[Hooked], None] | None, dict[str, Any]]] = {
+    "a variable of a row": (None, {"env": {"NUMBA_CACHE_DIR": "/mine"}}),
+    "a parent of a row": (None, {"env": {"HF_HOME": "/mine"}}),
+    "flags of the user": (None, {"env": {"PYTENSOR_FLAGS": "device=cpu"}}),
+    "an XDG base": (None, {"env": {"XDG_CONFIG_HOME": "/mine"}}),
+    "TMPDIR": (None, {"env": {"TMPDIR": "/var/tmp"}}),
+    "another user's name": (None, {"env": {"USER": "somebody", "TMPDIR": "/nowhere"}}),
+    "an empty variable": (None, {"env": {"CUDA_CACHE_PATH": ""}}),
+    "a wish": (None, {"env": {"SIF_WRITABLE_OPT_IN": "JAX_COMPILATION_CACHE_DIR"}}),
+    "a word not understood": (None, {"env": {"SIF_WRITABLE_HOME": "perhaps"}}),
+    "a private HOME": (None, {"env": {"SIF_WRITABLE_HOME": "redirect"}}),
+    "no HOME": (None, {"home": None}),
+    "another HOME": (None, {"home": "/nowhere"}),
+    "a place given": (None, {"env": {"SIF_WRITABLE_DIR": "/work-folder/given"}}),
+    "a default that cannot be written": (_read_only_default, {}),
+    "a default that leads nowhere": (_dangling, {}),
+    "settings of the user": (_settings, {}),
+    "folders taken away": (_cleared, {}),
+    "storage taken away": (_moved, {}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(warm: Hooked, change: str) -> None:
+    do, options = CHANGES[change]
+    if do is not None:
+        do(warm)
+    decided, *told = warm.ask(TOLD, **options)
+    if change not in ("another user's name", "storage taken away"):  # else both starts make their storage anew
+        assert decided
+    for folder, _, names in os.walk(warm.machine.places.folder):
+        for name in names:
+            if name.startswith("plan-"):
+                os.unlink(os.path.join(folder, name))
+    again, *anew = warm.ask(TOLD, **options)
+    assert again
+    assert (told[0], _session(told[1])) == (anew[0], _session(anew[1]))
+
+
+def _cut(path: str, size: int) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(size)
+
+
+def _flip(path: str, at: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0x40]))
+
+
+def _replace(path: str, make: Callable[[str], None]) -> None:
+    os.unlink(path)
+    make(path)
+
+
+DAMAGE: dict[str, Callable[[str], None]] = {
+    "empty": lambda path: _cut(path, 0),
+    "cut in the check sum": lambda path: _cut(path, 5),
+    "only the check sum": lambda path: _cut(path, 8),
+    "cut in half": lambda path: _cut(path, os.path.getsize(path) // 2),
+    "one byte short": lambda path: _cut(path, os.path.getsize(path) - 1),
+    "another check sum": lambda path: _flip(path, 3),
+    "another byte": lambda path: _flip(path, 200),
+    "a folder": lambda path: _replace(path, os.mkdir),
+    "a named pipe": lambda path: _replace(path, os.mkfifo),
+    "a link to itself": lambda path: _replace(path, lambda place: os.symlink(place, place)),
+    "not ours to read": lambda path: os.chmod(path, 0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_plan_counts_as_none(warm: Hooked, damage: str) -> None:
+    expected = warm.ask(TOLD)
+    assert not expected[0]
+    DAMAGE[damage](_kept(warm))
+    found = warm.ask(TOLD)
+    assert found[0]
+    assert found[1:] == expected[1:]
+
+
+def test_a_plan_that_does_not_fit_is_kept_for_a_while(warm: Hooked) -> None:
+    path = _kept(warm)
+    before = os.stat(path)
+    assert warm.ask(TOLD, env={"HF_HOME": "/mine"})[0]
+    assert os.stat(path).st_ino == before.st_ino
+    assert not warm.ask(TOLD)[0]
+    os.utime(path, (before.st_atime, time.time() - 3600))
+    assert warm.ask(TOLD, env={"HF_HOME": "/mine"})[0]
+    assert os.stat(path).st_ino != before.st_ino
+    assert not warm.ask(TOLD, env={"HF_HOME": "/mine"})[0]
+    assert warm.ask(TOLD)[0]
