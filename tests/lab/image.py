@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from tests.lab import apptainer_root, apt, debian, scratch, wheels
 from tests.lab.apptainer_root import Apptainer, Runtime
 from tests.lab.store import LAB, REPOSITORY, digest_of_files, provide
 from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFINITION = os.path.join(REPOSITORY, "container", "test.def")
 _COMPRESSION = "-comp zstd -Xcompression-level 3"
@@ -80,10 +86,24 @@ def _build(runtime: Runtime, path: str, *options: str, **values: str) -> None:
         build(runtime, file.read(), path, *options, *arguments, online=values["BOOTSTRAP"] == "docker")
 
 
-def build(runtime: Runtime, definition: str, path: str, *options: str, online: bool = False) -> None:
-    """Build an image at a path with Apptainer, as the ordinary user; `online` where it depends on what others serve."""
+def build(
+    runtime: Runtime,
+    definition: str,
+    path: str,
+    *options: str,
+    online: bool = False,
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Build an image at a path with Apptainer, as the ordinary user; return what that said.
+
+    :param online: it depends on what others serve.
+    :param beside: what lies beside the definition file: name, and the path of a file or a folder to copy.
+    """
     with scratch.fresh() as places:
         apptainer = Apptainer(runtime, places)
+        for name, source in beside.items():
+            copy = shutil.copytree if os.path.isdir(source) else shutil.copy
+            copy(source, os.path.join(places.work, name))
         with open(os.path.join(places.work, "definition"), "w", encoding="utf-8") as file:
             file.write(definition)
         environment = {
@@ -94,10 +114,10 @@ def build(runtime: Runtime, definition: str, path: str, *options: str, online: b
         result = apptainer.run(command, env=environment, timeout=1800)
         if result.returncode == 0:
             os.rename(os.path.join(places.work, "image"), path)
-        elif online:
+            return result.stdout + result.stderr
+        if online:
             raise LabUnavailable(f"could not build an image: {result.stderr.strip()[-500:]}")
-        else:
-            raise RuntimeError(f"building {path} failed:\n{result.stdout}\n{result.stderr}")
+        raise RuntimeError(f"building {path} failed:\n{result.stdout}\n{result.stderr}")
 
 
 def _definition() -> str:

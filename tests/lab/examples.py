@@ -1,0 +1,68 @@
+"""The images of container/examples, built from the very files that users copy."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+from tests.lab import apptainer_root, image, wheels
+from tests.lab.built import Built
+from tests.lab.store import REPOSITORY, digest_of_files, provide
+
+FOLDER = os.path.join(REPOSITORY, "container", "examples")
+
+_BASE = """Bootstrap: {agent}
+From: {base}
+
+%files
+    {dependencies} /wheels/dependencies
+    {hook} /wheels/hook
+
+%post
+    echo "[global]
+disable-pip-version-check = true
+no-index = true
+find-links = /wheels/dependencies /wheels/hook" > /etc/pip.conf
+"""
+"""As on a machine without network: pip knows where wheels are, so that the definition files need no option for it."""
+
+
+def base() -> str:
+    """Return what the examples are built from in place of their base: a tree in which pip finds the present wheel."""
+    runtime = apptainer_root.find()
+    agent, source = image.base()
+    dependencies = wheels.download("wheelhouse-examples", ("hatchling", *wheels.DEPENDENCIES))
+    hook = os.path.dirname(wheels.project_wheel())
+    words = {"dependencies": dependencies, "hook": hook, "base": source}
+    seen = {name: runtime.inside(path) if os.path.isabs(path) else path for name, path in words.items()}
+    definition = _BASE.format(agent=agent, **seen)
+
+    def make(path: str) -> None:
+        image.build(runtime, definition, path, "--sandbox", online=agent == "docker")
+
+    return provide("examples-base", definition, make)
+
+
+def sif(name: str, **beside: str) -> Built:
+    """Return the image of a definition file, built from that file as it is, beside what lies in its folder.
+
+    :param beside: what the file's first lines say that the user puts there: name, and the path of it.
+    """
+    runtime = apptainer_root.find()
+    start = base()
+    everything = glob.glob(os.path.join(FOLDER, "**"), recursive=True)
+    sources = [path for path in everything if path.endswith((f"/{name}.def", ".py", ".toml", ".ini"))]
+    arguments = {"BOOTSTRAP": "localimage", "BASE": runtime.inside(start)}
+    options = [word for item in arguments.items() for word in ("--build-arg", "=".join(item))]
+
+    def make(path: str) -> None:
+        with open(os.path.join(FOLDER, f"{name}.def"), encoding="utf-8") as file:
+            definition = file.read()
+        own = {entry: os.path.join(FOLDER, entry) for entry in ("hypothetical_gpu_lib", "config.ini")}
+        told = image.build(runtime, definition, path, *options, beside={**own, **beside})
+        with open(path + ".told", "w", encoding="utf-8") as file:
+            file.write(told)
+
+    path = provide(f"example-{name}.sif", (start, digest_of_files(sources), sorted(beside)), make, kept=1)
+    with open(path + ".told", encoding="utf-8") as file:
+        return Built(path, file.read())
