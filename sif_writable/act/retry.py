@@ -364,7 +364,9 @@ def _variable_for(path: str) -> str:
     for row in (*catalog.ROWS, *catalog.OPT_IN):
         for template in row[3]:
             default = redirects.resolve(template, bases, os.environ)
-            if "/" in template and default and (path == default or path.startswith(default + "/")):
+            if "/" not in template or default in ("", "/tmp"):  # noqa: S108 - below /tmp lies what is anybody's
+                continue
+            if path == default or path.startswith(default + "/"):
                 return row[0]
     return ""
 
