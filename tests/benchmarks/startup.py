@@ -75,16 +75,13 @@ def _or_none(measure: Callable[[argparse.Namespace], list[Row]], arguments: argp
     try:
         return measure(arguments)
     except LabUnavailable as why:
-        print(f"not measured: this machine {why}", file=sys.stderr)
+        print(f"not measured: {why}", file=sys.stderr)
         return []
 
 
 def on_host(arguments: argparse.Namespace) -> list[Row]:
     """Measure in this machine's own files."""
-    found = [python for python in pythons.found() if python.name == arguments.python]
-    if not found:
-        raise LabUnavailable(f"has no CPython {arguments.python}")
-    python = found[0]
+    python = pythons.get(arguments.python)
     bare, hooked = environments.bare(python), environments.hooked(python)
 
     def measure(places: Scratch, state: str) -> Row:

@@ -22,17 +22,11 @@ _MAIN = ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9")
 """The interpreter that every test runs on is the first of these that is there."""
 
 
-def _python(name: str) -> Python:
-    for python in pythons.found():
-        if python.name == name:
-            return python
-    pytest.skip(f"{NOT_RUN}this machine has no CPython {name.replace('-debian', ' of Debian')}")
-
-
 @pytest.fixture(scope="session", params=(*pythons.SUPPORTED, "3.11-debian"))
 def each_python(request: pytest.FixtureRequest) -> Python:
     """Return every interpreter that the package has to work with, in turn."""
-    return _python(request.param)
+    python: Python = or_skip(pythons.get, request.param)
+    return python
 
 
 @pytest.fixture(scope="session")

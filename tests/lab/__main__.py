@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
             return 0
         if what == "pythons":
             print(*(f"{python.name} {python.path}" for python in pythons.found()), sep="\n")
-            print(*(f"{version} is not here" for version in pythons.missing()), sep="\n")
+            print(*(f"{version} is not here: {why}" for version, why in pythons.missing().items()), sep="\n")
             return 0
         with scratch.fresh() as places:
             if what == "apptainer":

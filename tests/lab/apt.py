@@ -16,6 +16,7 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "newuidmap": "uidmap",
+    "patchelf": "patchelf",
     "strace": "strace",
 }
 """Program → the Debian package that has it."""

@@ -69,17 +69,30 @@ def _require_root() -> None:
         raise LabUnavailable("only root can make a Debian root filesystem here")
 
 
+def unpack(path: str, release: str, packages: tuple[str, ...]) -> None:
+    """Unpack these packages and what they depend on: none of them is set up, nothing of them runs.
+
+    All of it comes to lie below usr, also of a release that has libraries outside.
+    """
+    _require_root()
+    merge = '--setup-hook=mkdir -p "$1"/usr/lib; ln -s usr/lib "$1"/lib'
+    _mmdebstrap(path, release, packages, "--variant=extract", merge)
+
+
 def _debootstrap(path: str, release: str, packages: tuple[str, ...], *, sid: bool = False) -> None:
+    folder = '"$1"/etc/apt/preferences.d'
+    pin = f"--setup-hook=mkdir -p {folder}; printf '{_PIN}' > {folder}/sid"
+    options = ["--variant=minbase", "--dpkgopt=path-exclude=/usr/share/doc/*", *([pin] if sid else [])]
+    _mmdebstrap(path, release, packages, *options, more=("sid",) if sid else ())
+
+
+def _mmdebstrap(path: str, release: str, packages: tuple[str, ...], *options: str, more: tuple[str, ...] = ()) -> None:
     mirror = apt.debian_mirror()
     apt.ensure("mmdebstrap")
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
+    command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options]
     # A mirror may lag behind the date until which its index counts as valid.
-    command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
-    sources = [f"deb {mirror} {release} main"]
-    if sid:
-        folder = '"$1"/etc/apt/preferences.d'
-        command.append(f"--setup-hook=mkdir -p {folder}; printf '{_PIN}' > {folder}/sid")
-        sources.append(f"deb {mirror} sid main")
-    result = subprocess.run([*command, release, path, *sources], capture_output=True, text=True, check=False)
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', release, path]
+    command += [f"deb {mirror} {name} main" for name in (release, *more)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise LabUnavailable(f"could not fetch Debian {release}: {result.stderr.strip()[-500:]}")

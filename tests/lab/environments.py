@@ -100,7 +100,9 @@ def _pip(python: Python) -> str:
     folders = [folder for folder in asked.stdout.splitlines() if folder]
     found = [wheel for folder in folders for wheel in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
     if not found:
-        raise LabUnavailable(f"has a Python {python.name} without the wheel of pip that ensurepip installs")
+        raise LabUnavailable(
+            f"this machine has a Python {python.name} without the wheel of pip that ensurepip installs"
+        )
 
     def make(path: str) -> None:
         with zipfile.ZipFile(found[0]) as file:

@@ -1,11 +1,12 @@
 """A machine of its own: this one's system folders and interpreters, empty writable places, no sign of a container.
 
-It needs no image, so it has every interpreter that this machine has, and it can show an environment that a test has
-just made: at /venv, read-only as in an image or writable as on a workstation.
+It needs no image, so it has every interpreter that this machine and the lab have, and it can show an environment that
+a test has just made: at /venv, read-only as in an image or writable as on a workstation.
 """
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import shutil
@@ -57,6 +58,7 @@ class PlainMachine:
         """
         self._make_tree()
         self._sign(image)
+        binds = [*_interpreters(), *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
         everything = [*self._system, *self.places.world, f"{self.places.home}:{scratch.HOME}"]
         everything += [f"{self.places.work}:{WORK}", *shown, *binds]
@@ -107,8 +109,6 @@ class PlainMachine:
                 )
         with open(os.path.join(self._tree, "etc", "passwd"), "w", encoding="utf-8") as file:
             file.write("root:x:0:0:root:/root:/bin/sh\n" + debian.account(scratch.HOME)["/etc/passwd"])
-        prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(python.path))) for python in pythons.found()}
-        self._system += [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]
 
     def _sign(self, image: bool) -> None:
         folder = os.path.join(self._tree, IMAGE)
@@ -130,3 +130,10 @@ class PlainMachine:
             os.makedirs(os.path.dirname(point), exist_ok=True)
             with open(point, "w", encoding="utf-8"):
                 pass
+
+
+@functools.cache
+def _interpreters() -> list[str]:
+    """List the binds that show the interpreters outside the system's folders."""
+    prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(python.path))) for python in pythons.found()}
+    return [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]

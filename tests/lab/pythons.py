@@ -1,4 +1,4 @@
-"""The CPythons of this machine that the package has to work with."""
+"""The CPythons that the package has to work with: this machine's own, and the lab's for versions that it lacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 from typing import NamedTuple
+
+from tests.lab import debian_pythons
+from tests.lab.unavailable import LabUnavailable
 
 SUPPORTED = tuple(f"3.{minor}" for minor in range(9, 15))
 
@@ -32,14 +35,28 @@ class Python(NamedTuple):
         return self.version + ("-debian" if self.debian else "")
 
 
-def missing() -> list[str]:
-    """List the supported versions that this machine has no interpreter of."""
-    return [version for version in SUPPORTED if version not in {python.version for python in found()}]
+def get(name: str) -> Python:
+    """Return the interpreter of that name, or say why there is none."""
+    for python in found():
+        if python.name == name:
+            return python
+    why = f", and the lab makes none: {missing()[name]}" if name in missing() else ""
+    raise LabUnavailable(f"this machine has no CPython {name.replace('-debian', ' of Debian')}{why}")
+
+
+def found() -> tuple[Python, ...]:
+    """Return at most one interpreter per version, and Debian's own besides."""
+    return (*of_this_machine(), *_of_the_lab()[0])
+
+
+def missing() -> dict[str, str]:
+    """Return the supported versions that there is no interpreter of, and why the lab has none."""
+    return _of_the_lab()[1]
 
 
 @functools.cache
-def found() -> tuple[Python, ...]:
-    """Return at most one interpreter per version, and Debian's own besides."""
+def of_this_machine() -> tuple[Python, ...]:
+    """Return what is installed."""
     pythons: dict[tuple[str, bool], Python] = {}
     for version in SUPPORTED:
         for path in _candidates(version):
@@ -47,6 +64,20 @@ def found() -> tuple[Python, ...]:
             if python is not None and python.version == version:
                 pythons.setdefault((version, python.debian), python)
     return tuple(pythons.values())
+
+
+@functools.cache
+def _of_the_lab() -> tuple[list[Python], dict[str, str]]:
+    """Make what is not installed; return it, and why the rest cannot be made."""
+    made, failed = [], {}
+    installed = {python.version for python in of_this_machine()}
+    for version in SUPPORTED:
+        if version not in installed:
+            try:
+                made.append(Python(version, debian_pythons.interpreter(version), debian=False))
+            except LabUnavailable as why:
+                failed[version] = str(why)
+    return made, failed
 
 
 def _candidates(version: str) -> list[str]:

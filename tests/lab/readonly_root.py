@@ -101,7 +101,7 @@ class ReadonlyRoot:
 
 def _reachable_python() -> Python:
     """Return an interpreter that the ordinary user can start, and that is on the root filesystem."""
-    for python in pythons.found():
+    for python in pythons.of_this_machine():
         path = os.path.realpath(python.path)
         folders = [path]
         while folders[-1] != "/":

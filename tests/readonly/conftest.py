@@ -108,10 +108,7 @@ def environment(python: Python) -> str:
 @pytest.fixture(scope="session", params=pythons.SUPPORTED)
 def each_environment(request: pytest.FixtureRequest) -> str:
     """Return that environment for every interpreter, in turn."""
-    for python in pythons.found():
-        if python.name == request.param:
-            return str(or_skip(environment, python))
-    pytest.skip(f"{NOT_RUN}this machine has no CPython {request.param}")
+    return str(or_skip(environment, or_skip(pythons.get, request.param)))
 
 
 @pytest.fixture
