@@ -36,7 +36,7 @@ def _written(environment: Hooked) -> set[str]:
     """List what is in the writable places, the machine's own tree apart."""
     places = environment.machine.places
     folders = (places.home, places.tmp, places.var_tmp, places.shm, places.work)
-    return {os.path.join(folder, name) for folder in folders for name in contents(folder)}
+    return {os.path.join(folder, name) for folder in folders for name in contents(folder)} - environment.machine.points
 
 
 def _assert_nothing_happens(hooked: Hooked, bare: Hooked, state: str, **options: Any) -> None:

@@ -35,6 +35,8 @@ class PlainMachine:
     def __init__(self, places: Scratch) -> None:
         """Take the writable places to show there."""
         self.places = places
+        self.points: set[str] = set()
+        """Folders that were made in the places only because something is mounted there."""
         self._system: list[str] = []
         self._tree = os.path.join(places.folder, "tree")
 
@@ -81,12 +83,16 @@ class PlainMachine:
         )
 
     def _make_point_within(self, bind: str) -> None:
-        """Make a mount point below /tmp or /var/tmp, which are mounts themselves: the lab itself may lie there."""
+        """Make a mount point below a place, which is a mount itself: the lab may lie below any of them."""
         inside = bind.split(":")[1]
-        for usual in self.places.world:
-            outer, point = usual.split(":")[:2]
-            if inside.startswith(point + "/"):
-                os.makedirs(outer + inside[len(point) :], exist_ok=True)
+        for place in (*self.places.world, f"{self.places.home}:{scratch.HOME}"):
+            outer, point = place.split(":")
+            folder = outer + inside[len(point) :]
+            if inside.startswith(point + "/") and not os.path.isdir(folder):
+                os.makedirs(folder)
+                while folder != outer:
+                    self.points.add(folder)
+                    folder = os.path.dirname(folder)
 
     def _make_tree(self) -> None:
         """Make the root: a folder of mount points, and the few settings that programs read."""
