@@ -359,12 +359,11 @@ def test_a_place_without_storage_is_told(tmp_path: Path) -> None:
 
 
 _BUSY = """
-import os, sys, time
+import os, sys
 folder = os.environ["MPLCONFIGDIR"]
 kernels = os.environ["NUMBA_CACHE_DIR"]
-end = time.time() + float(sys.argv[1])
 rounds = 0
-while time.time() < end:
+while not os.path.exists(sys.argv[1]):
     try:
         os.makedirs(kernels, exist_ok=True)
     except FileExistsError:  # it was there for mkdir and was gone for the look that follows: once in 10,000 removals
@@ -382,26 +381,32 @@ while time.time() < end:
             except FileNotFoundError:  # taken away under us: a package makes it once more
                 os.makedirs(kernels, exist_ok=True)
     rounds += 1
+    if rounds == 1:
+        print("busy", flush=True)
 print(rounds)
 """
 
 
-def test_processes_beside_it_survive(store: Store) -> None:
+def test_processes_beside_it_survive(store: Store, tmp_path: Path) -> None:
     environ = {**store.environ(), "PYTHONPATH": os.path.join(ROOT, "sif_writable", "hook") + ":" + ROOT}
+    enough = tmp_path / "enough"
     busy = [
-        subprocess.Popen([sys.executable, "-c", _BUSY, "4"], env=environ, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", _BUSY, str(enough)], env=environ, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    cleared = 0
-    while any(process.poll() is None for process in busy):
-        done = store.cache("clear", "--yes", "matplotlib", "numba")
-        assert done.returncode == 0, (done.stdout, done.stderr)
-        cleared += 1
+    try:
+        for process in busy:
+            assert process.stdout
+            assert process.stdout.readline() == "busy\n"
+        for _ in range(20):
+            done = store.cache("clear", "--yes", "matplotlib", "numba")
+            assert done.returncode == 0, (done.stdout, done.stderr)
+    finally:
+        enough.touch()
     for process in busy:
         out, _ = process.communicate()
         assert process.returncode == 0
         assert int(out) > 10
-    assert cleared > 3
     assert not [name for _, _, files in os.walk(store.root) for name in files if "gone" in name]
 
 
