@@ -26,7 +26,7 @@ def base_tree(*more: str) -> str:
 
     :param more: Debian packages that it has besides.
     """
-    _require_root()
+    require_root()
     packages = (*_BASE_PACKAGES, *more)
 
     def make(path: str) -> None:
@@ -41,7 +41,7 @@ def base_tree(*more: str) -> str:
 
 def apptainer_tree() -> str:
     """Return the tree of a small Debian with Apptainer and a user who may use it without privileges."""
-    _require_root()
+    require_root()
 
     def make(path: str) -> None:
         _debootstrap(path, "trixie", _APPTAINER_PACKAGES, sid=True)
@@ -64,7 +64,8 @@ def account(home: str) -> dict[str, str]:
     }
 
 
-def _require_root() -> None:
+def require_root() -> None:
+    """Say so where nothing of this can be made."""
     if os.getuid() != 0:
         raise LabUnavailable("only root can make a Debian root filesystem here")
 
@@ -74,7 +75,6 @@ def unpack(path: str, release: str, packages: tuple[str, ...]) -> None:
 
     All of it comes to lie below usr, also of a release that has libraries outside.
     """
-    _require_root()
     merge = '--setup-hook=mkdir -p "$1"/usr/lib; ln -s usr/lib "$1"/lib'
     _mmdebstrap(path, release, packages, "--variant=extract", merge)
 

@@ -10,7 +10,7 @@ from tests.lab import apt, debian, wheels
 from tests.lab.store import provide
 from tests.lab.unavailable import LabUnavailable
 
-_RELEASES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "sid"}
+_RELEASES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
 # Debian 11 has 3.9, but its ensurepip knows only a pip of its own, in pieces; no release has 3.10 or 3.12.
 _WHEELS = "'/usr/share/python-wheels/'"
 """As it stands in the settings that the interpreter was built with: where ensurepip looks."""
@@ -20,9 +20,9 @@ def interpreter(version: str) -> str:
     """Return the path of an interpreter of that version, which makes virtual environments as any other does."""
     if version not in _RELEASES:
         raise LabUnavailable("no release of Debian has one to offer")
-
-    # Debian's own would need more of the machine: files with certificates, for one.
+    debian.require_root()
     tag = version.replace(".", "")
+    # Debian's own would need more of the machine: files with certificates, for one.
     pip = wheels.download(f"ensurepip-{tag}", ("pip", "setuptools"), version)
 
     def make(path: str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import pythons, store
+from tests.conftest import or_skip
+from tests.lab import debian_pythons, pythons, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,13 @@ print(json.dumps({
     "unshare": subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode,
     "no_new_privs": next(line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")),
 }))
+"""
+# Says where an interpreter and what it has loaded come from.
+_LIBRARIES = """
+import ctypes, json, sqlite3, ssl, sys, zlib
+with open("/proc/self/maps") as maps:
+    libraries = sorted({line.split()[-1] for line in maps if ".so" in line})
+print(json.dumps([sys.version_info[:2], sys.executable, sys.prefix, "sitecustomize" in sys.modules, libraries]))
 """
 _MARK = "611.953"  # a number of seconds that nobody else sleeps
 _ASK = ["/opt/venv/bin/python", "-c", _PROBE]
@@ -125,6 +133,16 @@ def test_pythons_are_told_apart() -> None:
     assert names
     assert len(names) == len(set(names))
     assert not set(pythons.missing()) & {python.version for python in pythons.found()}
+
+
+def test_an_interpreter_of_debian_keeps_to_its_own_folder() -> None:
+    python = str(or_skip(debian_pythons.interpreter, "3.14"))
+    done = subprocess.run([python, "-c", _LIBRARIES], capture_output=True, text=True, check=True)
+    version, executable, prefix, hooks, libraries = json.loads(done.stdout)
+    assert (version, executable, hooks) == ([3, 14], python, False)
+    assert os.path.join(prefix, "bin", "python3.14") == python
+    assert any("/libc.so." in library for library in libraries)
+    assert not [library for library in libraries if not library.startswith(prefix)]
 
 
 def test_an_unfinished_part_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
