@@ -206,11 +206,15 @@ class Finder:
         return [directory for directory, read_only in self._read_only.items() if read_only]
 
     def has(self, path: str) -> bool:
-        """Whether a path of the image has a writable copy; what was only linked there has none."""
+        """Whether a path of the image has a writable copy; what is only linked there, or below a link, has none."""
         try:
-            return os.lstat(self.tree + path).st_mode & _S_IFMT != _S_IFLNK
+            copy = os.lstat(self.tree + path)
+            if copy.st_mode & _S_IFMT == _S_IFLNK:
+                return False
+            image = os.lstat(path)
         except OSError:
             return False
+        return (copy.st_ino, copy.st_dev) != (image.st_ino, image.st_dev)
 
     def _make(self, spec: "ModuleSpec") -> bool:
         self.busy.add(spec.name)

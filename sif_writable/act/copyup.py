@@ -138,7 +138,10 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
                     target, fill, lock_below=finder.folder, aside_in=finder.folder, seconds=seconds, over_link=True
                 )
             else:
-                _copy_module(unit, target, finder.folder)
+                with directories.bounded_lock(finder.folder + "/locks", unit.entry, seconds):
+                    # What another process has made meanwhile may have been written to since.
+                    if os.path.islink(target) or not os.path.exists(target):
+                        _copy_module(unit, target, finder.folder)
         except OSError as error:
             where = error.filename or target
             return f"{unit.name} gets no writable copy: {where} {explain(error)}."
@@ -156,16 +159,29 @@ def _mirror(directory: str, tree: str) -> None:
             levels.append(os.path.dirname(levels[-1]))
     for level in reversed(levels):
         mirror = tree + level
-        if os.path.islink(mirror):  # as a neighbour of an earlier copy
-            with contextlib.suppress(OSError):
-                os.unlink(mirror)
-        os.makedirs(mirror, 0o700, exist_ok=True)
+        _make_real(mirror)
         present = set(os.listdir(mirror))
         for name in os.listdir(level):
             # Bytecode of modules beside the package is written there.
             if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
                 with contextlib.suppress(FileExistsError):
                     os.symlink(f"{level}/{name}", f"{mirror}/{name}")
+
+
+def _make_real(folder: str) -> None:
+    """Make a directory of the tree that may be a link so far, as a neighbour of an earlier copy.
+
+    A process that is about to fill the directory above may put the link back, so one look is not enough.
+
+    :raises OSError: it cannot be made.
+    """
+    while True:
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(folder, 0o700)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another process did the same meanwhile
+            if not stat.S_ISLNK(os.lstat(folder).st_mode):
+                return
+            os.unlink(folder)
 
 
 def _copy_tree(source: str, target: str, *, execute: bool) -> None:

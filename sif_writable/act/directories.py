@@ -184,10 +184,7 @@ def publish(
         os.mkdir(aside, 0o700)
         try:
             fill(aside)
-            if over_link:
-                with contextlib.suppress(OSError):  # no link there, or already the folder that another process made
-                    os.unlink(folder)
-            os.rename(aside, folder)
+            _rename(aside, folder, over_link=over_link)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
             if not there():  # else another process was first: its work serves
@@ -195,6 +192,21 @@ def publish(
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
+
+
+def _rename(aside: str, folder: str, *, over_link: bool) -> None:
+    """Put a folder in its place, also where other processes put a link there meanwhile, once each."""
+    while True:
+        if over_link:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the latter: another process was first
+                os.unlink(folder)
+        try:
+            os.rename(aside, folder)
+        except NotADirectoryError:
+            if not over_link:
+                raise
+        else:
+            return
 
 
 @contextlib.contextmanager

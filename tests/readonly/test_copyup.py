@@ -115,6 +115,14 @@ def test_a_portion_of_a_namespace(one_image: Image) -> None:
     assert one_image.has(f"{SP}/spacious/portion/portion.made")
 
 
+def test_a_portion_of_a_namespace_after_another_package(one_image: Image) -> None:
+    # The other one's copy has brought a link to the whole namespace.
+    assert one_image.says("import open_import") == "made\n"
+    assert one_image.says("import spacious.portion").splitlines() == ["executed spacious.portion"] * 2
+    assert one_image.has(f"{SP}/spacious/portion/portion.made")
+    assert one_image.says("import spacious.portion, open_import") == "executed spacious.portion\n"
+
+
 def test_a_module_of_one_file(one_image: Image) -> None:
     assert one_image.says("import solo; print(solo.__file__)").splitlines()[:2] == ["executed solo"] * 2
     expected = one_image.inside(one_image.copy(f"{SP}/solo.py"))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sif_writable.act import seed
+from sif_writable.act.copyup import _make_real
 from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -112,6 +117,41 @@ def test_publish_is_all_or_nothing(tmp_path: Path) -> None:
     assert os.listdir(folder) == ["whole"]
     publish(str(folder), fails, lock_below=str(tmp_path))  # another process was first: nothing is built
     assert os.listdir(folder) == ["whole"]
+
+
+@contextlib.contextmanager
+def _link_comes_back(path: str, to: str) -> Iterator[None]:
+    """Put a link there whenever nothing is there, as processes do that fill the folder around it."""
+    done = threading.Event()
+
+    def link() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileExistsError):
+                os.symlink(to, path)
+
+    thread = threading.Thread(target=link)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_folder_gets_its_place_from_a_link_that_others_put_back(tmp_path: Path) -> None:
+    for number in range(100):
+        published, made = str(tmp_path / f"published{number}"), str(tmp_path / f"made{number}")
+        with _link_comes_back(published, "/"):
+            publish(published, os.utime, lock_below=str(tmp_path), over_link=True)
+        with _link_comes_back(made, "/"), ThreadPoolExecutor(2) as pool:
+            for found in pool.map(_made_real, [made, made]):
+                assert found == []
+        assert not os.path.islink(published)
+
+
+def _made_real(folder: str) -> list[str]:
+    _make_real(folder)
+    return os.listdir(folder)
 
 
 def test_a_lock_that_is_not_to_be_had_only_costs_its_bound(tmp_path: Path) -> None:
