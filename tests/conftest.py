@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.corpus import cases
-from tests.lab import apptainer_root, image, readonly_root, scratch, store, wheels
+from tests.lab import apptainer_root, image, readonly_root, scratch, slurm_cluster, store, wheels
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.readonly_root import ReadonlyRoot
 from tests.lab.squashfs_root import SquashfsRoot
@@ -19,17 +20,19 @@ if TYPE_CHECKING:
 
     from tests.lab.apptainer_root import Runtime
     from tests.lab.scratch import Scratch
+    from tests.lab.slurm_cluster import Cluster
 
 NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let tests/corpus be told which cases to replay."""
+    """Let tests/corpus be told which cases to replay, and tests/slurm how many tasks to start."""
     group = parser.getgroup("sif-writable")
     group.addoption("--all-corpus", action="store_true", help="tests/corpus: also what takes minutes")
     known = ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=known, help=f"replay only the cases that need one of these: {known}")
+    group.addoption("--array-tasks", type=int, default=24, help="tests/slurm: tasks of each array job (default: 24)")
 
 
 def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
@@ -88,6 +91,13 @@ def apptainer_runtime() -> Runtime:
 def apptainer(apptainer_runtime: Runtime, places: Scratch) -> Apptainer:
     """Return Apptainer as an ordinary user with empty places."""
     return Apptainer(apptainer_runtime, places)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """Return a real Slurm of several virtual nodes, which run Apptainer."""
+    with contextlib.ExitStack() as stack:
+        yield or_skip(stack.enter_context, slurm_cluster.running())
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ _APPTAINER_PACKAGES = (
     *("apptainer/sid", "fuse-overlayfs", "squashfuse", "fuse2fs", "e2fsprogs", "squashfs-tools", "uidmap"),
     *("ca-certificates", "procps", "python3", "strace", "tzdata"),
 )
+_SLURM_PACKAGES = ("slurm-wlm", "munge")
 # Apptainer is in sid only; the pin keeps everything else at the stable release.
 _PIN = r"Package: *\nPin: release n=sid\nPin-Priority: 100\n"
 
@@ -41,17 +42,26 @@ def base_tree(*more: str) -> str:
 
 def apptainer_tree() -> str:
     """Return the tree of a small Debian with Apptainer and a user who may use it without privileges."""
+    return _tree_with_user("apptainer-root", _APPTAINER_PACKAGES)
+
+
+def slurm_tree() -> str:
+    """Return the same with Slurm besides: a tree of its own, since few tests need it."""
+    return _tree_with_user("slurm-root", (*_APPTAINER_PACKAGES, *_SLURM_PACKAGES))
+
+
+def _tree_with_user(name: str, packages: tuple[str, ...]) -> str:
     require_root()
 
     def make(path: str) -> None:
-        _debootstrap(path, "trixie", _APPTAINER_PACKAGES, sid=True)
-        for name, line in account(f"/home/{USER}").items():
-            with open(path + name, "a", encoding="utf-8") as file:
+        _debootstrap(path, "trixie", packages, sid=True)
+        for file_name, line in account(f"/home/{USER}").items():
+            with open(path + file_name, "a", encoding="utf-8") as file:
                 file.write(line)
         for folder in ("lab", f"home/{USER}"):
             os.makedirs(os.path.join(path, folder))
 
-    return provide("apptainer-root", ("trixie", _APPTAINER_PACKAGES, 1), make)
+    return provide(name, ("trixie", packages, 1), make)
 
 
 def account(home: str) -> dict[str, str]:

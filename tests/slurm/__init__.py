@@ -1,0 +1,1 @@
+"""Many at once: array jobs of a real Slurm, and hundreds of interpreters that start together."""
