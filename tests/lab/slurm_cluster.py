@@ -58,14 +58,13 @@ for try in $(seq 100); do test -S munge.socket && break; sleep 0.05; done
 slurmctld -D >slurmctld.out 2>&1 &
 for node; do slurmd -D -N "$node" >"slurmd-$node.out" 2>&1 & done
 for try in $(seq 300); do
-    test "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = $# && echo ready && break
+    test "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = $# && echo ready && exec cat
     sleep 0.1
 done
-cat
 """
 _SUBMIT = """
 job=$(sbatch --parsable "$@") || exit
-while test -n "$(squeue --noheader --jobs="$job")"; do sleep 0.2; done
+until left=$(squeue --noheader --jobs="$job") && test -z "$left"; do sleep 0.5; done
 squeue --noheader --array --states=all --jobs="$job" --format='%A %K %T'
 """
 
