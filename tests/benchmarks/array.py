@@ -8,7 +8,7 @@ way      what
 =======  ===========================================================================================================
 without  ``SIF_WRITABLE=off``: what cannot be written is passed over
 warm     with the hook, and all that it makes is there
-cold     with the hook, and the storage empty: whoever comes first makes it, those who come meanwhile wait for it
+cold     with the hook, and the storage empty when they all start: one makes what is missing, the others wait for it
 =======  ===========================================================================================================
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WAYS = ("without", "warm", "cold")
 LEAST = 8
-"""Tasks of a batch, where fewer run at a time."""
+"""Tasks of a batch, where fewer run at a time; a cold batch has no more tasks than meet the empty storage."""
 _TASK = """
 import contextlib, importlib, os
 import numpy
@@ -80,7 +80,7 @@ class Bench:
         self.batch("warm", 1, 1, 0)
 
     def batch(self, way: str, at_a_time: int, tasks: int, number: int) -> Batch:
-        """Run one."""
+        """Run one; cold ones have a storage of this number."""
         cold = way == "cold"
         name = f"cold-{at_a_time}-{number}"
         storage = self.apptainer.places.new_folder(name) if cold else self.warm
@@ -110,7 +110,8 @@ def main() -> None:
         for number in range(arguments.rounds):
             for at_a_time in map(int, arguments.at_a_time.split(",")):
                 ways = WAYS[number % 3 :] + WAYS[: number % 3]
-                found += [bench.batch(way, at_a_time, max(LEAST, at_a_time), number) for way in ways]
+                sizes = {way: at_a_time if way == "cold" else max(LEAST, at_a_time) for way in ways}
+                found += [bench.batch(way, at_a_time, sizes[way], number) for way in ways]
     print(table(found))
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
@@ -129,7 +130,7 @@ def table(found: Sequence[Batch]) -> str:
             cpu, elapsed = [batch.cpu for batch in batches], [batch.elapsed for batch in batches]
             more = statistics.median(cpu) - statistics.median(batch.cpu for batch in without)
             longer = statistics.median(elapsed) - statistics.median(batch.elapsed for batch in without)
-            alone = statistics.median(time for one in _of(found, way, 1) or batches for time in one.times["tasks"])
+            alone = statistics.median(time for one in _of(found, "warm", 1) or batches for time in one.times["tasks"])
             slowest = statistics.median(max(batch.times["tasks"]) for batch in batches)
             share = slowest / alone / max(1.0, at_a_time / cores)
             lines.append(
@@ -140,7 +141,7 @@ def table(found: Sequence[Batch]) -> str:
 
 _EXPLANATION = """Milliseconds for each task, of the processor and by the clock: medians of all batches (interquartile
 range), and how much more that is than without the hook. Slowest: the time of the slowest task of a batch, as a multiple
-of that of a task alone and of how many tasks share a processor; below 1.5 is the aim."""
+of that of a warm task alone and of how many tasks share a processor; below 1.5 is the aim."""
 
 
 def _of(found: Sequence[Batch], way: str, at_a_time: int) -> list[Batch]:
