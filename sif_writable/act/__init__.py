@@ -9,7 +9,7 @@ import sys
 
 from sif_writable import plan
 from sif_writable.facts import SMALL
-from sif_writable.facts.filesystem import MIN_BYTES, ROOM, explain, unfit, unmakable
+from sif_writable.facts.filesystem import MIN_BYTES, ROOM, explain, planted, replaceable, unfit, unmakable
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 
 TYPE_CHECKING = False
@@ -95,7 +95,7 @@ def _consider(
     except FileNotFoundError as error:
         if not place.make:
             return explain(error)
-        problem = unmakable(place.base)
+        problem = planted(place.base, facts.uid) or unmakable(place.base)
         if problem:
             return problem
         from sif_writable.act.directories import make_base
@@ -112,8 +112,10 @@ def _consider(
         postponed.append(place)
         return ""
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
-    if shared and status.st_mode & 0o1002 == 0o0002 and not place.given:
-        return "can be written by everybody and has no sticky bit, so others could replace what we make in it"
+    # Who gives a place vouches for those who share it, but not for somebody who knew of it and made it first.
+    problem = planted(place.base, facts.uid) or ("" if place.given or not shared else replaceable(status, facts.uid))
+    if problem:
+        return problem
     root = plan.own_folder(place, shared=shared, user=facts.user)
     foreign_mode = 0o022 if place.given and not shared else 0o077
     marker = read_marker(root)
@@ -216,6 +218,11 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
         storage.present[kind] = frozenset(os.listdir(folder))
         if kind == CONFIG:
             storage.present["image"] = frozenset(os.listdir(image))
+    # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
+    if storage.places[kind].given and os.stat(folder).st_mode & 0o022:
+        problem = f"{folder[len(root) + 1 :]} in it can be written by other users (remedy: chmod go-w {folder})"
+        storage.refused.append((storage.places[kind], problem))
+        return
     storage.folders[kind] = folder
     if kind == CONFIG:
         storage.folders["image"] = image

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.act import MARKER, seed
 from sif_writable.facts.attempt import attempt_in
-from sif_writable.facts.filesystem import explain, unfit
+from sif_writable.facts.filesystem import explain, planted, unfit
 from sif_writable.facts.storage_contents import NOTE, names
 from sif_writable.plan import redirects
 
@@ -33,12 +33,23 @@ STALE_SECONDS = 86400.0
 
 def make_base(path: str) -> str:
     """Make a base directory, private to the user, with its parents; return an empty string or what is wrong."""
+    missing = []
+    while path and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    problem = planted(path, os.geteuid()) if path else ""
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
+        for folder in reversed(missing):  # os.makedirs makes parents as open as the umask lets them be
+            if problem:
+                break
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:  # made just now: by another process of ours, or by somebody else
+                problem = planted(folder, os.geteuid())
     except OSError as error:
         where = error.filename or path
         return f"does not exist and cannot be made: {where!r} {explain(error)}"
-    return ""
+    return problem
 
 
 def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
@@ -118,7 +129,9 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
     def fill(aside: str) -> None:
         inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside
         for source in redirect.seeds:
-            seed.copy(source, inner)
+            # A default below /tmp that cannot be written is not the image's: another user has made it.
+            if not planted(source, outcome.facts.uid):
+                seed.copy(source, inner)
         for name, old in links:
             place = os.path.join(aside, name)
             os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)

@@ -24,7 +24,10 @@ SOCKET_PATH = 40
 """Bytes. AF_UNIX paths end at 107; multiprocessing, Ray and ZMQ append up to 67 (cache-locations.md, trap 9)."""
 
 _S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
+_S_ISVTX = 0o1000
 _ST_RDONLY, _ST_NOEXEC = 1, 8
+_NOBODY = 65534
+"""Owner of what belongs to somebody without a number in this user namespace; on most systems root of the host."""
 
 
 def unfit(
@@ -84,6 +87,48 @@ def unfit(
 
         return attempt_in(path, execute=execute, lock=lock)
     return None
+
+
+def planted(path: str, uid: int) -> str:
+    """Say which part of a path another user may have put there, or return an empty string.
+
+    Where everybody may write, a name can be taken by anybody beforehand; who owns a directory can replace what is in
+    it later. There only this user and root are believed. Root of the host has no number of its own in most user
+    namespaces, so nobody can be told from it: what has another owner than these two is not believed either.
+
+    :param path: absolute; if it leads through links, both they and what they lead to count.
+    """
+    here, open_to_all, linked = "", False, False
+    for part in path.strip("/").split("/"):
+        here += "/" + part
+        try:
+            status = os.lstat(here)
+        except OSError:  # not there: then nobody has put it there, and who makes it looks again
+            break
+        if open_to_all and status.st_uid not in (uid, 0):
+            where = "is" if here == path else f"leads through {here}, which is"
+            return f"{where} somebody else's, in a directory where everybody may make one"
+        is_link = status.st_mode & _S_IFMT == _S_IFLNK
+        linked = linked or is_link
+        open_to_all = not is_link and bool(status.st_mode & 0o002)
+    real = os.path.realpath(path) if linked else path
+    return planted(real, uid) if real != path else ""
+
+
+def replaceable(base: "os.stat_result", uid: int) -> str:
+    """Say who could replace a folder that is made in a directory, or return an empty string.
+
+    :param base: what :func:`os.stat` says of the directory.
+    """
+    if base.st_uid not in (uid, 0, _NOBODY):
+        return f"belongs to uid {base.st_uid}, who could replace what we make in it"
+    if base.st_mode & _S_ISVTX:
+        return ""
+    if base.st_mode & 0o002:
+        return "can be written by everybody and has no sticky bit, so others could replace what we make in it"
+    if base.st_mode & 0o020 and base.st_uid != uid:
+        return "can be written by its group and has no sticky bit, so others could replace what we make in it"
+    return ""
 
 
 def unmakable(path: str) -> str:

@@ -62,8 +62,13 @@ def baked(facts: "Facts") -> "dict[str, str]":
     found = {}
     for line in facts.manifest.get("seed", ()):
         variable, _, path = line.partition(" ")
-        found[variable] = path
+        if path[:1] == "/" and not path.startswith(_NOT_OF_IMAGES) and "/../" not in path + "/":
+            found[variable] = path
     return found
+
+
+_NOT_OF_IMAGES = ("/tmp/", "/var/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # noqa: S108 - names, not used as places
+"""What a manifest names there is not what the image brought, but anybody's."""
 
 
 def default_bases(facts: "Facts", environ: "Mapping[str, str]") -> "dict[str, str]":

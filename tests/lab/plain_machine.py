@@ -51,12 +51,13 @@ class PlainMachine:
         env: Mapping[str, str] | None = None,
         binds: Sequence[str] = (),
         tmpfs: Sequence[str] = (),
+        setuid: bool = False,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command.
 
         `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
-        folder that tells an image; the rest is told by what is in `env`.
+        folder that tells an image; the rest is told by what is in `env`. With `setuid` programs may gain privileges.
         """
         self._make_tree()
         self._sign(image)
@@ -79,6 +80,7 @@ class PlainMachine:
             tmpfs=tmpfs,
             environment={**environment, **(env or {})},
             folder=WORK,
+            setuid=setuid,
             timeout=timeout,
         )
 

@@ -1,0 +1,364 @@
+"""Choosing storage where another user was first, or is at it right now; both users are real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sif_writable import act, plan
+from sif_writable.act import directories
+from sif_writable.facts.filesystem import planted
+from sif_writable.plan import Place, places
+from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users
+from tests.unit.test_plan import make_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.lab.scratch import Scratch
+
+NAME = f"sif-writable-{VICTIM}"
+
+
+@pytest.fixture(autouse=True)
+def _two_users() -> None:
+    needs_two_users()
+
+
+def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022) -> dict[str, Any]:
+    """Return the storage that a user settles on, and what was refused."""
+
+    def work() -> dict[str, Any]:
+        os.umask(umask)
+        keep_to_the_places_given()
+        storage = act.settle(places, make_facts(uid=uid, user=uid), {})
+        return {
+            "roots": storage.roots,
+            "kinds": sorted(storage.folders),
+            "refused": [[place.label, problem] for place, problem in storage.refused],
+        }
+
+    found: dict[str, Any] = as_user(uid, work)
+    return found
+
+
+def keep_to_the_places_given() -> None:
+    """Leave out this machine's own /tmp and /dev/shm, where sockets would go; for processes that end soon."""
+    plan.local_places = lambda: iter(())
+
+
+def given(path: str) -> Place:
+    """Return a place that the user gave."""
+    return Place("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True)
+
+
+def folder(path: str, mode: int) -> None:
+    """Make a folder of exactly this mode."""
+    os.mkdir(path)
+    os.chmod(path, mode)
+
+
+def owned_by(uid: int, top: str) -> list[str]:
+    """List what a user has below a folder."""
+    return [
+        os.path.join(here, name)
+        for here, folders, files in os.walk(top)
+        for name in (*folders, *files)
+        if os.lstat(os.path.join(here, name)).st_uid == uid
+    ]
+
+
+# --- Somebody else was first.
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o755, 0o2775])
+@pytest.mark.parametrize("below", ["", "/cache", "/deep/er/cache"])
+def test_a_given_place_that_a_neighbour_made_beforehand_is_refused(places: Scratch, mode: int, below: str) -> None:
+    path = f"{places.tmp}/mine"
+    as_user(NEIGHBOUR, lambda: folder(path, mode))
+    found = settle(given(path + below))
+    assert found["roots"] == {}
+    ((label, problem),) = found["refused"]
+    assert label == "SIF_WRITABLE_DIR"
+    assert "somebody else's, in a directory where everybody may make one" in problem
+    assert owned_by(VICTIM, path) == []
+
+
+@pytest.mark.parametrize("below", ["", "/cache"])
+@pytest.mark.parametrize("to", ["own", "theirs", "nowhere"])
+def test_a_neighbours_link_on_the_way_is_refused(places: Scratch, below: str, to: str) -> None:
+    own = places.new_folder("own")  # the user's, so that nothing but the link gives it away
+    as_user(VICTIM, lambda: settle_here(f"{own}/cache"))
+    before = sorted(owned_by(VICTIM, own))
+    target = {"own": own, "theirs": f"{places.var_tmp}/theirs", "nowhere": "/nowhere/at/all"}[to]
+
+    def plant() -> None:
+        if to == "theirs":
+            os.mkdir(target, 0o777)
+            os.chmod(target, 0o777)
+        os.symlink(target, f"{places.tmp}/mine")
+
+    as_user(NEIGHBOUR, plant)
+    assert settle(given(f"{places.tmp}/mine{below}"))["roots"] == {}
+    assert sorted(owned_by(VICTIM, own)) == before
+    assert owned_by(VICTIM, places.var_tmp) == []
+
+
+def settle_here(path: str) -> None:
+    """Settle in a place of one's own."""
+    keep_to_the_places_given()
+    act.settle([given(path)], make_facts(uid=VICTIM, user=VICTIM), {})
+
+
+def test_ones_own_link_and_folder_in_a_shared_place_are_fine(places: Scratch) -> None:
+    def prepare() -> None:
+        os.mkdir(f"{places.tmp}/mine", 0o700)
+        os.symlink(f"{places.tmp}/mine", f"{places.tmp}/link")
+
+    as_user(VICTIM, prepare)
+    for path in (f"{places.tmp}/mine", f"{places.tmp}/link/cache"):
+        assert set(settle(given(path))["roots"].values()) == {path}
+
+
+def test_a_link_of_ones_own_to_a_neighbours_folder_is_looked_through(places: Scratch) -> None:
+    as_user(NEIGHBOUR, lambda: folder(f"{places.tmp}/theirs", 0o1777))
+    link = f"{places.home}/link"
+    as_user(VICTIM, lambda: os.symlink(f"{places.tmp}/theirs", link))
+    assert settle(given(f"{link}/cache"))["roots"] == {}
+
+
+def test_a_link_loop_has_an_end(places: Scratch) -> None:
+    as_user(VICTIM, lambda: os.symlink("loop", f"{places.tmp}/loop"))
+    assert settle(given(f"{places.tmp}/loop/cache"))["roots"] == {}
+
+
+def _hard_link(path: str, elsewhere: str) -> None:
+    with open(f"{elsewhere}/file", "w", encoding="utf-8"):
+        pass
+    os.link(f"{elsewhere}/file", path)
+
+
+def _forged_marker(path: str, _: str) -> None:
+    folder(path, 0o777)
+    with open(f"{path}/{act.MARKER}", "w", encoding="utf-8") as file:
+        file.write("exec\n")
+
+
+PLANTS: dict[str, Callable[[str, str], None]] = {
+    "hard link": _hard_link,
+    "directory": lambda path, _: folder(path, 0o777),
+    "sticky directory": lambda path, _: folder(path, 0o1777),
+    "closed directory": lambda path, _: folder(path, 0o700),
+    "socket": lambda path, _: os.mknod(path, stat.S_IFSOCK | 0o777),
+    "forged marker": _forged_marker,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_neighbours_root_is_refused_and_another_place_used(places: Scratch, plant: str) -> None:
+    path = f"{places.tmp}/{NAME}"
+    as_user(NEIGHBOUR, lambda: PLANTS[plant](path, places.var_tmp))
+    found = settle(Place("tmp", places.tmp, "node"), Place("shm", places.shm, "memory"))
+    assert set(found["roots"].values()) == {f"{places.shm}/{NAME}"}
+    assert [label for label, _ in found["refused"]] == ["tmp"]
+    assert not os.path.isdir(path) or os.stat(path).st_uid == NEIGHBOUR
+    assert owned_by(VICTIM, places.tmp) == []
+
+
+@pytest.mark.parametrize("mode", [0o707, 0o770, 0o755, 0o777, 0o4755, 0o000])
+def test_a_root_with_a_wrong_mode_is_refused(places: Scratch, mode: int) -> None:
+    path = f"{places.tmp}/{NAME}"
+    as_user(VICTIM, lambda: folder(path, mode))
+    assert settle(Place("tmp", places.tmp, "node"))["roots"] == {}
+
+
+# --- Who could replace what is made there.
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "words"),
+    [
+        (0, 0o777, "can be written by everybody and has no sticky bit"),
+        (0, 0o2775, "can be written by its group and has no sticky bit"),
+        (NEIGHBOUR, 0o1777, f"belongs to uid {NEIGHBOUR}"),
+        (NEIGHBOUR, 0o755, f"belongs to uid {NEIGHBOUR}"),
+        (0, 0o1777, ""),
+        (0, 0o3775, ""),
+        (VICTIM, 0o775, ""),
+        (VICTIM, 0o1777, ""),
+    ],
+)
+def test_a_shared_place_must_keep_others_from_replacing_our_folder(
+    places: Scratch, owner: int, mode: int, words: str
+) -> None:
+    base = places.new_folder("shared")
+    os.chown(base, owner, VICTIM)
+    os.chmod(base, mode)
+    found = settle(Place("SCRATCH", base, "persistent"))
+    if words:
+        assert (found["roots"], words in found["refused"][0][1]) == ({}, True), found
+        assert os.listdir(base) == []
+    else:
+        assert set(found["roots"].values()) == {f"{base}/{NAME}"}
+
+
+def test_root_does_not_put_its_files_into_a_users_home(places: Scratch) -> None:
+    """As sudo leaves it that keeps HOME: the user could put something else in place of what root makes there."""
+    os.makedirs(f"{places.home}/.cache")
+    os.chown(f"{places.home}/.cache", VICTIM, VICTIM)
+    os.chmod(f"{places.home}/.cache", 0o755)
+    facts = make_facts(uid=0, user=0, home=places.home, target_mounted=False)
+    (own,) = (place for place in globals_places(facts) if place.label == "the user's cache directory")
+    found = settle(own, uid=0)
+    assert found["roots"] == {}
+    assert f"belongs to uid {VICTIM}" in found["refused"][0][1]
+    assert os.listdir(f"{places.home}/.cache") == []
+
+
+def globals_places(facts: Any) -> list[Place]:
+    """Return the candidates of an empty environment."""
+    return list(places(facts, {}))
+
+
+# --- What is made.
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o077])
+def test_everything_on_the_way_is_private_whatever_the_umask(places: Scratch, umask: int) -> None:
+    path = f"{places.tmp}/new/deep/cache"
+    assert settle(given(path), umask=umask)["roots"]
+    made = [f"{places.tmp}/new", *owned_by(VICTIM, f"{places.tmp}/new")]
+    assert len(made) > 5
+    for each in made:
+        status = os.lstat(each)
+        assert stat.S_IMODE(status.st_mode) & 0o077 == 0, each
+
+    def look() -> list[str]:
+        return [os.path.join(here, name) for here, _, names in os.walk(f"{places.tmp}/new") for name in names]
+
+    assert as_user(NEIGHBOUR, look) == []
+
+
+def test_a_folder_of_that_name_which_others_may_write_serves_nothing(places: Scratch) -> None:
+    path = f"{places.home}/scratch"
+
+    def prepare() -> None:
+        os.makedirs(f"{path}/data")
+        os.chmod(f"{path}/data", 0o777)
+
+    as_user(VICTIM, prepare)
+    found = settle(given(path))
+    assert "data" not in found["kinds"]
+    assert {"compiled", "config"} <= set(found["kinds"])
+    assert found["refused"] == [
+        ["SIF_WRITABLE_DIR", f"data in it can be written by other users (remedy: chmod go-w {path}/data)"]
+    ]
+
+
+# --- Somebody else is at it right now.
+
+
+def test_a_neighbour_that_swaps_what_bears_the_name_gains_nothing(places: Scratch) -> None:
+    """Two thousand settlements beside a process that does nothing but put things there and take them away."""
+    path, loot = f"{places.tmp}/{NAME}", f"{places.var_tmp}/loot"
+
+    def prepare() -> None:
+        folder(loot, 0o777)
+        folder(f"{loot}/forged", 0o777)
+        with open(f"{loot}/forged/{act.MARKER}", "w", encoding="utf-8") as file:
+            file.write("exec\n")
+
+    def swap(number: int) -> None:
+        way = number % 4
+        if way == 0:
+            os.symlink(loot, path)
+            os.unlink(path)
+        elif way == 1:
+            os.rename(f"{loot}/forged", path)
+            os.rename(path, f"{loot}/forged")
+        elif way == 2:
+            os.mkdir(path, 0o777)
+            os.rmdir(path)
+        else:
+            os.mkfifo(path)
+            os.unlink(path)
+
+    def hammer() -> dict[str, int]:
+        counts = {"own": 0, "refused": 0}
+        while sum(counts.values()) < 2000 or min(counts.values()) < 10:  # both have had their turns
+            storage = act.settle([Place("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {})
+            if not storage.roots:
+                counts["refused"] += 1
+                continue
+            counts["own"] += 1
+            status = os.lstat(path)
+            assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (VICTIM, 0o700)
+            assert set(storage.roots.values()) == {path}
+            shutil.rmtree(path)
+        return counts
+
+    as_user(NEIGHBOUR, prepare)
+    with busy(NEIGHBOUR, swap):
+        as_user(VICTIM, hammer)
+    assert owned_by(VICTIM, loot) == []
+
+
+def test_a_parent_that_is_swapped_while_it_is_made_gains_nothing(places: Scratch) -> None:
+    top, loot = f"{places.tmp}/mine", f"{places.var_tmp}/loot"
+
+    def swap(number: int) -> None:
+        if number % 2:
+            os.symlink(loot, top)
+            os.unlink(top)
+        else:
+            os.mkdir(top, 0o777)
+            os.chmod(top, 0o777)
+            shutil.rmtree(top)
+
+    def hammer() -> dict[str, int]:
+        keep_to_the_places_given()
+        counts = {"own": 0, "refused": 0}
+        while sum(counts.values()) < 1000 or min(counts.values()) < 10:
+            storage = act.settle([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
+            counts["own" if storage.roots else "refused"] += 1
+            if storage.roots:
+                assert not planted(f"{top}/cache", VICTIM)
+                assert os.lstat(top).st_uid == VICTIM
+                shutil.rmtree(top)
+        return counts
+
+    as_user(NEIGHBOUR, lambda: folder(loot, 0o777))
+    with busy(NEIGHBOUR, swap):
+        as_user(VICTIM, hammer)
+    assert owned_by(VICTIM, loot) == []
+
+
+# --- Seeds: what an image holds in a default location is copied, what a neighbour has put there is not.
+
+
+def test_a_neighbours_cache_in_tmp_is_no_seed(places: Scratch) -> None:
+    evil = f"{places.tmp}/torchinductor_user"
+
+    def plant() -> None:
+        os.mkdir(evil, 0o755)
+        with open(f"{evil}/kernel.py", "w", encoding="utf-8") as file:
+            file.write("raise SystemExit('mine now')\n")
+
+    as_user(NEIGHBOUR, plant)
+    environ = {"USER": "user", "TMPDIR": places.tmp}
+
+    def work() -> list[str]:
+        facts = make_facts(uid=VICTIM, user=VICTIM, home=places.home)
+        storage = act.settle([Place("home", places.home, "persistent")], facts, environ)
+        decision = act.decide(facts, storage, environ)
+        outcome = act.Outcome(facts, storage, decision)
+        (inductor,) = (each for each in decision.redirects if each.variable == "TORCHINDUCTOR_CACHE_DIR")
+        assert inductor.make, "it is no longer seeded, so this shows nothing"
+        directories.make_redirect(inductor, outcome, environ)
+        return os.listdir(inductor.folder)
+
+    assert as_user(VICTIM, work) == []
