@@ -226,20 +226,39 @@ def _rename(aside: str, folder: str, *, over_link: bool) -> None:
 def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold a file lock for as long as the block runs, or go on without one when it cannot be had in time."""
     lock = None
+    path = os.path.join(directory, name + ".lock")
     try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        _try_lock(path)
         from filelock import FileLock
 
-        os.makedirs(directory, 0o700, exist_ok=True)
-        lock = FileLock(os.path.join(directory, name + ".lock"), timeout=seconds)
+        lock = FileLock(path, timeout=seconds)
         lock.acquire()
-    except (OSError, NotImplementedError, ImportError):  # filelock.Timeout is an OSError
+    except Exception:  # noqa: BLE001 - not in time, no locks here, or what bears the name filelock is another module
         lock = None
     try:
         yield
     finally:
         if lock is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 lock.release()
+
+
+def _try_lock(path: str) -> None:
+    """See whether files can be locked here; else filelock would make a soft lock, which outlives a killed process.
+
+    :raises OSError: they cannot.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # not by closing: a thread that forks just now hands the descriptor on
+    except BlockingIOError:  # somebody holds it, so they can
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def collect_leftovers(root: str) -> None:
