@@ -30,6 +30,8 @@ outcome: "Optional[Outcome]" = None
 failure: "Optional[BaseException]" = None
 """What went wrong in the hook; ``sif-writable status`` prints it."""
 
+_AT_SECURE = 23
+
 OFF = ("off", "0", "no", "false", "never")
 ON = ("on", "1", "yes", "true", "always")
 
@@ -54,6 +56,8 @@ def run() -> None:
 
 def _run(environ: "Mapping[str, str]") -> str:
     word = gate(environ)
+    if word in ("inherited", "") and secured():  # asked last, since a process that is left alone need not know
+        return "elevated"
     if word == "inherited":
         from sif_writable import importhook
 
@@ -88,6 +92,27 @@ def gate(environ: "Mapping[str, str]") -> str:
     if os.access(sys.prefix, os.W_OK) and usable_home(environ.get("HOME")) and not given(environ):
         return "writable"
     return ""
+
+
+def secured() -> bool:
+    """Whether the kernel has given this program rights that its caller lacks: set-user-id, or file capabilities.
+
+    The latter leave the user ids alone; the kernel says so to the program's loader only (AT_SECURE in getauxval(3)).
+    """
+    try:
+        descriptor = os.open("/proc/self/auxv", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # which such a program gets where it may not be looked into
+        return True
+    except OSError:  # without /proc there is nothing to go by but the ids
+        return False
+    try:
+        words = memoryview(os.read(descriptor, 4096)).cast("L")
+    finally:
+        os.close(descriptor)
+    for at in range(0, len(words) - 1, 2):
+        if words[at] == _AT_SECURE:
+            return words[at + 1] != 0
+    return False
 
 
 def in_container(environ: "Mapping[str, str]") -> bool:
@@ -133,11 +158,21 @@ def token() -> str:
 
 
 def is_current(session: str) -> bool:
-    """Whether a session string was written in this container run, and its storage is still there."""
+    """Whether a session string was written in this container run, and its storage is still there and this user's."""
     fields = session.split(";", 3)
     if len(fields) != 4 or fields[0] != "1" or fields[1] != token():
         return False
-    return not fields[3] or os.access(fields[3].split(":", 1)[0], os.W_OK)
+    if not fields[3]:
+        return True
+    roots = fields[3].split(":")
+    try:
+        for root in roots:  # a cleaner of /tmp may have removed it, and somebody else have taken the name
+            status = os.lstat(root)
+            if status.st_uid != os.geteuid() or status.st_mode & 0o170022 != 0o040000:
+                return False
+    except OSError:
+        return False
+    return os.access(roots[0], os.W_OK)
 
 
 def _activate() -> str:
