@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import startup
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     import argparse
 
 SHELLS = ("sh", "fish", "csh")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What a shell takes for a name; anything else would be a command to it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one command per variable that this session sets; always 0."""
-    for name, value in session_variables().items():
-        print(assignment(arguments.shell, name, value))
+    text = "".join(assignment(arguments.shell, name, value) + "\n" for name, value in session_variables().items())
+    sys.stdout.buffer.write(os.fsencode(text))  # paths are bytes, and some are no text
     return 0
 
 
@@ -32,7 +36,7 @@ def session_variables() -> dict[str, str]:
     names = session.split(";", 3)[2].split(",") if session.count(";") >= 3 else []
     if session:
         names += ["SIF_WRITABLE_OLD_HOME", "SIF_WRITABLE_COPIES", startup.SESSION]
-    return {name: os.environ[name] for name in names if name in os.environ}
+    return {name: os.environ[name] for name in names if name in os.environ and _NAME.fullmatch(name)}
 
 
 def assignment(shell: str, name: str, value: str) -> str:
