@@ -320,7 +320,9 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
 
 def _start(out: int, limit: int, details: bool) -> int:
     """Start the process that asks, as nobody's child, and return the pid of the one between, which ends at once."""
-    folder = next((f for f in sys.path if os.path.exists(f"{f or '.'}/pynvml.py")), "")
+    # What was installed with us first, and never the working directory, which may be anybody's.
+    folders = (__file__.rsplit("/", 3)[0], *filter(None, sys.path))
+    folder = next((f for f in folders if os.path.exists(f"{f}/pynvml.py")), "")
     if _may_fork():
         import ctypes  # noqa: F401 - half as dear here as in the copied memory of the child
 

@@ -147,7 +147,7 @@ def _load() -> ctypes.CDLL | None:
 def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], folder: str) -> None:
     _tell("asking", "nvidia-ml-py")
     if folder:
-        sys.path.append(folder)
+        sys.path.insert(0, folder)  # before a working directory that is anybody's; this process ends soon
     try:
         import pynvml
 
