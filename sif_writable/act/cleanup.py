@@ -78,9 +78,14 @@ def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -
 
 def _delete(folder: str) -> None:
     for _ in range(3):  # a process may be just about to make a file in it
-        for here, _, _ in os.walk(folder):  # some tools take the write permission off what they keep
-            with contextlib.suppress(OSError):
-                os.chmod(here, 0o700)
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
+        # Some tools take permissions off what they keep, and overlays all of them; so before it is entered.
+        for here, inner, _ in os.walk(folder):
+            for name in inner:
+                with contextlib.suppress(OSError):
+                    if not os.path.islink(f"{here}/{name}"):
+                        os.chmod(f"{here}/{name}", 0o700)
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.lexists(folder):
             return

@@ -7,6 +7,7 @@ whoever writes, it is found there afterwards, and the image stays what it is. In
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import signal
 import stat
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.act import overlay, upper
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LOG = "SIF_WRITABLE_TRACE"
+_PREFIX = "sif-writable-trace-"
+_YOUNG = 60.0
+"""Seconds that a folder may be without a lock: it was made just now."""
 HOOK = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/hook/trace"
 _PROGRAM_FILES = (".py", ".pyi", ".so", ".a", ".h", ".hpp", ".cuh", ".pxd", ".pyx")
 """Endings of files that are not copied beforehand where they are root's: nobody rewrites them in place."""
@@ -72,7 +77,9 @@ def run(argv: Sequence[str], *, quiet: bool) -> Traced:
 
     :param quiet: what it says to stdout goes to stderr.
     """
-    folder = tempfile.mkdtemp(prefix="sif-writable-trace-")
+    _collect_killed(tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix=_PREFIX)
+    held = _hold(folder)
     readable, writable = os.pipe()
     try:
         holder = os.fork()
@@ -90,6 +97,7 @@ def run(argv: Sequence[str], *, quiet: bool) -> Traced:
                 signal.signal(number, handler)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
     changes = [Change(*change) for change in answer.get("changes", ())]
     return Traced(
         answer.get("code", 125),
@@ -99,6 +107,32 @@ def run(argv: Sequence[str], *, quiet: bool) -> Traced:
         changes,
         records(answer.get("told", "")),
     )
+
+
+def _hold(folder: str) -> int:
+    """Lock a folder for this process and the one that watches; the kernel takes the lock off when both are gone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _collect_killed(directory: str) -> None:
+    """Remove the folders of traces that were killed, which nobody holds."""
+    for name in os.listdir(directory):
+        if not name.startswith(_PREFIX):
+            continue
+        path = f"{directory}/{name}"
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _YOUNG:
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _pass_signals_to(process: int) -> list[tuple[int, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,7 @@ LOCKS = "locks"
 ASIDE = (".new-", ".try-")
 """How names of what is built or tried aside begin."""
 
+_ASIDE_OF_PROCESS = re.compile(r"\.(new|try)-(.*-)?\d+(-[0-9a-f]{8})?")
 _NOATIME = 1024  # ST_NOATIME of statvfs(3)
 
 
@@ -137,10 +139,25 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
             found.append((image, name, DATA))
         elif name.startswith("packages-"):
             found.append((image, name, PACKAGES))
+            found += [(inner, leaf, LEFTOVER) for leaf in names(os.path.join(root, inner)) if leaf.startswith(ASIDE)]
         elif name.startswith("overlay"):
             found.append((image, name, OVERLAY))
+            found += [(folder, leaf, LEFTOVER) for folder, leaf in _left_within(root, inner)]
         elif name.startswith(ASIDE):
             found.append((image, name, LEFTOVER))
+    return found
+
+
+def _left_within(root: str, inner: str) -> list[tuple[str, str]]:
+    """List what killed processes left aside anywhere in the layers of overlays, as (folder, name).
+
+    There it lies among files of programs, which may have such names too, so the whole pattern has to fit.
+    """
+    found = []
+    for here, folders, files in os.walk(os.path.join(root, inner)):
+        left = [name for name in (*folders, *files) if _ASIDE_OF_PROCESS.fullmatch(name)]
+        found += [(os.path.relpath(here, root), name) for name in left]
+        folders[:] = [name for name in folders if name not in left]
     return found
 
 
