@@ -22,7 +22,7 @@ TARGET = "/sif-writable"
 """The well-known bind target."""
 
 state = "not run"
-"""What :func:`run` did: a word of :func:`gate`, ``inherited``, ``active``, ``no storage`` or ``failed``."""
+"""What :func:`run` did: a word of :func:`gate`, ``elevated``, ``active``, ``no storage`` or ``failed``."""
 
 outcome: "Optional[Outcome]" = None
 """The facts and the plan of this process, when it decided for itself."""
@@ -56,7 +56,7 @@ def run() -> None:
 
 def _run(environ: "Mapping[str, str]") -> str:
     word = gate(environ)
-    if word in ("inherited", "") and secured():  # asked last, since a process that is left alone need not know
+    if word in ("inherited", "") and elevated():  # asked last, since a process that is left alone need not know
         return "elevated"
     if word == "inherited":
         from sif_writable import importhook
@@ -72,13 +72,11 @@ def gate(environ: "Mapping[str, str]") -> str:
     """Return why this process is left alone (a word), ``inherited``, or an empty string: activate.
 
     ``off``: ``SIF_WRITABLE=off``; ``build``: an image build; ``host``: not in a container; ``writable``: nothing to
-    do; ``elevated``: the interpreter has other rights than its caller, whose environment it must not obey.
+    do.
     """
     mode = environ.get("SIF_WRITABLE", "").lower()
     if mode in OFF:
         return "off"
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        return "elevated"
     session = environ.get(SESSION)
     if session and is_current(session):
         return "inherited"
@@ -94,17 +92,18 @@ def gate(environ: "Mapping[str, str]") -> str:
     return ""
 
 
-def secured() -> bool:
-    """Whether the kernel has given this program rights that its caller lacks: set-user-id, or file capabilities.
+def elevated() -> bool:
+    """Whether this program has rights that its caller lacks, whose environment it then must not obey.
 
-    The latter leave the user ids alone; the kernel says so to the program's loader only (AT_SECURE in getauxval(3)).
+    It was set-user-id or set-group-id, or has file capabilities. The latter leave the ids alone; the kernel tells the
+    program's loader (AT_SECURE in getauxval(3)).
     """
     try:
         descriptor = os.open("/proc/self/auxv", os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:  # which such a program gets where it may not be looked into
         return True
     except OSError:  # without /proc there is nothing to go by but the ids
-        return False
+        return os.geteuid() != os.getuid() or os.getegid() != os.getgid()
     try:
         words = memoryview(os.read(descriptor, 4096)).cast("L")
     finally:
@@ -164,15 +163,15 @@ def is_current(session: str) -> bool:
         return False
     if not fields[3]:
         return True
-    roots = fields[3].split(":")
+    uid = int(fields[1].rpartition(".")[2])
     try:
-        for root in roots:  # a cleaner of /tmp may have removed it, and somebody else have taken the name
+        for root in fields[3].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
             status = os.lstat(root)
-            if status.st_uid != os.geteuid() or status.st_mode & 0o170022 != 0o040000:
+            if status.st_uid != uid or status.st_mode & 0o170322 != 0o040300:  # a directory that its owner may write
                 return False
     except OSError:
         return False
-    return os.access(roots[0], os.W_OK)
+    return True
 
 
 def _activate() -> str:
