@@ -41,7 +41,7 @@ FLAGS = {"PYTENSOR_FLAGS": "x" * 100_000 + "';touch pwned;$(touch pwned)`touch p
 def test_a_shell_takes_over_exactly_what_python_has(hooked: Hooked, shell: str, name: str) -> None:
     if apt.find(shell) is None:
         pytest.skip(f"{NOT_RUN}this machine has no {shell}")
-    env = {"SIF_WRITABLE_DIR": f"{WORK}/{name}/below", **FLAGS}
+    env = {"SIF_WRITABLE_DIR": f"{WORK}/{name}/below", "PYTHONIOENCODING": "utf-8:strict", **FLAGS}
     words = [apt.find(shell) or shell, *(["-f"] if shell == "tcsh" else []), f"{WORK}/script"]
     with open(f"{hooked.machine.places.work}/script", "w", encoding="utf-8") as file:
         file.write(READERS[shell])
