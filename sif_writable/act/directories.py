@@ -38,6 +38,8 @@ def make_base(path: str) -> str:
         missing.append(path)
         path = os.path.dirname(path)
     problem = planted(path, os.geteuid()) if path else ""
+    if not problem and not missing and not os.path.isdir(path):
+        return f"does not exist and cannot be made: {path!r} is a link to nothing"
     try:
         for folder in reversed(missing):  # os.makedirs makes parents as open as the umask lets them be
             if problem:

@@ -52,12 +52,14 @@ class PlainMachine:
         binds: Sequence[str] = (),
         tmpfs: Sequence[str] = (),
         setuid: bool = False,
+        userns: bool = True,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command.
 
         `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
-        folder that tells an image; the rest is told by what is in `env`. With `setuid` programs may gain privileges.
+        folder that tells an image; the rest is told by what is in `env`. With `setuid` programs may gain privileges;
+        without `userns` they can make no user namespaces.
         """
         self._make_tree()
         self._sign(image)
@@ -81,6 +83,7 @@ class PlainMachine:
             environment={**environment, **(env or {})},
             folder=WORK,
             setuid=setuid,
+            user_namespaces=userns,
             timeout=timeout,
         )
 
