@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import act, plan
 from sif_writable.act import Outcome, directories, recall
 from sif_writable.facts.filesystem import explain
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, Item, is_image, names
+from sif_writable.facts.namespaces import used_by
+from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, Item, is_image, names
 from sif_writable.plan.cleanup import NEEDED
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def _try_to_remove(removal: Removal, again: dict[str, Callable[[], None]]) -> st
     except FileNotFoundError:  # another cleanup was first
         return ""
     except OSError as error:
-        return explain(error)
+        return explain(error, removal.item.path)
 
 
 def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -> str:
     if item.kind == LOCK:
         return _remove_lock(item.path)
+    if item.kind == OVERLAY and (problem := used_by(f"image-{item.image}")):  # since it was looked at
+        return problem
     aside = item.path
     if item.kind != LEFTOVER:
         parent, name = os.path.split(item.path)

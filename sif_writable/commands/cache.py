@@ -49,8 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--dir", action="append", metavar="DIR", help=_DIR)
     for action in (prune, clear):
         choice = action.add_mutually_exclusive_group()
-        choice.add_argument("--yes", action="store_true", help="remove; on a terminal it is only shown otherwise")
-        choice.add_argument("--dry-run", action="store_true", help="only show what would be removed, anywhere")
+        choice.add_argument("--yes", action="store_true", help="remove it; without this it is only shown")
+        choice.add_argument("--dry-run", action="store_true", help="only show what would be removed (the default)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,10 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
         return chosen
     for path, why in refused:
         print(f"sif-writable cache: {path} is left alone: it {why}", file=sys.stderr)
-    if arguments.dry_run or not (arguments.yes or _unattended()):
+    if not arguments.yes:
         _tell(arguments, _intended(chosen), cache.intended(chosen), chosen.notes)
         if chosen.removals and not arguments.json:
-            print("nothing was removed; --yes removes it")
+            print("nothing was removed, this was a dry run; add --yes to remove it")
         return 0
     from sif_writable.act.cleanup import remove
 
@@ -143,11 +143,6 @@ def _tell(arguments: argparse.Namespace, data: dict[str, Any], words: str, notes
     print(words, end="")
     for note in notes:
         print(text.paragraph(note, 0))
-
-
-def _unattended() -> bool:
-    """Whether nobody is at a terminal: a script that asks for a cleanup means it."""
-    return not any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _bad(words: str) -> int:

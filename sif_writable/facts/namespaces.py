@@ -142,6 +142,19 @@ def users(image: str, processes: str = "/proc") -> list[int]:
     return found
 
 
+def used_by(image: str) -> str:
+    """Say which processes have something of an image's folder mounted, or return an empty string."""
+    found = users(image)
+    if not found:
+        return ""
+    listed = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return (
+        f"is mounted by process {listed}, and stays until that ends"
+        if len(found) == 1
+        else (f"is mounted by processes {listed}, and stays until they end")
+    )
+
+
 def circumstances(table: list[Mount] | None = None) -> str:
     """Return what a trial of namespaces and overlays depends on: what worked once works while this stays the same."""
     root = mount_of("/", mounts() if table is None else table)

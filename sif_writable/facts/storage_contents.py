@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts.mounts import mounts
+from sif_writable.facts.namespaces import used_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +92,8 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
         path = os.path.join(root, folder, name)
         with contextlib.suppress(OSError):  # gone meanwhile
             size, files, used, problem = _measure(path, points)
+            if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
+                problem = problem or used_by(f"image-{image}")
             items.append(Item(path, name, kind, folder, image, size, files, used, problem))
 
     for name in names(root):

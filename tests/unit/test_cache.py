@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.act.cleanup import remove
 from sif_writable.facts.storage_contents import Contents, Image, Item, look, names
 from sif_writable.plan import cleanup
 from sif_writable.plan.cleanup import DAY, KNOWN
@@ -272,32 +274,49 @@ def test_what_a_session_has_is_made_again_with_its_links(store: Store) -> None:
     assert os.readlink(folder / "stylelib") == str(style)
 
 
-def test_a_dry_run_takes_nothing(store: Store) -> None:
+@pytest.mark.parametrize("words", [("clear", "pip"), ("prune", "--older-than", "0d")], ids=["clear", "prune"])
+@pytest.mark.parametrize("option", [(), ("--dry-run",)], ids=["by default", "as asked"])
+def test_without_yes_nothing_is_removed(store: Store, words: tuple[str, ...], option: tuple[str, ...]) -> None:
     (store.root / "data" / "pip").mkdir()
     (store.root / "data" / "pip" / "wheel").write_text("x" * 100)
-    for words in (("clear", "--dry-run", "pip"), ("prune", "--dry-run", "--older-than", "0d")):
-        done = store.cache(*words)
-        assert done.returncode == 0
-        assert str(store.root / "data" / "pip") in done.stdout
-        assert "nothing was removed" in done.stdout
-        told = json.loads(store.cache(*words, "--json").stdout)
-        assert told["dry_run"]
-        assert str(store.root / "data" / "pip") in [entry["path"] for entry in told["would_remove"]]
+    words = (*words, *option)
+    done = store.cache(*words)
+    assert done.returncode == 0
+    assert str(store.root / "data" / "pip") in done.stdout
+    assert done.stdout.splitlines()[-1] == "nothing was removed, this was a dry run; add --yes to remove it"
+    told = json.loads(store.cache(*words, "--json").stdout)
+    assert told["dry_run"]
+    assert str(store.root / "data" / "pip") in [entry["path"] for entry in told["would_remove"]]
     assert (store.root / "data" / "pip" / "wheel").exists()
-
-
-def test_on_a_terminal_nothing_is_removed_without_yes(store: Store) -> None:
-    (store.root / "data" / "pip").mkdir()
-    (store.root / "data" / "pip" / "wheel").write_text("x")
-    words = [sys.executable, "-m", "sif_writable", "cache", "clear", "pip", "--dir", str(store.root)]
-    command = ["script", "-qec", " ".join(words), "/dev/null"]
-    if shutil.which("script") is None:
-        pytest.skip("not run: this machine has no script(1) to make a terminal with")
-    done = subprocess.run(command, env=store.environ(), capture_output=True, text=True, check=False)
-    assert "--yes removes it" in done.stdout
-    assert (store.root / "data" / "pip" / "wheel").exists()
-    assert store.cache("clear", "pip").returncode == 0  # a script means it
+    done = store.cache(*words[: len(words) - len(option)], "--yes")
+    assert (done.returncode, "dry run" in done.stdout) == (0, False)
     assert not (store.root / "data" / "pip").exists()
+
+
+def test_what_a_process_has_mounted_stays_until_it_ends(store: Store) -> None:
+    image = store.image()
+    kept = image / "overlay" / "var-log" / "graft"
+    kept.mkdir(parents=True)
+    (kept / "log").write_text("x")
+    words = ("clear", "--yes", f"{image.name}/overlay")
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    mounted = f"mount --bind {shlex.quote(str(kept))} /mnt && echo in && read end"
+    command = ["unshare", *user, "--mount", "--propagation", "private", "sh", "-c", mounted]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        problem = f"is mounted by process {other.pid}, and stays until that ends"
+        assert store.listed()["overlay"]["problem"] == problem
+        done = store.cache(*words)
+        assert problem in " ".join(done.stdout.split())
+        # One that has come since it was looked at.
+        seen = look(str(store.root), KNOWN)
+        chosen, _ = cleanup.clear([seen._replace(items=[i._replace(problem="") for i in seen.items])], words[2:])
+        assert [entry.problem for entry in remove(chosen.removals, None)] == [problem]
+        assert (kept / "log").exists()
+        other.communicate("\n")
+    done = store.cache(*words)
+    assert (done.returncode, os.path.lexists(image / "overlay")) == (0, False)
 
 
 def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None:
@@ -319,8 +338,6 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
         # The change of a file's state cannot be dated back, so the question is asked in a month.
         later = time.time() + 30 * DAY
         plan = cleanup.prune([contents, look(str(store.root), KNOWN)], this="", now=later, dead=True)
-        from sif_writable.act.cleanup import remove
-
         removals = [removal for removal in plan.removals if removal.item.image in ("", "fedcba9876543210")]
         done = {entry.item.name: entry.problem for entry in remove(removals, None)}
     assert done["held.lock"] == "is held by a process that runs"
