@@ -34,7 +34,7 @@ def compile_all(paths: Sequence[str], tell: Callable[[str, float], None]) -> lis
             tell(path, number / len(paths))
             if number_of_error in (errno.ENOSPC, errno.EDQUOT):
                 place = os.path.dirname(path) + "/__pycache__"
-                words = explain(OSError(number_of_error, os.strerror(number_of_error)))
+                words = explain(OSError(number_of_error, os.strerror(number_of_error)), place)
                 raise SifWritableError(
                     f"bytecode cannot be written: {place} {words}. "
                     "Remedy: build on a larger disk; APPTAINER_TMPDIR names the one that images are built on."

@@ -143,8 +143,8 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
                     if os.path.islink(target) or not os.path.exists(target):
                         _copy_module(unit, target, finder.folder)
         except OSError as error:
-            where = error.filename or target
-            return f"{unit.name} gets no writable copy: {where} {explain(error)}."
+            problem = directories.complaint(error, error.filename or target, finder.folder)
+            return f"{unit.name} gets no writable copy: {problem.rstrip('.')}."
     return ""
 
 

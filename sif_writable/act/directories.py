@@ -50,7 +50,7 @@ def make_base(path: str) -> str:
                 problem = planted(folder, os.geteuid())
     except OSError as error:
         where = error.filename or path
-        return f"does not exist and cannot be made: {where!r} {explain(error)}"
+        return f"does not exist and cannot be made: {where!r} {explain(error, path)}"
     return problem
 
 
@@ -64,7 +64,7 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     except FileExistsError:
         pass
     except OSError as error:
-        return explain(error), ""
+        return explain(error, root), ""
     problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
     if problem:
         return problem, ""
@@ -74,8 +74,21 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     try:
         write_aside(os.path.join(root, MARKER), f"{words}\n".encode())
     except OSError as error:
-        return explain(error), ""
+        return explain(error, root), ""
     return "", words
+
+
+def complaint(error: OSError, path: str, place: str) -> str:
+    """Say why a path in storage could not be written; where the place is full, with the remedy that fits it.
+
+    :param place: a directory above the path that exists.
+    """
+    sentence = f"{path} {explain(error, place)}"
+    from sif_writable.facts.space import look
+    from sif_writable.plan.space import FULL, remedy, short_of
+
+    room = look(place, os.environ) if error.errno in FULL else None
+    return f"{sentence}. Remedy: {remedy(room, short_of(room, error.errno or 0))}." if room else sentence
 
 
 def write_aside(path: str, content: bytes) -> None:
@@ -108,7 +121,7 @@ def make_tree(folder: str, root: str) -> str:
                     _note_image(path)
         os.listdir(folder)
     except OSError as error:
-        return explain(error)
+        return explain(error, root)
     collect_leftovers(root)
     return ""
 
@@ -147,7 +160,8 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
             with contextlib.suppress(FileExistsError):
                 os.mkdir(redirect.folder, 0o700)
     except OSError as error:
-        outcome.failed.append(f"{redirect.variable} stays as it was: {redirect.folder} {explain(error)}")
+        problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
+        outcome.failed.append(f"{redirect.variable} stays as it was: {problem}")
         outcome.decision.redirects.remove(redirect)
 
 
@@ -164,7 +178,8 @@ def make_home(outcome: Outcome) -> None:
     try:
         publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
     except OSError as error:
-        outcome.failed.append(f"HOME stays as it was: {decision.home} {explain(error)}")
+        problem = complaint(error, decision.home, outcome.storage.roots["config"])
+        outcome.failed.append(f"HOME stays as it was: {problem}")
         decision.home = ""
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable.act import directories, upper
 from sif_writable.facts import ground as facts_ground
 from sif_writable.facts import namespaces
-from sif_writable.facts.filesystem import explain
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT, Plan, Target, Wanted
@@ -159,7 +158,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     try:
         os.makedirs(f"{folder}/memory", 0o700, exist_ok=True)
     except OSError as error:
-        return f"{folder} {explain(error)}"
+        return directories.complaint(error, folder, image)
     table = mounts()
     in_storage = namespaces.upper_problem(folder, table)
     circumstances = namespaces.circumstances(table)

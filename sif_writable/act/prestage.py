@@ -81,7 +81,7 @@ class Area:
         if isinstance(error, shutil.Error):  # of copytree: a list of (source, target, words)
             words = str(error.args[0][0][2])
             number = next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in words), errno.EIO)
-        problem = explain(OSError(number, os.strerror(number or 0)))
+        problem = explain(OSError(number, os.strerror(number or 0)), self.path)
         return (
             f"{error.filename or self.path} {problem}, so nothing can be baked. Remedy: call this in %post as root of "
             "the image, on a disk with space (APPTAINER_TMPDIR names the one that images are built on)."

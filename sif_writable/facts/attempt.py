@@ -25,23 +25,29 @@ def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str |
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
     except OSError as error:
-        return explain(error)
+        return explain(error, path)
     try:
-        os.write(descriptor, b"\xc3" * mmap.PAGESIZE)
-        os.rename(name, renamed)
-        if execute and (problem := _executable(descriptor)):
-            return problem
-        if lock and (problem := _lockable(descriptor)):
-            return problem
+        return _use(descriptor, name, renamed, execute=execute, lock=lock)
     except OSError as error:
-        return explain(error)
+        return explain(error, path)
     finally:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
         for leftover in (renamed, name):
             with contextlib.suppress(OSError):
                 os.unlink(leftover)
-    return None
+
+
+def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> str | None:
+    """Use a new file, and close it: FUSE (so an overlay image) and NFS tell only then that a disk or quota is full."""
+    try:
+        os.write(descriptor, b"\xc3" * mmap.PAGESIZE)
+        os.rename(name, renamed)
+        problem = (_executable(descriptor) if execute else None) or (_lockable(descriptor) if lock else None)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return problem
 
 
 def _executable(descriptor: int) -> str | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
     and whether it is in there."""
 
+MIB = 1 << 20
 MIN_BYTES = 16 << 20
 """Bytes that a storage folder must have free."""
 MIN_INODES = 64
@@ -143,17 +144,21 @@ def unmakable(path: str) -> str:
     return f"does not exist and cannot be made: {parent!r} {problem}" if problem else ""
 
 
-def explain(error: OSError) -> str:
-    """Put an errno into words that name its cause; EROFS, EACCES, ENOSPC and EDQUOT are different things."""
+def explain(error: OSError, path: str = "") -> str:
+    """Put an errno into words that name its cause; EROFS, EACCES, ENOSPC and EDQUOT are different things.
+
+    :param path: where it happened, so that no space and no inodes are told apart; by default what the error names.
+    """
     import errno
 
+    if error.errno == errno.ENOSPC:
+        return _full(path or error.filename)
     words = {
         errno.ENOENT: "does not exist",
         errno.ENOTDIR: "has a part that is not a directory",
         errno.EROFS: "is on a read-only filesystem",
         errno.EACCES: "gives this user no permission to write",
         errno.EPERM: "may not be written (operation not permitted)",
-        errno.ENOSPC: "has no space or no inodes left",
         errno.EDQUOT: "is over this user's disk quota",
         errno.ENAMETOOLONG: "has a name that is too long",
         errno.ELOOP: "has a symbolic link where none is allowed",
@@ -170,6 +175,23 @@ def look(path: str) -> str:
     if os.access(path, os.W_OK | os.X_OK):
         return "writable"
     return "read-only" if os.path.lexists(path) else "absent"
+
+
+def _full(path: "object") -> str:
+    """Say what is used up. Whoever was stopped halfway may have cleaned up by now, so the scarcer of the two counts."""
+    while isinstance(path, str) and path:
+        try:
+            space = os.statvfs(path)
+        except FileNotFoundError:  # what could not be made
+            path = os.path.dirname(path)
+            continue
+        except OSError:
+            break
+        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        if space.f_files and free > MIB and space.f_favail * total < free * space.f_files:
+            return f"has no inodes left ({space.f_favail} of {space.f_files} free, beside {free >> 20} MiB)"
+        return f"has no space left ({free >> 20} of {total >> 20} MiB free)"
+    return "has no space or no inodes left"
 
 
 def holds(path: str, text: str) -> bool:

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 from sif_writable import startup
 from sif_writable.facts import mounts
+from sif_writable.facts.attempt import attempt_in
+from sif_writable.facts.space import look, overlay_is_read_only
+from sif_writable.plan.space import QUOTA, remedy
 from sif_writable.report.startup import REMEDY, unmet
 from sif_writable.report.status import current, place_problem
-from sif_writable.report.text import human
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
-LOW_BYTES = 256 << 20
-"""Bytes free below which storage is likely to fill up within a job."""
-LOW_INODES = 1000
-"""Inodes free below which a package tree does not fit."""
 
 
 class Check(NamedTuple):
@@ -37,6 +35,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
     return [
         *_hook(model),
         *_settings(model),
+        *_overlay(model),
         *_storage(model),
         *_space(model),
         *_redirects(model),
@@ -66,6 +65,11 @@ def _settings(model: dict[str, Any]) -> list[Check]:
     ]
 
 
+def _overlay(model: dict[str, Any]) -> list[Check]:
+    note = model["root"]["note"]
+    return [Check(PASS, "overlay", note, "")] if note else []
+
+
 def _storage(model: dict[str, Any]) -> list[Check]:
     outcome = current()
     if outcome is None:
@@ -77,7 +81,11 @@ def _storage(model: dict[str, Any]) -> list[Check]:
         found.append(Check(FAIL if strict else WARN, "storage", line.partition(" Remedy:")[0], REMEDY))
     if not model["storage"]:
         text = "no place can be written: " + "; ".join(f"{e['path']} {e['why']}" for e in model["refused"])
-        found.append(Check(FAIL, "storage", text, "bind a writable directory to /sif-writable"))
+        cure = "bind a writable directory to /sif-writable"
+        if overlay_is_read_only():
+            text += "; the overlay that was given is read-only"
+            cure += ", or give the overlay without :ro (then to one container at a time)"
+        found.append(Check(FAIL, "storage", text, cure))
     for entry in model["storage"]:
         if entry["lasting"] == "memory" and entry["kind"] != "runtime":
             text = f"{entry['kind']} files go to {entry['folder']}, which is memory and is gone after the run"
@@ -88,20 +96,18 @@ def _storage(model: dict[str, Any]) -> list[Check]:
 
 
 def _space(model: dict[str, Any]) -> list[Check]:
-    found, seen = [], set()
-    for entry in model["storage"]:
-        device = os.stat(entry["folder"]).st_dev
-        if device in seen or entry["kind"] == "runtime":
-            continue
-        seen.add(device)
-        if entry["free_bytes"] < LOW_BYTES:
-            text = f"{entry['folder']} has {human(entry['free_bytes'])} free"
-            found.append(Check(WARN, "space", text, "free some, or give a larger place with SIF_WRITABLE_DIR"))
-        inodes = os.statvfs(entry["folder"])
-        if inodes.f_files and inodes.f_favail < LOW_INODES:
-            text = f"{entry['folder']} has {inodes.f_favail} inodes free"
-            found.append(Check(WARN, "space", text, "remove small files, or make the overlay with more inodes"))
-    if seen and not found:
+    found = [
+        Check(WARN, "space", f"{entry['what']}: {warning['text']}", warning["remedy"])
+        for entry in model["space"]
+        for warning in entry["warnings"]
+    ]
+    for entry in model["space"]:
+        # No number tells a user's quota on most filesystems; writing a page does, once it is used up.
+        problem = attempt_in(entry["path"]) if entry["what"] in ("storage", "HOME") and not entry["warnings"] else None
+        room = look(entry["path"], os.environ)
+        if problem and room:
+            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem}", remedy(room, QUOTA)))
+    if model["space"] and not found:
         found.append(Check(PASS, "space", "enough bytes and inodes are free", ""))
     return found
 
@@ -117,11 +123,10 @@ def _redirects(model: dict[str, Any]) -> list[Check]:
         for entry in model["user_set"]
         if entry["problem"]
     ]
-    found += [
-        Check(WARN, "redirects", note, "free the cause it names")
-        for note in model["notes"]
-        if "stays as it was" in note
-    ]
+    for note in model["notes"]:
+        if "stays as it was" in note:
+            text, _, cure = note.partition(". Remedy: ")
+            found.append(Check(WARN, "redirects", text, cure.rstrip(".") or "free the cause it names"))
     if model["home"]["why"] != "works" and not model["home"]["private"]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"
         found.append(Check(WARN, "HOME", text, "set SIF_WRITABLE_HOME=auto, or give --home DIR"))

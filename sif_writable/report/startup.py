@@ -31,8 +31,11 @@ def unmet(storage: Storage) -> str:
     """Return the line about a place that the user asked for and did not get, or an empty string."""
     for place, problem in storage.refused:
         if place.label == "SIF_WRITABLE_DIR":
-            instead = next(iter(storage.roots.values()), None)
-            used = f"using {instead}" if instead else "no other place was found, nothing is redirected"
+            served = [kind for kind in storage.roots if kind in storage.folders]
+            taken = [kind for kind in served if storage.places[kind] is place]
+            instead = next((storage.roots[kind] for kind in served if kind not in taken), None)
+            used = f"using {instead}" if instead else "no other place was found"
+            used += " for those" if taken else "" if instead else ", nothing is redirected"
             return f"SIF_WRITABLE_DIR={_short(place.base)} {problem}; {used}. Remedy: {REMEDY}."
     return ""
 

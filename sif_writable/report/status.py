@@ -9,8 +9,10 @@ schema             1
 version            version of sif_writable
 hook               state, active, how, problem, remedy
 container          engine, signs, image, identity, ingredients (names of what the identity is made of)
-root               prefix, writable, filesystem
-storage            list: kind, folder, place, filesystem, free_bytes, free_inodes, lasting, note
+root               prefix, writable, filesystem, note
+storage            list: kind, folder, place, lasting, note, filesystem, free_bytes, total_bytes, free_inodes,
+                   total_inodes
+space              see report.space
 refused            list: place, path, why
 home               value, old, private, why
 redirects          list: variable, value, kind, why, seeded, size_bytes, size_complete, exists
@@ -34,9 +36,10 @@ import sif_writable
 from sif_writable import act, facts, importhook, plan, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, mounts
+from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.plan import RUNTIME, redirects
 from sif_writable.plan.catalog import ROWS
-from sif_writable.report import gpus, overlay, packages
+from sif_writable.report import gpus, overlay, packages, space
 from sif_writable.report.delivery import delivery
 
 SIZE_SECONDS = 2.0
@@ -94,8 +97,10 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
             "prefix": seen.prefix,
             "writable": seen.prefix_writable,
             "filesystem": prefix_mount.type if prefix_mount else "unknown",
+            "note": _root_note(seen, table),
         },
         "storage": _storage(outcome, table) if outcome else [],
+        "space": space.watched(outcome, seen, table),
         "refused": [{"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused]
         if outcome
         else [],
@@ -117,6 +122,22 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     return model
 
 
+def _root_note(seen: facts.Facts, table: list[mounts.Mount]) -> str:
+    """Say what is to know of an overlay that the user gave."""
+    if overlay_is_read_only(table):
+        return (
+            "an overlay is there, but read-only (:ro, or a file that this user may not write): what it holds is seen, "
+            "and containers can share it; nothing new goes into it"
+        )
+    room = look(seen.prefix, os.environ, table) if seen.prefix_writable else None
+    if room is None or room.kind != OVERLAY:
+        return ""
+    return (
+        "through an overlay; one container at a time can write an overlay image, a second one is refused until this "
+        "one ends (many read it with --overlay o.img:ro, and write to a directory that is bound)"
+    )
+
+
 def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]]:
     found = []
     for kind, folder in sorted(outcome.storage.folders.items()):
@@ -124,13 +145,11 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
             continue
         place = outcome.storage.places[kind]
         mount = mounts.mount_of(folder, table)
-        try:
-            space = os.statvfs(folder)
-            free, inodes = space.f_bavail * space.f_frsize, space.f_favail
-        except OSError:
-            free = inodes = 0
-        small = outcome.storage.small and kind != RUNTIME
-        note = "the container session's small tmpfs: nothing better was found" if small else ""
+        room = look(folder, os.environ, table)
+        note = ""
+        if outcome.storage.small and kind != RUNTIME:
+            what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"
+            note = f"{what}: nothing better was found"
         if act.read_marker(outcome.storage.roots[kind]).endswith("nolock"):
             note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
         lasting = place.lasting
@@ -142,8 +161,10 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
                 "folder": folder,
                 "place": place.label,
                 "filesystem": mount.type if mount else "unknown",
-                "free_bytes": free,
-                "free_inodes": inodes,
+                "free_bytes": room.free if room else 0,
+                "total_bytes": room.total if room else 0,
+                "free_inodes": room.free_inodes if room else 0,
+                "total_inodes": room.inodes if room else 0,
                 "lasting": lasting,
                 "note": note,
             }

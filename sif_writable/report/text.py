@@ -70,8 +70,11 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     lines.append(_field("identity", f"{container['identity']} from {', '.join(container['ingredients'])}"))
     writable = "writable" if root["writable"] else "read-only for this user"
     lines.append(_field("root", f"{root['prefix']} is {writable} ({root['filesystem']})"))
+    if root["note"]:
+        lines.append(paragraph(root["note"], 11))
     lines.append(_field("HOME", _home_words(home)))
     lines += _storage_lines(model, paint)
+    lines += _space_lines(model, paint)
     lines += _redirect_lines(model, paint)
     lines += _package_lines(model, paint)
     outside = overlay.lines(model["overlay"]) if model["overlay"] else []
@@ -120,7 +123,7 @@ def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
         lasting = {"persistent": "persistent", "memory": "in memory, gone with the job or the container"}.get(
             entry["lasting"], f"lasts as long as the {entry['lasting']}"
         )
-        words = f"{entry['place']}; {entry['filesystem']}, {human(entry['free_bytes'])} free; {lasting}"
+        words = f"{entry['place']}; {entry['filesystem']}, {_free(entry)}; {lasting}"
         lines.append(paragraph(words, 11))
         if entry["note"]:
             lines.append(paragraph(paint(entry["note"], "warn"), 11))
@@ -128,6 +131,23 @@ def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
         lines.append(paragraph(paint("no place can be written; nothing was changed", "bad"), 2))
     lines += [paragraph(f"not {entry['place']}: {entry['path']} {entry['why']}", 2) for entry in model["refused"]]
     return lines
+
+
+def _space_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+    """Tell the room where no line of storage does, and what runs short."""
+    lines = []
+    for entry in model["space"]:
+        if entry["what"] != "storage":
+            lines.append(paragraph(f"{entry['what']}: {entry['path']}, {entry['filesystem']}, {_free(entry)}", 2))
+        for warning in entry["warnings"]:
+            lines.append(paragraph(paint(f"nearly full: {warning['text']}", "warn"), 2))
+            lines.append(paragraph(f"remedy: {warning['remedy']}", 4))
+    return ["", paint("space", "head"), *lines] if lines else []
+
+
+def _free(entry: dict[str, Any]) -> str:
+    inodes = f" and {entry['free_inodes']} of {entry['total_inodes']} inodes" if entry["total_inodes"] else ""
+    return f"{human(entry['free_bytes'])} of {human(entry['total_bytes'])}{inodes} free"
 
 
 def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:

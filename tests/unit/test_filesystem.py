@@ -112,12 +112,31 @@ def test_read_only_noexec_and_full_filesystems(tmp_path: Path) -> None:
         tmp_path,
         "mount -t tmpfs -o size=8m,mode=0700 none $D; dd if=/dev/zero of=$D/x bs=1M count=9 2>/dev/null || true",
         "[unfit(D, uid=U), attempt_in(D)]",
-    ) == ["has 0 MiB free, 16 MiB are needed", "has no space or no inodes left"]
+    ) == ["has 0 MiB free, 16 MiB are needed", "has no space left (0 of 8 MiB free)"]
     assert on_mounts(
         tmp_path,
         "mount -t tmpfs -o size=64m,nr_inodes=20,mode=0700 none $D",
         "[unfit(D, uid=U)]",
     ) == ["has 19 inodes free, 64 are needed"]
+    assert on_mounts(
+        tmp_path,
+        "mount -t tmpfs -o size=64m,nr_inodes=3,mode=0700 none $D; touch $D/a $D/b",
+        "[unfit(D, uid=U), attempt_in(D)]",
+    ) == ["has 0 inodes free, 64 are needed", "has no inodes left (0 of 3 free, beside 64 MiB)"]
+
+
+def test_no_space_is_told_from_no_inodes_after_a_part_was_cleaned_up(tmp_path: Path) -> None:
+    full = "OSError(28, 'No space left on device', D + '/made/not')"
+    assert on_mounts(
+        tmp_path,
+        "mount -t tmpfs -o size=64m,nr_inodes=20,mode=0700 none $D; touch $D/a $D/b $D/c",
+        f"[explain({full}), explain({full}, D), explain(OSError(28, 'No space left on device'))]",
+    ) == [*["has no inodes left (16 of 20 free, beside 64 MiB)"] * 2, "has no space or no inodes left"]
+    assert on_mounts(
+        tmp_path,
+        "mount -t tmpfs -o size=4m,nr_inodes=20,mode=0700 none $D; dd if=/dev/zero of=$D/x bs=1M count=2 2>/dev/null",
+        f"[explain({full})]",
+    ) == ["has no space left (2 of 4 MiB free)"]
 
 
 @pytest.mark.skipif(UID != 0, reason="only root can become another user to be refused")

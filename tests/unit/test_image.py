@@ -166,7 +166,7 @@ def test_no_space_for_bytecode_is_told(lib: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device", path)
 
     monkeypatch.setattr("py_compile.compile", full)
-    with pytest.raises(SifWritableError, match=r"__pycache__ has no space or no inodes left.*Remedy"):
+    with pytest.raises(SifWritableError, match=r"__pycache__ has no (space|inodes) left \(.*Remedy"):
         compiler.compile_all([f"{lib}/b.py"], lambda _path, _part: None)
 
 

@@ -1,0 +1,78 @@
+"""Room on the filesystems that are written to: storage, a root that is writable, HOME. Who runs short is named.
+
+=============  ========================================================================================
+key            value, for each filesystem
+=============  ========================================================================================
+path           where it was looked at
+what           what it is there for: ``storage``, ``the image, writable here``, ``HOME``
+kind           ``overlay``, ``session``, ``memory``, ``home`` or ``disk``
+filesystem     its type
+total_bytes, free_bytes, total_inodes, free_inodes   0 inodes in all: it does not count them
+warnings       list: lack (``bytes`` or ``inodes``), text, remedy
+=============  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sif_writable.facts import space
+from sif_writable.facts.container import engine
+from sif_writable.plan.catalog import RUNTIME
+from sif_writable.plan.space import INODES, lacking, remedy
+from sif_writable.report.text import human
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sif_writable.act import Outcome
+    from sif_writable.facts import Facts
+    from sif_writable.facts.mounts import Mount
+
+STORAGE = "storage"
+
+
+def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[dict[str, Any]]:
+    """Look at each filesystem once, under the first of its uses."""
+    found: list[dict[str, Any]] = []
+    devices: set[int] = set()
+    for path, what in _used(outcome, seen):
+        room = space.look(path, os.environ, table)
+        if room is None or os.stat(path).st_dev in devices:
+            continue
+        devices.add(os.stat(path).st_dev)
+        found.append(
+            {
+                "path": path,
+                "what": what,
+                "kind": room.kind,
+                "filesystem": room.filesystem,
+                "total_bytes": room.total,
+                "free_bytes": room.free,
+                "total_inodes": room.inodes,
+                "free_inodes": room.free_inodes,
+                "warnings": [
+                    {"lack": lack, "text": f"{path} has {_left(room, lack)}", "remedy": remedy(room, lack)}
+                    for lack in lacking(room, downloads=what == STORAGE)
+                ],
+            }
+        )
+    return found
+
+
+def _used(outcome: Outcome | None, seen: Facts) -> Iterator[tuple[str, str]]:
+    if outcome is not None:
+        for kind, folder in sorted(outcome.storage.folders.items()):
+            if kind not in (RUNTIME, "image"):
+                yield folder, STORAGE
+    if not seen.home_problem:
+        yield seen.home, "HOME"
+    if seen.prefix_writable and engine(os.environ).name != "none":
+        yield seen.prefix, "the image, writable here"
+
+
+def _left(room: space.Space, lack: str) -> str:
+    if lack == INODES:
+        return f"{room.free_inodes} of {room.inodes} inodes free"
+    return f"{human(room.free)} of {human(room.total)} free"
