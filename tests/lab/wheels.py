@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import platform
+import shutil
 import subprocess
 import sys
 
@@ -73,16 +74,37 @@ def pinned(name: str, requirements: tuple[str, ...], source: tuple[str, ...], *,
     return provide(name, (requirements, source, platforms), make, kept=kept)
 
 
+def installed(name: str, requirements: tuple[str, ...], python: str, source: tuple[str, ...] = ()) -> str:
+    """Return a folder for PYTHONPATH with these releases and all that they need, for that version of Python.
+
+    :param source: what they need that is published without a wheel; it has to be pure Python.
+    """
+    platforms = _platforms()
+
+    def make(path: str) -> None:
+        built = path + ".wheels"
+        if source:
+            _pip("wheel", "--no-deps", "--wheel-dir", built, *source)
+        _pip("install", "--target", path, "--find-links", built, *_target(python, platforms), *requirements)
+        shutil.rmtree(built, ignore_errors=True)
+
+    return provide(name, (requirements, source, python, platforms), make, kept=1)
+
+
 def _platforms() -> list[str]:
     machine = platform.machine()
     return [*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC_MINORS), f"manylinux2014_{machine}"]
 
 
 def _fetch(path: str, requirements: tuple[str, ...], python: str, platforms: list[str], *options: str) -> None:
+    _pip("download", "--dest", path, *_target(python, platforms), *options, *requirements)
+
+
+def _target(python: str, platforms: list[str]) -> list[str]:
+    """Return pip's options for wheels of an interpreter other than the one that runs it."""
     abi = "cp" + python.replace(".", "")
     target = [f"--python-version={python}", "--implementation=cp", f"--abi={abi}", "--abi=abi3", "--abi=none"]
-    target += [f"--platform={name}" for name in (*platforms, "any")]
-    _pip("download", "--dest", path, "--only-binary=:all:", *target, *options, *requirements)
+    return ["--only-binary=:all:", *target, *(f"--platform={name}" for name in (*platforms, "any"))]
 
 
 def _pip(*arguments: str) -> None:
