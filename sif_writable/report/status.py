@@ -133,8 +133,8 @@ def _root_note(seen: facts.Facts, table: list[mounts.Mount]) -> str:
     if room is None or room.kind != OVERLAY:
         return ""
     return (
-        "through an overlay; one container at a time can write an overlay image, a second one is refused until this "
-        "one ends (many read it with --overlay o.img:ro, and write to a directory that is bound)"
+        "an overlay makes it writable; one container at a time can write an overlay image, a second one is refused "
+        "until this one ends (many read it with --overlay o.img:ro, and write to a directory that is bound)"
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from sif_writable.report import overlay
 
 WIDTH = 80
+MANY_INODES = 1_000_000
+"""Free inodes from which on their number tells nothing."""
 WRITTEN = 5
 """Files that are named of what a package wrote."""
 _STYLES = {"good": "32", "bad": "31", "warn": "33", "head": "1"}
@@ -146,7 +148,9 @@ def _space_lines(model: dict[str, Any], paint: Painter) -> list[str]:
 
 
 def _free(entry: dict[str, Any]) -> str:
-    inodes = f" and {entry['free_inodes']} of {entry['total_inodes']} inodes" if entry["total_inodes"] else ""
+    inodes = ""
+    if entry["total_inodes"] and entry["free_inodes"] < MANY_INODES:
+        inodes = f" and {entry['free_inodes']} of {entry['total_inodes']} inodes"
     return f"{human(entry['free_bytes'])} of {human(entry['total_bytes'])}{inodes} free"
 
 
