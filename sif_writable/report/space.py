@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable.facts import space
 from sif_writable.facts.container import engine
-from sif_writable.plan.catalog import RUNTIME
+from sif_writable.plan import RUNTIME
 from sif_writable.plan.space import INODES, lacking, remedy
 from sif_writable.report.text import human
 
