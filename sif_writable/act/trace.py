@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sif_writable.act import overlay, upper
+from sif_writable.act import mounting, overlay, upper
 from sif_writable.facts import ground as facts_ground
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
@@ -221,8 +221,8 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
     if problem:
         return problem
     targets = list(_targets())
-    strong = overlay.privileged()
-    problem = overlay.separate(strong=strong)
+    strong = mounting.privileged()
+    problem = mounting.separate(strong=strong)
     if problem:
         return problem
     from sif_writable.act import kernel
@@ -237,7 +237,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
         original = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if target.how == GRAFT:
-                overlay.graft(target, path)
+                mounting.graft(target, path)
             else:
                 upper.make_folder(path, target.point)
                 os.mkdir(f"{memory}/{number}/work", 0o700)

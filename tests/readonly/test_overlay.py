@@ -303,9 +303,10 @@ tell([serve("/var/log/tool"), before == namespaces.namespace()])
 
 def test_refused_where_the_trial_fails(world: Any) -> None:
     code = """
+from sif_writable.act import trial
 def fails(path):
     raise OSError(38, "Function not implemented")
-overlay._exercise = fails
+trial._exercise = fails
 before = namespaces.namespace()
 tell([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(os.environ)])
 """
@@ -318,8 +319,9 @@ tell([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(
 def test_a_trial_that_hangs_is_ended(world: Any) -> None:
     code = """
 import time
-overlay.TRIAL_SECONDS = 0.5
-overlay._exercise = lambda path: time.sleep(60)
+from sif_writable.act import trial
+trial.TRIAL_SECONDS = 0.5
+trial._exercise = lambda path: time.sleep(60)
 tell(serve("/var/log/tool"))
 """
     started = time.monotonic()

@@ -1,0 +1,198 @@
+"""Try in a forked child, which leaves nothing behind, what is going to be mounted here.
+
+A successful mount proves nothing where the image's files are root's, and a process whose own namespace went wrong could
+not go back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from sif_writable.act import directories, mounting, upper
+from sif_writable.facts import namespaces
+from sif_writable.facts.mounts import mounts
+from sif_writable.plan.overlay import GRAFT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sif_writable.facts.mounts import Mount
+    from sif_writable.plan.overlay import Target
+
+TRIAL_SECONDS = 20.0
+"""Seconds that the forked child may take; a filesystem that hangs shall not hang the program."""
+
+
+def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list[Mount]) -> str:
+    """Try what was not shown to work before in these circumstances; return an empty string or what failed.
+
+    :param folder: what storage keeps for the overlays of this image; the proof is noted there.
+    :param in_storage: why that folder cannot carry an upper layer, or an empty string.
+    """
+    circumstances = namespaces.circumstances(table)
+    proven = _proven(folder, circumstances)
+    unproven = {f"{target.how} {target.point!r} {target.paths!r}" for target in targets} - proven
+    if not unproven:
+        return ""
+    aside = f"{folder}/{directories.ASIDE}trial-{os.getpid()}"
+    try:
+        problem = _try_in_child(lambda: _trial(targets, folder, aside, in_storage))
+    finally:
+        upper.remove(aside)
+    if not problem:
+        _note_proof(folder, [circumstances, *proven, *unproven])
+    return problem
+
+
+def _proven(folder: str, circumstances: str) -> set[str]:
+    """Return what a trial has shown to work here; it takes longer than all the rest together."""
+    with contextlib.suppress(OSError), open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
+        first, *others = file.read().split("\n")
+        if first == circumstances:
+            return set(others)
+    return set()
+
+
+def _note_proof(folder: str, lines: Iterable[str]) -> None:
+    aside = f"{folder}/{directories.ASIDE}proven-{os.getpid()}-{os.urandom(4).hex()}"
+    with contextlib.suppress(OSError):
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("\n".join(lines))
+        os.rename(aside, f"{folder}/proven")
+
+
+def _try_in_child(work: Callable[[], str]) -> str:
+    """Run something in a forked child that ends with it; return what it returns, or what became of it."""
+    readable, writable = os.pipe()
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(readable)
+        os.close(writable)
+        return f"no child process can be made to try it in: {error.strerror}"
+    if child == 0:
+        _be_child(work, writable)
+    os.close(writable)
+    try:
+        return _hear(child, readable)
+    finally:
+        os.close(readable)
+        with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD
+            os.waitpid(child, 0)
+
+
+def _be_child(work: Callable[[], str], writable: int) -> None:
+    try:
+        try:
+            text = work() or "."
+        except BaseException as error:  # noqa: BLE001 - nothing of this child may reach the program
+            text = f"trying it failed: {type(error).__name__}: {error}"
+        os.write(writable, text.encode("utf-8", "surrogateescape")[:4000])
+    finally:
+        os._exit(0)
+
+
+def _hear(child: int, readable: int) -> str:
+    deadline = time.monotonic() + TRIAL_SECONDS
+    text = b""
+    poll = select.poll()
+    poll.register(readable, select.POLLIN)
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        part = os.read(readable, 4096)
+        if not part:
+            break
+        text += part
+    else:
+        os.kill(child, signal.SIGKILL)
+        return f"trying it took more than {TRIAL_SECONDS:.0f} seconds"
+    words = text.decode("utf-8", "surrogateescape")
+    return "" if words == "." else words or "trying it ended the child that did"
+
+
+def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str) -> str:
+    """Do for each directory what a program may do there; return an empty string or what failed."""
+    from sif_writable.act import kernel
+
+    problem = mounting.separate()
+    if problem:
+        return problem
+    for number, target in enumerate(targets):
+        step = ""
+        samples = [sample for path in target.paths for sample in _samples(path)]
+        try:
+            if target.how == GRAFT:
+                mounting.mount_graft(target, folder)
+                samples = []  # what is kept in storage is ours, and not to be tried with
+            else:
+                place = f"{mounting.memory(folder) if in_storage else trial}/{number}"
+                upper.make_folder(f"{place}/upper", target.point)
+                os.makedirs(f"{place}/work", 0o700)
+                upper.mirror(target.point, f"{place}/upper", samples, deep=False)
+                kernel.overlay(target.point, f"{place}/upper", f"{place}/work", target.point, shared=False)
+            step = "making a file"
+            _exercise(target.point)
+            for sample in samples:
+                step = f"changing {sample}"
+                (_exercise if os.path.isdir(sample) else _rewrite)(sample)
+        except OSError as error:
+            if not step:
+                return namespaces.mount_words(error.errno, target.point, mounts())
+            return f"{target.point} can be made writable, but {step} in it fails: {error.strerror}"
+    return ""
+
+
+def _samples(path: str) -> list[str]:
+    """Return one directory and one small file of a tree, to be changed in the trial."""
+    found: dict[str, str] = {}
+    if os.path.isdir(path):
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for number, entry in enumerate(entries):
+                if number > 200 or len(found) == 2 or entry.is_symlink():
+                    continue
+                kind = "directory" if entry.is_dir(follow_symlinks=False) else "file"
+                size = entry.stat(follow_symlinks=False).st_size
+                if kind == "directory" or (size <= upper.SMALL and os.access(entry.path, os.R_OK)):
+                    found.setdefault(kind, entry.path)
+    elif os.path.isfile(path) and os.path.getsize(path) <= upper.SMALL:
+        found["file"] = path
+    return list(found.values())
+
+
+def _exercise(directory: str) -> None:
+    """Make, rename and remove a file and a directory.
+
+    :raises OSError: what a program would get.
+    """
+    name = f"{directory}/.try-{os.getpid()}-{os.urandom(4).hex()}"
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, b"x")
+    finally:
+        os.close(descriptor)
+    os.rename(name, name + "-renamed")
+    os.unlink(name + "-renamed")
+    os.mkdir(name)
+    os.rmdir(name)
+
+
+def _rewrite(path: str) -> None:
+    """Rewrite a file in place, then replace it.
+
+    :raises OSError: what a program would get.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, os.pread(descriptor, 1, 0))
+    finally:
+        os.close(descriptor)
+    aside = f"{os.path.dirname(path)}/.try-{os.getpid()}"
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.rename(aside, path)
