@@ -29,9 +29,9 @@ REFUSED = "SIF_WRITABLE_REFUSED"
 _SESSION = "SIF_WRITABLE_SESSION"
 _GPU = "SIF_WRITABLE_GPU_CHECKED"
 _OLD_HOME = "SIF_WRITABLE_OLD_HOME"
-_HEAVY = "SIF_WRITABLE_HEAVY"
-_OVERLAY_PATHS = "SIF_WRITABLE_OVERLAY_PATHS"
 _COPIES = "SIF_WRITABLE_COPIES"
+_DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS": ("overlay", "::")}
+"""Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
 
 
 class Outcome:
@@ -270,13 +270,13 @@ def apply(
         _ignore_user_site(outcome)
     if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
-    roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
-    os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
-    for variable, key, separator in ((_HEAVY, "heavy", ","), (_OVERLAY_PATHS, "overlay", ":")):
+    for variable, (key, mark) in _DECLARED.items():
         declared = facts.manifest.get(key)
         if declared:
-            values = (environ.get(variable), *(value.partition(" ")[0] for value in declared))
-            os.environ[variable] = separator.join(filter(None, values))
+            values = mark[0].join([value.partition(" ")[0] for value in declared])
+            _set(variable, f"{environ.get(variable, '')}{mark}{values}", outcome)
+    roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
+    os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
@@ -331,6 +331,13 @@ def forget(environ: "MutableMapping[str, str]") -> None:
     roots = tuple(root + "/" for root in fields[3].split(":"))
     for name in fields[2].split(","):
         value = environ.get(name, "")
+        if name in _DECLARED:
+            own, mark, _ = value.rpartition(_DECLARED[name][1])
+            if mark and own:
+                environ[name] = own
+            elif mark:
+                del environ[name]
+            continue
         before, flag, path = value.rpartition("base_compiledir=")
         if not path.startswith(roots) and name not in ("USER", "LOGNAME", "MATPLOTLIBRC", "PYTHONNOUSERSITE"):
             continue  # the program has set it anew

@@ -122,6 +122,21 @@ def test_a_session_of_another_container_is_nobodys_wish(image: Image, storage: s
     assert [name for name, value in second.env.items() if f"{storage}/" in value.replace(here, "")] == []
 
 
+def test_what_an_image_declares_is_not_demanded_of_another(image: Image) -> None:
+    folder = image.folder()
+    with open(f"{folder}/manifest", "w", encoding="utf-8") as file:
+        file.write("overlay: /var/log/tool it writes there\nheavy: declared_heavy\n")
+    target = "/opt/venv/lib/python3.11/site-packages/sif_writable.manifest"
+    manifest = ["--bind", f"{image.apptainer.inside(folder)}/manifest:{target}:ro"]
+    (first,) = told(image.run([PYTHON, "-c", TELL], options=manifest, env={"SIF_WRITABLE_HEAVY": "mine"}))
+    assert first.env["SIF_WRITABLE_HEAVY"] == "mine,,declared_heavy"
+    assert first.env["SIF_WRITABLE_OVERLAY_PATHS"] == "::/var/log/tool"
+    left = {name: value for name, value in first.env.items() if name in first.session or "SIF_WRITABLE" in name}
+    (second,) = told(image.run([PYTHON, "-c", TELL], env=left))
+    assert (second.state, second.env["SIF_WRITABLE_HEAVY"]) == ("active", "mine")
+    assert "SIF_WRITABLE_OVERLAY_PATHS" not in second.env
+
+
 def test_the_shell_gets_the_same_by_env(image: Image) -> None:
     script = f"""{PYTHON} -c "$TELL"
     eval "$(sif-writable env --shell sh)"

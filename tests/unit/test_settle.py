@@ -168,7 +168,10 @@ def test_a_base_that_cannot_be_made_names_the_cause(tmp_path: Path) -> None:
 
 def test_a_session_of_another_container_is_taken_back() -> None:
     environ = {
-        "SIF_WRITABLE_SESSION": "1;token;NUMBA_CACHE_DIR,PYTENSOR_FLAGS,HF_HOME,HOME,TMPDIR,USER;/s:/t",
+        "SIF_WRITABLE_SESSION": "1;token;NUMBA_CACHE_DIR,PYTENSOR_FLAGS,HF_HOME,HOME,TMPDIR,USER,"
+        "SIF_WRITABLE_HEAVY,SIF_WRITABLE_OVERLAY_PATHS;/s:/t",
+        "SIF_WRITABLE_HEAVY": "mine,,of.the.image,another",
+        "SIF_WRITABLE_OVERLAY_PATHS": "::/of/the/image",
         "NUMBA_CACHE_DIR": "/s/numba",
         "PYTENSOR_FLAGS": "device=cpu,base_compiledir=/s/pytensor",
         "HF_HOME": "/changed/by/the/program",
@@ -181,6 +184,7 @@ def test_a_session_of_another_container_is_taken_back() -> None:
     }
     act.forget(environ)
     assert environ == {
+        "SIF_WRITABLE_HEAVY": "mine",
         "PYTENSOR_FLAGS": "device=cpu",
         "HF_HOME": "/changed/by/the/program",
         "HOME": "/root",
