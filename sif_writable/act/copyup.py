@@ -94,8 +94,10 @@ def make(units: Iterable[Unit], why: str, detail: str) -> str:
     execute = act.read_marker(os.path.dirname(os.path.dirname(finder.folder))).startswith("exec")
     problem = ""
     if missing:
-        problem = _room(asked[0].name, missing, finder.folder, execute=execute) or _copy(
-            missing, finder, execute=execute
+        problem = (
+            ("" if execute else _object_code(missing, finder.folder))
+            or _room(asked[0].name, missing, finder.folder, execute=execute)
+            or _copy(missing, finder, execute=execute)
         )
     if problem:
         refuse(asked[0], problem)
@@ -108,6 +110,16 @@ def make(units: Iterable[Unit], why: str, detail: str) -> str:
     )
     for unit in listed:
         known[unit.name] = (*known.get(unit.name, ()), unit.directory)
+    return ""
+
+
+def _object_code(units: list[Unit], folder: str) -> str:
+    for unit in units:
+        if not unit.is_package and packages.is_extension(unit.entry):
+            return (
+                f"{unit.name} gets no writable copy: it is object code, which cannot be loaded from {folder} (noexec). "
+                "Remedy: name a place that is not noexec with SIF_WRITABLE_DIR."
+            )
     return ""
 
 
@@ -159,29 +171,19 @@ def _mirror(directory: str, tree: str) -> None:
             levels.append(os.path.dirname(levels[-1]))
     for level in reversed(levels):
         mirror = tree + level
-        _make_real(mirror)
-        present = set(os.listdir(mirror))
-        for name in os.listdir(level):
-            # Bytecode of modules beside the package is written there.
-            if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
-                with contextlib.suppress(FileExistsError):
-                    os.symlink(f"{level}/{name}", f"{mirror}/{name}")
 
+        def link(into: str, level: str = level) -> None:
+            present = set(os.listdir(into))
+            for name in os.listdir(level):
+                # Bytecode of modules beside the package is written there.
+                if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
+                    with contextlib.suppress(FileExistsError):
+                        os.symlink(f"{level}/{name}", f"{into}/{name}")
 
-def _make_real(folder: str) -> None:
-    """Make a directory of the tree that may be a link so far, as a neighbour of an earlier copy.
-
-    A process that is about to fill the directory above may put the link back, so one look is not enough.
-
-    :raises OSError: it cannot be made.
-    """
-    while True:
-        with contextlib.suppress(FileExistsError):
-            os.makedirs(folder, 0o700)
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another process did the same meanwhile
-            if not stat.S_ISLNK(os.lstat(folder).st_mode):
-                return
-            os.unlink(folder)
+        if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link: as a neighbour of an earlier copy
+            os.makedirs(os.path.dirname(mirror), 0o700, exist_ok=True)
+            directories.put(mirror, link, aside_in=os.path.dirname(tree), over_link=True)
+        link(mirror)
 
 
 def _copy_tree(source: str, target: str, *, execute: bool) -> None:

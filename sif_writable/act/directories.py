@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ASIDE = ".new-"
 LOCK_SECONDS = 10.0
 """Seconds that a process waits for another one that makes the same thing; after that it makes it as well."""
+MAX_RELINKED = 1000
+"""Times that a link is removed which other processes put back."""
 STALE_SECONDS = 86400.0
 """Seconds after which something left aside belongs to a process that was killed."""
 
@@ -203,40 +205,50 @@ def publish(
     :raises OSError: the folder could not be built; nothing is left behind.
     """
     parent, name = os.path.split(folder)
-
-    def there() -> bool:
-        return os.path.isdir(folder) and not (over_link and os.path.islink(folder))
-
     with bounded_lock(os.path.join(lock_below, "locks"), name, seconds):
-        if there():
-            return
-        aside = os.path.join(aside_in or parent, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
-        os.mkdir(aside, 0o700)
-        try:
-            fill(aside)
-            _rename(aside, folder, over_link=over_link)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not there():  # else another process was first: its work serves
-                raise
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+        if not _is_there(folder, over_link=over_link):
+            put(folder, fill, aside_in=aside_in or parent, over_link=over_link)
 
 
-def _rename(aside: str, folder: str, *, over_link: bool) -> None:
-    """Put a folder in its place, also where other processes put a link there meanwhile, once each."""
-    while True:
+def put(folder: str, fill: Callable[[str], None], *, aside_in: str, over_link: bool = False) -> None:
+    """Build a folder aside, and rename it into place; what another process has put there meanwhile serves as well.
+
+    The parameters are those of :func:`publish`, and so is what is raised.
+    """
+    aside = os.path.join(aside_in, f"{ASIDE}{os.path.basename(folder)}-{os.getpid()}-{os.urandom(4).hex()}")
+    os.mkdir(aside, 0o700)
+    try:
+        fill(aside)
         if over_link:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the latter: another process was first
-                os.unlink(folder)
-        try:
-            os.rename(aside, folder)
-        except NotADirectoryError:
-            if not over_link:
-                raise
+            _rename_over_link(aside, folder)
         else:
+            os.rename(aside, folder)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        if not _is_there(folder, over_link=over_link):
+            raise
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _is_there(folder: str, *, over_link: bool) -> bool:
+    return os.path.isdir(folder) and not (over_link and os.path.islink(folder))
+
+
+def _rename_over_link(aside: str, folder: str) -> None:
+    """Rename a folder to where a link may stand.
+
+    No call does that at once, and another process may put the link back in between. Each process does so once for
+    each folder that it is about to make, so trying again comes to an end.
+    """
+    for _ in range(MAX_RELINKED):
+        with contextlib.suppress(NotADirectoryError):  # the link
+            os.rename(aside, folder)
             return
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another process was faster
+            os.unlink(folder)
+    os.rename(aside, folder)
 
 
 @contextlib.contextmanager

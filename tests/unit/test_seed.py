@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sif_writable.act import seed
-from sif_writable.act.copyup import _make_real
 from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -119,39 +116,39 @@ def test_publish_is_all_or_nothing(tmp_path: Path) -> None:
     assert os.listdir(folder) == ["whole"]
 
 
-@contextlib.contextmanager
-def _link_comes_back(path: str, to: str) -> Iterator[None]:
-    """Put a link there whenever nothing is there, as processes do that fill the folder around it."""
-    done = threading.Event()
-
-    def link() -> None:
-        while not done.is_set():
-            with contextlib.suppress(FileExistsError):
-                os.symlink(to, path)
-
-    thread = threading.Thread(target=link)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_a_folder_gets_its_place_from_a_link_that_others_put_back(tmp_path: Path) -> None:
-    for number in range(100):
-        published, made = str(tmp_path / f"published{number}"), str(tmp_path / f"made{number}")
-        with _link_comes_back(published, "/"):
-            publish(published, os.utime, lock_below=str(tmp_path), over_link=True)
-        with _link_comes_back(made, "/"), ThreadPoolExecutor(2) as pool:
-            for found in pool.map(_made_real, [made, made]):
-                assert found == []
-        assert not os.path.islink(published)
+def test_a_link_that_others_put_back_is_replaced_all_the_same(tmp_path: Path) -> None:
+    """An audit hook sees each step before it is made, so it can do at that instant what another process might."""
+    program = f"""
+import os, sys
+from sif_writable.act.directories import publish
+folder, image = {str(tmp_path / "pkg")!r}, {str(tmp_path)!r}
+relinked = []
+def neighbour(event, arguments):
+    if event == "os.rename" and arguments[1] == folder and len(relinked) < 5 and not os.path.lexists(folder):
+        relinked.append(1)
+        os.symlink(image, folder)
+os.symlink(image, folder)
+sys.addaudithook(neighbour)
+publish(folder, lambda aside: open(aside + "/whole", "w").close(), lock_below=image, over_link=True)
+assert len(relinked) == 5 and not os.path.islink(folder), relinked
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert os.listdir(tmp_path / "pkg") == ["whole"]
+    assert sorted(os.listdir(tmp_path)) == ["locks", "pkg"]
 
 
-def _made_real(folder: str) -> list[str]:
-    _make_real(folder)
-    return os.listdir(folder)
+def test_a_folder_that_another_process_put_over_the_link_serves(tmp_path: Path) -> None:
+    (tmp_path / "pkg").symlink_to(tmp_path)
+
+    def fill(aside: str) -> None:
+        (tmp_path / "pkg").unlink()
+        (tmp_path / "pkg").mkdir()
+        (tmp_path / "pkg" / "theirs").touch()
+        (tmp_path / os.path.basename(aside) / "ours").touch()
+
+    publish(str(tmp_path / "pkg"), fill, lock_below=str(tmp_path), over_link=True)
+    assert os.listdir(tmp_path / "pkg") == ["theirs"]
+    assert sorted(os.listdir(tmp_path)) == ["locks", "pkg"]
 
 
 def test_a_lock_that_is_not_to_be_had_only_costs_its_bound(tmp_path: Path) -> None:
