@@ -60,9 +60,11 @@ class Watched(_external.SourceFileLoader):
     The module sees the ordinary loader in its place.
     """
 
+    ordinary: "type[Any]" = _external.SourceFileLoader
+
     def exec_module(self, module: "ModuleType") -> None:
         """Execute the module; its failure is raised as it would be without us."""
-        loader = _external.SourceFileLoader(self.name, self.path)
+        loader = self.ordinary(self.name, self.path)
         module.__loader__ = loader
         if module.__spec__ is not None:
             module.__spec__.loader = loader
@@ -90,6 +92,19 @@ class Watched(_external.SourceFileLoader):
     exec_module.__code__ = exec_module.__code__.replace(
         co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
     )
+
+
+class WatchedBytecode(_external.SourcelessFileLoader):
+    """The same for a module of which there is only bytecode."""
+
+    ordinary = _external.SourcelessFileLoader
+    exec_module = Watched.exec_module
+
+
+_WATCHED: "dict[Any, Any]" = {
+    _external.SourceFileLoader: Watched,
+    _external.SourcelessFileLoader: WatchedBytecode,
+}
 
 
 def _try_again(module: "ModuleType", error: Exception) -> "Any":
@@ -123,6 +138,7 @@ class Finder:
         self._read_only: dict[str, bool] = {}
         self._listening = False
         self._threads = False
+        self._processes = False
 
     def find_spec(
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
@@ -140,11 +156,14 @@ class Finder:
                 remove()
         if name in OUTSIDE and self.folder and path is None:
             serve_outside(name)
+        if name == "multiprocessing.process" or (name == "threading" and self._listening):
+            spec = self._ask_others(name, path, target)
+            return spec if spec is None else _watched(spec)
         # Only what lies directly in a directory of sys.path, or of a namespace, is somebody's whole package.
         if path is None:
             if name in _STDLIB:
                 return None
-        elif type(path) is not _NAMESPACE_PATH and not self._is_old_portion(name):
+        elif type(path) is not _NAMESPACE_PATH and not _is_old_portion(name):
             return None
         if not self.folder or name in self.busy or name in NEVER:
             return None
@@ -156,13 +175,6 @@ class Finder:
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
             _note(problem)
             return spec
-
-    def _is_old_portion(self, name: str) -> bool:
-        """Whether a wanted name lies in a namespace that a ``-nspkg.pth`` file made, whose path is a plain list."""
-        if not self._wanted or name not in self._wanted:
-            return False
-        parent = sys.modules.get(name.rpartition(".")[0])
-        return getattr(parent, "__file__", None) is None
 
     def _ask_others(
         self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
@@ -197,24 +209,19 @@ class Finder:
                 if not os.access(path, os.W_OK) and (self.has(path) or self._make(spec)):
                     spec = moved(spec, self.tree)
                 break
-        if target is None and type(spec.loader) is _external.SourceFileLoader:
-            spec.loader = Watched(name, spec.loader.path)
-        return spec
+        return spec if target is not None else _watched(spec)
 
     def seen(self) -> "list[str]":
         """Return the read-only directories that packages were found in."""
         return [directory for directory, read_only in self._read_only.items() if read_only]
 
     def has(self, path: str) -> bool:
-        """Whether a path of the image has a writable copy; what is only linked there, or below a link, has none."""
+        """Whether a path of the image has a writable copy; what was only linked, or lies in what was, has none."""
         try:
-            copy = os.lstat(self.tree + path)
-            if copy.st_mode & _S_IFMT == _S_IFLNK:
-                return False
-            image = os.lstat(path)
+            copy, own = os.lstat(self.tree + path), os.lstat(path)
         except OSError:
             return False
-        return (copy.st_ino, copy.st_dev) != (image.st_ino, image.st_dev)
+        return copy.st_mode & _S_IFMT != _S_IFLNK and (copy.st_dev, copy.st_ino) != (own.st_dev, own.st_ino)
 
     def _make(self, spec: "ModuleSpec") -> bool:
         self.busy.add(spec.name)
@@ -255,7 +262,8 @@ class Finder:
         """See to it that errors which nobody catches are learned from.
 
         At the end the interpreter still knows the error that it printed. So nobody's ``sys.excepthook`` is touched,
-        whose mere presence changes what some programs do (PyQt aborts or not). Threads leave no such trace.
+        whose mere presence changes what some programs do (PyQt aborts or not). Threads leave no
+        such trace, nor do processes of multiprocessing: what these are about to run is wrapped.
         """
         if not self._listening:
             self._listening = True
@@ -273,6 +281,44 @@ class Finder:
                     _learn(arguments.exc_value)
 
                 threading.excepthook = excepthook  # type: ignore[union-attr]
+        if not self._processes:
+            process: Any = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
+            bootstrap = getattr(process, "_bootstrap", None)
+            if bootstrap is not None:
+                self._processes = True
+                from functools import partial  # adds no line to a traceback
+
+                def _bootstrap(self: "Any", *arguments: "Any", **named: "Any") -> "Any":
+                    if "run" not in vars(self):
+                        self.run = partial(_run, self)
+                    return bootstrap(self, *arguments, **named)
+
+                process._bootstrap = _bootstrap  # noqa: SLF001 - the only way into processes of each kind
+
+
+def _run(process: "Any") -> None:
+    """Do the work of a process of multiprocessing, and hear of the error that ends it."""
+    del process.run  # the program finds its process as it knows it
+    try:
+        process.run()
+    except Exception as error:
+        _learn(error)
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next  # without this frame
+        raise
+
+
+def _is_old_portion(name: str) -> bool:
+    """Whether a name lies in a namespace that a ``-nspkg.pth`` file made, whose path may be a plain list."""
+    parent = sys.modules.get(name.rpartition(".")[0])
+    return getattr(parent, "__file__", None) is None
+
+
+def _watched(spec: "ModuleSpec") -> "ModuleSpec":
+    kind = _WATCHED.get(type(spec.loader))
+    if kind is not None:
+        spec.loader = kind(spec.name, spec.loader.path)  # type: ignore[union-attr]
+    return spec
 
 
 def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
@@ -306,16 +352,16 @@ def _is_read_only(directory: str) -> bool:
 
 
 def _at_exit() -> None:
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if error is not None:
-        _learn(error)
+    _learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
 
 def _learn(error: "Optional[BaseException]") -> None:
+    if not isinstance(error, Exception):
+        return
     try:
-        from sif_writable.act import retry
+        from sif_writable.act import learning
 
-        retry.learn(error)
+        learning.learn(error)
     except Exception as problem:  # noqa: BLE001 - the user has an error already
         _note(problem)
 

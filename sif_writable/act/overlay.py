@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.act import mounting, trial
+from sif_writable.act import directories, mounting, trial
 from sif_writable.facts import ground as facts_ground
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts

@@ -37,6 +37,11 @@ class Unit(NamedTuple):
         """Whether it is a directory."""
         return not self.entry.endswith(tuple(all_suffixes()))
 
+    @property
+    def has_source(self) -> bool:
+        """Whether what runs at its import can be read."""
+        return os.path.isfile(f"{self.path}/__init__.py") if self.is_package else self.entry.endswith(".py")
+
     def holds(self, path: str) -> bool:
         """Whether a path is this unit or lies in it."""
         return path == self.path or path.startswith(self.path + "/")
@@ -59,14 +64,22 @@ def unit_at(path: str, directories: Iterable[str]) -> Unit | None:
         holder, name = directory, ""
         for part in path[len(directory) + 1 :].split("/"):
             here = f"{holder}/{part}"
-            if part.endswith(".py") and os.path.isfile(here):
-                return Unit(f"{name}{part[:-3]}", holder, part)
+            if (stem := _module_name(part)) and os.path.isfile(here):
+                return Unit(name + stem, holder, part)
             if not part.isidentifier() or not os.path.isdir(here):
                 break
             if any(os.path.exists(f"{here}/__init__{suffix}") for suffix in all_suffixes()):
                 return Unit(name + part, holder, part)
             holder, name = here, f"{name}{part}."
     return None
+
+
+def _module_name(entry: str) -> str:
+    """Return the name of the module that a file of this name is, or an empty string."""
+    for suffix in all_suffixes():
+        if entry.endswith(suffix) and entry[: -len(suffix)].isidentifier():
+            return entry[: -len(suffix)]
+    return ""
 
 
 def directories(more: Iterable[str] = ()) -> list[str]:

@@ -150,6 +150,8 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"['\"`]([^'\"`\n]*/[^'\"`\n]*)['\"`]|(?<![\w./'\"`-])(/[^\s'\"`:,;()]+)")
+_FRAME = re.compile(r'^([\s|]*)File "([^"\n]+)", line \d+(?:, in (\S+))?[^\n]*(?:\n\1\s\s[^\n]*)*', re.MULTILINE)
+"""A frame of a traceback as text, with the lines of code below it."""
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -186,15 +188,30 @@ def failures(error: BaseException, folder: str) -> list[Failure]:
                 if isinstance(name, (str, bytes)) and name:
                     found[Failure(os.path.join(folder, os.fsdecode(name)), this.errno)] = None
             continue
-        text = str(this)
-        if isinstance(this, subprocess.CalledProcessError):
-            text += "".join(f"\n{_text(part)}" for part in (this.stderr, this.output))
+        text = _FRAME.sub("", _told(this))
         if _WORDS.search(text) or (isinstance(this, OSError) and this.errno in _DENIED):
             number = (this.errno or 0) if isinstance(this, OSError) else 0
             paths = [quoted or bare for quoted, bare in _QUOTED.findall(text)]
             for path in paths or [""]:
                 found[Failure(os.path.join(folder, path) if path else "", number)] = None
     return list(found)
+
+
+def frames(error: BaseException) -> list[tuple[str, str]]:
+    """Return (file, function) of the tracebacks that an error has in its text, innermost first.
+
+    That is how the error of a worker process arrives: with multiprocessing, concurrent.futures, torch's DataLoader.
+    """
+    text = _told(error)
+    return [(match[2], match[3] or "<module>") for match in _FRAME.finditer(text)][::-1] if 'File "' in text else []
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says, with what a failed program said."""
+    text = str(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        text += "".join(f"\n{_text(part)}" for part in (error.stderr, error.output))
+    return text
 
 
 def _text(part: object) -> str:
@@ -211,14 +228,19 @@ def missing_home(error: BaseException, home: str) -> str:
     return ""
 
 
-def outside_words(path: str, variable: str) -> str:
-    """Say what cures a path of the image that has to be written and belongs to no package."""
+def outside_words(path: str, variable: str, *, hope: bool = False) -> str:
+    """Say what cures a path of the image that has to be written and belongs to no package.
+
+    :param variable: what moves the path, if anything does.
+    :param hope: the next start is going to try an overlay.
+    """
     remedy = f"set {variable} to a directory that can be written, or bind one" if variable else "bind a directory"
     target = path if variable else os.path.dirname(path) if "." in os.path.basename(path) else path
-    return (
-        f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
-        f"Remedy: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
-    )
+    words = f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
+    if hope:
+        words += "From the next run on it is writable where the kernel allows a private mount; "
+        words += "`sif-writable status` tells. "
+    return f"{words}Remedy{' otherwise' if hope else ''}: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
 
 
 def join(found: Iterable[str]) -> str:

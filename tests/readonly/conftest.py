@@ -14,7 +14,7 @@ from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
 from tests.lab.scratch import HOME
 from tests.lab.store import provide
-from tests.readonly.shapes import SHAPES
+from tests.readonly.shapes import BARE, SHAPES
 from tests.readonly.ways import WAYS
 
 if TYPE_CHECKING:
@@ -100,9 +100,13 @@ def environment(python: Python) -> str:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "w", encoding="utf-8") as file:
                 file.write(text)
+        bare = [os.path.join(environments.packages(path), name) for name in BARE]
+        subprocess.run([python.path, "-m", "compileall", "-q", "-b", *bare], check=True)
+        for name in bare:
+            os.remove(name)
         subprocess.run([python.path, "-m", "compileall", "-q", environments.packages(path)], check=True)
 
-    return provide(f"environment-writers-{python.name.replace('.', '')}", (start, files), make)
+    return provide(f"environment-writers-{python.name.replace('.', '')}", (start, files, BARE), make)
 
 
 @pytest.fixture(scope="session", params=pythons.SUPPORTED)

@@ -30,6 +30,31 @@ SHAPES: dict[str, str] = {
     "spacious/portion/__init__.py": _WRITE.format(name="portion"),
     "spacious/portion/sub.py": "value = 1\n",
     "spacious/neighbour/__init__.py": "value = 2\n",
+    # Portions of namespaces that a .pth file makes at each start, as setuptools has written them before and after 2016.
+    "legacy-1.0-nspkg.pth": (
+        "import sys, types, os;has_mfs = sys.version_info > (3, 5);"
+        "p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('legacy_space',));"
+        "importlib = has_mfs and __import__('importlib.util');has_mfs and __import__('importlib.machinery');"
+        "m = has_mfs and sys.modules.setdefault('legacy_space', importlib.util.module_from_spec("
+        "importlib.machinery.PathFinder.find_spec('legacy_space', [os.path.dirname(p)])));"
+        "m = m or sys.modules.setdefault('legacy_space', types.ModuleType('legacy_space'));"
+        "mp = (m or []) and m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)\n"
+    ),
+    "oldest-1.0-nspkg.pth": (
+        "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('oldest_space',));"
+        "m = sys.modules.setdefault('oldest_space', types.ModuleType('oldest_space'));"
+        "mp = (m or []) and m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)\n"
+    ),
+    "legacy_space/portion/__init__.py": _WRITE.format(name="portion"),
+    "legacy_space/neighbour/__init__.py": "value = 2\n",
+    "oldest_space/portion/__init__.py": _WRITE.format(name="portion"),
+    "oldest_space/neighbour/__init__.py": "value = 2\n",
+    # Bytecode without sources.
+    "bare/__init__.py": _WRITE.format(name="bare"),
+    "bare_beside.py": _WRITE.format(name="bare_beside"),
+    "bare_use.py": (
+        "import os\ndef use():\n    open(os.path.join(os.path.dirname(__file__), 'bare_use.made'), 'w').close()\n"
+    ),
     # A module of one file.
     "solo.py": _WRITE.format(name="solo"),
     # A package that is imported by another one, and a third that imports both.
@@ -74,6 +99,11 @@ SHAPES: dict[str, str] = {
         "import os, threading\ndef work():\n    open(os.path.join(os.path.dirname(__file__), 't.made'), 'w').close()\n"
         "def use():\n    t = threading.Thread(target=work); t.start(); t.join()\n"
     ),
+    # Passes on an error of a worker process; it writes beside itself, but elsewhere.
+    "unconcerned/__init__.py": (
+        "import os\ndef again(text):\n    raise RuntimeError(text)\n"
+        "def cache():\n    open(os.path.join(os.path.dirname(__file__), 'x'), 'w')\n"
+    ),
     # Writes to places of no package.
     "outsider/__init__.py": "",
     "outsider/use.py": "import os, sys\nos.mkdir(os.path.join(sys.prefix, 'outsider'))\n",
@@ -84,3 +114,5 @@ SHAPES: dict[str, str] = {
     "quiet/__init__.py": "from quiet.sub import value\n",
     "quiet/sub.py": "value = 3\n",
 }
+BARE = ("bare/__init__.py", "bare_beside.py", "bare_use.py")
+"""Those of which only the bytecode is installed."""

@@ -99,6 +99,28 @@ def test_what_errors_tell(error: Exception, paths: list[str]) -> None:
     assert [failure.path for failure in plan.failures(error, "/cwd")] == paths
 
 
+WORKER = """Caught OSError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "/sp/torch/utils/data/_utils/worker.py", line 351, in _worker_loop
+    data = fetcher.fetch(index)  # type: ignore[possibly-undefined]
+           ^^^^^^^^^^^^^^^^^^^^
+  File "/sp/p/__init__.py", line 7, in use
+    open('/not/evaluated', 'w')
+OSError: [Errno 30] Read-only file system: '/sp/p/x'
+"""
+
+
+def test_a_traceback_in_words_is_told_apart() -> None:
+    assert [failure.path for failure in plan.failures(RuntimeError(WORKER), "/")] == ["/sp/p/x"]
+    assert plan.frames(RuntimeError(WORKER)) == [
+        ("/sp/p/__init__.py", "use"),
+        ("/sp/torch/utils/data/_utils/worker.py", "_worker_loop"),
+    ]
+    group = "".join(f"  | {line}\n" for line in WORKER.splitlines())
+    assert [failure.path for failure in plan.failures(RuntimeError(group), "/")] == ["/sp/p/x"]
+    assert plan.frames(RuntimeError("cannot write /sp/p/x")) == []
+
+
 def test_causes_are_read_too() -> None:
     error = ValueError("bad")
     error.__context__ = _os_error(errno.EROFS, "/sp/p/x")
@@ -157,7 +179,10 @@ def _tree(top: Path, text: str) -> str:
 
 
 def test_which_unit_a_path_belongs_to(tmp_path: Path) -> None:
-    sp = _tree(tmp_path, "pkg/__init__.py pkg/sub/__init__.py mod.py ns/part/__init__.py ns/mod.py pkg.libs/x.so")
+    sp = _tree(
+        tmp_path,
+        "pkg/__init__.py pkg/sub/__init__.py mod.py ns/part/__init__.py ns/mod.py pkg.libs/x.so c.pyc o.abi3.so",
+    )
     cases = {
         "pkg/data/x": Unit("pkg", sp, "pkg"),
         "pkg/sub/x": Unit("pkg", sp, "pkg"),
@@ -165,6 +190,8 @@ def test_which_unit_a_path_belongs_to(tmp_path: Path) -> None:
         "mod.py": Unit("mod", sp, "mod.py"),
         "ns/part/x": Unit("ns.part", f"{sp}/ns", "part"),
         "ns/mod.py": Unit("ns.mod", f"{sp}/ns", "mod.py"),
+        "c.pyc": Unit("c", sp, "c.pyc"),
+        "o.abi3.so": Unit("o", sp, "o.abi3.so"),
         "ns/x": None,
         "pkg.libs/x.so": None,
         "new/x": None,
