@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sys.stdout.flush()
     traced = trace.run(argv, quiet=arguments.json)
-    found = findings(traced)
+    found = findings(traced, argv[0])
     saved, problem = save(found) if arguments.save else ([], "")
     if arguments.json:
         print(json.dumps(model(traced, found, saved), indent=2))
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     return traced.code or int(bool(problem))
 
 
-def findings(traced: Traced) -> list[Finding]:
+def findings(traced: Traced, command: str) -> list[Finding]:
     """Judge what was seen and told."""
     from sif_writable.facts import mounts, packages
 
@@ -100,7 +101,25 @@ def findings(traced: Traced) -> list[Finding]:
             return f"a bind (apptainer exec --bind DIRECTORY:{bind})"
         return f"SIF_WRITABLE_OVERLAY_PATHS={path}, or a bind (apptainer exec --bind DIRECTORY:{bind})"
 
-    return plan.findings(traced.changes, told, traced.pid, in_image=in_image, owner=owner, remedy=remedy)
+    return plan.findings(
+        *(traced.changes, told, traced.pid, command),
+        is_python=_is_python,
+        in_image=in_image,
+        owner=owner,
+        remedy=remedy,
+    )
+
+
+def _is_python(program: str) -> bool:
+    path = shutil.which(program) or program
+    if os.path.basename(path).startswith("python"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            first = file.read(256).partition(b"\n")[0]
+    except OSError:  # os.system() is given a line for the shell
+        return False
+    return first.startswith(b"#!") and b"python" in first
 
 
 def _variables() -> list[tuple[str, str]]:

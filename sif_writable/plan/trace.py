@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CREATED, CHANGED, REMOVED, TRIED = "created", "changed", "removed", "tried"
 
-PYTHON, CHILD, OTHER = "Python", "a child process running Python", "native code or another program"
+PYTHON, CHILD, NATIVE = "Python", "a child process running Python", "native code in Python"
 
 
 class Change(NamedTuple):
@@ -71,19 +71,24 @@ def findings(
     changes: Iterable[Change],
     told: Iterable[Record],
     pid: int,
+    command: str,
     *,
+    is_python: Callable[[str], bool],
     in_image: Callable[[str], bool],
     owner: Callable[[str], tuple[str, str]],
     remedy: Callable[[str, str], str],
 ) -> list[Finding]:
     """Put together what was seen and what was told.
 
-    :param pid: the process of the command itself.
+    :param pid: the process of the command itself; :param command: its program.
+    :param is_python: whether a program is Python, or a script for it: then its interpreter tells what it does.
     :param in_image: whether a path that was told is one of the image.
     :param owner: path to (package, directory that holds it).
     :param remedy: path and package to what serves it.
     """
     writers: dict[str, set[int]] = {}
+    told = list(told)
+    untold = _untold(told, command, is_python)
     for record in told:
         if record.event not in ("python", "path", "program"):
             writers.setdefault(os.path.normpath(record.what), set()).add(record.pid)
@@ -91,7 +96,7 @@ def findings(
 
     def add(path: str, what: str) -> None:
         pids = writers.get(path, set())
-        by = PYTHON if pid in pids else CHILD if pids else OTHER
+        by = PYTHON if pid in pids else CHILD if pids else untold
         package, directory = owner(path)
         found[path] = Finding(path, what, by, package, directory, remedy(path, package))
 
@@ -105,6 +110,20 @@ def findings(
         if path not in found and not is_bytecode(path) and not path.startswith(gone) and in_image(path):
             add(path, TRIED)
     return sorted(found.values())
+
+
+def _untold(told: list[Record], command: str, is_python: Callable[[str], bool]) -> str:
+    """Say who has written what no interpreter told of: native code in one of them, or the programs that were started.
+
+    Which of them it was, nothing tells that could watch without privileges.
+    """
+    programs = [command, *(record.what for record in told if record.event == "program" and record.what)]
+    others = sorted({os.path.basename(program.split()[0]) for program in programs if not is_python(program)})
+    if not others:
+        return NATIVE
+    interpreters = any(record.event == "python" for record in told)
+    words = f"{'another program' if interpreters else 'a program'} ({', '.join(others)})"
+    return f"{NATIVE}, or {words}" if interpreters else words
 
 
 def tops(paths: Iterable[str]) -> list[str]:

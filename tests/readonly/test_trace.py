@@ -71,8 +71,8 @@ PYTHON_WRITES = {
     f"{PACKAGES}/numba/gone-again": ("tried", "Python"),
 }
 OTHER_WRITES = {
-    f"{PACKAGES}/numpy/by-native-code": ("created", "native code or another program"),
-    f"{PACKAGES}/platformdirs/by-touch": ("created", "native code or another program"),
+    f"{PACKAGES}/numpy/by-native-code": ("created", "native code in Python, or another program (touch)"),
+    f"{PACKAGES}/platformdirs/by-touch": ("created", "native code in Python, or another program (touch)"),
 }
 
 
@@ -87,6 +87,22 @@ def test_every_write_is_seen_whoever_writes(world: Any) -> None:
     assert by_path["/opt/venv/julia_env"]["remedy"].startswith("PYTHON_JULIAPKG_PROJECT")
     assert by_path["/newdir"]["remedy"] == "a bind (apptainer exec --bind DIRECTORY:/newdir)"
     assert "SIF_WRITABLE_OVERLAY_PATHS=/var/log/tool" in by_path["/var/log/tool"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("command", "by"),
+    [
+        ([PYTHON, "-c", "import ctypes; ctypes.CDLL(None).open(b'FILE', 0o101, 0o644)"], "native code in Python"),
+        ([PYTHON, "-c", "import os; os.system('touch FILE')"], "native code in Python, or another program (touch)"),
+        (["touch", "FILE"], "a program (touch)"),
+    ],
+)
+def test_native_code_is_told_from_programs(squashfs_root: SquashfsRoot, command: list[str], by: str) -> None:
+    file = f"{PACKAGES}/numpy/written"
+    words = [word.replace("FILE", file) for word in command]
+    result = Kernel(squashfs_root).run([*TRACE, "--json", "--", *words])
+    assert result.returncode == 0, result
+    assert [(one["path"], one["by"]) for one in json.loads(result.stdout)["writes"]] == [(file, by)]
 
 
 def test_the_image_stays_as_it_was(world: Any) -> None:

@@ -235,6 +235,34 @@ def test_records_survive_a_line_that_was_cut() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "told", "by"),
+    [
+        ("python", [("python", "/bin/python")], "native code in Python"),
+        (
+            "python",
+            [("python", "/bin/python"), ("program", "python"), ("program", "/bin/tar"), ("program", "cc -c x.c")],
+            "native code in Python, or another program (cc, tar)",
+        ),
+        ("/bin/sh", [("python", "/bin/python")], "native code in Python, or another program (sh)"),
+        ("/bin/sh", [], "a program (sh)"),
+        ("python", [("python", "/bin/python"), ("program", "")], "native code in Python"),
+    ],
+)
+def test_who_may_have_written_what_no_interpreter_told(command: str, told: list[tuple[str, str]], by: str) -> None:
+    (found,) = trace.findings(
+        [Change("/sp/x", CREATED, 1)],
+        [Record(7, event, what) for event, what in told],
+        7,
+        command,
+        is_python=lambda program: program == "python",
+        in_image=bool,
+        owner=lambda _: ("", ""),
+        remedy=lambda path, package: path + package,
+    )
+    assert found.by == by
+
+
 def test_who_wrote() -> None:
     told = [
         Record(7, "open", "/sp/pkg/a"),
@@ -246,8 +274,10 @@ def test_who_wrote() -> None:
     changes = [Change(f"/sp/pkg/{name}", CREATED, 1) for name in "abc"]
     found = trace.findings(
         changes,
-        told,
+        [Record(7, "python", "/bin/python"), *told],
         7,
+        "python",
+        is_python=lambda program: program == "python",
         in_image=lambda path: path.startswith("/sp"),
         owner=lambda _: ("pkg", "/sp"),
         remedy=lambda _, package: f"copy {package}",
@@ -255,7 +285,7 @@ def test_who_wrote() -> None:
     assert [(one.path, one.what, one.by) for one in found] == [
         ("/sp/pkg/a", "created", trace.PYTHON),
         ("/sp/pkg/b", "created", trace.CHILD),
-        ("/sp/pkg/c", "created", trace.OTHER),
+        ("/sp/pkg/c", "created", trace.NATIVE),
         ("/sp/pkg/gone", "tried", trace.PYTHON),
     ]
     assert {one.remedy for one in found} == {"copy pkg"}
