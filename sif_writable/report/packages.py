@@ -11,15 +11,17 @@ from typing import Any
 from sif_writable import importhook
 from sif_writable.act import copyup
 from sif_writable.facts import packages as seen
+from sif_writable.facts.ground import Ground
 from sif_writable.facts.packages import Unit
 from sif_writable.plan import packages as plan
+from sif_writable.plan.overlay import existing
 from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
 
 WHY = {
     "user": "SIF_WRITABLE_PACKAGES names it",
     "catalogue": "it is known to write into its own directory",
     "import": "its import failed for want of a writable directory",
-    "use": "a program failed because it could not write there",
+    "use": "a program failed for want of a writable directory",
     "trace": "a trace saw it write there",
     "manifest": "the image says so",
 }
@@ -33,6 +35,7 @@ def listed(folder: str) -> list[dict[str, Any]]:
     lines, _ = copyup.listed(folder)
     refused = {line.name: line.why for line in lines if line.what == REFUSED}
     found: dict[str, dict[str, Any]] = {}
+    tree = importhook.Finder(frozenset(), folder)
     wanted = [line for line in lines if line.what == PACKAGE]
     wanted += [Line(PACKAGE, name, importhook.ANYWHERE, "user", "") for name in plan.names(os.environ)]
     for line in sorted(wanted, key=lambda line: line.place == importhook.ANYWHERE):
@@ -42,14 +45,15 @@ def listed(folder: str) -> list[dict[str, Any]]:
         if unit is None:
             continue
         copy = f"{folder}/tree{unit.path}"
-        copied = os.path.lexists(copy) and not os.path.islink(copy)
+        mounted = os.access(unit.path, os.W_OK)  # then it is imported from where it is
+        copied = tree.has(unit.path) and not mounted
         if not copied and line.place == importhook.ANYWHERE and line.why != "user" and line.name not in refused:
             continue  # known to write, installed, and not used so far
         written, size = seen.written(unit, copy) if copied else ([], 0)
         found[line.name] = {
             "name": line.name,
             "why": WHY.get(line.why, line.why) + (f": {line.detail}" if line.detail else ""),
-            "how": "copy" if copied else f"refused: {refused[line.name]}" if line.name in refused else "next import",
+            "how": _how(refused.get(line.name, ""), copied=copied, mounted=mounted),
             "where": copy if copied else unit.path,
             "size_bytes": size,
             "written": written,
@@ -59,6 +63,14 @@ def listed(folder: str) -> list[dict[str, Any]]:
             entry = {"name": name, "why": "", "how": f"refused: {why}", "where": "", "size_bytes": 0, "written": []}
             found[name] = entry
     return sorted(found.values(), key=lambda entry: str(entry["name"]))
+
+
+def _how(refused: str, *, copied: bool, mounted: bool) -> str:
+    if copied:
+        return "copy"
+    if mounted:
+        return "mount"
+    return f"refused: {refused}" if refused else "next import"
 
 
 def _unit(line: Line) -> Unit | None:
@@ -76,7 +88,11 @@ def _unit(line: Line) -> Unit | None:
 def notes(folder: str) -> list[str]:
     """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
     lines, broken = copyup.listed(folder)
-    found = [line.why if " " in line.why else plan.outside_words(line.place, "") for line in lines if line.what == PATH]
+    found = [
+        line.why if " " in line.why else plan.outside_words(line.place, "")
+        for line in lines
+        if line.what == PATH and not os.access(existing(line.place, Ground()), os.W_OK)
+    ]
     levels = {line.place for line in lines if line.what == PACKAGE and line.place != importhook.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}
     made = seen.beside(folder + "/tree", sorted(levels))

@@ -18,8 +18,8 @@ home               value, old, private, why
 redirects          list: variable, value, kind, why, seeded, size_bytes, size_complete, exists
 user_set           list: variable, value, problem
 left_alone         list: variable, why
-packages           list: name, why, how (``copy``, ``next import`` or ``refused: ...``), where, size_bytes,
-                   written (files of the copy that are not the image's own)
+packages           list: name, why, how (``copy``, ``mount``: writable where it is, ``next import`` or
+                   ``refused: ...``), where, size_bytes, written (files of the copy that are not the image's own)
 overlay            see report.overlay; null where the hook is not active
 gpu                see report.gpus; null with ``--no-gpu``
 notes              list of sentences: values not understood, things that could not be done

@@ -180,9 +180,13 @@ def _package_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     lines = ["", paint("packages that write into their own directory", "head")]
     for entry in model["packages"]:
         size = f" ({human(entry['size_bytes'])})" if entry["how"] == "copy" else ""
-        lines.append(f"  {entry['name']}{size}" + (f": {entry['why']}" if entry["why"] else ""))
+        lines.append(f"  {entry['name']}{size}")
+        if entry["why"]:
+            lines.append(paragraph(f"because {entry['why']}", 4))
         if entry["how"] == "copy":
             lines.append(f"    copied to {entry['where']}")
+        elif entry["how"] == "mount":
+            lines.append("    can be written where it is, thanks to a mount")
         elif entry["how"] == "next import":
             lines.append("    copied at its next import")
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from tests.readonly.ways import Way
 
 SP = "site-packages"
+OBJECT_CODE = """
+struct found { const char *file; void *base, *name, *address; };
+int dladdr(const void *, struct found *), open(const char *, int, ...);
+unsigned long strlen(const char *);
+void *memcpy(void *, const void *, unsigned long), *PyErr_SetFromErrnoWithFilename(void *, const char *);
+void *PyModule_Create2(void *, int);
+extern void *PyExc_OSError;
+static long definition[16] = {1, 0, 0, 0, 0};
+static const char name[] = "objective";
+void *PyInit_objective(void) {
+    struct found here; char path[4096]; unsigned long length;
+    dladdr((void *)PyInit_objective, &here);
+    length = strlen(here.file) - 3;
+    memcpy(path, here.file, length); memcpy(path + length, ".made", 6);
+    if (open(path, 0101, 0644) < 0) return PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+    definition[5] = (long)name; definition[7] = -1;
+    return PyModule_Create2(definition, 1013);
+}
+"""
+"""An extension module that makes a file beside itself when it is imported, without the headers that it would need."""
 _PROMISE = "from the next run on"
 
 
@@ -115,12 +136,59 @@ def test_a_portion_of_a_namespace(one_image: Image) -> None:
     assert one_image.has(f"{SP}/spacious/portion/portion.made")
 
 
-def test_a_portion_of_a_namespace_after_another_package(one_image: Image) -> None:
-    # The other one's copy has brought a link to the whole namespace.
-    assert one_image.says("import open_import") == "made\n"
-    assert one_image.says("import spacious.portion").splitlines() == ["executed spacious.portion"] * 2
+def test_a_portion_of_a_namespace_that_an_earlier_copy_has_as_a_link(one_image: Image) -> None:
+    one_image.says("import resourceful")
+    assert os.path.islink(one_image.copy(f"{SP}/spacious"))
+    for executed in (2, 1):
+        assert one_image.says("import spacious.portion") == "executed spacious.portion\n" * executed
     assert one_image.has(f"{SP}/spacious/portion/portion.made")
-    assert one_image.says("import spacious.portion, open_import") == "executed spacious.portion\n"
+    assert one_image.says("import spacious.neighbour as n; print(n.__file__)").startswith("/venv/")
+
+
+@pytest.mark.parametrize("space", ["legacy_space", "oldest_space"])
+def test_a_portion_of_a_namespace_that_a_pth_file_made(each_image: Image, space: str) -> None:
+    program = f"import {space}.neighbour as n, {space}.portion; print({space}.portion.__file__, n.__file__)"
+    for _ in range(2):
+        *_, portion, neighbour = each_image.says(program).split()
+        assert portion == each_image.inside(each_image.copy(f"{SP}/{space}/portion/__init__.py"))
+        assert neighbour.startswith("/venv/")
+    assert each_image.has(f"{SP}/{space}/portion/portion.made")
+
+
+def test_bytecode_without_sources(each_image: Image) -> None:
+    for name in ("bare", "bare_beside"):
+        told = each_image.says(f"import {name}; print({name}.__file__, type({name}.__loader__).__name__)").splitlines()
+        assert told[:2] == [f"executed {name}"] * 2
+        entry = f"{SP}/{name}.pyc" if name == "bare_beside" else f"{SP}/{name}/__init__.pyc"
+        assert told[2] == f"{each_image.inside(each_image.copy(entry))} SourcelessFileLoader"
+        assert each_image.says(f"import {name}") == f"executed {name}\n"
+    assert each_image.has(f"{SP}/bare/bare.made")
+    assert each_image.has(f"{SP}/bare_beside.made")
+    assert _PROMISE in each_image.run("import bare_use; bare_use.use()").stderr
+    each_image.says("import bare_use; bare_use.use()")
+    assert each_image.has(f"{SP}/bare_use.made")
+
+
+def test_a_module_of_object_code(one_image: Image) -> None:
+    """The interpreter loads object code once, so a failing import is not tried again; there is another way."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip(f"{NOT_RUN}there is no C compiler")
+    library = one_image.places.new_folder("library")
+    with open(f"{library}/objective.c", "w", encoding="utf-8") as file:
+        file.write(OBJECT_CODE)
+    shared = [compiler, "-shared", "-fPIC", "-nostdlib", "-o", f"{library}/objective.so", f"{library}/objective.c"]
+    subprocess.run(shared, check=True)
+    given, binds = {"PYTHONPATH": "/opt/l"}, [f"{library}:/opt/l:ro"]
+    program = "import objective; print(objective.__file__)"
+    first = one_image.run(program, env=given, binds=binds)
+    assert (first.returncode, first.stdout) == (1, "")
+    assert "sif_writable: /opt/l/objective.made cannot be written" in first.stderr
+    assert one_image.says(program, env=given, binds=binds) == "/opt/l/objective.so\n"  # thanks to a mount
+    copy = f"{one_image.folder}/tree/opt/l/objective"
+    given.update(SIF_WRITABLE_PACKAGES="objective", SIF_WRITABLE_OVERLAY="off")
+    assert one_image.says(program, env=given, binds=binds) == one_image.inside(f"{copy}.so\n")
+    assert os.path.exists(f"{copy}.made")
 
 
 def test_a_module_of_one_file(one_image: Image) -> None:
@@ -437,9 +505,18 @@ def test_paths_of_no_package_are_explained(one_image: Image) -> None:
     assert first.returncode == 1
     line = first.stderr.splitlines()[-1]
     assert line.startswith("sif_writable: /venv/outsider cannot be written, and it belongs to no package")
+    assert "From the next run on it is writable where the kernel allows" in line
     assert "--bind DIRECTORY:/venv/outsider" in line
-    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"]).stdout.split())
+    off = {"SIF_WRITABLE_OVERLAY": "off"}
+    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"], env=off).stdout.split())
     assert "/venv/outsider cannot be written" in status
+    line = one_image.run("import outsider.use", env=off).stderr.splitlines()[-1]
+    assert line.startswith("sif_writable: /venv/outsider cannot be written, and it belongs to no package")
+    assert "From the next run on" not in line
+    one_image.says("import outsider.use")
+    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"]).stdout.split())
+    assert "/venv can be written: what is new in it is kept in" in status
+    assert "/venv/outsider cannot be written" not in status
 
 
 def test_status_tells_what_was_written(one_image: Image) -> None:
@@ -452,3 +529,36 @@ def test_status_tells_what_was_written(one_image: Image) -> None:
     assert found["resourceful"]["why"].startswith("its import failed for want of a writable directory: /venv/")
     assert found["resourceful"]["where"] == one_image.inside(one_image.copy(f"{SP}/resourceful"))
     assert found["resourceful"]["size_bytes"] > 0
+
+
+def test_status_reads_well(one_image: Image) -> None:
+    one_image.says("import rewritten_import, resourceful")
+    one_image.run("import open_use; open_use.use()")
+    one_image.run("import outsider.use")
+    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"]).stdout
+    _, _, section = told.partition("packages that write into their own directory\n")
+    packages, _, outside = section.partition("\n\n")
+    tree = one_image.inside(one_image.copy(""))[:-1]
+    size = re.compile(r"\(\d.*?iB\)")
+    assert size.sub("(SIZE)", packages).splitlines() == [
+        "  open_use",
+        "    because a program failed for want of a writable directory:",
+        f"    /venv/lib/{os.path.basename(tree)}/{SP}/open_use/log.txt",
+        "    copied at its next import",
+        "  resourceful (SIZE)",
+        "    because its import failed for want of a writable directory:",
+        f"    /venv/lib/{os.path.basename(tree)}/{SP}/resourceful/resourceful.made",
+        f"    copied to {tree}/{SP}/resourceful",
+        "    it wrote resourceful.made",
+        "  rewritten_import (SIZE)",
+        "    because its import failed for want of a writable directory:",
+        f"    /venv/lib/{os.path.basename(tree)}/{SP}/rewritten_import/config.json",
+        f"    copied to {tree}/{SP}/rewritten_import",
+        "    it wrote config.json",
+    ]
+    assert "because: a program failed without it" in " ".join(outside.split())
+    assert "cannot be written, and it belongs to no package" not in outside
+    given = {"SIF_WRITABLE_OVERLAY": "on"}
+    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"], env=given).stdout
+    assert "  open_use\n" in told
+    assert told.count("    can be written where it is, thanks to a mount\n") == 3
