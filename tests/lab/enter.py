@@ -42,7 +42,7 @@ class Entry(TypedDict):
     overlay: bool
     """A writable tmpfs overlay on top of the squashfs; the files stay root's."""
     binds: list[str]
-    """`outside:inside` or `outside:inside:ro`."""
+    """`outside:inside`, `outside:inside:ro` or `outside:inside:noexec`."""
     tmpfs: list[str]
     """Folders inside that become an empty tmpfs; one of a size, `FOLDER:SIZE`, lies over the binds."""
     setuid: bool
@@ -57,7 +57,7 @@ class Entry(TypedDict):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
+_MS_RDONLY, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 1 << 3, 1 << 5, 1 << 12, 1 << 14, 1 << 18
 _MNT_DETACH = 2
 _SYS_PIVOT_ROOT = 155 if os.uname().machine == "x86_64" else 41
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
@@ -165,8 +165,8 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     for bind in entry["binds"]:
         outside, inside, *options_given = bind.split(":")
         _mount(outside, root + inside, flags=_MS_BIND)
-        if options_given == ["ro"]:
-            _make_bind_read_only(root + inside)
+        if options_given:
+            _restrict_bind(root + inside, {"ro": _MS_RDONLY, "noexec": _MS_NOEXEC}[options_given[0]])
     for folder, _, size in (folder.partition(":") for folder in entry["tmpfs"]):
         if size:
             _mount("none", root + folder, "tmpfs", f"mode=1777,size={size}")
@@ -203,13 +203,13 @@ def _show_read_only(upper: str, lower: str, target: str) -> None:
         _mount("none", target, "overlay", f"lowerdir={upper}:{lower}", _MS_RDONLY)
     except OSError:  # there are mounts below that we may not uncover
         _mount(lower, target, flags=_MS_BIND | _MS_REC)
-        _make_bind_read_only(target)
+        _restrict_bind(target, _MS_RDONLY)
 
 
-def _make_bind_read_only(target: str) -> None:
+def _restrict_bind(target: str, flag: int) -> None:
     # What the mount already forbids may not be allowed by a remount, so it is said again.
     kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
-    _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
+    _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | flag | kept)
 
 
 def _open_fuse(stage: str, device: str) -> None:
