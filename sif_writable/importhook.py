@@ -156,7 +156,7 @@ class Finder:
                 remove()
         if name in OUTSIDE and self.folder and path is None:
             serve_outside(name)
-        if name == "multiprocessing.process" or (name == "threading" and self._listening):
+        if (name == "multiprocessing.process" and self.folder) or (name == "threading" and self._listening):
             spec = self._ask_others(name, path, target)
             return spec if spec is None else _watched(spec)
         # Only what lies directly in a directory of sys.path, or of a namespace, is somebody's whole package.
