@@ -48,7 +48,8 @@ def run(cluster: Cluster, image: str, storage: str, count: int) -> Job:
     env = {"IMAGE": apptainer.inside(image), "STORAGE": apptainer.inside(storage), "APPTAINER_NO_HOME": "1"}
     options = [f"--array=0-{count - 1}%{AT_A_TIME}"]
     tasks = cluster.submit(SCRIPT, ["python", "task.py"], options=options, env=env, timeout=60 + 5 * count)
-    assert [task.state for task in tasks] == ["COMPLETED"] * count, [t.output for t in tasks if t.state != "COMPLETED"]
+    assert len(tasks) == count
+    assert [(task.state, task.output[-3000:]) for task in tasks if task.state != "COMPLETED"] == []
     return Job([writers.told(task.output) for task in tasks], storage, before, writers.listing(storage))
 
 
