@@ -6,9 +6,11 @@ be rewritten; large ones are links to the image. Both are bounded: past the boun
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
+from typing import Optional
+
+from sif_writable.facts.filesystem import is_passing
 
 SMALL_FILE = 1 << 20
 """Bytes up to which a file is copied and above which it is linked."""
@@ -25,6 +27,10 @@ _NEVER = (".lock", ".locks", ".nfs")
 _ROOT_HOME = (".singularity.d", ".dockerenv", ".containerenv")
 
 
+_Entry = tuple[str, Optional[os.stat_result]]
+"""A name, and its status; None where the filesystem fails to tell it."""
+
+
 class _Budget:
     def __init__(self, copied: int, entries: int) -> None:
         self.copied = copied
@@ -34,7 +40,8 @@ class _Budget:
 def copy(source: str, target: str) -> None:
     """Fill ``target`` from the files of ``source``.
 
-    :raises OSError: the target could not be written; what of the source cannot be read is left out.
+    :raises OSError: the target could not be written, or the source not be listed for a cause that will pass; what of
+        the source this user may not read is left out.
     """
     _mirror(source, target, _Budget(COPY_TOTAL, ENTRIES), depth=32)
 
@@ -44,40 +51,60 @@ def link_home(old: str, target: str) -> None:
 
     With ``/`` as the old home only hidden entries are somebody's settings; the rest is the image.
 
-    :raises OSError: the target could not be written.
+    :raises OSError: the target could not be written, or the old home not be listed for a cause that will pass.
     """
-    if not old.startswith("/") or not os.path.isdir(old):
+    if not old.startswith("/"):
         return
     budget = _Budget(0, ENTRIES)
     for name, status in _entries(old):
         if old == "/" and (not name.startswith(".") or name in _ROOT_HOME):
             continue
-        hidden_directory = name.startswith(".") and stat.S_ISDIR(status.st_mode)
+        hidden_directory = name.startswith(".") and status is not None and stat.S_ISDIR(status.st_mode)
         _place(
             os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0
         )
 
 
 def _mirror(source: str, target: str, budget: _Budget, depth: int) -> None:
+    _fill(_entries(source), source, target, budget, depth)
+
+
+def _fill(entries: list[_Entry], source: str, target: str, budget: _Budget, depth: int) -> None:
     os.makedirs(target, 0o700, exist_ok=True)
-    for name, status in _entries(source):
+    for name, status in entries:
         _place(os.path.join(source, name), os.path.join(target, name), status, budget, depth)
 
 
-def _entries(directory: str) -> list[tuple[str, os.stat_result]]:
-    found = []
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(directory)):
-            path = os.path.join(directory, name)
-            if name.endswith(_NEVER) or name.startswith(_NEVER) or not os.access(path, os.R_OK):
-                continue
-            with contextlib.suppress(OSError):
-                found.append((name, os.lstat(path)))
+def _entries(directory: str) -> list[_Entry]:
+    """List a directory.
+
+    :raises OSError: the filesystem fails to list it; what is denied or not there counts as empty.
+    """
+    found: list[_Entry] = []
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return found
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith(_NEVER) or name.startswith(_NEVER) or not os.access(path, os.R_OK):
+            continue
+        try:
+            found.append((name, os.lstat(path)))
+        except OSError as error:
+            if is_passing(error):
+                found.append((name, None))
     return found
 
 
-def _place(path: str, target: str, status: os.stat_result, budget: _Budget, depth: int) -> None:
+def _place(path: str, target: str, status: os.stat_result | None, budget: _Budget, depth: int) -> None:
     budget.entries -= 1
+    if status is None:
+        if not os.path.lexists(target):
+            os.symlink(path, target)  # as with a file that cannot be read, below
+        return
     name = os.path.basename(path)
     if os.path.lexists(target):
         if stat.S_ISDIR(status.st_mode) and depth:
@@ -87,7 +114,12 @@ def _place(path: str, target: str, status: os.stat_result, budget: _Budget, dept
     if directory and os.access(path, os.W_OK):  # a bind mount within what is read-only: writes shall reach it
         os.symlink(path, target)
     elif directory and depth and budget.entries > 0:
-        _mirror(path, target, budget, depth - 1)
+        try:
+            entries = _entries(path)
+        except OSError:
+            os.symlink(path, target)
+            return
+        _fill(entries, path, target, budget, depth - 1)
     elif stat.S_ISLNK(status.st_mode):
         destination = os.readlink(path)
         # A relative link within the mirrored tree leads to its mirrored neighbour; out of the tree it would not.

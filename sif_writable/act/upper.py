@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable.act import directories
+from sif_writable.facts.filesystem import is_passing
 from sif_writable.plan.overlay import MAX_COPY
 
 if TYPE_CHECKING:
@@ -121,38 +122,53 @@ def mirror(
         known = set(file.read().splitlines())
     new = [path for path in dict.fromkeys(wanted) if path not in known]
     budget = [MIRROR_BYTES, MIRROR_ENTRIES]
+    whole = []
     for path in new:
+        good = True
         below = os.path.relpath(path, point)
         here, there = point, upper
         for part in below.split("/") if below != "." else ():
             here, there = f"{here}/{part}", f"{there}/{part}"
             if not os.path.lexists(here) or os.path.islink(here):
                 break
-            _mirror_one(here, there, budget)
-        if deep and os.path.isdir(path) and not os.path.islink(path):
-            _mirror_tree(path, f"{upper}/{below}", budget, leave)
-    if done and new:
+            good = _mirror_one(here, there, budget) and good
+        try:
+            if deep and stat.S_ISDIR(os.lstat(path).st_mode):
+                good = _mirror_tree(path, f"{upper}/{below}", budget, leave) and good
+        except OSError as error:
+            good = good and not is_passing(error)
+        if good and "\n" not in path:
+            whole.append(f"{path}\n")
+    if done and whole:
         with contextlib.suppress(OSError), open(done, "a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write("".join(f"{path}\n" for path in new if "\n" not in path))
+            file.write("".join(whole))
 
 
-def _mirror_tree(source: str, target: str, budget: list[int], leave: tuple[str, ...]) -> None:
+def _mirror_tree(source: str, target: str, budget: list[int], leave: tuple[str, ...]) -> bool:
+    """Mirror what lies in a directory; return whether all of it was, which is not looked at again."""
     stack = [(source, target)]
+    good = True
     while stack:
         here, there = stack.pop()
-        with contextlib.suppress(OSError), os.scandir(here) as entries:
-            for entry in entries:
-                if not entry.is_symlink() and not entry.name.endswith(leave):
-                    _mirror_one(entry.path, f"{there}/{entry.name}", budget)
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append((entry.path, f"{there}/{entry.name}"))
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if not entry.is_symlink() and not entry.name.endswith(leave):
+                        good = _mirror_one(entry.path, f"{there}/{entry.name}", budget) and good
+                        if entry.is_dir(follow_symlinks=False):
+                            stack.append((entry.path, f"{there}/{entry.name}"))
+        except PermissionError:
+            pass
+        except OSError:
+            good = False
+    return good
 
 
-def _mirror_one(path: str, new: str, budget: list[int]) -> None:
+def _mirror_one(path: str, new: str, budget: list[int]) -> bool:
     status = os.lstat(path)
     if status.st_uid == os.geteuid() or budget[1] <= 0 or os.path.lexists(new):
-        return
-    with contextlib.suppress(OSError):  # the file that cannot be read stays as it is
+        return True
+    try:
         if stat.S_ISDIR(status.st_mode):
             budget[1] -= 1
             os.makedirs(new, 0o700, exist_ok=True)
@@ -163,6 +179,11 @@ def _mirror_one(path: str, new: str, budget: list[int]) -> None:
             budget[0] -= status.st_size
             budget[1] -= 1
             copy_file(path, new, status)
+    except PermissionError:  # what cannot be read stays as it is
+        pass
+    except OSError:
+        return False
+    return True
 
 
 def seed(kept: str, upper: str) -> None:

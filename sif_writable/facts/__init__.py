@@ -111,11 +111,14 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
     """Return what the image declares, key to values in the order of the file; empty where there is no manifest.
 
     :param whole: also what stands below the first empty line, which no start needs.
+    :raises OSError: the image cannot be read at the moment. What it brings must not be taken for nothing, since what
+        is made without it stays.
     """
     try:
         # Not blocking, as with any path that could be a named pipe.
         descriptor = os.open(f"{purelib}/{MANIFEST}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        _raise_if_passing(error)
         return {}
     try:
         text = os.read(descriptor, 1 << 16)
@@ -124,7 +127,8 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
         else:
             while more := os.read(descriptor, 1 << 20):
                 text += more
-    except OSError:
+    except OSError as error:
+        _raise_if_passing(error)
         return {}
     finally:
         os.close(descriptor)
@@ -134,6 +138,15 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
         if colon and key[:1] not in ("", "#"):
             found.setdefault(key, []).append(value)
     return found
+
+
+def _raise_if_passing(error: OSError) -> None:
+    if isinstance(error, (FileNotFoundError, PermissionError)):  # every day, and without a module more
+        return
+    from sif_writable.facts.filesystem import is_passing
+
+    if is_passing(error):
+        raise error
 
 
 def home_problem(home: "Optional[str]") -> str:
@@ -193,6 +206,7 @@ def identity_ingredients(
     makes a directory in site-packages, whose time then changes; images keep whole seconds only.
 
     :param manifest: what the image declares, if it has been read.
+    :raises OSError: the image cannot be read at the moment; less would make it equal to another one.
     """
     ingredients = [("prefix", os.fsencode(sys.prefix))]
     try:
@@ -200,8 +214,8 @@ def identity_ingredients(
             labels = file.read()
             seconds = int(os.fstat(file.fileno()).st_mtime)
         ingredients.append(("labels.json", b"%d %s" % (seconds, labels)))
-    except OSError:  # not there, or not readable (apptainer/singularity#6223)
-        pass
+    except OSError as error:  # not there, or not readable (apptainer/singularity#6223)
+        _raise_if_passing(error)
     stamp = (declared(purelib) if manifest is None else manifest).get("stamp")
     if stamp:
         ingredients.append(("stamp", b"%d %s" % (int(os.stat(purelib).st_mtime), os.fsencode(stamp[0]))))
@@ -211,8 +225,8 @@ def identity_ingredients(
         names.sort()
         ingredients.append(("distributions", os.fsencode("\n".join(names))))
         ingredients.append(("installed", b"%d" % int(os.stat(__file__).st_mtime)))
-    except OSError:
-        pass
+    except OSError as error:
+        _raise_if_passing(error)
     return ingredients
 
 

@@ -170,11 +170,28 @@ def explain(error: OSError, path: str = "") -> str:
     return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"
 
 
+def is_passing(error: OSError) -> bool:
+    """Whether an error says nothing about the file itself, which may well be readable the next moment.
+
+    What such an error hides must not be taken for absent where that would be kept.
+    """
+    import errno
+
+    passing = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTCONN)
+    return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)
+
+
 def look(path: str) -> str:
     """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
     if os.access(path, os.W_OK | os.X_OK):
         return "writable"
-    return "read-only" if os.path.lexists(path) else "absent"
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    except (OSError, ValueError):  # it may well be there; it is of no use as it is
+        return "read-only"
+    return "read-only"
 
 
 def _full(path: "object") -> str:

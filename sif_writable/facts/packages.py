@@ -9,6 +9,7 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.facts.filesystem import is_passing
 from sif_writable.importhook import NEVER, place_of
 from sif_writable.plan.packages import is_linked
 
@@ -101,6 +102,8 @@ def mates(unit: Unit) -> list[Unit]:
     """Return the unit and the other ones that its distribution installed in the same directory.
 
     They reach each other's files by ``..``, so they are copied together. A portion of a namespace goes alone.
+
+    :raises OSError: the image cannot be read at the moment.
     """
     found = [unit]
     if "." in unit.name:
@@ -124,7 +127,9 @@ def _top_levels(unit: Unit) -> list[str]:
     """Return the entries of the directory that the unit's distribution installed."""
     try:
         infos = [name for name in os.listdir(unit.directory) if name.endswith(".dist-info")]
-    except OSError:
+    except OSError as error:
+        if is_passing(error):
+            raise
         return []
     wanted = unit.name.lower().replace("-", "_")
     infos.sort(key=lambda info: not info.lower().replace("-", "_").startswith(wanted))  # the likely one first
@@ -132,7 +137,9 @@ def _top_levels(unit: Unit) -> list[str]:
         try:
             with open(f"{unit.directory}/{info}/RECORD", encoding="utf-8", errors="replace") as file:
                 text = file.read()
-        except OSError:
+        except OSError as error:
+            if is_passing(error):
+                raise
             continue
         if text.startswith(f"{unit.entry}/") or f"\n{unit.entry}/" in text or f"\n{unit.entry}," in f"\n{text}":
             return sorted({line.partition(",")[0].partition("/")[0] for line in text.split("\n")})
