@@ -88,6 +88,15 @@ def _consider(
     place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
 ) -> str:
     """Give a place to each kind that it serves and that has none; return what is wrong with it otherwise."""
+    try:
+        return _consider_well(place, facts, storage, kinds, postponed)
+    except OSError as error:  # it fails between two looks; one place shall not cost the others
+        return explain(error)
+
+
+def _consider_well(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> str:
     if ":" in place.base or "\n" in place.base:
         return "has a colon or a line break in its path, which lists of paths cannot express"
     try:
@@ -104,8 +113,6 @@ def _consider(
         if problem:
             return problem
         status = os.stat(place.base)
-    except OSError as error:
-        return explain(error)
     if status.st_mode & 0o170000 != 0o040000:
         return "is not a directory"
     if postponed is not None and not place.given and _is_small(place, status.st_dev, facts):
@@ -211,13 +218,17 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
     except OSError:
         from sif_writable.act.directories import make_tree
 
-        problem = make_tree(folder, root)
+        try:
+            problem = make_tree(folder, root)
+            if not problem:
+                storage.present[kind] = frozenset(os.listdir(folder))
+                if kind == CONFIG:
+                    storage.present["image"] = frozenset(os.listdir(image))
+        except OSError as error:
+            problem = explain(error)
         if problem:
             storage.refused.append((storage.places[kind], f"{folder[len(root) + 1 :]} in it {problem}"))
             return
-        storage.present[kind] = frozenset(os.listdir(folder))
-        if kind == CONFIG:
-            storage.present["image"] = frozenset(os.listdir(image))
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
     if storage.places[kind].given and os.stat(folder).st_mode & 0o022:
         problem = f"{folder[len(root) + 1 :]} in it can be written by other users (remedy: chmod go-w {folder})"
@@ -319,16 +330,20 @@ def _name_user(outcome: Outcome, environ: "Mapping[str, str]") -> None:
         _set("LOGNAME", outcome.decision.user, outcome)
 
 
-def forget(environ: "MutableMapping[str, str]") -> None:
-    """Take out of an environment what the session named in it has put there, and the session itself."""
-    fields = environ.pop(_SESSION, "").split(";", 3)
+def forget(environ: "MutableMapping[str, str]") -> str:
+    """Take out of an environment what the session named in it has put there, and the session itself.
+
+    :returns: an empty string, or a sentence for ``status`` where it cannot be a session of ours.
+    """
+    session = environ.pop(_SESSION, "")
+    fields = session.split(";", 3)
     environ.pop(_GPU, None)
     environ.pop(REFUSED, None)
     environ.pop(_COPIES, None)
     old_home = environ.pop(_OLD_HOME, None)
-    if len(fields) != 4 or not fields[3].startswith("/"):
-        return
-    roots = tuple(root + "/" for root in fields[3].split(":"))
+    if len(fields) != 4 or fields[0] != "1" or fields[3][:1] not in ("", "/"):
+        return f"{_SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
+    roots = tuple(root + "/" for root in fields[3].split(":") if root)
     for name in fields[2].split(","):
         value = environ.get(name, "")
         if name in _DECLARED:
@@ -347,3 +362,4 @@ def forget(environ: "MutableMapping[str, str]") -> None:
             environ[name] = before.rstrip(",")
         else:
             environ.pop(name, None)
+    return ""

@@ -38,7 +38,10 @@ def begin(folder: str) -> str:
     lines += [str(line) for line in _declared()]
     text = "".join(f"{line}\n" for line in lines)
     with contextlib.suppress(OSError):
-        os.makedirs(folder + "/tree", 0o700, exist_ok=True)
+        # Level by level, and never the storage root: where storage has gone, a root that is open to others would stay.
+        for path in (os.path.dirname(folder), folder, folder + "/tree"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
         aside = f"{folder}/{directories.ASIDE}learned-{os.getpid()}-{os.urandom(4).hex()}"
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as new:
@@ -249,20 +252,25 @@ def _link_target(path: str, package: str) -> str:
 
 def _copy_module(unit: Unit, target: str, folder: str) -> None:
     """Copy a module of one file, with its bytecode."""
-    aside = f"{folder}/{directories.ASIDE}{unit.entry}-{os.getpid()}-{os.urandom(4).hex()}"
-    try:
-        _copy_file(unit.path, aside, os.stat(unit.path))
-        os.rename(aside, target)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
+    _copy_into_place(unit.path, target, folder)
     with contextlib.suppress(OSError):
         stem = unit.entry.rpartition(".")[0]
         caches = (f"{unit.directory}/__pycache__", f"{os.path.dirname(target)}/__pycache__")
         os.makedirs(caches[1], 0o700, exist_ok=True)
         for name in os.listdir(caches[0]):
             if name.startswith(f"{stem}.{sys.implementation.cache_tag}") and not os.path.lexists(f"{caches[1]}/{name}"):
-                _copy_file(f"{caches[0]}/{name}", f"{caches[1]}/{name}", os.stat(f"{caches[0]}/{name}"))
+                _copy_into_place(f"{caches[0]}/{name}", f"{caches[1]}/{name}", folder)
+
+
+def _copy_into_place(path: str, target: str, folder: str) -> None:
+    """Copy a file such that it appears whole: half a bytecode file would stop its module from being imported."""
+    aside = f"{folder}/{directories.ASIDE}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        _copy_file(path, aside, os.stat(path))
+        os.rename(aside, target)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
 
 
 def refuse(unit: Unit, sentence: str) -> None:
@@ -289,9 +297,13 @@ def learn(lines: Iterable[Line]) -> None:
     text = "".join(f"{line}\n" for line in dict.fromkeys(new) if line not in known)
     if not text:
         return
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(OSError):
-        descriptor = os.open(finder.folder + "/learned", flags, 0o600)
+        try:
+            descriptor = os.open(finder.folder + "/learned", flags)
+        except FileNotFoundError:  # its beginning failed; without that, it would lack for ever what is known beforehand
+            begin(finder.folder)
+            descriptor = os.open(finder.folder + "/learned", flags)
         try:
             end = os.fstat(descriptor).st_size
             if end and os.pread(descriptor, 1, end - 1) != b"\n":  # the line of a process that was killed
@@ -300,4 +312,4 @@ def learn(lines: Iterable[Line]) -> None:
         finally:
             os.close(descriptor)
         if any(line.what == PATH and line.name == "-" for line in new):  # what each start looks for, and no more
-            os.close(os.open(finder.folder + importhook.OUTSIDE_LEARNED, flags, 0o600))
+            os.close(os.open(finder.folder + importhook.OUTSIDE_LEARNED, flags | os.O_CREAT, 0o600))

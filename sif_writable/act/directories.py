@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable.act import MARKER, seed
-from sif_writable.facts.attempt import attempt_in
+from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in
 from sif_writable.facts.filesystem import explain, planted, unfit
 from sif_writable.facts.storage_contents import NOTE, names
 from sif_writable.plan import redirects
@@ -70,9 +70,12 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
     if problem:
         return problem, ""
-    words = "noexec" if attempt_in(root, execute=True) else "exec"
-    if attempt_in(root, lock=True):
-        words += " nolock"
+    # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.
+    code, lock = attempt_in(root, execute=True) or "", attempt_in(root, lock=True) or ""
+    for problem, refused in ((code, NO_CODE), (lock, NO_LOCKS)):
+        if problem and not problem.startswith(refused):
+            return problem, ""
+    words = ("noexec" if code else "exec") + (" nolock" if lock else "")
     try:
         write_aside(os.path.join(root, MARKER), f"{words}\n".encode())
     except OSError as error:
@@ -119,12 +122,14 @@ def make_tree(folder: str, root: str) -> str:
             path = os.path.join(path, part)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-                if part.startswith("image-"):
-                    _note_image(path)
+            # The process that made the folder may have been killed before it could say what it is.
+            if part.startswith("image-") and not os.path.lexists(f"{path}/{NOTE}"):
+                _note_image(path)
         os.listdir(folder)
     except OSError as error:
         return explain(error, root)
-    collect_leftovers(root)
+    with contextlib.suppress(OSError):
+        collect_leftovers(root)
     return ""
 
 
@@ -261,7 +266,10 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
         _try_lock(path)
         from filelock import FileLock
 
-        lock = FileLock(path, timeout=seconds)
+        try:  # a soft lock outlives a killed process, and filelock warns of it on the program's stderr
+            lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
+        except TypeError:  # before it had soft locks
+            lock = FileLock(path, timeout=seconds)
         lock.acquire()
     except Exception:  # noqa: BLE001 - not in time, no locks here, or what bears the name filelock is another module
         lock = None

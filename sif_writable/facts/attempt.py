@@ -6,11 +6,13 @@ Called once per storage folder, on the cold path. It leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 import os
 
-from sif_writable.facts.filesystem import explain
+from sif_writable.facts.filesystem import explain, is_passing
+
+NO_CODE = "does not let object code be loaded from it"
+NO_LOCKS = "is on a filesystem without file locks"
 
 
 def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str | None:
@@ -53,8 +55,10 @@ def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool)
 def _executable(descriptor: int) -> str | None:
     try:
         mmap.mmap(descriptor, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
-    except OSError as error:  # EPERM: noexec mount or a security module
-        return f"does not let object code be loaded from it ({error.strerror})"
+    except OSError as error:
+        if is_passing(error):
+            return explain(error)
+        return f"{NO_CODE} ({error.strerror})"  # EPERM: a noexec mount or a security module
     return None
 
 
@@ -64,7 +68,7 @@ def _lockable(descriptor: int) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-            return f"is on a filesystem without file locks ({error.strerror})"
-        return explain(error)
+        if is_passing(error):
+            return explain(error)
+        return f"{NO_LOCKS} ({error.strerror})"  # ENOSYS, EOPNOTSUPP, ENOLCK
     return None

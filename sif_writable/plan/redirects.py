@@ -177,7 +177,9 @@ class _Rows:
             if self.ground.holds(resolve(template, self.bases, self.environ), text):
                 self.decision.left.append((variable, f"{template.replace('HOME', '~', 1)} of the user decides it"))
                 return
-        if kind not in self.storage.folders:
+        folders = self.storage.folders
+        # Without a folder of this image, its files would be offered where other images look.
+        if kind not in folders or (own and kind == DATA and "image" not in folders):
             if own and kind == DATA:
                 why = "the image's own files are read where they are: no place was found for more"
                 self.decision.redirects.append(Redirect(variable, own, kind, "", why))
@@ -185,10 +187,10 @@ class _Rows:
                 self.decision.left.append((variable, f"no place was found for {kind} files"))
             return
         leaf = name.replace("/", "-")
-        folder, there = f"{self.storage.folders[kind]}/{leaf}", leaf in self.storage.present[kind]
+        folder, there = f"{folders[kind]}/{leaf}", leaf in self.storage.present[kind]
         if own and kind == DATA and form != "path_list" and self._keeps_data():
             # What leads into this image must not lie where other images look.
-            folder = f"{self.storage.folders['image']}/data-{leaf}"
+            folder = f"{folders['image']}/data-{leaf}"
             there = f"data-{leaf}" in self.storage.present["image"]
         value, stays = (folder, "") if form in ("dir", "mkdir", "base") else self._value(form, folder, variable)
         if stays:
