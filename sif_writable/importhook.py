@@ -426,7 +426,7 @@ def serve_outside(name: str = "") -> None:
 def folder() -> str:
     """Return the folder of this image's copies, for this interpreter, or an empty string."""
     prefix, _, image = os.environ.get(COPIES, "").rpartition(":")
-    if not image:
+    if not image.startswith("/"):  # not set, or damaged
         return ""
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
         from sif_writable import facts

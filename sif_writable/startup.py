@@ -179,8 +179,9 @@ def _activate() -> str:
     from sif_writable import act, facts, importhook, plan
     from sif_writable.act import recall
 
+    damaged = ""
     if SESSION in os.environ:  # of another container: what it set is not the user's wish
-        act.forget(os.environ)
+        damaged = act.forget(os.environ)
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     told: Optional[ModuleType] = None
     if environ.get("SIF_WRITABLE_DEBUG") == "1":
@@ -202,6 +203,8 @@ def _activate() -> str:
         from sif_writable.act import remember
 
         remember.keep(seen, storage, environ)
+    if damaged:
+        outcome.failed.append(damaged)
     if told:
         told.say(told.outcome_lines(outcome))
     importhook.install()

@@ -28,9 +28,11 @@ cuda                    ``VERSION SOURCE``: a CUDA version that the image ships
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from sif_writable import facts
+from sif_writable.facts.filesystem import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +51,29 @@ Declared = dict[str, list[str]]
 def read(purelib: str) -> Declared:
     """Return everything that the image declares, key to values; empty where there is no manifest."""
     return facts.declared(purelib, whole=True)
+
+
+def misunderstood(purelib: str) -> list[str]:
+    """Return sentences on what cannot be read in the image's manifest, or seems to be cut off."""
+    path = f"{purelib}/{facts.MANIFEST}"
+    remedy = "Remedy: build the image again, or write the file anew in %post with `sif-writable prepare`."
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [f"{path} counts as empty: it {explain(error)}. {remedy}"]
+    found = []
+    lines = [line for line in text.split("\n") if line and not line.startswith("#")]
+    if strange := [line for line in lines if line.partition(": ")[0] not in HOT + COLD or ": " not in line]:
+        found.append(
+            f"{path} has lines that are not understood ({len(strange)}, such as {strange[0][:40]!r}). {remedy}"
+        )
+    if text and not text.endswith("\n"):
+        found.append(f"{path} ends within a line, so it may have been cut off. {remedy}")
+    return found
 
 
 def demands(declared: Mapping[str, list[str]]) -> dict[str, str]:

@@ -35,7 +35,7 @@ from typing import Any
 import sif_writable
 from sif_writable import act, facts, importhook, plan, startup
 from sif_writable.act import Outcome
-from sif_writable.facts import container, mounts
+from sif_writable.facts import container, manifest, mounts
 from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.plan import RUNTIME, redirects
 from sif_writable.plan.catalog import ROWS
@@ -111,7 +111,11 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "packages": packages.listed(importhook.folder()) if active else [],
         "overlay": overlay.model() if active else None,
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
-        "notes": redirects.misunderstood(os.environ) + (outcome.failed if outcome else []),
+        "notes": [
+            *redirects.misunderstood(os.environ),
+            *manifest.misunderstood(seen.purelib),
+            *(outcome.failed if outcome else []),
+        ],
     }
     if active:
         model["notes"] += packages.notes(importhook.folder())
