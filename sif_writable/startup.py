@@ -171,7 +171,7 @@ def is_current(session: str) -> bool:
                 return False
     except OSError:
         return False
-    return True
+    return os.access(fields[3].split(":", 1)[0], os.W_OK)  # it may have become read-only
 
 
 def _activate() -> str:

@@ -10,6 +10,7 @@ from tests.lab.store import locked
 from tests.lab.unavailable import LabUnavailable
 
 PROGRAMS = {
+    "faketime": "faketime",
     "gcc": "gcc",
     "mkfs.ext3": "e2fsprogs",
     "mksquashfs": "squashfs-tools",

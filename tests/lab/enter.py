@@ -43,6 +43,8 @@ class Entry(TypedDict):
     """A writable tmpfs overlay on top of the squashfs; the files stay root's."""
     binds: list[str]
     """`outside:inside`, `outside:inside:ro` or `outside:inside:noexec`."""
+    images: list[str]
+    """`outside:inside`: files that hold an ext3 or ext4 filesystem, mounted by the kernel."""
     tmpfs: list[str]
     """Folders inside that become an empty tmpfs; one of a size, `FOLDER:SIZE`, lies over the binds."""
     setuid: bool
@@ -167,6 +169,9 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
         _mount(outside, root + inside, flags=_MS_BIND)
         if options_given:
             _restrict_bind(root + inside, {"ro": _MS_RDONLY, "noexec": _MS_NOEXEC}[options_given[0]])
+    for image in entry["images"]:
+        outside, inside = image.split(":")
+        subprocess.run(["mount", "-o", "loop,nosuid,nodev", outside, root + inside], check=True)
     for folder, _, size in (folder.partition(":") for folder in entry["tmpfs"]):
         if size:
             _mount("none", root + folder, "tmpfs", f"mode=1777,size={size}")

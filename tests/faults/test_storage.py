@@ -1,0 +1,289 @@
+"""Storage that is full, fills up, disappears, turns read-only or hangs: programs get the kernel's own errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import NOT_RUN, or_skip
+from tests.faults import image
+from tests.lab import apt, store
+from tests.lab.environments import PYTHON
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Faulty
+    from tests.lab.apptainer_root import Apptainer
+
+# --- Real filesystems without room, from the start.
+
+_OFF = {"SIF_WRITABLE": "off"}
+_USE = """
+import os
+print(os.environ.get("MPLCONFIGDIR", "").startswith("/var/tmp/"), end=" ")
+try:
+    import failing
+    said = "cured"
+except OSError as error:
+    said = "its own error"
+print(said)
+"""
+# What is kept per image; downloads go where there is more room than on a small disk.
+_LIST = "cd /var/tmp/sif-writable*/image-* && find . ! -path './data-*' ! -path '*/.new-*' | sort"
+
+
+_FILL_UP = """
+import os
+space = os.statvfs("/var/tmp")
+assert space.f_blocks * space.f_frsize < 200 << 20, "this is not the small disk"
+os.mkdir("/var/tmp/filler")
+def fill(name, size):
+    with open(f"/var/tmp/filler/{name}", "wb") as file:
+        file.write(b"x" * size)
+space = os.statvfs("/var/tmp")
+for number in range(space.f_favail - 80 if LACKING == "inodes" else 0):
+    fill(number, 0)
+if LACKING == "bytes":
+    fill("all", space.f_bavail * space.f_frsize - (20 << 20))
+"""
+
+
+@pytest.mark.parametrize(("kind", "lacking"), [("ext4", "inodes"), ("ext4", "bytes"), ("ext3", "bytes")])
+def test_a_filesystem_that_runs_out_halfway(faulty: Faulty, kind: str, lacking: str) -> None:
+    """A first start passes the look at what is free, and then needs more; when there is more, all is made."""
+    if os.getuid():
+        pytest.skip(f"{NOT_RUN}only root can mount a disk image")
+    or_skip(apt.ensure, "mkfs.ext3", "mount")
+    # What the old cache holds is worth 27 MiB: there is room for the seeds of some locations, and not for this one.
+    old = f"{faulty.places.home}/.cache/matplotlib"
+    image.write({f"{old}/{number}.cache": "x" * 900_000 for number in range(30)})
+    disk, owner = f"{faulty.places.folder}/disk", f"root_owner={store.ORDINARY_UID}:{store.ORDINARY_UID}"
+    words = [apt.find(f"mkfs.{kind}") or kind, "-q", "-F", "-m", "0", "-b", "1024", "-N", "1000", "-E", owner]
+    subprocess.run([*words, disk, "100M"], check=True, stdout=subprocess.DEVNULL)
+    kept: dict[str, Any] = {"images": [f"{disk}:/var/tmp"], "tmpfs": ()}
+    mounted = faulty.run(["true"], **kept)
+    if "loop" in mounted.stderr:
+        pytest.skip(f"{NOT_RUN}this machine has no loop devices")
+    assert faulty.run([PYTHON, "-c", f"LACKING = {lacking!r}{_FILL_UP}"], env=_OFF, **kept).returncode == 0
+
+    status = faulty.run([PYTHON, "-m", "sif_writable", "status", "--no-gpu"], **kept)
+    assert "has no space or no inodes left" in " ".join(status.stdout.split()), status
+    for _ in range(2):
+        result = faulty.run([PYTHON, "-c", _USE], **kept)
+        assert (result.returncode, result.stderr) == (0, ""), result
+        assert result.stdout.split(" ", 1)[1] in ("cured\n", "its own error\n")
+    assert faulty.run(["rm", "-r", "/var/tmp/filler"], **kept).returncode == 0
+    again = faulty.run([PYTHON, "-c", _USE], **kept)
+    assert (again.stdout, again.stderr) == ("True cured\n", "")
+    listed = faulty.run(["sh", "-c", _LIST], **kept).stdout.splitlines()
+    fresh = faulty.run(["sh", "-c", f'"$0" -c "$1" && {_LIST}', PYTHON, _USE]).stdout.splitlines()
+    assert fresh[:1] == ["True cured"]
+    assert listed == fresh[1:]
+
+
+def test_a_limit_on_the_size_of_files(faulty: Faulty) -> None:
+    """A write that ends halfway, as with a quota: half a bytecode file would stop the next import."""
+    program = "import declared; declared.use(); print('ran')"
+    script = f'ulimit -f 1; "$0" -c "{program}"; ulimit -f unlimited; exec "$0" -c "{program}"'
+    fresh = faulty.run([PYTHON, "-c", program])
+    assert (fresh.stdout, fresh.stderr) == ("ran\n", "")
+    limited = faulty.run(["bash", "-c", script.replace("-f 1", "-S -f 1"), PYTHON])
+    assert limited.stdout.splitlines()[-1:] == ["ran"], limited
+    assert "marshal" not in limited.stderr
+
+
+# --- While programs run, in a mount namespace where the program itself may change the mounts.
+
+_RUNNING = """
+import errno, os, subprocess, sys
+def child(*words, **env):
+    done = subprocess.run([sys.executable, *words], env={**os.environ, **env}, capture_output=True, text=True)
+    return done.returncode, done.stdout.strip(), done.stderr.strip()
+names = iter("abcdefgh")
+def write():
+    try:
+        with open(os.path.join(os.environ["MPLCONFIGDIR"], next(names)), "w") as file:
+            file.write("x" * 100000)
+        return "written"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def use():
+    try:
+        import failing
+        return "cured"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+NEW = {name: "" for name in os.environ if name.startswith("SIF_WRITABLE_")}
+STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
+USE = "import failing; print('cured')"
+assert os.environ["MPLCONFIGDIR"].startswith("/var/tmp/")
+print(write())
+"""
+
+
+def _run(faulty: Faulty, program: str) -> list[str]:
+    mount = "mount -t tmpfs -o size=64m,nr_inodes=5000,mode=1777 none /var/tmp"
+    script = f'{mount} && exec "$0" -c "$1"'
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, PYTHON, _RUNNING + program]
+    result = faulty.run(words, tmpfs=())
+    if "Operation not permitted" in result.stderr or "unshare failed" in result.stderr:
+        pytest.skip(f"{NOT_RUN}an ordinary user cannot make namespaces of his own here")
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout.splitlines()
+
+
+_FILL = {
+    "bytes": """
+with open("/var/tmp/filler", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(b"x" * 4096)
+    except OSError:
+        pass
+def free():
+    os.unlink("/var/tmp/filler")
+""",
+    "inodes": """
+os.mkdir("/var/tmp/filler")
+try:
+    for number in range(10000):
+        open(f"/var/tmp/filler/{number}", "w").close()
+except OSError:
+    pass
+def free():
+    import shutil
+    shutil.rmtree("/var/tmp/filler")
+""",
+}
+
+
+@pytest.mark.parametrize("what", sorted(_FILL))
+def test_it_fills_up_while_a_program_runs(faulty: Faulty, what: str) -> None:
+    program = _FILL[what] + (
+        "print(write(), use())\n"
+        "print(child('-c', STATE))\n"
+        "print(child('-c', STATE, **NEW))\n"
+        "free(); print(write(), child('-c', USE))\n"
+    )
+    assert _run(faulty, program) == [
+        "written",
+        "ENOSPC EROFS",
+        "(0, 'inherited', '')",
+        "(0, 'active', '')",
+        "written (0, 'cured', '')",
+    ]
+
+
+def test_it_turns_read_only_while_a_program_runs(faulty: Faulty) -> None:
+    program = (
+        "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'remount,ro', 'none', '/var/tmp'], check=True)\n"
+        "print(write(), use())\n"
+        "print(child('-c', STATE))\n"
+        "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'remount,rw', 'none', '/var/tmp'], check=True)\n"
+        "print(write(), child('-c', STATE), child('-c', USE))\n"
+    )
+    assert _run(faulty, program) == [
+        "written",
+        "EROFS EROFS",
+        "(0, 'active', '')",
+        "written (0, 'inherited', '') (0, 'cured', '')",
+    ]
+
+
+def test_it_disappears_while_a_program_runs(faulty: Faulty) -> None:
+    program = (
+        "subprocess.run(['umount', '-l', '/var/tmp'], check=True)\n"
+        "print(write(), use(), os.listdir('/var/tmp'))\n"
+        "print(child('-c', STATE), child('-c', USE), os.listdir('/var/tmp'))\n"
+    )
+    assert _run(faulty, program) == [
+        "written",
+        "ENOENT EROFS []",
+        "(0, 'active', '') (0, 'cured', '') ['sif-writable-1000']".replace("1000", str(store.ORDINARY_UID)),
+    ]
+
+
+# --- A server that stops answering.
+
+_HANG = """
+import os, signal, subprocess, sys, time
+os.makedirs("mnt"); image = "disk"
+subprocess.run(["truncate", "-s", "600M", image], check=True)
+subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", f"root_owner={os.getuid()}:{os.getgid()}", image], check=True)
+server = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", image, "mnt"], stdout=2)
+while not os.path.ismount("mnt") and server.poll() is None:
+    time.sleep(0.01)
+HERE = os.getcwd()
+env = {**os.environ, "PYTHONPATH": f"{HERE}/lib/sif_writable/hook:{HERE}/lib", "SIF_WRITABLE": "on",
+       "SIF_WRITABLE_DIR": f"{HERE}/mnt"}
+def start(code, **more):
+    words = [sys.executable, "-c", code]
+    return subprocess.Popen(words, env={**env, **more}, text=True, stdin=-1, stdout=-1, stderr=-1)
+def end(process):
+    out, err = process.communicate(timeout=100)
+    print((process.returncode, out.strip(), err.strip().replace(HERE, "")), flush=True)
+STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
+RUNNING = '''
+import errno, json, os, sys
+print(os.environ["MPLCONFIGDIR"].partition("/mnt/")[1], flush=True)
+sys.stdin.readline()
+print(json.dumps(sum(range(10))), flush=True)
+sys.stdin.readline()
+try:
+    open(os.environ["MPLCONFIGDIR"] + "/mine", "w")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+'''
+try:
+    end(start(STATE))
+    running = start(RUNNING)
+    print(running.stdout.readline().strip())
+    server.send_signal(signal.SIGSTOP)
+    while open(f"/proc/{server.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
+    running.stdin.write("\\n"); running.stdin.flush()
+    print("runs on:", running.stdout.readline().strip())
+    first, second = start(STATE), start(STATE)
+    end(start(STATE, SIF_WRITABLE="off"))
+    end(start(STATE, SIF_WRITABLE_DIR=f"{HERE}/other", SCRATCH=f"{HERE}/mnt"))
+    print("wait:", first.poll(), second.poll())
+    first.terminate(); end(first)
+    server.send_signal(signal.SIGCONT)
+    end(second)
+    server.kill(); server.wait()
+    running.stdin.write("\\n"); running.stdin.flush()
+    end(running)
+    end(start(STATE))
+finally:
+    server.kill()
+    subprocess.run(["fusermount3", "-u", "-z", "mnt"], stderr=subprocess.DEVNULL)
+"""
+
+
+def test_it_hangs(apptainer: Apptainer) -> None:
+    """What hangs is waited for, as any program that looks there waits: no way to look has a time limit.
+
+    A child or a thread that looks would cost each start more than all the rest. So the wait can be interrupted, and it
+    reaches neither a program that runs already and stays away from storage, nor one that is told another place.
+    """
+    shutil.copytree(f"{store.REPOSITORY}/sif_writable", f"{apptainer.places.work}/lib/sif_writable")
+    result = apptainer.beside(["python3", "-c", _HANG])
+    if "fuse" in result.stderr and not result.stdout:
+        pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs here: {result.stderr.strip()[-200:]}")
+    told = result.stdout.splitlines()
+    assert told[:-1] == [
+        "(0, 'active', '')",
+        "/mnt/",
+        "runs on: 45",
+        "(0, 'off', '')",
+        "(0, 'active', '')",
+        "wait: None None",
+        "(-15, '', '')",
+        "(0, 'active', '')",
+        "(0, 'ENOTCONN', '')",
+    ], result
+    assert told[-1].startswith("(0, 'active', 'sif_writable: SIF_WRITABLE_DIR=/mnt "), result
+    assert "not connected" in told[-1]
