@@ -143,6 +143,7 @@ def running(nodes: int = NODES) -> Iterator[Cluster]:
             layers=[],
             overlay=False,
             binds=[f"{LAB}:{runtime.lab}", *places.world, f"{places.home}:{scratch.HOME}"],
+            images=[],
             tmpfs=["/run"],
             setuid=True,
             user_namespaces=True,
