@@ -199,10 +199,11 @@ def _activate() -> str:
     if told:
         told.say(told.decision_lines(decision))
     outcome = act.apply(decision, seen, storage, environ, token())
-    if not recalled:
+    kept = recall.path(seen, storage)
+    if not recalled and kept and recall.is_due(kept):
         from sif_writable.act import remember
 
-        remember.keep(seen, storage, environ)
+        remember.keep(kept, seen, storage, environ)
     if damaged:
         outcome.failed.append(damaged)
     if told:

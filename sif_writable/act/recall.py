@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PLAN = "plan-"
 """How the name of the file begins, in the folder of the image; the interpreter tag follows."""
+SECONDS = 60.0
+"""How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
 LARGEST = 1 << 20
 """Bytes that are read of a kept plan."""
 _HASH_KEY = 0x5349465F504C414E
@@ -33,6 +35,16 @@ def path(facts: "Facts", storage: "Storage") -> str:
     """Return where the plan of this image and interpreter is kept, or an empty string."""
     image = storage.folders.get("image")
     return f"{image}/{PLAN}{facts.tag}" if image else ""
+
+
+def is_due(path: str) -> bool:
+    """Whether a plan may be kept there now: none is, or not since a moment ago."""
+    import time
+
+    try:
+        return abs(time.time() - os.lstat(path).st_mtime) > SECONDS
+    except OSError:
+        return True
 
 
 def seal(body: bytes) -> bytes:

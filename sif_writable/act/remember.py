@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.act import recall
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from sif_writable.facts import Facts
     from sif_writable.plan import Storage
-
-SECONDS = 600.0
-"""How long a plan is kept that did not fit: jobs with different environments do not always overwrite each other's."""
 
 
 class _Asked(dict[str, str]):
@@ -51,14 +47,13 @@ class _Asked(dict[str, str]):
     items = values = keys
 
 
-def keep(facts: Facts, storage: Storage, environ: Mapping[str, str]) -> None:
+def keep(path: str, facts: Facts, storage: Storage, environ: Mapping[str, str]) -> None:
     """Keep the plan that a start would make now that storage is as this one leaves it.
+
+    :param path: :func:`sif_writable.act.recall.path`.
 
     Without room for it nothing is lost but a millisecond at each start.
     """
-    path = recall.path(facts, storage)
-    if not path or _is_fresh(path):
-        return
     with contextlib.suppress(OSError):
         present = {kind: frozenset(os.listdir(folder)) for kind, folder in storage.folders.items()}
         before, storage.present = storage.present, present
@@ -86,10 +81,3 @@ def keep(facts: Facts, storage: Storage, environ: Mapping[str, str]) -> None:
         )
         if len(body) < recall.LARGEST // 2:
             write_aside(path, recall.seal(body) + body)
-
-
-def _is_fresh(path: str) -> bool:
-    try:
-        return abs(time.time() - os.lstat(path).st_mtime) < SECONDS
-    except OSError:
-        return False
