@@ -13,6 +13,9 @@ from sif_writable.plan import packages as plan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+ANSWERED = "__sif_writable_answered__"
+"""The attribute of the first error of an import that was tried again: it has been learned from."""
+
     from sif_writable.facts.packages import Unit
 
 

@@ -25,7 +25,7 @@ def learn(error: BaseException | None) -> None:
     finder = importhook.finder()
     if finder is None or not isinstance(error, Exception) or isinstance(error, SifWritableError):
         return
-    failed = plan.failures(error, blame.working_directory())
+    failed = plan.failures(error, blame.working_directory(), leave=blame.ANSWERED)
     units, detail = blame.owners(failed, finder)
     if not units:
         unit, detail = blame.writer(error, failed, finder)

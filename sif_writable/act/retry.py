@@ -47,6 +47,7 @@ class Again(NamedTuple):
     def failed(self, second: BaseException) -> None:
         """Let the second failure say that it is one, with the first as what it came from."""
         setattr(second, _JUDGED, True)
+        setattr(self.first, blame.ANSWERED, True)
         last = second
         seen = {id(second)}
         while (before := last.__cause__ or last.__context__) is not None and id(before) not in seen:

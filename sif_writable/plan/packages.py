@@ -176,13 +176,16 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         stack += [this.__cause__, this.__context__, *getattr(this, "exceptions", ())]
 
 
-def failures(error: BaseException, folder: str) -> list[Failure]:
+def failures(error: BaseException, folder: str, *, leave: str = "") -> list[Failure]:
     """Return the writes that failed, as an error and its causes tell: with EROFS, EACCES, EPERM, or such words.
 
     :param folder: the working directory, for relative paths.
+    :param leave: an attribute of errors among them that do not count.
     """
     found: dict[Failure, None] = {}
     for this in chain(error):
+        if leave and hasattr(this, leave):
+            continue
         if isinstance(this, OSError) and this.errno in _DENIED and (this.filename or this.filename2):
             for name in (this.filename, this.filename2):
                 if isinstance(name, (str, bytes)) and name:
