@@ -13,10 +13,11 @@ from sif_writable.plan import packages as plan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from sif_writable.facts.packages import Unit
+
+
 ANSWERED = "__sif_writable_answered__"
 """The attribute of the first error of an import that was tried again: it has been learned from."""
-
-    from sif_writable.facts.packages import Unit
 
 
 class Verdict(NamedTuple):
