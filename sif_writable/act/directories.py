@@ -72,10 +72,11 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
         return problem, ""
     # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.
     code, lock = attempt_in(root, execute=True) or "", attempt_in(root, lock=True) or ""
-    for problem, refused in ((code, NO_CODE), (lock, NO_LOCKS)):
-        if problem and not problem.startswith(refused):
-            return problem, ""
+    if code and not code.startswith(NO_CODE):
+        return code, ""
     words = ("noexec" if code else "exec") + (" nolock" if lock else "")
+    if lock and not lock.startswith(NO_LOCKS):
+        return "", words  # locks only save work; the next start tries again
     try:
         write_aside(os.path.join(root, MARKER), f"{words}\n".encode())
     except OSError as error:
@@ -248,11 +249,11 @@ def _rename_over_link(aside: str, folder: str) -> None:
     each folder that it is about to make, so trying again comes to an end.
     """
     for _ in range(MAX_RELINKED):
-        with contextlib.suppress(NotADirectoryError):  # the link
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # no link, or another process was faster
+            os.unlink(folder)
+        with contextlib.suppress(NotADirectoryError):  # the link is back
             os.rename(aside, folder)
             return
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another process was faster
-            os.unlink(folder)
     os.rename(aside, folder)
 
 

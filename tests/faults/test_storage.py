@@ -70,7 +70,8 @@ def test_a_filesystem_that_runs_out_halfway(faulty: Faulty, kind: str, lacking: 
     assert faulty.run([PYTHON, "-c", f"LACKING = {lacking!r}{_FILL_UP}"], env=_OFF, **kept).returncode == 0
 
     status = faulty.run([PYTHON, "-m", "sif_writable", "status", "--no-gpu"], **kept)
-    assert "has no space or no inodes left" in " ".join(status.stdout.split()), status
+    left = "inodes" if lacking == "inodes" else "space"
+    assert f"has no {left} left" in " ".join(status.stdout.split()), status
     for _ in range(2):
         result = faulty.run([PYTHON, "-c", _USE], **kept)
         assert (result.returncode, result.stderr) == (0, ""), result

@@ -51,6 +51,7 @@ def test_status_tells_the_same_from_a_kept_plan(warm: Hooked) -> None:
     for told in (from_kept, decided):
         for storage in told["storage"]:
             del storage["free_bytes"], storage["free_inodes"]
+        del told["space"]
     assert from_kept == decided
 
 
