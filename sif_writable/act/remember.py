@@ -39,7 +39,7 @@ class _Asked(dict[str, str]):
         return super().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("a plan that depends on every variable cannot be kept")
+        raise RuntimeError("a plan that depends on every variable cannot be kept")
 
     def keys(self) -> Any:
         return self.__iter__()
