@@ -224,9 +224,26 @@ def start(scenario: Scenario, **more: str) -> Result:
     return run([PYTHON, "-c", scenario.program], {**environ(scenario), **more})
 
 
+def mounted() -> frozenset[str]:
+    """Return what leads to a mount in the places: an interpreter of the lab, where that lies below one of them."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4] for line in file]
+    below = ((place, point[len(place) + 1 :]) for place in PLACES for point in points if point.startswith(f"{place}/"))
+    return frozenset(f"{place}/{rest.partition('/')[0]}" for place, rest in below)
+
+
+MOUNTED = mounted()
+
+
+def _of_mounts(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if f"{folder}/{name}" in MOUNTED]
+
+
 def empty(folder: str) -> None:
     for name in os.listdir(folder):
         path = f"{folder}/{name}"
+        if path in MOUNTED:
+            continue
         if os.path.isdir(path) and not os.path.islink(path):
             for inner, names, _ in os.walk(path):
                 for each in names:
@@ -253,6 +270,7 @@ def listing() -> tuple[Listing, int]:
     found: Listing = {}
     left = 0
     for where, folders, files in (step for place in PLACES for step in os.walk(place)):
+        folders[:] = [name for name in folders if os.path.join(where, name) not in MOUNTED]
         for name in (*folders, *files):
             path = os.path.join(where, name)
             if _LEFTOVER.search(path):
@@ -512,7 +530,7 @@ def main() -> None:
     code = "import json, os; json.dump(dict(os.environ), open('/work-folder/session.json', 'w'))"
     assert run([PYTHON, "-c", code], PLAIN).code == 0
     for place in PLACES:
-        shutil.copytree(place, _BEFORE + place, symlinks=True)
+        shutil.copytree(place, _BEFORE + place, symlinks=True, ignore=_of_mounts)
     everything: list[tuple[Scenario, Call, str]] = []
     references = {}
     counted: dict[str, dict[str, int]] = {}
