@@ -29,11 +29,11 @@ cuda                    ``VERSION SOURCE``: a CUDA version that the image ships
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from sif_writable import facts
 from sif_writable.facts.filesystem import explain
 
+TYPE_CHECKING = False  # the GPU check loads this, and typing takes longer than the rest of it
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -654,6 +654,25 @@ def test_nobody_is_bothered_where_nobody_expects_a_gpu(room: Container, policy: 
     assert not room.calls("nvmlInitWithFlags")
 
 
+def test_the_check_loads_nothing_heavy(room: Container) -> None:
+    """Every heavy import pays for it, also where nobody expects a GPU; typing alone took ten times the rest."""
+    program = "import sys; own = set(sys.modules)\n" + IMPORT + "print(*sorted(set(sys.modules) - own))"
+    loaded = set(room.run(program).stdout.split())
+    assert "sif_writable.act.gpucheck" in loaded
+    assert not loaded & {
+        "typing",
+        "re",
+        "enum",
+        "json",
+        "logging",
+        "subprocess",
+        "ctypes",
+        "pynvml",
+        "pathlib",
+        "tempfile",
+    }
+
+
 def test_onnxruntime_matters_only_in_its_gpu_build(room: Container) -> None:
     nvml("count 0\n")(room)
     program = "import os; from sif_writable.act import gpucheck; print(gpucheck.check('onnxruntime', os.environ))\n"
