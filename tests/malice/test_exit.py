@@ -28,12 +28,22 @@ if TYPE_CHECKING:
 _OBSERVER = """
 import glob, json, os, signal, subprocess, sys, time
 STORAGE = "/home/user/.cache/sif-writable"
-def world():
-    others = []
+def processes():
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if int(pid) not in (1, os.getpid()):
-            with open(f"/proc/{pid}/cmdline") as file:
-                others.append(file.read())
+            try:
+                with open(f"/proc/{pid}/cmdline") as file:
+                    found.append(file.read())
+            except (FileNotFoundError, ProcessLookupError):  # it has ended just now
+                pass
+    return found
+def world():
+    others = processes()
+    end = time.monotonic() + 1
+    while others and time.monotonic() < end:  # one that was killed takes a moment to go
+        time.sleep(0.02)
+        others = processes()
     with open("/proc/self/mountinfo") as file:
         mounts = len(file.readlines())
     temporary = [os.path.join(place, name) for place in ("/tmp", "/var/tmp", "/dev/shm", os.getcwd())
