@@ -10,6 +10,7 @@ state      the process is
 writable   in a container whose root and HOME are writable: the hook looks, and does nothing
 active     in a read-only image, where an earlier start has made storage
 inherited  the child of such a process
+manifest   as active, in an environment that ``sif-writable prepare`` has described (on the host)
 =========  ==========================================================================================
 """
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from tests.lab.scratch import Scratch
 
-AIMS = {"writable": 1.03, "active": 1.10, "inherited": 1.04}
-STATES = tuple(AIMS)
+AIMS = {"writable": 1.03, "active": 1.10, "inherited": 1.04, "manifest": 1.10}
+STATES = ("writable", "active", "inherited")
 DISCARDED = 3
 _HOOKED, _BARE, _ROUNDS = "/venv/bin/python", "/bare/bin/python", "/rounds.py"
 
@@ -94,7 +95,18 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
 
         return measured(f"host, {python.name}", state, run, (_BARE, _HOOKED), arguments.rounds)
 
-    return in_fresh_places(measure)
+    rows = in_fresh_places(measure)
+    with scratch.fresh() as places:
+        prepared = environments.copy(hooked, os.path.join(places.folder, "venv"))
+        machine = PlainMachine(places)
+        prepare = [_HOOKED, "-m", "sif_writable", "prepare", "--inner"]
+        checked(machine.run(prepare, venv=prepared, writable=True, image=False, env={"SIF_WRITABLE": "off"}))
+        if not os.path.exists(os.path.join(environments.packages(prepared), "sif_writable.manifest")):
+            raise RuntimeError("sif-writable prepare has left no manifest")
+        hooked = prepared
+        with scratch.fresh() as empty:
+            rows.append(measure(empty, "manifest"))
+    return rows
 
 
 def in_image(arguments: argparse.Namespace) -> list[Row]:
@@ -152,7 +164,7 @@ def measured(
     bare, hooked = programs
     specification = rounds.Specification(
         check=[hooked, "-c", "import sif_writable.startup; print(sif_writable.startup.state)"],
-        expected=state,
+        expected="active" if state == "manifest" else state,
         programs={"bare": [bare, "-c", "pass"], "hook": [hooked, "-c", "pass"]},
         rounds=count,
         discarded=DISCARDED,
