@@ -13,7 +13,7 @@ from sif_writable import act, plan
 from sif_writable.act import directories
 from sif_writable.facts.filesystem import planted
 from sif_writable.plan import Place, places
-from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users
+from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:
@@ -60,16 +60,6 @@ def folder(path: str, mode: int) -> None:
     """Make a folder of exactly this mode."""
     os.mkdir(path)
     os.chmod(path, mode)
-
-
-def owned_by(uid: int, top: str) -> list[str]:
-    """List what a user has below a folder."""
-    return [
-        os.path.join(here, name)
-        for here, folders, files in os.walk(top)
-        for name in (*folders, *files)
-        if os.lstat(os.path.join(here, name)).st_uid == uid
-    ]
 
 
 # --- Somebody else was first.

@@ -12,7 +12,7 @@ import pytest
 from tests.hook.hooked import STATE, Hooked, question, write
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import VENV, WORK
-from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users
+from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 
 if TYPE_CHECKING:
     from tests.gpu.container import Container
@@ -26,16 +26,6 @@ HOMELESS: dict[str, Any] = {"home": "/no/such/home"}
 def shared(places: Scratch) -> list[str]:
     """Return the shared folders, outside."""
     return [places.var_tmp, places.tmp, places.shm]
-
-
-def owned_by(uid: int, folder: str) -> list[str]:
-    """List what a user has below a folder."""
-    return [
-        os.path.join(here, name)
-        for here, folders, files in os.walk(folder)
-        for name in (*folders, *files)
-        if os.lstat(os.path.join(here, name)).st_uid == uid
-    ]
 
 
 # Starts interpreters, four at a time, each of them without storage of its own; tells what they have chosen.

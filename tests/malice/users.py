@@ -76,3 +76,13 @@ def _become(uid: int) -> None:
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
+
+
+def owned_by(uid: int, folder: str) -> list[str]:
+    """List what a user has below a folder."""
+    return [
+        os.path.join(here, name)
+        for here, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+        if os.lstat(os.path.join(here, name)).st_uid == uid
+    ]

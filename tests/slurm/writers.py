@@ -145,13 +145,18 @@ sif-writable prestage -- python -c 'import kivy'
 
 
 def made(tasks: Iterable[Told]) -> Counter[str]:
-    """Count how often something was built aside to appear at each path, whoever built it."""
-    counts: Counter[str] = Counter()
-    for task in tasks:
-        for event, *paths in task.changes:
-            if event == "os.rename" and os.path.basename(paths[0]).startswith(".new-"):
-                counts[paths[1]] += 1
-    return counts
+    """Count how many things built aside were to appear at each path, whoever built them.
+
+    A rename is told before it is tried, and one that finds a link in its place is tried again: what is counted is what
+    was built.
+    """
+    renames = {
+        tuple(paths)
+        for task in tasks
+        for event, *paths in task.changes
+        if event == "os.rename" and os.path.basename(paths[0]).startswith(".new-")
+    }
+    return Counter(path for _, path in renames)
 
 
 def begun(tasks: Iterable[Told]) -> Counter[str]:
