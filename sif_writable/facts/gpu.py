@@ -342,14 +342,17 @@ def _start(out: int, limit: int, details: bool) -> int:
             return pid
     if not sys.executable:
         raise FileNotFoundError(2, "sys.executable is empty")
-    script = os.path.join(os.path.dirname(__file__), "nvml.py")
-    words = [str(limit), "details" if details else "", folder]
+    words = [os.path.dirname(__file__), str(limit), "details" if details else "", folder]
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", script, *words],
+        [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, *words],
         {**os.environ, "SIF_WRITABLE": "off"},
         file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)],
     )
+
+
+# The modules beside it bear names that others have too, so they come last. Imported, it needs no compiling.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); import nvml; nvml.main(*sys.argv[2:])"
 
 
 def _may_fork() -> bool:

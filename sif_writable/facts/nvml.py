@@ -1,7 +1,7 @@
 """Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.facts.gpu` starts it and reads it.
 
-It is a script too (``python -I -S nvml.py LIMIT DETAILS FOLDER``), so it imports nothing of this package. Each line
-that it writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
+It imports nothing of this package, so that an interpreter without site-packages can run it too. Each line that it
+writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
 
 No CUDA context is made and ``cuInit`` is not called. Only with details is libcuda loaded, in this process, by
 ``nvmlSystemGetCudaDriverVersion_v2`` (gpu.md, section 5).
@@ -197,8 +197,9 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], folder: 
                 _tell("instance", index, ask("nvmlDeviceGetUUID", instance) or "", *memory(instance))
 
 
-if __name__ == "__main__":
-    # The parent reaps this process; the one that asks is nobody's child, so that it may hang and leave no zombie.
+def main(limit: str, details: str, folder: str) -> NoReturn:
+    """Ask from an interpreter that was started for it; the parameters are those of :func:`run`, as words."""
+    # The caller reaps this process; the one that asks is nobody's child, so that it may hang and leave no zombie.
     if os.fork() == 0:
-        run(_STDOUT, int(sys.argv[1]), sys.argv[2] == "details", sys.argv[3])
+        run(_STDOUT, int(limit), details == "details", folder)
     os._exit(0)

@@ -485,10 +485,13 @@ observer.wait()
 """
 OBSERVER = """
 import os, sys, time
-while not os.path.exists(sys.argv[1]):
+words = []
+while not words:
     time.sleep(0.01)
-with open(sys.argv[1]) as log:
-    pid = log.read().split()[0]
+    if os.path.exists(sys.argv[1]):
+        with open(sys.argv[1]) as log:
+            words = log.read().split()
+pid = words[0]
 with open(f"/proc/{pid}/stat") as stat:
     assert int(stat.read().rsplit(")", 1)[1].split()[1]) != os.getppid(), "it is a child of the job"
 folder = f"/proc/{pid}/fd/"
