@@ -7,6 +7,7 @@ had. There the bare environment is a folder outside that refers to the image's i
 =========  ==========================================================================================
 state      the process is
 =========  ==========================================================================================
+empty      as writable, with a hook that does not even look: what any hook costs (on the host)
 writable   in a container whose root and HOME are writable: the hook looks, and does nothing
 active     in a read-only image, where an earlier start has made storage
 inherited  the child of such a process
@@ -28,7 +29,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tests.benchmarks import rounds
 from tests.lab import apptainer_root, environments, image, pythons, scratch
 from tests.lab.apptainer_root import Apptainer
-from tests.lab.plain_machine import PlainMachine
+from tests.lab.plain_machine import VENV, PlainMachine
 from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
     python = pythons.get(arguments.python)
     bare, hooked = environments.bare(python), environments.hooked(python)
 
-    def measure(places: Scratch, state: str) -> Row:
+    def measure(places: Scratch, state: str, environment: str = hooked) -> Row:
         machine = PlainMachine(places)
         binds = [f"{bare}:/bare:ro", f"{rounds.__file__}:{_ROUNDS}:ro"]
-        options: dict[str, Any] = {"venv": hooked, "binds": binds, "writable": state == "writable", "timeout": 3600}
+        writable = state in ("empty", "writable")
+        options: dict[str, Any] = {"venv": environment, "binds": binds, "writable": writable, "timeout": 3600}
 
         def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
             return machine.run(argv, **options)
@@ -96,17 +98,29 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
         return measured(f"host, {python.name}", state, run, (_BARE, _HOOKED), arguments.rounds)
 
     rows = in_fresh_places(measure)
-    with scratch.fresh() as places:
-        prepared = environments.copy(hooked, os.path.join(places.folder, "venv"))
-        machine = PlainMachine(places)
-        prepare = [_HOOKED, "-m", "sif_writable", "prepare", "--inner"]
-        checked(machine.run(prepare, venv=prepared, writable=True, image=False, env={"SIF_WRITABLE": "off"}))
-        if not os.path.exists(os.path.join(environments.packages(prepared), "sif_writable.manifest")):
-            raise RuntimeError("sif-writable prepare has left no manifest")
-        hooked = prepared
-        with scratch.fresh() as empty:
-            rows.append(measure(empty, "manifest"))
+    for state, change in (("empty", _empty), ("manifest", _prepare)):
+        with scratch.fresh() as places, scratch.fresh() as others:
+            environment = environments.copy(hooked, os.path.join(places.folder, "venv"))
+            change(PlainMachine(places), environment)
+            rows.append(measure(others, state, environment))
     return rows
+
+
+def _empty(machine: PlainMachine, environment: str) -> None:
+    """Let the hook do nothing."""
+    package = os.path.join(environments.packages(environment), "sif_writable")
+    with open(os.path.join(package, "startup.py"), "w", encoding="utf-8") as file:
+        file.write('state = "writable"\n\n\ndef run() -> None:\n    pass\n')
+    inside = os.path.join(VENV, os.path.relpath(package, environment))
+    checked(machine.run([_HOOKED, "-m", "compileall", "-q", inside], venv=environment, writable=True, image=False))
+
+
+def _prepare(machine: PlainMachine, environment: str) -> None:
+    """Let the environment describe itself."""
+    words = [_HOOKED, "-m", "sif_writable", "prepare", "--inner"]
+    checked(machine.run(words, venv=environment, writable=True, image=False, env={"SIF_WRITABLE": "off"}))
+    if not os.path.exists(os.path.join(environments.packages(environment), "sif_writable.manifest")):
+        raise RuntimeError("sif-writable prepare has left no manifest")
 
 
 def in_image(arguments: argparse.Namespace) -> list[Row]:
@@ -164,7 +178,7 @@ def measured(
     bare, hooked = programs
     specification = rounds.Specification(
         check=[hooked, "-c", "import sif_writable.startup; print(sif_writable.startup.state)"],
-        expected="active" if state == "manifest" else state,
+        expected={"manifest": "active", "empty": "writable"}.get(state, state),
         programs={"bare": [bare, "-c", "pass"], "hook": [hooked, "-c", "pass"]},
         rounds=count,
         discarded=DISCARDED,
@@ -193,7 +207,7 @@ def table(rows: Sequence[Row]) -> str:
         more = median(row.hook) - median(row.bare)
         lines.append(
             f"{row.place:<14}{row.state:<11}{_middle(row.bare):>15}{_middle(row.hook):>17}{more * 1e3:>8.2f}"
-            f"{median(row.hook) / median(row.bare):>8.3f}{AIMS[row.state]:>6.2f}"
+            f"{median(row.hook) / median(row.bare):>8.3f}{AIMS.get(row.state, ''):>6}"
             f"{min(row.hook) / min(row.bare):>9.3f}{median(row.hook_cpu) / median(row.bare_cpu):>7.3f}"
         )
     return "\n".join([*lines, "", _EXPLANATION])
