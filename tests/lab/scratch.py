@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.lab import enter
@@ -114,7 +115,12 @@ def run(
         fuse=fuse,
         devices=list(devices),
     )
-    result = call([sys.executable, "-I", enter.__file__, json.dumps(entry)], timeout=timeout)
+    command = [sys.executable, "-I", enter.__file__, json.dumps(entry)]
+    try:
+        result = call(command, timeout=timeout)
+    except OSError as error:  # seen once on a machine of its own: this very interpreter could not be started
+        warnings.warn(f"{sys.executable} was started again after {error!r}", stacklevel=2)
+        result = call(command, timeout=timeout)
     result.args = entry["argv"]  # what a failing test shows
     return result
 
