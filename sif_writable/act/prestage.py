@@ -22,6 +22,7 @@ from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import inventory
 from sif_writable.facts.filesystem import explain
+from sif_writable.facts.program import not_started
 from sif_writable.plan import COMPILED, CONFIG, DATA
 
 if TYPE_CHECKING:
@@ -152,10 +153,8 @@ def run(argv: Sequence[str], decision: Decision) -> tuple[int, str]:
     sys.stdout.flush()
     try:
         done = subprocess.run(argv, env=environment, check=False)
-    except FileNotFoundError:
-        return 127, f"{argv[0]}: command not found"
     except OSError as error:
-        return 126, f"{argv[0]} cannot be executed: it {explain(error)}"
+        return not_started(argv[0], error)
     if done.returncode < 0:
         return 128 - done.returncode, f"{argv[0]} was ended by {signal.Signals(-done.returncode).name}"
     return done.returncode, f"{argv[0]} failed with exit code {done.returncode}" if done.returncode else ""

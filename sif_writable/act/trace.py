@@ -22,6 +22,7 @@ from sif_writable.act import mounting, overlay, upper
 from sif_writable.facts import ground as facts_ground
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
+from sif_writable.facts.program import not_started
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.plan.trace import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
@@ -202,11 +203,9 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         with contextlib.suppress(OSError):  # the working directory may be what was covered
             os.chdir(os.getcwd())
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between
-    except FileNotFoundError:
-        sys.stderr.write(f"sif-writable trace: {argv[0]}: command not found\n")
     except OSError as error:
-        code = 126
-        sys.stderr.write(f"sif-writable trace: {argv[0]} cannot be executed: {error.strerror}\n")
+        code, words = not_started(argv[0], error)
+        sys.stderr.write(f"sif-writable trace: {words}\n")
     finally:
         sys.stderr.flush()
         os._exit(code)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from sif_writable.facts.filesystem import explain
+from sif_writable.facts.program import not_started
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - the user's own command, no shell between
-    except FileNotFoundError:
-        print(f"sif-writable run: {argv[0]}: command not found", file=sys.stderr)
-        return 127
     except OSError as error:
-        print(f"sif-writable run: {argv[0]} cannot be executed: it {explain(error)}", file=sys.stderr)
-        return 126
+        code, words = not_started(argv[0], error)
+        print(f"sif-writable run: {words}", file=sys.stderr)
+        return code

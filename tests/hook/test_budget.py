@@ -150,7 +150,7 @@ def test_nothing_is_left_in_the_process(each: Hooked, state: str) -> None:
         assert os.listdir(each.machine.places.home)  # so there was something to do
 
 
-@pytest.mark.parametrize("env", [{}, {"SIF_WRITABLE_DEBUG": "1"}, {"SIF_WRITABLE_DIR": "/no/such/place"}], ids=str)
+@pytest.mark.parametrize("env", [{}, {"SIF_WRITABLE_DEBUG": "1"}, {"SIF_WRITABLE_DIR": "/proc/no/place"}], ids=str)
 @pytest.mark.parametrize("home", ["/home/user", "/no/such/home"])
 def test_nothing_on_stdout(each: Hooked, env: dict[str, str], home: str) -> None:
     for _ in range(2):

@@ -69,12 +69,20 @@ def _last_used(part: str) -> float:
 def remove(path: str) -> None:
     """Remove a file or a whole tree, also one whose folders deny us to enter or to write."""
     if os.path.isdir(path) and not os.path.islink(path):
-        for folder, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(folder, os.lstat(folder).st_mode | stat.S_IRWXU)
+        _let_in(path)
+        for here, folders, _ in os.walk(path):  # which lists a folder after its parent was handed out
+            for name in folders:
+                _let_in(os.path.join(here, name))
         shutil.rmtree(path)
     elif os.path.lexists(path):
         os.unlink(path)
+
+
+def _let_in(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        mode = os.lstat(folder).st_mode
+        if stat.S_ISDIR(mode):
+            os.chmod(folder, mode | stat.S_IRWXU)
 
 
 def digest(content: bytes) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sif_writable.commands.env import SHELLS, assignment
+from sif_writable.facts.program import not_started
 from sif_writable.report.text import human, paragraph
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 AWKWARD = [
@@ -85,7 +91,19 @@ def test_run_passes_on_what_its_command_says() -> None:
     assert (missing.returncode, missing.stderr) == (127, "sif-writable run: no-such-program: command not found\n")
     refused = cli("run", "--", "/etc/passwd")
     assert refused.returncode == 126
-    assert "/etc/passwd cannot be executed" in refused.stderr
+    assert "/etc/passwd cannot be executed: Permission denied" in refused.stderr
+
+
+def test_a_program_that_lies_nowhere_is_not_found_although_a_folder_of_path_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").write_text("not a program")
+    monkeypatch.setenv("PATH", f"/no/such/folder:{tmp_path}")
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    assert not_started("nowhere", denied) == (127, "nowhere: command not found")
+    assert not_started("closed", denied) == (126, "closed cannot be executed: Permission denied")
+    assert not_started("./nowhere", denied) == (126, "./nowhere cannot be executed: Permission denied")
+    assert not_started("./nowhere", FileNotFoundError()) == (127, "./nowhere: command not found")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
