@@ -26,7 +26,8 @@ WORK = "/work-folder"
 IMAGE = ".singularity.d"
 
 _SYSTEM = ("bin", "lib", "lib32", "lib64", "libx32", "sbin", "usr")
-_SETTINGS = ("ld.so.cache", "alternatives", "python3*")
+_SETTINGS = ("ld.so.cache", "alternatives", "python3*", "ssl/certs/ca-certificates.crt")
+"""Files and folders of /etc that its programs do not work without; the last is for Debian's pip."""
 
 
 class PlainMachine:
@@ -116,10 +117,12 @@ class PlainMachine:
                 self._system.append(f"{path}:{path}:ro")
         for pattern in _SETTINGS:
             for path in glob.glob(f"/etc/{pattern}"):
-                copy = shutil.copytree if os.path.isdir(path) else shutil.copy
-                copy(path, self._tree + path, symlinks=True) if copy is shutil.copytree else copy(
-                    path, self._tree + path
-                )
+                target = self._tree + path
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                if os.path.isdir(path):
+                    shutil.copytree(path, target, symlinks=True)
+                else:
+                    shutil.copy(path, target)
         with open(os.path.join(self._tree, "etc", "passwd"), "w", encoding="utf-8") as file:
             file.write("root:x:0:0:root:/root:/bin/sh\n" + debian.account(scratch.HOME)["/etc/passwd"])
 
