@@ -269,8 +269,6 @@ def test_a_second_process_is_told_what_to_do_instead(overlaid: Folder) -> None:
 
 
 def test_what_a_killed_process_leaves_can_be_ended(overlaid: Folder) -> None:
-    if not overlaid.apptainer.runtime.tree:
-        pytest.skip(f"{NOT_RUN}without root, processes of others would be in reach")
     told(overlaid.run("./overlay.sh"))
     result = overlaid.shell(f"""{HOLD}
     kill -9 $!; wait

@@ -86,7 +86,7 @@ def use(apptainer: Apptainer, image: str, program: str, options: list[str]) -> t
     if not os.path.isdir(store):
         apptainer.places.new_folder("store")
     options = [option.format(store=apptainer.inside(store)) for option in options]
-    tops = ["/home", "/tmp", "/var/tmp", "/dev/shm", "/sif-writable"]
+    tops = [apptainer.home, "/tmp", "/var/tmp", "/dev/shm", "/sif-writable"]
     done = apptainer.exec(image, ["python", "-c", LOOK.format(tops=tops, program=program)], options=options)
     assert done.returncode == 0, done.stderr
     told, written = json.loads(done.stdout)

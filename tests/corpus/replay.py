@@ -58,10 +58,10 @@ class SifMachine:
         places, inside = self.places, self.apptainer.inside
         binds = [f"{inside(places.tmp)}:/tmp", f"{inside(places.var_tmp)}:/var/tmp"]
         if profile == "C":
-            binds.append(f"{inside(places.home)}:{scratch.HOME}")
+            binds.append(f"{inside(places.home)}:{self.apptainer.home}")
         options = ["--net", "--network", "none", "--no-home", "--no-mount", "cwd", "--pwd", _FOLDER]
         options += ["--bind", ",".join(binds)]
-        home = "/" if profile == "B" else scratch.HOME
+        home = "/" if profile == "B" else self.apptainer.home
         return self.apptainer.exec(self.image, ["env", f"HOME={home}", *argv], options=options, env=env, timeout=600)
 
 

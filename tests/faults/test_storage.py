@@ -216,6 +216,8 @@ subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", f"root_owner={os.getui
 server = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", image, "mnt"], stdout=2)
 while not os.path.ismount("mnt") and server.poll() is None:
     time.sleep(0.01)
+if not os.path.ismount("mnt"):
+    sys.exit("fuse2fs could not mount")
 HERE = os.getcwd()
 env = {**os.environ, "PYTHONPATH": f"{HERE}/lib/sif_writable/hook:{HERE}/lib", "SIF_WRITABLE": "on",
        "SIF_WRITABLE_DIR": f"{HERE}/mnt"}

@@ -34,7 +34,7 @@ def build(folder: Path) -> Path:
     """Compile the library that speaks NVML's ABI, and return its path."""
     source = Path(__file__).with_name("fake_nvml") / "fake_nvml.c"
     library = folder / NVML
-    options = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{NVML}"]
+    options = ["-std=gnu17", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{NVML}"]
     subprocess.run(["cc", *options, "-o", str(library), str(source)], check=True)
     return library
 

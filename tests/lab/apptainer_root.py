@@ -23,7 +23,7 @@ class Runtime(NamedTuple):
 
     program: str
     tree: str
-    """The root filesystem to enter for it; `/` for this machine's own as another user; empty for no entering at all."""
+    """The root filesystem to enter for it; `/` for this machine's own, with other places for the ordinary user."""
     lab: str
     """The path of the lab folder for commands."""
 
@@ -35,14 +35,12 @@ class Runtime(NamedTuple):
 @functools.cache
 def find() -> Runtime:
     """Return the Apptainer that tests use."""
-    own = shutil.which("apptainer") or shutil.which("singularity")
-    if own is not None:
-        # An ordinary user may not reach the lab by its own path; /mnt is on every machine and is covered for us only.
-        return Runtime(own, "/", "/mnt") if os.getuid() == 0 else Runtime(own, "", LAB)
     if not os.path.exists("/dev/fuse"):
         raise LabUnavailable("there is no /dev/fuse, which Apptainer without privileges mounts images with")
+    own = shutil.which("apptainer") or shutil.which("singularity")
     try:
-        runtime = Runtime("/usr/bin/apptainer", debian.apptainer_tree(), "/lab")
+        # An ordinary user may not reach the lab by its own path; /mnt is on every machine and is covered for us only.
+        runtime = Runtime(own, "/", "/mnt") if own else Runtime("/usr/bin/apptainer", debian.apptainer_tree(), "/lab")
     except LabUnavailable as why:
         raise LabUnavailable(f"no apptainer or singularity is installed, and {why}") from why
     with scratch.fresh() as places:
@@ -103,11 +101,11 @@ class Apptainer:
         """
         folder = self.inside(self.places.work)
         environment = {"PATH": apt.SYSTEM_PATH, "LANG": "C.UTF-8", **(env or {})}
-        if not self.runtime.tree:
+        if os.getuid() != 0:
             if devices:
                 raise LabUnavailable("only root can show a machine with other devices")
-            own = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME") if name in os.environ}
-            return scratch.call(argv, environment={**own, **environment}, folder=folder, timeout=timeout)
+            # Where an ordinary user has places of his own, a set-user-id installation has no rights.
+            environment = {"APPTAINER_USERNS": "1", "SINGULARITY_USERNS": "1", **environment}
         home = home or self.places.home
         if self.runtime.tree == "/":
             user_home, account = self.inside(home), self._account(self.inside(home))
@@ -133,9 +131,16 @@ class Apptainer:
             ours = os.path.join(self.places.folder, os.path.basename(path))
             if os.path.exists(path):
                 with open(path, encoding="utf-8") as theirs, open(ours, "w", encoding="utf-8") as file:
-                    file.write(line + theirs.read())  # ours first: of two lines for one uid, the first one counts
+                    # Ours first: of two lines for one uid, the first one counts. More ids are not to be had for an
+                    # ordinary user in a namespace of his own: newuidmap is nobody's there.
+                    file.write("" if os.getuid() and path.startswith("/etc/sub") else line + theirs.read())
                 binds.append(f"{ours}:{path}")
         return binds
+
+    @property
+    def home(self) -> str:
+        """The user's home, as the commands see it."""
+        return self.inside(self.places.home) if self.runtime.tree == "/" else scratch.HOME
 
     def inside(self, path: str) -> str:
         """Return how the commands see a path of the lab."""

@@ -11,14 +11,18 @@
  *   FUNCTION.delay MS                 how long it takes first            FUNCTION.0.delay MS
  *   log PATH                          append "PID FUNCTION" per call
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
+/* Not _GNU_SOURCE: with it, a C library of 2023 or later binds numbers' readers that the image's older one lacks. */
+#define _DEFAULT_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+/* As in <dlfcn.h>, which shows it to _GNU_SOURCE only. */
+typedef struct { const char *dli_fname; void *dli_fbase; const char *dli_sname; void *dli_saddr; } Dl_info;
+int dladdr(const void *address, Dl_info *info);
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, MISMATCH = 25 };
 
