@@ -30,6 +30,9 @@ def interpreter(version: str) -> str:
         debian.unpack(path, _RELEASES[version], (f"python{version}-venv",))
         library = os.path.join(path, "usr", "lib", f"python{version}")
         _use_own_libraries(path, _in(path, version))
+        tried = subprocess.run([_in(path, version), "-I", "-S", "-c", "pass"], check=False)
+        if tried.returncode:  # seen with the patchelf of Debian 13
+            raise LabUnavailable(f"Debian's does not run as patchelf has left it here (exit code {tried.returncode})")
         # Debian's hook would shadow anybody's sitecustomize in here: this one shall be like upstream's.
         os.unlink(os.path.join(library, "sitecustomize.py"))
         for file in glob.glob(os.path.join(glob.escape(library), "_sysconfigdata*.py")):
