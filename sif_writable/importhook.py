@@ -111,6 +111,8 @@ def _try_again(module: "ModuleType", error: Exception) -> "Any":
     own = module.__name__.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != own:
         return None  # something is not installed: the everyday failure
+    if _storage_hangs():
+        return None
     try:
         from sif_writable.act import retry
 
@@ -351,12 +353,20 @@ def _is_read_only(directory: str) -> bool:
     return not os.access(directory, os.W_OK)
 
 
+def _storage_hangs() -> bool:
+    """Whether this is no time to look at storage: an error that has come up shall end the program, and not hold it."""
+    from sif_writable import startup
+
+    root, kind = startup.kept_by(os.environ.get(startup.SESSION, ""), os.environ.get(COPIES, "").rpartition(":")[2])
+    return kind != startup.STEADY and startup.silent(root, kind)
+
+
 def _at_exit() -> None:
     _learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
 
 def _learn(error: "Optional[BaseException]") -> None:
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or _storage_hangs():
         return
     try:
         from sif_writable.act import learning

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from sif_writable.act import Outcome
 
 SESSION = "SIF_WRITABLE_SESSION"
-"""The variable by which a process hands its decisions to its descendants: ``1;TOKEN;NAME,NAME;ROOT:ROOT``."""
+"""The variable by which a process hands its decisions to its descendants: ``1;TOKEN;NAME,NAME;ROOT:ROOT``.
+
+Where any of the roots may stop answering, the ``1`` is followed by a letter for each: :data:`STEADY`, :data:`NETWORK`
+or :data:`FUSE`.
+"""
+
+STEADY, NETWORK, FUSE = "s", "n", "f"
+"""What answers for a filesystem: the kernel itself, another machine, or a program that runs here."""
+
+PATIENCE = 10.0
+"""Seconds. A filesystem that has not answered by then is passed over."""
 
 TARGET = "/sif-writable"
 """The well-known bind target."""
@@ -159,10 +169,16 @@ def token() -> str:
 def is_current(session: str) -> bool:
     """Whether a session string was written in this container run, and its storage is still there and this user's."""
     fields = session.split(";", 3)
-    if len(fields) != 4 or fields[0] != "1" or fields[1] != token():
+    if len(fields) != 4 or fields[0][:1] != "1" or fields[1] != token():
         return False
     if not fields[3]:
         return True
+    for kind, root in zip(fields[0][1:], fields[3].split(":")):
+        if kind != STEADY and silent(root, kind):
+            from sif_writable.facts import filesystem
+
+            filesystem.pass_over(root)
+            return False
     uid = int(fields[1].rpartition(".")[2])
     try:
         for root in fields[3].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
@@ -172,6 +188,90 @@ def is_current(session: str) -> bool:
     except OSError:
         return False
     return os.access(fields[3].split(":", 1)[0], os.W_OK)  # it may have become read-only
+
+
+def kept_by(session: str, path: str) -> "tuple[str, str]":
+    """Return which storage root of a session a path lies in, and what answers for it; by default a blank, STEADY."""
+    fields = session.split(";", 3)
+    for kind, root in zip(fields[0][1:], fields[-1].split(":")):
+        if path.startswith(root + "/"):
+            return root, kind
+    return "", STEADY
+
+
+def silent(path: str, kind: str) -> bool:
+    """Whether the filesystem under a path does not answer for :data:`PATIENCE` seconds.
+
+    No call has a time limit, so somebody else has to ask. A thread costs a third of a child. But from a FUSE server
+    that has taken a request and is stuck with it, not even SIGKILL frees who asked (request_wait_answer in the kernel's
+    fs/fuse/dev.c), and no process ends before its threads.
+
+    :param kind: :data:`NETWORK` or :data:`FUSE`.
+    """
+    return _silent_to_child(path) if kind == FUSE else _silent_to_thread(path)
+
+
+def _ask(path: str) -> None:
+    try:
+        os.statvfs(path)  # the one question that is always passed on: attributes may be known from before
+    except (OSError, ValueError):
+        return  # which is an answer, too
+
+
+def _silent_to_thread(path: str) -> bool:
+    import _thread
+
+    asked = _thread.allocate_lock()
+    asked.acquire()
+    names: list[str] = []
+
+    def ask() -> None:
+        names.append(f"/proc/self/task/{_thread.get_native_id()}")
+        _ask(path)
+        asked.release()
+
+    try:
+        _thread.start_new_thread(ask, ())
+    except RuntimeError:  # this process may have no more threads: then all is as with a filesystem that answers
+        return False
+    if not asked.acquire(True, PATIENCE):
+        return True
+    # It has done its work and is about to end. The program must not meet it: with two threads os.fork warns, since
+    # CPython 3.12, and unshare(2) makes no user namespace.
+    for _ in range(1000):
+        if not os.access(names[0], os.F_OK):
+            break
+        asked.acquire(True, 0.00002)
+    return False
+
+
+def _silent_to_child(path: str) -> bool:
+    import time
+
+    try:
+        child = os.fork()
+    except (OSError, RuntimeError):  # no more processes, or none from here: as above
+        return False
+    if not child:
+        try:
+            # Who reads what this process writes waits until the last one that could write has ended.
+            os.closerange(0, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))
+            _ask(path)
+        finally:
+            os._exit(0)
+    begun, pause, killed = time.monotonic(), 0.0002, False
+    try:
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if killed and time.monotonic() > begun + PATIENCE + 0.1:
+                return True
+            if not killed and time.monotonic() > begun + PATIENCE:
+                os.kill(child, 9)
+                killed = True
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.02)
+    except OSError:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
+        return killed
+    return killed
 
 
 def _activate() -> str:

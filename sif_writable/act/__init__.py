@@ -9,7 +9,21 @@ import sys
 
 from sif_writable import plan
 from sif_writable.facts import SMALL
-from sif_writable.facts.filesystem import MIN_BYTES, ROOM, explain, planted, replaceable, unfit, unmakable
+from sif_writable.facts.filesystem import (
+    MIN_BYTES,
+    ROOM,
+    SILENT,
+    explain,
+    is_unheard,
+    keeper,
+    planted,
+    reachable,
+    replaceable,
+    unfit,
+    unheard,
+    unmakable,
+    unsteady,
+)
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 
 TYPE_CHECKING = False
@@ -99,6 +113,8 @@ def _consider_well(
 ) -> str:
     if ":" in place.base or "\n" in place.base:
         return "has a colon or a line break in its path, which lists of paths cannot express"
+    if not reachable(place.base):
+        return SILENT
     try:
         status = os.stat(place.base)
     except FileNotFoundError as error:
@@ -267,7 +283,7 @@ def apply(
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
     for beside, variable, path in decision.carried:
-        if beside in outcome.replaced and os.access(path, os.R_OK):
+        if beside in outcome.replaced and not is_unheard(path) and os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:
         if "HOME" in environ:
@@ -287,7 +303,8 @@ def apply(
             values = mark[0].join([value.partition(" ")[0] for value in declared])
             _set(variable, f"{environ.get(variable, '')}{mark}{values}", outcome)
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
-    os.environ[_SESSION] = f"1;{token};{','.join(outcome.replaced)};{':'.join(roots)}"
+    kinds = "".join([keeper(root, unsteady())[1] for root in roots]) if unsteady() else ""
+    os.environ[_SESSION] = f"1{kinds};{token};{','.join(outcome.replaced)};{':'.join(roots)}"
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
@@ -296,6 +313,10 @@ def apply(
 
         os.environ[REFUSED] = unmet(storage)
         say([os.environ[REFUSED]])
+    elif unheard:  # or nobody would know what this start has waited for
+        from sif_writable.report.startup import say
+
+        say([f"{path} {SILENT}, and is passed over" for path in unheard])
     return outcome
 
 
@@ -341,7 +362,7 @@ def forget(environ: "MutableMapping[str, str]") -> str:
     environ.pop(REFUSED, None)
     environ.pop(_COPIES, None)
     old_home = environ.pop(_OLD_HOME, None)
-    if len(fields) != 4 or fields[0] != "1" or fields[3][:1] not in ("", "/"):
+    if len(fields) != 4 or fields[0][:1] != "1" or fields[3][:1] not in ("", "/"):
         return f"{_SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
     roots = tuple(root + "/" for root in fields[3].split(":") if root)
     for name in fields[2].split(","):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.act import MARKER, seed
 from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in
-from sif_writable.facts.filesystem import explain, planted, unfit
+from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted, unfit
 from sif_writable.facts.storage_contents import NOTE, names
 from sif_writable.plan import redirects
 
@@ -147,7 +147,14 @@ def _note_image(folder: str) -> None:
 
 def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Make the folder of a redirect and fill it from its seeds; a redirect whose folder fails is dropped."""
-    links = [(name, old) for name, old in redirects.linked(redirect, outcome.facts, environ) if os.access(old, os.R_OK)]
+    links = []
+    for name, old in redirects.linked(redirect, outcome.facts, environ):
+        if is_unheard(old):  # a folder without its link would stay
+            outcome.failed.append(f"{redirect.variable} stays as it was: {old} {SILENT}")
+            outcome.decision.redirects.remove(redirect)
+            return
+        if os.access(old, os.R_OK):
+            links.append((name, old))
 
     def fill(aside: str) -> None:
         inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside

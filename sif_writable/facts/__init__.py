@@ -8,6 +8,7 @@ import os
 import sys
 
 from sif_writable import startup
+from sif_writable.facts.filesystem import SILENT, reachable, unsteady
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def see(environ: "Mapping[str, str]") -> Facts:
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.home_small = bool(home) and facts.session_device == os.stat(home).st_dev
-    facts.target_mounted = startup.mounted_at(startup.TARGET)
-    facts.tmp_works = os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
+    facts.target_mounted = startup.TARGET in unsteady() or startup.mounted_at(startup.TARGET)
+    facts.tmp_works = reachable("/tmp") and os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
     facts.prefix_writable = os.access(sys.prefix, os.W_OK)
     facts.purelib = __file__.rsplit("/", 3)[0]
@@ -159,6 +160,8 @@ def home_problem(home: "Optional[str]") -> str:
         return "is the root of the image"
     if not os.path.isabs(home):
         return "is not an absolute path"
+    if not reachable(home):
+        return SILENT
     if not os.path.isdir(home):
         return "names a directory that does not exist" if not os.path.lexists(home) else "is not a directory"
     if not os.access(home, os.W_OK | os.X_OK):
@@ -182,10 +185,12 @@ def session_device(home: str) -> "Optional[int]":
     Under ``--contain`` HOME, /tmp and /var/tmp are one small tmpfs with one budget; under ``--writable-tmpfs`` with
     ``--contain`` the writable root draws on it too (measured, Apptainer 1.4.5).
     """
+    if not reachable("/tmp"):  # noqa: S108 - the very directory is meant
+        return None
     try:
-        device = os.stat("/tmp").st_dev  # noqa: S108 - the very directory is meant
+        device = os.stat("/tmp").st_dev  # noqa: S108
         for other in (home, "/var/tmp"):  # noqa: S108
-            if other and os.stat(other).st_dev == device:
+            if other and reachable(other) and os.stat(other).st_dev == device:
                 space = os.statvfs("/tmp")  # noqa: S108
                 return device if space.f_blocks * space.f_frsize < SMALL else None
     except OSError:

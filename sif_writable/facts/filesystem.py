@@ -6,8 +6,11 @@ writable superblock), so the answer comes from the very folder: cheap calls firs
 
 import os
 
+from sif_writable import startup
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Optional
 
     Told = tuple[list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]]
@@ -27,6 +30,26 @@ SOCKET_PATH = 40
 _S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
 _S_ISVTX = 0o1000
 _ST_RDONLY, _ST_NOEXEC = 1, 8
+_STEADY = frozenset(
+    (
+        b"bcachefs", b"binfmt_misc", b"bpf", b"btrfs", b"cgroup", b"cgroup2", b"configfs", b"debugfs",
+        b"devpts", b"devtmpfs", b"efivarfs", b"erofs", b"ext2", b"ext3", b"ext4", b"f2fs", b"fuse.squashfuse",
+        b"fuse.squashfuse_ll", b"fusectl", b"hugetlbfs", b"iso9660", b"mqueue", b"nsfs", b"overlay", b"proc", b"pstore",
+        b"ramfs", b"rootfs", b"securityfs", b"squashfs", b"sysfs", b"tmpfs", b"tracefs", b"vfat", b"xfs", b"zfs",
+    )
+)  # fmt: skip
+"""Types of filesystems that do not stop answering, or only together with the image; of another one it may happen."""
+_MAX_LINKS = 40
+_LONGEST = 4096
+"""Bytes. The kernel does not take longer paths."""
+SILENT = f"has not answered for {startup.PATIENCE:.0f} seconds"
+
+unheard: "list[str]" = []
+"""Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
+
+_unsteady: "Optional[dict[str, str]]" = None
+"""Mount points of filesystems that may stop answering, with what answers for them."""
+
 _NOBODY = 65534
 """Owner of what belongs to somebody without a number in this user namespace; on most systems root of the host."""
 
@@ -181,8 +204,106 @@ def is_passing(error: OSError) -> bool:
     return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
+def unsteady() -> "dict[str, str]":
+    """Return the mount points whose filesystem may stop answering, each with startup.NETWORK or startup.FUSE.
+
+    Read once per process, from mountinfo: to look at the places themselves may be to wait.
+    """
+    global _unsteady
+    if _unsteady is None:
+        _unsteady = {}
+        try:
+            descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return _unsteady
+        try:
+            table = b""
+            while more := os.read(descriptor, 1 << 16):
+                table += more
+        except OSError:
+            return _unsteady
+        finally:
+            os.close(descriptor)
+        _unsteady.update(unsteady_in(table))
+    return _unsteady
+
+
+def unsteady_in(table: bytes) -> "dict[str, str]":
+    """Return the same from the text of a mountinfo file (proc_pid_mountinfo(5)); the image's own root is left out."""
+    found: dict[str, str] = {}
+    for line in table.split(b"\n"):
+        kind = line.partition(b" - ")[2].partition(b" ")[0]
+        if kind in _STEADY or not kind:
+            continue
+        point = os.fsdecode(line.split(b" ", 5)[4])
+        if point != "/":
+            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+            found[point] = startup.FUSE if kind.startswith(b"fuse") else startup.NETWORK
+    return found
+
+
+def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
+    """Return the first mount on the way to a path that may stop answering, as (mount point, kind); else two blanks.
+
+    Only what lies before that mount is looked at, since links there may lead to it.
+
+    :param path: absolute.
+    :param points: from :func:`unsteady`.
+    """
+    for _ in range(_MAX_LINKS if points and len(path) < _LONGEST else 0):
+        here = ""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        for number, part in enumerate(parts):
+            parent, here = here, f"{here}/{part}"
+            if part == "..":
+                here = os.path.dirname(parent)
+            if here in points:
+                return here, points[here]
+            try:
+                leads_to = os.readlink(here)
+            except OSError:  # it is none, or is not there
+                continue
+            path = os.path.join(parent or "/", leads_to, *parts[number + 1 :])
+            break
+        else:
+            break
+    return "", startup.STEADY
+
+
+def reachable(path: str) -> bool:
+    """Whether the filesystem under a path answers. It is waited for where it may not, and once only."""
+    if is_unheard(path):
+        return False
+    _, kind = keeper(path, unsteady())
+    if kind == startup.STEADY or not startup.silent(path, kind):
+        return True
+    pass_over(path)
+    return False
+
+
+def pass_over(path: str) -> None:
+    """Look no more at what did not answer: the mount that a path leads to, and the path, where a link leads there."""
+    point, _ = keeper(path, unsteady())
+    unheard.append(point or path)
+    if not is_unheard(path):
+        unheard.append(path)
+
+
+def is_unheard(path: str) -> bool:
+    """Whether a path lies where there was no answer."""
+    for place in unheard:  # noqa: SIM110 - a generator costs a frame
+        if path == place or path.startswith(place + "/"):
+            return True
+    return False
+
+
 def look(path: str) -> str:
-    """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
+    """Return ``absent``, ``writable``, ``read-only``, or ``silent``: below what has not answered this process.
+
+    A dangling link counts as read-only, since mkdir fails.
+    """
+    if unheard and is_unheard(path):
+        return "silent"
     if os.access(path, os.W_OK | os.X_OK):
         return "writable"
     try:
@@ -213,6 +334,8 @@ def _full(path: "object") -> str:
 
 def holds(path: str, text: str) -> bool:
     """Whether there is a file at this path that contains a text."""
+    if unheard and is_unheard(path):
+        return False
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
         with open(descriptor, "rb", buffering=0) as file:
@@ -226,6 +349,8 @@ def unchanged(told: "Told") -> bool:
     listings, looked, held = told
     try:
         for directory, asked, there in listings:
+            if unheard and is_unheard(directory):
+                return False
             if asked.intersection(os.listdir(directory)) != there:
                 return False
     except OSError:

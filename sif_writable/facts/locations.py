@@ -5,7 +5,7 @@ Loaded where no earlier start has left its plan.
 
 import os
 
-from sif_writable.facts.filesystem import holds, look
+from sif_writable.facts.filesystem import holds, is_unheard, look, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Locations:
         self._held: dict[tuple[str, str], bool] = {}
 
     def state(self, path: str) -> str:
-        """Return ``absent``, ``writable`` or ``read-only`` (a dangling link counts as read-only: mkdir fails)."""
+        """Return what :func:`sif_writable.facts.filesystem.look` does."""
         known = self._states.get(path)
         if known is None:
             known = self._states[path] = self._look(path)
@@ -73,6 +73,8 @@ class Locations:
 
     def _look(self, path: str) -> str:
         home, parent = self._home, _parent(path)
+        if unheard and is_unheard(path):  # before its directory is listed
+            return "silent"
         if home and parent != path and parent.startswith(home) and (parent == home or parent[len(home)] == "/"):
             if (self._states.get(parent) or self.state(parent)) == "absent":
                 return "absent"

@@ -3,6 +3,7 @@
 Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the table.
 """
 
+from sif_writable.facts.filesystem import SILENT
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
 from sif_writable.plan.catalog import ALWAYS, CARRIED, DECIDED_IN, LINKED, OPT_IN, ROWS, UNSEEDED
 
@@ -298,6 +299,9 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
     mode = environ.get("SIF_WRITABLE_HOME", "").lower()
     if mode == "keep" or not (facts.home_problem or mode == "redirect"):
         decision.home_why = "kept, as SIF_WRITABLE_HOME says" if mode == "keep" else "works"
+        return
+    if facts.home_problem == SILENT:
+        decision.home_why = f"{SILENT}; kept, since a private one must link to what is in it"
         return
     why = f"HOME {facts.home_problem}" if facts.home_problem else "SIF_WRITABLE_HOME=redirect"
     if "image" not in storage.folders:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import act, facts, plan
-from sif_writable.facts.filesystem import unfit
+from sif_writable.facts.filesystem import reachable, unfit
 from sif_writable.facts.storage_contents import LEFTOVER, LOCK, Contents, Item, look
 from sif_writable.plan.cleanup import KNOWN, span
 from sif_writable.report.text import human, paragraph
@@ -29,7 +29,7 @@ def roots(environ: Mapping[str, str]) -> list[str]:
     for place in (*plan.places(seen, before), *plan.local_places()):
         for shared in (False, True):
             found[plan.own_folder(place, shared=shared, user=seen.user)] = None
-    return [root for root in found if act.read_marker(root)]
+    return [root for root in found if reachable(root) and act.read_marker(root)]
 
 
 def below(directory: str) -> list[str]:

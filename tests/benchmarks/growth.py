@@ -118,6 +118,7 @@ def measure(
         expected="active",
         programs={"bare": [_BARE, *_WORDS], "hook": [_HOOKED, *_WORDS]},
         rounds=count,
+        answered_by="",
         discarded=3,
     )
     times = json.loads(run([_BARE, "-I", "-S", _ROUNDS, json.dumps(specification)]))

@@ -23,6 +23,8 @@ class Specification(TypedDict):
     expected: str
     programs: dict[str, list[str]]
     """Name to command. They inherit the environment."""
+    answered_by: str
+    """What is said to answer for the storage of the session (``startup.NETWORK`` or ``startup.FUSE``), or blank."""
     rounds: int
     discarded: int
     """Rounds at the start that are not counted."""
@@ -31,6 +33,9 @@ class Specification(TypedDict):
 def main() -> None:
     """Do what the specification says."""
     specification: Specification = json.loads(sys.argv[1])
+    if specification["answered_by"]:
+        version, rest = os.environ["SIF_WRITABLE_SESSION"][0], os.environ["SIF_WRITABLE_SESSION"].partition(";")[2]
+        os.environ["SIF_WRITABLE_SESSION"] = f"{version}{specification['answered_by']};{rest}"
     for _ in range(2):
         was = subprocess.run(specification["check"], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
     if was != specification["expected"]:

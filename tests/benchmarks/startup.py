@@ -12,6 +12,8 @@ writable   in a container whose root and HOME are writable: the hook looks, and 
 active     in a read-only image, where an earlier start has made storage
 inherited  the child of such a process
 manifest   as active, in an environment that ``sif-writable prepare`` has described (on the host)
+network    as inherited, with storage on a filesystem that another machine serves, so that it is asked with a time limit
+fuse       the same, where a FUSE server is asked (both on the host, where a local disk stands in and answers at once)
 =========  ==========================================================================================
 """
 
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from sif_writable.startup import FUSE, NETWORK
 from tests.benchmarks import rounds
 from tests.lab import apptainer_root, environments, image, pythons, scratch
 from tests.lab.apptainer_root import Apptainer
@@ -38,8 +41,9 @@ if TYPE_CHECKING:
 
     from tests.lab.scratch import Scratch
 
-AIMS = {"writable": 1.03, "active": 1.10, "inherited": 1.04, "manifest": 1.10}
+AIMS = {"writable": 1.03, "active": 1.10, "inherited": 1.04, "manifest": 1.10, "network": 1.04, "fuse": 1.04}
 STATES = ("writable", "active", "inherited")
+ASKING = {"network": NETWORK, "fuse": FUSE}
 DISCARDED = 3
 _HOOKED, _BARE, _ROUNDS = "/venv/bin/python", "/bare/bin/python", "/rounds.py"
 
@@ -98,6 +102,7 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
         return measured(f"host, {python.name}", state, run, (_BARE, _HOOKED), arguments.rounds)
 
     rows = in_fresh_places(measure)
+    rows += in_fresh_places(measure, ("network", "fuse"))
     for state, change in (("empty", _empty), ("manifest", _prepare)):
         with scratch.fresh() as places, scratch.fresh() as others:
             environment = environments.copy(hooked, os.path.join(places.folder, "venv"))
@@ -158,10 +163,10 @@ done
 """
 
 
-def in_fresh_places(measure: Callable[[Scratch, str], Row]) -> list[Row]:
+def in_fresh_places(measure: Callable[[Scratch, str], Row], states: Sequence[str] = STATES) -> list[Row]:
     """Measure each state, with HOME and all other places empty at first."""
     rows = []
-    for state in STATES:
+    for state in states:
         with scratch.fresh() as places:
             rows.append(measure(places, state))
     return rows
@@ -178,13 +183,14 @@ def measured(
     bare, hooked = programs
     specification = rounds.Specification(
         check=[hooked, "-c", "import sif_writable.startup; print(sif_writable.startup.state)"],
-        expected={"manifest": "active", "empty": "writable"}.get(state, state),
+        expected={"manifest": "active", "empty": "writable", **dict.fromkeys(ASKING, "inherited")}.get(state, state),
         programs={"bare": [bare, "-c", "pass"], "hook": [hooked, "-c", "pass"]},
         rounds=count,
+        answered_by=ASKING.get(state, ""),
         discarded=DISCARDED,
     )
     # A process inherits from the one that measures, if that has the hook.
-    measuring = [hooked, "-I"] if state == "inherited" else [bare, "-I", "-S"]
+    measuring = [hooked, "-I"] if state in ("inherited", *ASKING) else [bare, "-I", "-S"]
     times = json.loads(checked(run([*measuring, _ROUNDS, json.dumps(specification)])))
     bare_times, bare_cpu = zip(*times["bare"])
     hook_times, hook_cpu = zip(*times["hook"])

@@ -1,9 +1,8 @@
-"""Storage that is full, fills up, disappears, turns read-only or hangs: programs get the kernel's own errors."""
+"""Storage that is full, fills up, disappears, or turns read-only: programs get the kernel's own errors."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from tests.lab.environments import PYTHON
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Faulty
-    from tests.lab.apptainer_root import Apptainer
 
 # --- Real filesystems without room, from the start.
 
@@ -204,88 +202,3 @@ def test_it_disappears_while_a_program_runs(faulty: Faulty) -> None:
         "ENOENT EROFS []",
         "(0, 'active', '') (0, 'cured', '') ['sif-writable-1000']".replace("1000", str(store.ORDINARY_UID)),
     ]
-
-
-# --- A server that stops answering.
-
-_HANG = """
-import os, signal, subprocess, sys, time
-os.makedirs("mnt"); image = "disk"
-subprocess.run(["truncate", "-s", "600M", image], check=True)
-subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", f"root_owner={os.getuid()}:{os.getgid()}", image], check=True)
-server = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", image, "mnt"], stdout=2)
-while not os.path.ismount("mnt") and server.poll() is None:
-    time.sleep(0.01)
-if not os.path.ismount("mnt"):
-    sys.exit("fuse2fs could not mount")
-HERE = os.getcwd()
-env = {**os.environ, "PYTHONPATH": f"{HERE}/lib/sif_writable/hook:{HERE}/lib", "SIF_WRITABLE": "on",
-       "SIF_WRITABLE_DIR": f"{HERE}/mnt"}
-def start(code, **more):
-    words = [sys.executable, "-c", code]
-    return subprocess.Popen(words, env={**env, **more}, text=True, stdin=-1, stdout=-1, stderr=-1)
-def end(process):
-    out, err = process.communicate(timeout=100)
-    print((process.returncode, out.strip(), err.strip().replace(HERE, "")), flush=True)
-STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
-RUNNING = '''
-import errno, json, os, sys
-print(os.environ["MPLCONFIGDIR"].partition("/mnt/")[1], flush=True)
-sys.stdin.readline()
-print(json.dumps(sum(range(10))), flush=True)
-sys.stdin.readline()
-try:
-    open(os.environ["MPLCONFIGDIR"] + "/mine", "w")
-except OSError as error:
-    print(errno.errorcode[error.errno])
-'''
-try:
-    end(start(STATE))
-    running = start(RUNNING)
-    print(running.stdout.readline().strip())
-    server.send_signal(signal.SIGSTOP)
-    while open(f"/proc/{server.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
-        time.sleep(0.01)
-    running.stdin.write("\\n"); running.stdin.flush()
-    print("runs on:", running.stdout.readline().strip())
-    first, second = start(STATE), start(STATE)
-    end(start(STATE, SIF_WRITABLE="off"))
-    end(start(STATE, SIF_WRITABLE_DIR=f"{HERE}/other", SCRATCH=f"{HERE}/mnt"))
-    print("wait:", first.poll(), second.poll())
-    first.terminate(); end(first)
-    server.send_signal(signal.SIGCONT)
-    end(second)
-    server.kill(); server.wait()
-    running.stdin.write("\\n"); running.stdin.flush()
-    end(running)
-    end(start(STATE))
-finally:
-    server.kill()
-    subprocess.run(["fusermount3", "-u", "-z", "mnt"], stderr=subprocess.DEVNULL)
-"""
-
-
-def test_it_hangs(apptainer: Apptainer) -> None:
-    """What hangs is waited for, as any program that looks there waits: no way to look has a time limit.
-
-    A child or a thread that looks would cost each start more than all the rest. So the wait can be interrupted, and it
-    reaches neither a program that runs already and stays away from storage, nor one that is told another place.
-    """
-    shutil.copytree(f"{store.REPOSITORY}/sif_writable", f"{apptainer.places.work}/lib/sif_writable")
-    result = apptainer.beside(["python3", "-c", _HANG])
-    if "fuse" in result.stderr and not result.stdout:
-        pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs here: {result.stderr.strip()[-200:]}")
-    told = result.stdout.splitlines()
-    assert told[:-1] == [
-        "(0, 'active', '')",
-        "/mnt/",
-        "runs on: 45",
-        "(0, 'off', '')",
-        "(0, 'active', '')",
-        "wait: None None",
-        "(-15, '', '')",
-        "(0, 'active', '')",
-        "(0, 'ENOTCONN', '')",
-    ], result
-    assert told[-1].startswith("(0, 'active', 'sif_writable: SIF_WRITABLE_DIR=/mnt "), result
-    assert "not connected" in told[-1]

@@ -1,0 +1,206 @@
+"""Starts interpreters while a FUSE server hangs; runs beside Apptainer, as an ordinary user: ``hanging.py WAY``.
+
+``WAY`` is ``stopped``: no request is taken any more, or ``taken``: the server stops as it is about to answer the first
+one, which leaves who asked in a state that not even SIGKILL ends.
+
+Prints a JSON object of what came of each process: ``[exit code, stdout, stderr, "at once" or "waited"]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+HERE = os.getcwd()
+STORAGE, HOME = f"{HERE}/mnt", f"{HERE}/mnt/home"
+WHEELS = [f"{HERE}/wheels/{name}" for name in os.listdir("wheels")]
+PATHS = [f"{HERE}/lib/sif_writable/hook", f"{HERE}/lib", *WHEELS]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(PATHS), "SIF_WRITABLE": "on"}
+GIVEN = {"SIF_WRITABLE_DIR": STORAGE}
+PATIENCE = 10.0
+LIMIT = 40.0
+HOURS = 1
+
+STATE = """
+import os, sys
+startup = sys.modules["sif_writable.startup"]
+where = os.environ["MPLCONFIGDIR"].startswith(os.getcwd() + "/mnt/")
+print(startup.state, "in it" if where else "elsewhere", len(os.listdir("/proc/self/task")), startup.failure or "")
+"""
+RUNNING = """
+import json, os, sys
+print(os.environ["MPLCONFIGDIR"].partition("/mnt/")[1], flush=True)
+sys.stdin.readline()
+print(json.dumps(sum(range(10))), flush=True)
+raise OSError("its own error")
+"""
+WRITING = """
+import errno, os, sys
+print(flush=True)
+sys.stdin.readline()
+try:
+    open(os.environ["MPLCONFIGDIR"] + "/mine", "w")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+class Started:
+    """A Python process, and how long it takes."""
+
+    def __init__(self, *words: str, **more: str) -> None:
+        """Start it."""
+        command, environment = [sys.executable, "-s", *words], {**ENVIRONMENT, **more}
+        self.process = subprocess.Popen(command, env=environment, text=True, stdin=-1, stdout=-1, stderr=-1)
+        self.result: list[Any] = ["did not end"]
+
+    def told(self) -> str:
+        """Return the next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        """Let it read a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> list[Any]:
+        """Wait until it has ended."""
+        began = time.monotonic()
+        try:
+            out, err = self.process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            return self.result
+        waited = time.monotonic() - began >= PATIENCE - 1
+        words = err.strip().replace(HERE, "").splitlines()
+        self.result = [self.process.returncode, out.strip(), words, "waited" if waited else "at once"]
+        return self.result
+
+
+class Server:
+    """fuse2fs with an empty disk at ``mnt``."""
+
+    def __init__(self) -> None:
+        """Mount it."""
+        os.makedirs("mnt")
+        owner = f"root_owner={os.getuid()}:{os.getgid()}"
+        subprocess.run(["truncate", "-s", "600M", "disk"], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", owner, "disk"], check=True)
+        self.process = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", "disk", "mnt"], stdout=2)
+        self.tracer: subprocess.Popen[bytes] | None = None
+        while not os.path.ismount("mnt") and self.process.poll() is None:
+            time.sleep(0.01)
+        if not os.path.ismount("mnt"):
+            sys.exit("fuse2fs could not mount")
+
+    def hang(self, way: str) -> None:
+        """Answer no more."""
+        if way == "stopped":
+            self.process.send_signal(signal.SIGSTOP)
+            return
+        late = f"inject=writev:delay_enter={HOURS * 3600 * 10**6}"  # microseconds; with writev(2) it answers
+        words = ["strace", "-f", "-qq", "-o", "answers", "-e", "trace=writev", "-e", late]
+        self.tracer = subprocess.Popen([*words, "-p", str(self.process.pid)])
+        while "TracerPid:\t0\n" in _read(f"/proc/{self.process.pid}/status"):
+            if self.tracer.poll() is not None:
+                sys.exit("strace could not attach to fuse2fs")
+            time.sleep(0.01)
+
+    def wait_until_it_hangs(self) -> None:
+        """Wait until it has stopped: at once, or when it has taken a request."""
+        tasks = f"/proc/{self.process.pid}/task"
+        while not any(
+            _read(f"{tasks}/{task}/stat").rpartition(")")[2].split()[0] in "Tt" for task in os.listdir(tasks)
+        ):
+            time.sleep(0.01)
+
+    def answer(self) -> None:
+        """Answer again."""
+        if self.tracer is not None:
+            self.tracer.kill()
+            self.tracer.wait()
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Be gone without a word."""
+        self.process.kill()
+        self.process.wait()
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
+    """Start all kinds of processes at once, and see what comes of each."""
+    session = json.loads(Started("-c", "import json, os; print(json.dumps(dict(os.environ)))", **GIVEN).end()[1])
+    mark = session["SIF_WRITABLE_SESSION"].partition(";")[0]
+    as_of_a_network = {
+        **session,
+        "SIF_WRITABLE_SESSION": session["SIF_WRITABLE_SESSION"].replace(mark, mark.replace("f", "n")),
+    }
+    results["session"] = mark
+    results["before"] = Started("-c", STATE, **GIVEN).end()
+    results["a child before"] = Started("-c", STATE, **session).end()
+    results["a child before, by a thread"] = Started("-c", STATE, **as_of_a_network).end()
+    running = Started("-c", RUNNING, **GIVEN)
+    results["it runs on"] = [running.told()]
+    server.hang(way)
+    processes = {"given": Started("-c", STATE, **GIVEN)}
+    server.wait_until_it_hangs()
+    processes |= {
+        "a child": Started("-c", STATE, **session),
+        "HOME": Started("-c", STATE, HOME=HOME),
+        "TMPDIR": Started("-c", STATE, HOME="/none", TMPDIR=STORAGE),
+        "through a link": Started("-c", STATE, SIF_WRITABLE_DIR=f"{HERE}/link/below"),
+        "not needed": Started("-c", STATE, SCRATCH=STORAGE),
+        "off": Started("-c", "print('off')", SIF_WRITABLE="off", **GIVEN),
+        "status": Started("-m", "sif_writable", "status", "--no-gpu", **GIVEN),
+        "doctor": Started("-m", "sif_writable", "doctor", **GIVEN),
+        "cache": Started("-m", "sif_writable", "cache", "list", **GIVEN),
+    }
+    if way == "stopped":  # it is for filesystems that SIGKILL frees from
+        processes["a child, by a thread"] = Started("-c", STATE, **as_of_a_network)
+    running.go_on()
+    results["it runs on"].append(running.told())
+    processes["it ends"] = running
+    waiting = [threading.Thread(target=process.end) for process in processes.values()]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join()
+    results.update({name: process.result for name, process in processes.items()})
+
+
+def main() -> None:
+    """Hang, answer, and be gone."""
+    server = Server()
+    results: dict[str, Any] = {}
+    try:
+        os.mkdir(HOME)
+        os.symlink(STORAGE, "link")
+        while_it_hangs(server, sys.argv[1], results)
+        server.answer()
+        results["after"] = Started("-c", STATE, **GIVEN).end()
+        writing = Started("-c", WRITING, **GIVEN)
+        writing.told()
+        server.end()
+        writing.go_on()
+        results["it writes"] = writing.end()
+        results["gone"] = Started("-c", STATE, **GIVEN).end()
+    finally:
+        server.end()
+        subprocess.run(["fusermount3", "-u", "-z", "mnt"], stderr=subprocess.DEVNULL, check=False)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

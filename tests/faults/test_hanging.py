@@ -1,0 +1,71 @@
+"""Storage that hangs: a FUSE server that takes no request any more, or that never answers those it has taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import NOT_RUN, or_skip
+from tests.lab import store, wheels
+
+if TYPE_CHECKING:
+    from tests.lab.apptainer_root import Apptainer
+
+_SILENT = "has not answered for 10 seconds"
+_GIVEN = f"sif_writable: SIF_WRITABLE_DIR=/mnt {_SILENT}; using /home/user/.cache/sif-writable. Remedy: "
+_PASSED_OVER = f"sif_writable: /mnt {_SILENT}, and is passed over"
+_ITS_OWN = ["Traceback (most recent call last):", '  File "<string>", line 6, in <module>', "OSError: its own error"]
+
+
+@pytest.mark.parametrize("way", ["stopped", "taken"])
+def test_it_hangs(apptainer: Apptainer, way: str) -> None:
+    """A start waits for ten seconds, and uses another place; programs that run already are not reached by it."""
+    work = apptainer.places.work
+    shutil.copytree(f"{store.REPOSITORY}/sif_writable", f"{work}/lib/sif_writable")
+    shutil.copytree(or_skip(wheels.download, "dependencies", wheels.DEPENDENCIES), f"{work}/wheels")
+    shutil.copy(f"{store.REPOSITORY}/tests/faults/hanging.py", work)
+    result = apptainer.beside(["python3", "hanging.py", way])
+    if not result.stdout and any(name in result.stderr for name in ("fuse", "strace")):
+        pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs, or trace it: {result.stderr.strip()[-200:]}")
+    came: dict[str, Any] = json.loads(result.stdout)
+
+    def of(name: str) -> tuple[Any, ...]:
+        code, out, err, time = came.pop(name)
+        return code, out, [line for line in err if not line.startswith("    ")], time
+
+    assert came.pop("session").count("f") == 1, result
+    assert of("before") == (0, "active in it 1", [], "at once")
+    for way_to_ask in ("", ", by a thread"):
+        assert of(f"a child before{way_to_ask}") == (0, "inherited in it 1", [], "at once")
+    assert came.pop("it runs on") == ["/mnt/", "45"]
+    assert of("it ends") == (1, "", _ITS_OWN, "at once")
+    assert of("off") == (0, "off", [], "at once")
+    assert of("not needed") == (0, "active elsewhere 1", [], "at once")
+
+    # The thread waits for as long as the filesystem hangs; it does not keep the program from ending.
+    for name, threads in (("given", 1), ("a child", 1), *([("a child, by a thread", 2)] if way == "stopped" else [])):
+        code, out, err, time = of(name)
+        assert (code, out, time) == (0, f"active elsewhere {threads}", "waited"), (name, out, err, time)
+        assert len(err) == 1
+        assert err[0].startswith(_GIVEN)
+    for name in ("HOME", "TMPDIR"):
+        assert of(name) == (0, "active elsewhere 1", [_PASSED_OVER], "waited")
+    _, out, err, _ = of("through a link")
+    assert (out, err[0].partition(";")[0]) == (
+        "active elsewhere 1",
+        f"sif_writable: SIF_WRITABLE_DIR=/link/below {_SILENT}",
+    )
+    for name in ("status", "doctor", "cache"):
+        code, out, err, time = of(name)
+        assert (code, len(err), time) == (0, 1, "waited"), (name, out, err)
+        assert name == "cache" or _SILENT in " ".join(out.split())
+
+    assert of("after") == (0, "active in it 1", [], "at once")
+    assert of("it writes") == (0, "ENOTCONN", [], "at once")
+    code, out, err, time = of("gone")
+    assert (code, out, time) == (0, "active elsewhere 1", "at once")
+    assert "not connected" in err[0]
+    assert not came

@@ -1,0 +1,219 @@
+"""Filesystems that may stop answering: which they are, how they are asked, and what follows from silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable import act, startup
+from sif_writable.act import directories
+from sif_writable.facts import filesystem, home_problem
+from sif_writable.facts.filesystem import SILENT, keeper, look, reachable, unsteady_in
+from sif_writable.facts.locations import Locations
+from sif_writable.plan import Decision, Place, Redirect, Storage, redirects
+from sif_writable.startup import FUSE, NETWORK, STEADY
+from tests.unit.test_plan import HOME_WORKS, make_facts, make_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+TABLE = rb"""
+1 0 0:30 / / rw - fuse.squashfuse_ll image ro
+2 1 8:1 / /tmp rw,relatime - ext4 /dev/sda1 rw
+3 1 0:40 /u /home/u rw shared:7 master:2 - nfs4 server:/home rw,vers=4.2
+4 1 0:41 / /data\040set rw - lustre 1@tcp:/fs rw
+5 1 0:42 / /sif-writable rw - fuse.fuse2fs o.img rw
+6 1 0:43 / /mnt rw - fuseblk /dev/sdb rw
+7 1 0:44 / /net rw - autofs auto.net rw
+8 1 0:45 / /dev/shm rw - tmpfs tmpfs rw
+9 1 0:46 / /new rw - some_new_type x rw
+half a line
+"""
+
+
+def test_what_may_stop_answering() -> None:
+    assert unsteady_in(TABLE) == {
+        "/home/u": NETWORK,
+        "/data set": NETWORK,
+        "/sif-writable": FUSE,
+        "/mnt": FUSE,
+        "/net": NETWORK,
+        "/new": NETWORK,
+    }
+    assert unsteady_in(b"") == {}
+
+
+def test_who_answers_for_a_path(tmp_path: Path) -> None:
+    top = str(tmp_path)
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "absolute").symlink_to(tmp_path / "mount" / "x")
+    (tmp_path / "plain" / "relative").symlink_to("../mount")
+    (tmp_path / "loop").symlink_to("loop")
+    points = {f"{top}/mount": FUSE, f"{top}/other": NETWORK}
+    mount = (f"{top}/mount", FUSE)
+    expected = {
+        "mount": mount,
+        "mount/below/it": mount,
+        "mounted": ("", STEADY),
+        "plain/file": ("", STEADY),
+        "absolute": mount,
+        "absolute/deeper": mount,
+        "plain/relative/x": mount,
+        "plain/../mount/x": mount,
+        "plain/./../other": (f"{top}/other", NETWORK),
+        "loop/x": ("", STEADY),
+        "x" * 5000: ("", STEADY),
+    }
+    assert {path: keeper(f"{top}/{path}", points) for path in expected} == expected
+    assert keeper(f"{top}/mount", {}) == ("", STEADY)
+
+
+_ASK = """
+    import os, sys, time, _thread
+    from sif_writable import startup
+    def alone():
+        try:
+            os.waitpid(-1, os.WNOHANG)
+            return False
+        except ChildProcessError:
+            return len(os.listdir("/proc/self/task")) == 1
+"""
+
+
+def _run(program: str) -> str:
+    command = [sys.executable, "-S", "-c", textwrap.dedent(_ASK) + textwrap.dedent(program)]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", [NETWORK, FUSE])
+def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
+    program = f"""
+    descriptors = os.listdir("/proc/self/fd")
+    told = [(startup.silent(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
+    print(set(told), os.listdir("/proc/self/fd") == descriptors)
+    """
+    assert _run(program) == "{(False, True)} True"
+
+
+@pytest.mark.parametrize(("kind", "left"), [(NETWORK, False), (FUSE, True)])
+def test_nobody_waits_for_longer_than_the_patience_lasts(kind: str, left: bool) -> None:
+    """Who writes for others to read, and has ended, is not kept from it by the one who asks."""
+    program = f"""
+    startup._ask = lambda path: time.sleep(100)
+    startup.PATIENCE = 0.3
+    begun = time.monotonic()
+    print(startup.silent("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
+    """
+    assert _run(program) == f"True True {left}"
+
+
+@pytest.mark.parametrize("kind", [NETWORK, FUSE])
+def test_without_anybody_to_ask_the_filesystem_counts_as_one_that_answers(kind: str) -> None:
+    program = f"""
+    def refused(*arguments):
+        raise RuntimeError
+    _thread.start_new_thread = os.fork = refused
+    print(startup.silent("/", {kind!r}), alone())
+    """
+    assert _run(program) == "False True"
+
+
+def test_children_that_nobody_waits_for() -> None:
+    program = """
+    import signal
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print(startup.silent("/", startup.FUSE), alone())
+    """
+    assert _run(program) == "False True"
+
+
+def test_the_root_that_a_folder_lies_in() -> None:
+    session = "1nf;token;A,B;/a b;c/x:/d"
+    assert startup.kept_by("1nf;token;A,B;/a:/d", "/d/image/x") == ("/d", FUSE)
+    assert startup.kept_by("1nf;token;A,B;/a:/d", "/a/image") == ("/a", NETWORK)
+    assert startup.kept_by("1nf;token;A,B;/a:/d", "/ab") == ("", STEADY)
+    assert startup.kept_by("1;token;A,B;/a", "/a/image") == ("", STEADY)
+    assert startup.kept_by(session, "/a b;c/x/y") == ("/a b;c/x", NETWORK)
+    for broken in ("", "1", "1n", "x;y"):
+        assert startup.kept_by(broken, "/a") == ("", STEADY)
+
+
+@pytest.fixture
+def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Let nothing answer below tmp_path/mount; return who was asked."""
+    asked: list[str] = []
+
+    def ask(path: str, kind: str) -> bool:
+        assert kind == NETWORK
+        asked.append(path)
+        return True
+
+    (tmp_path / "mount" / "home").mkdir(parents=True)
+    monkeypatch.setattr(filesystem, "_unsteady", {str(tmp_path / "mount"): NETWORK})
+    monkeypatch.setattr(startup, "silent", ask)
+    yield asked
+    filesystem.unheard.clear()
+
+
+def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: list[str]) -> None:
+    mount = str(tmp_path / "mount")
+    (tmp_path / "link").symlink_to(mount)
+    (tmp_path / "mount" / "file").write_text("text")
+    locations = Locations(mount)
+    assert look(f"{mount}/home") == "writable"
+    assert home_problem(f"{mount}/home") == SILENT
+    assert silent == [f"{mount}/home"]
+    assert not reachable(f"{mount}/another")
+    assert reachable(str(tmp_path))
+    assert reachable(f"{mount}s")
+    assert silent == [f"{mount}/home"]
+    assert look(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
+    assert not locations.works(f"{mount}/home")
+    assert locations.told()[0] == []  # nothing was listed
+    assert not filesystem.holds(f"{mount}/file", "text")
+    assert not filesystem.unchanged(([(mount, frozenset(), frozenset())], [], []))
+    assert not reachable(str(tmp_path / "link"))  # through a link: asked, since the path does not show where it leads
+    assert look(str(tmp_path / "link" / "home")) == "silent"
+
+
+def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
+    (tmp_path / "good").mkdir(0o700)
+    names = ("mount/home", "mount", "good")
+    places = [Place(name, str(tmp_path / name), "node") for name in names]
+    storage = act.settle(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
+    assert [(place.label, problem) for place, problem in storage.refused] == [("mount/home", SILENT), ("mount", SILENT)]
+    assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
+    assert len(silent) == 1
+
+
+def test_home_is_kept_since_its_links_cannot_be_made() -> None:
+    decision = redirects.decide(make_facts(home_problem=SILENT), make_storage(), HOME_WORKS, {})
+    assert decision.home == ""
+    assert decision.home_why.startswith(SILENT)
+    assert "MPLCONFIGDIR" in {redirect.variable for redirect in decision.redirects}
+
+
+def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path, silent: list[str]) -> None:
+    home = str(tmp_path / "mount" / "home")
+    assert not reachable(home)
+    decision = Decision()
+    redirect = Redirect("MPLCONFIGDIR", "x", "config", str(tmp_path / "matplotlib"), "")
+    decision.redirects = [redirect]
+    outcome = act.Outcome(make_facts(home=home), Storage(), decision)
+    directories.make_redirect(redirect, outcome, {})
+    assert decision.redirects == []
+    assert outcome.failed == [f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {SILENT}"]
+    assert not os.path.exists(redirect.folder)
+    assert silent
