@@ -111,7 +111,7 @@ def _try_again(module: "ModuleType", error: Exception) -> "Any":
     own = module.__name__.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != own:
         return None  # something is not installed: the everyday failure
-    if _storage_hangs():
+    if storage_hangs():
         return None
     try:
         from sif_writable.act import retry
@@ -156,7 +156,7 @@ class Finder:
             self.awaited = frozenset()
             if not self.folder:
                 remove()
-        if name in OUTSIDE and self.folder and path is None:
+        if name in OUTSIDE and self.folder and path is None and not storage_hangs():
             serve_outside(name)
         if (name == "multiprocessing.process" and self.folder) or (name == "threading" and self._listening):
             spec = self._ask_others(name, path, target)
@@ -238,6 +238,8 @@ class Finder:
         """Return which packages are to be imported from a copy, with the directories of the image that they lie in."""
         if self._wanted is None:
             self._wanted = {}  # first, since what follows may import
+            if storage_hangs():
+                return self._wanted
             try:
                 descriptor = os.open(self.folder + "/learned", os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -353,12 +355,26 @@ def _is_read_only(directory: str) -> bool:
     return not os.access(directory, os.W_OK)
 
 
-def _storage_hangs() -> bool:
-    """Whether this is no time to look at storage: an error that has come up shall end the program, and not hold it."""
+def storage_hangs() -> bool:
+    """Whether the storage that holds the copies does not answer: then all is as without us, and it is not asked again.
+
+    It did at the start. Whoever looks there later asks first, since neither an import nor an error shall be held up.
+    """
+    global _given_up
     from sif_writable import startup
 
     root, kind = startup.kept_by(os.environ.get(startup.SESSION, ""), os.environ.get(COPIES, "").rpartition(":")[2])
-    return kind != startup.STEADY and startup.silent(root, kind)
+    if kind == startup.STEADY or _given_up:
+        return _given_up
+    _given_up = startup.silent(root, kind)
+    if _given_up:
+        from sif_writable.report.startup import say, silence
+
+        say([silence(root)])
+    return _given_up
+
+
+_given_up = False
 
 
 def _at_exit() -> None:
@@ -366,7 +382,7 @@ def _at_exit() -> None:
 
 
 def _learn(error: "Optional[BaseException]") -> None:
-    if not isinstance(error, Exception) or _storage_hangs():
+    if not isinstance(error, Exception) or storage_hangs():
         return
     try:
         from sif_writable.act import learning

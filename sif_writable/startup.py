@@ -208,7 +208,9 @@ def silent(path: str, kind: str) -> bool:
 
     :param kind: :data:`NETWORK` or :data:`FUSE`.
     """
-    return _silent_to_child(path) if kind == FUSE else _silent_to_thread(path)
+    # A process with threads must not fork: what they have locked stays locked in the child.
+    alone = kind == FUSE and len(os.listdir("/proc/self/task")) == 1
+    return _silent_to_child(path) if alone else _silent_to_thread(path)
 
 
 def _ask(path: str) -> None:

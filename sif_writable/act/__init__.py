@@ -313,10 +313,10 @@ def apply(
 
         os.environ[REFUSED] = unmet(storage)
         say([os.environ[REFUSED]])
-    elif unheard:  # or nobody would know what this start has waited for
-        from sif_writable.report.startup import say
+    elif unheard:
+        from sif_writable.report.startup import say, silence
 
-        say([f"{path} {SILENT}, and is passed over" for path in unheard])
+        say([silence(path) for path in unheard])
     return outcome
 
 

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sif_writable.facts.filesystem import SILENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,6 +40,11 @@ def unmet(storage: Storage) -> str:
             used += " for those" if taken else "" if instead else ", nothing is redirected"
             return f"SIF_WRITABLE_DIR={_short(place.base)} {problem}; {used}. Remedy: {REMEDY}."
     return ""
+
+
+def silence(path: str) -> str:
+    """Return the line about a filesystem that hangs: or nobody would know what has been waited for."""
+    return f"{path} {SILENT}, and is passed over"
 
 
 def facts_lines(facts: Facts) -> list[str]:

@@ -20,7 +20,8 @@ from typing import Any
 HERE = os.getcwd()
 STORAGE, HOME = f"{HERE}/mnt", f"{HERE}/mnt/home"
 WHEELS = [f"{HERE}/wheels/{name}" for name in os.listdir("wheels")]
-PATHS = [f"{HERE}/lib/sif_writable/hook", f"{HERE}/lib", *WHEELS]
+READ_ONLY = f"{HERE}/image"
+PATHS = [f"{HERE}/lib/sif_writable/hook", f"{HERE}/lib", READ_ONLY, *WHEELS]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(PATHS), "SIF_WRITABLE": "on"}
 GIVEN = {"SIF_WRITABLE_DIR": STORAGE}
 PATIENCE = 10.0
@@ -30,7 +31,7 @@ HOURS = 1
 STATE = """
 import os, sys
 startup = sys.modules["sif_writable.startup"]
-where = os.environ["MPLCONFIGDIR"].startswith(os.getcwd() + "/mnt/")
+where = os.environ["NUMBA_CACHE_DIR"].startswith(os.getcwd() + "/mnt/")
 print(startup.state, "in it" if where else "elsewhere", len(os.listdir("/proc/self/task")), startup.failure or "")
 """
 RUNNING = """
@@ -39,6 +40,13 @@ print(os.environ["MPLCONFIGDIR"].partition("/mnt/")[1], flush=True)
 sys.stdin.readline()
 print(json.dumps(sum(range(10))), flush=True)
 raise OSError("its own error")
+"""
+IMPORTING = """
+import os, sys
+print(flush=True)
+sys.stdin.readline()
+import third_party
+print(third_party.__file__.replace(os.getcwd(), ""))
 """
 WRITING = """
 import errno, os, sys
@@ -151,8 +159,9 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
     results["before"] = Started("-c", STATE, **GIVEN).end()
     results["a child before"] = Started("-c", STATE, **session).end()
     results["a child before, by a thread"] = Started("-c", STATE, **as_of_a_network).end()
-    running = Started("-c", RUNNING, **GIVEN)
+    running, importing = Started("-c", RUNNING, **GIVEN), Started("-c", IMPORTING, **GIVEN)
     results["it runs on"] = [running.told()]
+    importing.told()
     server.hang(way)
     processes = {"given": Started("-c", STATE, **GIVEN)}
     server.wait_until_it_hangs()
@@ -171,7 +180,8 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
         processes["a child, by a thread"] = Started("-c", STATE, **as_of_a_network)
     running.go_on()
     results["it runs on"].append(running.told())
-    processes["it ends"] = running
+    importing.go_on()
+    processes |= {"it ends": running, "it imports": importing}
     waiting = [threading.Thread(target=process.end) for process in processes.values()]
     for thread in waiting:
         thread.start()
@@ -187,6 +197,9 @@ def main() -> None:
     try:
         os.mkdir(HOME)
         os.symlink(STORAGE, "link")
+        os.mkdir(READ_ONLY)
+        with open(f"{READ_ONLY}/third_party.py", "w", encoding="utf-8"):
+            os.chmod(READ_ONLY, 0o555)
         while_it_hangs(server, sys.argv[1], results)
         server.answer()
         results["after"] = Started("-c", STATE, **GIVEN).end()

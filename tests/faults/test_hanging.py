@@ -30,6 +30,7 @@ def test_it_hangs(apptainer: Apptainer, way: str) -> None:
     result = apptainer.beside(["python3", "hanging.py", way])
     if not result.stdout and any(name in result.stderr for name in ("fuse", "strace")):
         pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs, or trace it: {result.stderr.strip()[-200:]}")
+    assert result.returncode == 0, result
     came: dict[str, Any] = json.loads(result.stdout)
 
     def of(name: str) -> tuple[Any, ...]:
@@ -42,6 +43,7 @@ def test_it_hangs(apptainer: Apptainer, way: str) -> None:
         assert of(f"a child before{way_to_ask}") == (0, "inherited in it 1", [], "at once")
     assert came.pop("it runs on") == ["/mnt/", "45"]
     assert of("it ends") == (1, "", _ITS_OWN, "at once")
+    assert of("it imports") == (0, "/image/third_party.py", [_PASSED_OVER], "waited")
     assert of("off") == (0, "off", [], "at once")
     assert of("not needed") == (0, "active elsewhere 1", [], "at once")
 
