@@ -53,6 +53,9 @@ _NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.Namesp
 _FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
 _S_IFMT, _S_IFLNK = 0o170000, 0o120000
 
+_given_up = False
+"""Whether storage was found to hang after the start."""
+
 
 class Watched(_external.SourceFileLoader):
     """Executes a module, and once more from a writable copy where that cures its failure.
@@ -372,9 +375,6 @@ def storage_hangs() -> bool:
 
         say([silence(root)])
     return _given_up
-
-
-_given_up = False
 
 
 def _at_exit() -> None:

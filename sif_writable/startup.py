@@ -208,9 +208,15 @@ def silent(path: str, kind: str) -> bool:
 
     :param kind: :data:`NETWORK` or :data:`FUSE`.
     """
-    # A process with threads must not fork: what they have locked stays locked in the child.
-    alone = kind == FUSE and len(os.listdir("/proc/self/task")) == 1
-    return _silent_to_child(path) if alone else _silent_to_thread(path)
+    return _silent_to_child(path) if kind == FUSE and _is_alone() else _silent_to_thread(path)
+
+
+def _is_alone() -> bool:
+    """Whether this process may fork: what other threads have locked would stay locked in the child."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 def _ask(path: str) -> None:

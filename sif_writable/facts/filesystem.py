@@ -1,4 +1,4 @@
-"""Is this folder fit for storage? One function answers with nothing or a sentence.
+"""Is this folder fit for storage, and does it answer at all? Sentences say what is wrong, or nothing is.
 
 Mount flags lie (a default Apptainer root says ``rw``), modes lie (``--writable-tmpfs`` under setuid gives EACCES on a
 writable superblock), so the answer comes from the very folder: cheap calls first, then a real file (``attempt``).

@@ -1,4 +1,6 @@
-"""Starts interpreters while a FUSE server hangs; runs beside Apptainer, as an ordinary user: ``hanging.py WAY``.
+"""Starts interpreters while a FUSE server hangs; runs beside Apptainer, as an ordinary user.
+
+``hanging.py WAY PROGRAM IMAGE``: besides here, one is started in an image, with the server's storage bound to it.
 
 ``WAY`` is ``stopped``: no request is taken any more, or ``taken``: the server stops as it is about to answer the first
 one, which leaves who asked in a state that not even SIGKILL ends.
@@ -59,12 +61,26 @@ except OSError as error:
 """
 
 
+# In an image: one child that inherits the storage, and one that has to find some.
+CONTAINED = """
+import os, subprocess, sys
+print(sys.modules["sif_writable.startup"].state, os.environ["NUMBA_CACHE_DIR"].startswith("/sif-writable/"), flush=True)
+sys.stdin.readline()
+say = "import os, sys; print(sys.modules['sif_writable.startup'].state, os.environ['NUMBA_CACHE_DIR'][:14])"
+clean = {name: value for name, value in os.environ.items() if name.startswith("APPTAINER") or name == "PATH"}
+children = [subprocess.Popen([sys.executable, "-c", say], env=env, text=True, stdout=-1) for env in (None, clean)]
+for child in children:
+    print(child.communicate()[0].strip())
+"""
+
+
 class Started:
-    """A Python process, and how long it takes."""
+    """A process, and how long it takes."""
 
     def __init__(self, *words: str, **more: str) -> None:
-        """Start it."""
-        command, environment = [sys.executable, "-s", *words], {**ENVIRONMENT, **more}
+        """Start a program, which is Python if the first word is one of its options."""
+        command = [sys.executable, "-s", *words] if words[0].startswith("-") else words
+        environment = {**ENVIRONMENT, **more}
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=-1, stdout=-1, stderr=-1)
         self.result: list[Any] = ["did not end"]
 
@@ -162,6 +178,19 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
     running, importing = Started("-c", RUNNING, **GIVEN), Started("-c", IMPORTING, **GIVEN)
     results["it runs on"] = [running.told()]
     importing.told()
+    program, image = sys.argv[2:]
+    run = (
+        program,
+        "--silent",
+        "exec",
+        "--cleanenv",
+        "--bind",
+        f"{STORAGE}:/sif-writable",
+        image,
+        "/opt/venv/bin/python",
+    )
+    contained = Started(*run, "-c", CONTAINED)
+    results["in an image before"] = contained.told()
     server.hang(way)
     processes = {"given": Started("-c", STATE, **GIVEN)}
     server.wait_until_it_hangs()
@@ -181,7 +210,8 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
     running.go_on()
     results["it runs on"].append(running.told())
     importing.go_on()
-    processes |= {"it ends": running, "it imports": importing}
+    contained.go_on()
+    processes |= {"it ends": running, "it imports": importing, "in an image": contained}
     waiting = [threading.Thread(target=process.end) for process in processes.values()]
     for thread in waiting:
         thread.start()
