@@ -28,6 +28,12 @@ STEADY, NETWORK, FUSE = "s", "n", "f"
 PATIENCE = 10.0
 """Seconds. A filesystem that has not answered by then is passed over."""
 
+PYCACHE = "SIF_WRITABLE_PYCACHE"
+"""The variable by which bytecode in storage that may stop answering is handed down.
+
+``PYTHONPYCACHEPREFIX`` would have the interpreter look there before it can be asked whether it answers.
+"""
+
 TARGET = "/sif-writable"
 """The well-known bind target."""
 
@@ -69,6 +75,8 @@ def _run(environ: "Mapping[str, str]") -> str:
     if word in ("inherited", "") and elevated():  # asked last, since a process that is left alone need not know
         return "elevated"
     if word == "inherited":
+        if PYCACHE in environ and sys.pycache_prefix is None:
+            sys.pycache_prefix = environ[PYCACHE]
         from sif_writable import importhook
 
         importhook.install()

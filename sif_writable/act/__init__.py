@@ -25,6 +25,7 @@ from sif_writable.facts.filesystem import (
     unsteady,
 )
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
+from sif_writable.startup import PYCACHE, STEADY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -292,7 +293,10 @@ def apply(
     _name_user(outcome, environ)
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
-        _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
+        if keeper(decision.pycache, unsteady())[1] == STEADY:
+            _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
+        else:
+            os.environ[PYCACHE] = decision.pycache
     if facts.manifest.get("user-site") == ["no"] and "PYTHONNOUSERSITE" not in environ:
         _ignore_user_site(outcome)
     if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
@@ -361,6 +365,7 @@ def forget(environ: "MutableMapping[str, str]") -> str:
     environ.pop(_GPU, None)
     environ.pop(REFUSED, None)
     environ.pop(_COPIES, None)
+    environ.pop(PYCACHE, None)
     old_home = environ.pop(_OLD_HOME, None)
     if len(fields) != 4 or fields[0][:1] != "1" or fields[3][:1] not in ("", "/"):
         return f"{_SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"

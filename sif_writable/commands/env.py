@@ -35,7 +35,7 @@ def session_variables() -> dict[str, str]:
     session = os.environ.get(startup.SESSION, "")
     names = session.split(";", 3)[2].split(",") if session.count(";") >= 3 else []
     if session:
-        names += ["SIF_WRITABLE_OLD_HOME", "SIF_WRITABLE_COPIES", startup.SESSION]
+        names += ["SIF_WRITABLE_OLD_HOME", "SIF_WRITABLE_COPIES", startup.PYCACHE, startup.SESSION]
     return {name: os.environ[name] for name in names if name in os.environ and _NAME.fullmatch(name)}
 
 

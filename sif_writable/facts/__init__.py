@@ -123,9 +123,7 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
         return {}
     try:
         text = os.read(descriptor, 1 << 16)
-        if not whole:
-            text = text.partition(b"\n\n")[0]
-        else:
+        if whole:
             while more := os.read(descriptor, 1 << 20):
                 text += more
     except OSError as error:
@@ -134,6 +132,9 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
     finally:
         os.close(descriptor)
     found: dict[str, list[str]] = {}
+    text = text[: text.rfind(b"\n") + 1]  # of a truncated file the last line would mean something else
+    if not whole:
+        text = text.partition(b"\n\n")[0]
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
         key, colon, value = line.partition(": ")
         if colon and key[:1] not in ("", "#"):

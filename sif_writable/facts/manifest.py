@@ -72,7 +72,7 @@ def misunderstood(purelib: str) -> list[str]:
             f"{path} has lines that are not understood ({len(strange)}, such as {strange[0][:40]!r}). {remedy}"
         )
     if text and not text.endswith("\n"):
-        found.append(f"{path} ends within a line, so it may have been cut off. {remedy}")
+        found.append(f"{path} ends within a line, which is passed over: it may have been cut off. {remedy}")
     return found
 
 

@@ -1,6 +1,7 @@
 """Starts interpreters while a FUSE server hangs; runs beside Apptainer, as an ordinary user.
 
-``hanging.py WAY PROGRAM IMAGE``: besides here, one is started in an image, with the server's storage bound to it.
+``hanging.py WAY BYTECODE PROGRAM IMAGE``: besides here, one is started in an image, with the server's storage bound to
+it. ``BYTECODE`` is ``shipped`` or ``stored``: whether our package, as it is here, has any beside itself.
 
 ``WAY`` is ``stopped``: no request is taken any more, or ``taken``: the server stops as it is about to answer the first
 one, which leaves who asked in a state that not even SIGKILL ends.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +110,19 @@ class Started:
         return self.result
 
 
+def provide(bytecode: str) -> None:
+    """Make the package, and the read-only directory with another one."""
+    shutil.copytree("source/sif_writable", "lib/sif_writable", ignore=shutil.ignore_patterns("__pycache__"))
+    os.mkdir(READ_ONLY)
+    with open(f"{READ_ONLY}/third_party.py", "w", encoding="utf-8"):
+        pass
+    if bytecode == "shipped":
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "lib", READ_ONLY], check=True)
+    for folder in ("lib", READ_ONLY):
+        for path, _, _ in os.walk(folder):
+            os.chmod(path, 0o555)
+
+
 class Server:
     """fuse2fs with an empty disk at ``mnt``."""
 
@@ -163,7 +178,7 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
+def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, Any]) -> None:
     """Start all kinds of processes at once, and see what comes of each."""
     session = json.loads(Started("-c", "import json, os; print(json.dumps(dict(os.environ)))", **GIVEN).end()[1])
     mark = session["SIF_WRITABLE_SESSION"].partition(";")[0]
@@ -175,10 +190,11 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
     results["before"] = Started("-c", STATE, **GIVEN).end()
     results["a child before"] = Started("-c", STATE, **session).end()
     results["a child before, by a thread"] = Started("-c", STATE, **as_of_a_network).end()
+    results["bytecode in it"] = session.get("SIF_WRITABLE_PYCACHE", "none").startswith(STORAGE)
     running, importing = Started("-c", RUNNING, **GIVEN), Started("-c", IMPORTING, **GIVEN)
     results["it runs on"] = [running.told()]
     importing.told()
-    program, image = sys.argv[2:]
+    program, image = sys.argv[3:]
     run = (
         program,
         "--silent",
@@ -209,9 +225,11 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
         processes["a child, by a thread"] = Started("-c", STATE, **as_of_a_network)
     running.go_on()
     results["it runs on"].append(running.told())
-    importing.go_on()
     contained.go_on()
-    processes |= {"it ends": running, "it imports": importing, "in an image": contained}
+    if bytecode == "shipped":  # or Python itself looks into storage
+        importing.go_on()
+        processes |= {"it ends": running, "it imports": importing}
+    processes["in an image"] = contained
     waiting = [threading.Thread(target=process.end) for process in processes.values()]
     for thread in waiting:
         thread.start()
@@ -222,15 +240,14 @@ def while_it_hangs(server: Server, way: str, results: dict[str, Any]) -> None:
 
 def main() -> None:
     """Hang, answer, and be gone."""
+    way, bytecode = sys.argv[1:3]
+    provide(bytecode)
     server = Server()
     results: dict[str, Any] = {}
     try:
         os.mkdir(HOME)
         os.symlink(STORAGE, "link")
-        os.mkdir(READ_ONLY)
-        with open(f"{READ_ONLY}/third_party.py", "w", encoding="utf-8"):
-            os.chmod(READ_ONLY, 0o555)
-        while_it_hangs(server, sys.argv[1], results)
+        while_it_hangs(server, way, bytecode, results)
         server.answer()
         results["after"] = Started("-c", STATE, **GIVEN).end()
         writing = Started("-c", WRITING, **GIVEN)

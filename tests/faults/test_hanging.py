@@ -20,15 +20,17 @@ _PASSED_OVER = f"sif_writable: /mnt {_SILENT}, and is passed over"
 _ITS_OWN = ["Traceback (most recent call last):", '  File "<string>", line 6, in <module>', "OSError: its own error"]
 
 
-@pytest.mark.parametrize("way", ["stopped", "taken"])
-def test_it_hangs(apptainer: Apptainer, sif: str, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "bytecode"), [("stopped", "shipped"), ("taken", "shipped"), ("stopped", "stored"), ("taken", "stored")]
+)
+def test_it_hangs(apptainer: Apptainer, sif: str, way: str, bytecode: str) -> None:
     """A start waits for ten seconds, and uses another place; programs that run already are not reached by it."""
     work = apptainer.places.work
-    shutil.copytree(f"{store.REPOSITORY}/sif_writable", f"{work}/lib/sif_writable")
+    shutil.copytree(f"{store.REPOSITORY}/sif_writable", f"{work}/source/sif_writable")
     shutil.copytree(or_skip(wheels.download, "dependencies", wheels.DEPENDENCIES), f"{work}/wheels")
     shutil.copy(f"{store.REPOSITORY}/tests/faults/hanging.py", work)
     words = [apptainer.runtime.program, apptainer.inside(sif)]
-    result = apptainer.beside(["python3", "hanging.py", way, *words])
+    result = apptainer.beside(["python3", "hanging.py", way, bytecode, *words])
     if not result.stdout and any(name in result.stderr for name in ("fuse", "strace")):
         pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs, or trace it: {result.stderr.strip()[-200:]}")
     assert result.returncode == 0, result
@@ -43,8 +45,10 @@ def test_it_hangs(apptainer: Apptainer, sif: str, way: str) -> None:
     for way_to_ask in ("", ", by a thread"):
         assert of(f"a child before{way_to_ask}") == (0, "inherited in it 1", [], "at once")
     assert came.pop("it runs on") == ["/mnt/", "45"]
-    assert of("it ends") == (1, "", _ITS_OWN, "at once")
-    assert of("it imports") == (0, "/image/third_party.py", [_PASSED_OVER], "waited")
+    assert came.pop("bytecode in it") is (bytecode == "stored")
+    if bytecode == "shipped":
+        assert of("it ends") == (1, "", _ITS_OWN, "at once")
+        assert of("it imports") == (0, "/image/third_party.py", [_PASSED_OVER], "waited")
     assert came.pop("in an image before") == "active True"
     elsewhere = [f"{apptainer.home}/.cache/sif-writable", "/var/tmp/sif-writable"]  # the second one knows no HOME
     children = "\n".join(f"active {place[:14]}" for place in elsewhere)
