@@ -47,6 +47,9 @@ SILENT = f"has not answered for {startup.PATIENCE:.0f} seconds"
 unheard: "list[str]" = []
 """Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
 
+_heard: "set[str]" = set()
+"""Mount points that answered this process."""
+
 _unsteady: "Optional[dict[str, str]]" = None
 """Mount points of filesystems that may stop answering, with what answers for them."""
 
@@ -243,7 +246,7 @@ def unsteady_in(table: bytes) -> "dict[str, str]":
 
 
 def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
-    """Return the first mount on the way to a path that may stop answering, as (mount point, kind); else two blanks.
+    """Return the first of these mounts on the way to a path, as (mount point, kind); by default a blank, STEADY.
 
     Only what lies before that mount is looked at, since links there may lead to it.
 
@@ -271,22 +274,26 @@ def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
 
 
 def reachable(path: str) -> bool:
-    """Whether the filesystem under a path answers. It is waited for where it may not, and once only."""
-    if is_unheard(path):
-        return False
-    _, kind = keeper(path, unsteady())
-    if kind == startup.STEADY or not startup.silent(path, kind):
-        return True
-    pass_over(path)
+    """Whether the filesystems on the way to a path answer. Each that may not is waited for, once."""
+    waiting = {point: kind for point, kind in unsteady().items() if point not in _heard}
+    while not is_unheard(path):
+        point, kind = keeper(path, waiting)
+        if not point:
+            return True
+        if startup.silent(point, kind):
+            unheard.append(point)
+            if not is_unheard(path):  # a link leads there
+                unheard.append(path)
+        else:
+            _heard.add(point)
+            del waiting[point]
     return False
 
 
 def pass_over(path: str) -> None:
-    """Look no more at what did not answer: the mount that a path leads to, and the path, where a link leads there."""
+    """Look no more at what did not answer: the first mount on the way to a path."""
     point, _ = keeper(path, unsteady())
     unheard.append(point or path)
-    if not is_unheard(path):
-        unheard.append(path)
 
 
 def is_unheard(path: str) -> bool:

@@ -152,19 +152,22 @@ def test_the_root_that_a_folder_lies_in() -> None:
 
 @pytest.fixture
 def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Let nothing answer below tmp_path/mount; return who was asked."""
+    """Let nothing answer below tmp_path/mount, but below tmp_path/well; return who was asked, from tmp_path on."""
     asked: list[str] = []
+    points = {str(tmp_path / "mount"): NETWORK, str(tmp_path / "well"): FUSE}
 
     def ask(path: str, kind: str) -> bool:
-        assert kind == NETWORK
-        asked.append(path)
-        return True
+        assert kind == points[path]
+        asked.append(os.path.relpath(path, tmp_path))
+        return path == str(tmp_path / "mount")
 
     (tmp_path / "mount" / "home").mkdir(parents=True)
-    monkeypatch.setattr(filesystem, "_unsteady", {str(tmp_path / "mount"): NETWORK})
+    (tmp_path / "well" / "home").mkdir(parents=True)
+    monkeypatch.setattr(filesystem, "_unsteady", points)
     monkeypatch.setattr(startup, "silent", ask)
     yield asked
     filesystem.unheard.clear()
+    filesystem._heard.clear()
 
 
 def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: list[str]) -> None:
@@ -174,18 +177,29 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     locations = Locations(mount)
     assert look(f"{mount}/home") == "writable"
     assert home_problem(f"{mount}/home") == SILENT
-    assert silent == [f"{mount}/home"]
+    assert silent == ["mount"]
     assert not reachable(f"{mount}/another")
     assert reachable(str(tmp_path))
     assert reachable(f"{mount}s")
-    assert silent == [f"{mount}/home"]
+    assert silent == ["mount"]
     assert look(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
     assert not locations.works(f"{mount}/home")
     assert locations.told()[0] == []  # nothing was listed
     assert not filesystem.holds(f"{mount}/file", "text")
     assert not filesystem.unchanged(([(mount, frozenset(), frozenset())], [], []))
-    assert not reachable(str(tmp_path / "link"))  # through a link: asked, since the path does not show where it leads
-    assert look(str(tmp_path / "link" / "home")) == "silent"
+
+
+def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[str]) -> None:
+    home = tmp_path / "well" / "home"
+    (home / ".cache").symlink_to(tmp_path / "mount")
+    for _ in range(2):
+        assert reachable(str(home))
+        assert silent == ["well"]
+    for _ in range(2):
+        assert not reachable(str(home / ".cache"))
+        assert silent == ["well", "mount"]
+    assert look(str(home / ".cache" / "x")) == "silent"
+    assert look(str(home)) == "writable"
 
 
 def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
