@@ -278,7 +278,7 @@ def _silent_to_child(path: str) -> bool:
     begun, pause, killed = time.monotonic(), 0.0002, False
     try:
         while os.waitpid(child, os.WNOHANG)[0] == 0:
-            if killed and time.monotonic() > begun + PATIENCE + 0.1:
+            if killed and time.monotonic() > begun + PATIENCE + 1:
                 return True
             if not killed and time.monotonic() > begun + PATIENCE:
                 os.kill(child, 9)
