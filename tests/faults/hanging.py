@@ -36,7 +36,9 @@ STATE = """
 import os, sys
 startup = sys.modules["sif_writable.startup"]
 where = os.environ["NUMBA_CACHE_DIR"].startswith(os.getcwd() + "/mnt/")
-print(startup.state, "in it" if where else "elsewhere", len(os.listdir("/proc/self/task")), startup.failure or "")
+threads = len(os.listdir("/proc/self/task"))
+stored = "with bytecode" if sys.pycache_prefix else ""
+print(startup.state, "in it" if where else "elsewhere", threads, stored, startup.failure or "")
 """
 RUNNING = """
 import json, os, sys
