@@ -95,7 +95,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.home_problem = home_problem(environ.get("HOME"))
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
-    facts.home_small = bool(home) and facts.session_device == os.stat(home).st_dev
+    facts.home_small = bool(home) and facts.session_device is not None and facts.session_device == os.stat(home).st_dev
     facts.target_mounted = startup.TARGET in unsteady() or startup.mounted_at(startup.TARGET)
     facts.tmp_works = reachable("/tmp") and os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
