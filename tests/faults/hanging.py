@@ -54,6 +54,17 @@ sys.stdin.readline()
 import third_party
 print(third_party.__file__.replace(os.getcwd(), ""))
 """
+# A failing import is tried again from a copy, and an error that nobody catches is learned from: both look at storage.
+FAILING = """
+import sys, third_party
+print(flush=True)
+sys.stdin.readline()
+try:
+    import failing
+except OSError:
+    print("its own error")
+third_party.use()
+"""
 WRITING = """
 import errno, os, sys
 print(flush=True)
@@ -116,8 +127,10 @@ def provide(bytecode: str) -> None:
     """Make the package, and the read-only directory with another one."""
     shutil.copytree("source/sif_writable", "lib/sif_writable", ignore=shutil.ignore_patterns("__pycache__"))
     os.mkdir(READ_ONLY)
-    with open(f"{READ_ONLY}/third_party.py", "w", encoding="utf-8"):
-        pass
+    writing = 'open(__file__ + ".new", "w")\n'
+    for name, text in (("third_party", f"def use():\n    {writing}"), ("failing", writing)):
+        with open(f"{READ_ONLY}/{name}.py", "w", encoding="utf-8") as file:
+            file.write(text)
     if bytecode == "shipped":
         subprocess.run([sys.executable, "-m", "compileall", "-q", "lib", READ_ONLY], check=True)
     for folder in ("lib", READ_ONLY):
@@ -196,6 +209,8 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
     running, importing = Started("-c", RUNNING, **GIVEN), Started("-c", IMPORTING, **GIVEN)
     results["it runs on"] = [running.told()]
     importing.told()
+    failing = Started("-c", FAILING, **GIVEN)
+    failing.told()
     program, image = sys.argv[3:]
     run = (
         program,
@@ -230,7 +245,8 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
     contained.go_on()
     if bytecode == "shipped":  # or Python itself looks into storage
         importing.go_on()
-        processes |= {"it ends": running, "it imports": importing}
+        failing.go_on()
+        processes |= {"it ends": running, "it imports": importing, "it fails": failing}
     processes["in an image"] = contained
     waiting = [threading.Thread(target=process.end) for process in processes.values()]
     for thread in waiting:
