@@ -1,7 +1,7 @@
 """The hook at interpreter start: gate, then see, decide, do.
 
 Where the root is writable, on a host, and during a build, this module and its package are all that is loaded, so it
-imports nothing that ``site`` has not loaded already. ``sif_writable.pth`` and ``sif_writable.start`` call :func:`run`.
+imports nothing that ``site`` has not loaded already. ``sif_writable.pth`` calls :func:`run`.
 """
 
 import os

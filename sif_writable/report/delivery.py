@@ -31,10 +31,9 @@ def delivery(ran: bool) -> Delivery:
     if ran:
         on_path = os.path.join(package, "hook") in map(os.path.realpath, os.environ.get("PYTHONPATH", "").split(":"))
         for directory in _site_directories():
-            for name in ("sif_writable.start", "sif_writable.pth"):
-                runs = name.endswith(".pth") or sys.version_info >= (3, 15)
-                if runs and os.path.isfile(os.path.join(directory, name)):
-                    return Delivery(os.path.join(directory, name), "", "")
+            path = os.path.join(directory, "sif_writable.pth")
+            if os.path.isfile(path):
+                return Delivery(path, "", "")
         if on_path or os.path.realpath(custom) == os.path.realpath(ours):
             return Delivery(ours, "", "")
         return Delivery("called by another module", "", "")

@@ -63,19 +63,12 @@ def test_wheel_holds_the_hook_and_no_sitecustomize_at_its_root(wheel: str) -> No
         names = file.namelist()
         (record,) = (name for name in names if name.endswith(".dist-info/RECORD"))
         recorded = {line.split(",")[0] for line in file.read(record).decode().splitlines()}
-        pth, start = (file.read(f"sif_writable{suffix}").decode() for suffix in (".pth", ".start"))
+        pth = file.read("sif_writable.pth").decode()
     assert recorded == set(names)
     assert {"sif_writable/hook/sitecustomize.py", "sif_writable/py.typed"} < recorded
-    assert {name for name in names if "/" not in name} == {"sif_writable.pth", "sif_writable.start"}
+    assert {name for name in names if "/" not in name} == {"sif_writable.pth"}
     assert pth.splitlines() == [PTH_LINE]
-    entries = [line for line in start.splitlines() if not line.startswith("#")]
-    assert entries == ["sif_writable.startup:run"]
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-
-
-def test_start_entry_resolves_as_pep_829_demands(hooked: Hooked) -> None:
-    program = "import pkgutil; print(pkgutil.resolve_name('sif_writable.startup:run').__qualname__)"
-    assert hooked.run("-c", program).stdout == "run\n"
 
 
 # --- The environment itself.
@@ -374,6 +367,6 @@ def test_reinstalling_over_itself(hooked: Hooked) -> None:
 
 def test_nothing_of_ours_is_on_the_path_of_programs(hooked: Hooked, bare: Hooked) -> None:
     names = [name for name in os.listdir(hooked.packages) if name not in os.listdir(bare.packages)]
-    assert {name.split("-")[0] for name in names} == {"sif_writable", "sif_writable.pth", "sif_writable.start"}
+    assert {name.split("-")[0] for name in names} == {"sif_writable", "sif_writable.pth"}
     assert hooked.ask("sys.path") == bare.ask("sys.path")
     assert PYTHON.startswith(VENV)
