@@ -13,7 +13,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, plan
+from sif_writable import act, aside, plan
 from sif_writable.act import Outcome, directories, recall
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.namespaces import used_by
@@ -61,22 +61,22 @@ def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -
         return _remove_lock(item.path)
     if item.kind == OVERLAY and (problem := used_by(f"image-{item.image}")):  # since it was looked at
         return problem
-    aside = item.path
+    gone = item.path
     if item.kind != LEFTOVER:
         parent, name = os.path.split(item.path)
-        aside = f"{parent}/{directories.ASIDE}{name}-gone-{os.getpid()}-{os.urandom(4).hex()}"
-        os.rename(item.path, aside)
+        gone = aside.path(parent, f"{name}-gone")
+        os.rename(item.path, gone)
         if item.path in again:
             again[item.path]()
         elif needed and item.name in NEEDED:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(item.path, 0o700)
-    if not stat.S_ISDIR(os.lstat(aside).st_mode):
-        os.unlink(aside)
+    if not stat.S_ISDIR(os.lstat(gone).st_mode):
+        os.unlink(gone)
         return ""
-    _delete(aside)
+    _delete(gone)
     # NFS keeps what is open under another name, and so the folder.
-    return "" if not os.path.lexists(aside) else f"is taken away; what is in use of it remains in {aside} for now"
+    return "" if not os.path.lexists(gone) else f"is taken away; what is in use of it remains in {gone} for now"
 
 
 def _delete(folder: str) -> None:

@@ -13,7 +13,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import act, importhook
+from sif_writable import act, aside, importhook
 from sif_writable.act import directories
 from sif_writable.facts import manifest, packages
 from sif_writable.facts.filesystem import explain
@@ -42,19 +42,18 @@ def begin(folder: str) -> str:
         for path in (os.path.dirname(folder), folder, folder + "/tree"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-        aside = f"{folder}/{directories.ASIDE}learned-{os.getpid()}-{os.urandom(4).hex()}"
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as new:
-            new.write(text)
+        descriptor, new = aside.create(folder, "learned")
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
         try:  # unlike a rename, a link does not replace the list of a process that was first and went on to learn
-            os.link(aside, folder + "/learned")
+            os.link(new, folder + "/learned")
         except FileExistsError:
             pass
         except OSError:  # a filesystem without hard links
             if not os.path.lexists(folder + "/learned"):
-                os.rename(aside, folder + "/learned")
+                os.rename(new, folder + "/learned")
         with contextlib.suppress(OSError):
-            os.unlink(aside)
+            os.unlink(new)
     return text
 
 
@@ -264,13 +263,13 @@ def _copy_module(unit: Unit, target: str, folder: str) -> None:
 
 def _copy_into_place(path: str, target: str, folder: str) -> None:
     """Copy a file such that it appears whole: half a bytecode file would stop its module from being imported."""
-    aside = f"{folder}/{directories.ASIDE}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
+    new = aside.path(folder, os.path.basename(path))
     try:
-        _copy_file(path, aside, os.stat(path))
-        os.rename(aside, target)
+        _copy_file(path, new, os.stat(path))
+        os.rename(new, target)
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(aside)
+            os.unlink(new)
 
 
 def refuse(unit: Unit, sentence: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from sif_writable import aside
 from sif_writable.facts.filesystem import explain
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def _copy(name: str, target: str) -> None:
         source = str(distribution.locate_file(file))
         new = f"{target}/{path}"
         os.makedirs(os.path.dirname(new), exist_ok=True)
-        shutil.copyfile(source, new + ".new")
-        os.chmod(new + ".new", 0o644)
-        os.rename(new + ".new", new)
+        copied = aside.path(*os.path.split(new))
+        shutil.copyfile(source, copied)
+        os.chmod(copied, 0o644)
+        os.rename(copied, new)
 
 
 def starts_hook(environment: Environment) -> bool:

@@ -1,7 +1,7 @@
 """Make what storage needs: roots, folders, seeded locations, a private home. The cold path of the hook.
 
 Whatever other processes may look at is built aside and renamed into place, so a process killed at any moment leaves
-either nothing or a whole thing; leftovers carry the prefix ``.new-`` and are collected by a later start.
+either nothing or a whole thing; leftovers have a name of :mod:`sif_writable.aside`, and a later start collects them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from sif_writable import aside
 from sif_writable.act import MARKER, seed
 from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in
 from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted, unfit
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sif_writable.act import Outcome
     from sif_writable.plan import Redirect
 
-ASIDE = ".new-"
 LOCK_SECONDS = 10.0
 """Seconds that a process waits for another one that makes the same thing; after that it makes it as well."""
 MAX_RELINKED = 1000
@@ -103,15 +103,14 @@ def write_aside(path: str, content: bytes) -> None:
     :raises OSError: it could not be written; nothing is left behind.
     """
     directory, name = os.path.split(path)
-    aside = os.path.join(directory, f"{ASIDE}{name}-{os.getpid()}-{os.urandom(4).hex()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor, new = aside.create(directory, name)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
-        os.rename(aside, path)
+        os.rename(new, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(aside)
+            os.unlink(new)
         raise
 
 
@@ -156,14 +155,14 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         if os.access(old, os.R_OK):
             links.append((name, old))
 
-    def fill(aside: str) -> None:
-        inner = os.path.join(aside, redirect.subfolder) if redirect.subfolder else aside
+    def fill(new: str) -> None:
+        inner = os.path.join(new, redirect.subfolder) if redirect.subfolder else new
         for source in redirect.seeds:
             # A default below /tmp that cannot be written is not the image's: another user has made it.
             if not planted(source, outcome.facts.uid):
                 seed.copy(source, inner)
         for name, old in links:
-            place = os.path.join(aside, name)
+            place = os.path.join(new, name)
             os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
             if not os.path.lexists(place):
                 os.symlink(old, place)
@@ -184,11 +183,11 @@ def make_home(outcome: Outcome) -> None:
     """Make the private home, whose entries link to what was readable in the old one."""
     decision, old = outcome.decision, outcome.facts.home
 
-    def fill(aside: str) -> None:
-        seed.link_home(old, aside)
+    def fill(new: str) -> None:
+        seed.link_home(old, new)
         own = redirects.baked(outcome.facts).get("HOME")
         if own:
-            seed.copy(own, aside)
+            seed.copy(own, new)
 
     try:
         publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
@@ -228,20 +227,20 @@ def put(folder: str, fill: Callable[[str], None], *, aside_in: str, over_link: b
 
     The parameters are those of :func:`publish`, and so is what is raised.
     """
-    aside = os.path.join(aside_in, f"{ASIDE}{os.path.basename(folder)}-{os.getpid()}-{os.urandom(4).hex()}")
-    os.mkdir(aside, 0o700)
+    new = aside.path(aside_in, os.path.basename(folder))
+    os.mkdir(new, 0o700)
     try:
-        fill(aside)
+        fill(new)
         if over_link:
-            _rename_over_link(aside, folder)
+            _rename_over_link(new, folder)
         else:
-            os.rename(aside, folder)
+            os.rename(new, folder)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         if not _is_there(folder, over_link=over_link):
             raise
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         raise
 
 
@@ -249,7 +248,7 @@ def _is_there(folder: str, *, over_link: bool) -> bool:
     return os.path.isdir(folder) and not (over_link and os.path.islink(folder))
 
 
-def _rename_over_link(aside: str, folder: str) -> None:
+def _rename_over_link(new: str, folder: str) -> None:
     """Rename a folder to where a link may stand.
 
     No call does that at once, and another process may put the link back in between. Each process does so once for
@@ -259,9 +258,9 @@ def _rename_over_link(aside: str, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # no link, or another process was faster
             os.unlink(folder)
         with contextlib.suppress(NotADirectoryError):  # the link is back
-            os.rename(aside, folder)
+            os.rename(new, folder)
             return
-    os.rename(aside, folder)
+    os.rename(new, folder)
 
 
 @contextlib.contextmanager
@@ -307,18 +306,18 @@ def _try_lock(path: str) -> None:
 
 
 def collect_leftovers(root: str) -> None:
-    """Remove what killed processes left aside in a storage root and its folders more than a day ago."""
+    """Remove what processes of this user that were killed left aside in a storage root of ours more than a day ago."""
     import stat
 
     now = time.time()
     for directory in (root, *_subfolders(root)):
         for name in names(directory):
-            if not name.startswith((ASIDE, ".try-")):
+            if not aside.is_ours(name):
                 continue
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
                 status = os.lstat(path)
-                if now - status.st_mtime < STALE_SECONDS:
+                if now - status.st_mtime < STALE_SECONDS or status.st_uid != os.geteuid():
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     shutil.rmtree(path, ignore_errors=True)

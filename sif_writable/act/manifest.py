@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import facts
+from sif_writable import aside, facts
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import manifest
 from sif_writable.facts.filesystem import explain
@@ -28,16 +28,16 @@ def update(purelib: str, changes: Mapping[str, Sequence[str]]) -> manifest.Decla
     lines += [f"{key}: {value}" for key in manifest.HOT for value in declared.get(key, ())]
     lines += ["", *(f"{key}: {value}" for key in (*manifest.COLD, *more) for value in declared.get(key, ()))]
     path = f"{purelib}/{facts.MANIFEST}"
-    aside = f"{path}.new-{os.getpid()}"
+    new = ""
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        descriptor, new = aside.create(purelib, facts.MANIFEST)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines) + "\n")
-        os.chmod(aside, 0o644)  # whoever runs the image reads it
-        os.rename(aside, path)
+        os.chmod(new, 0o644)  # whoever runs the image reads it
+        os.rename(new, path)
     except OSError as error:
-        if os.path.lexists(aside):
-            os.unlink(aside)
+        if os.path.lexists(new):
+            os.unlink(new)
         raise SifWritableError(
             f"{path} cannot be written: {purelib} {explain(error)}. "
             "Remedy: call this in %post (or RUN), while the image is built and its root can be written."

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, facts, plan
+from sif_writable import act, aside, facts, plan
 from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import inventory
@@ -59,17 +59,17 @@ class Area:
 
         :raises SifWritableError: it cannot be made.
         """
-        aside = self.before + ".new"
+        saved = self.before + ".new"
         try:
             if os.path.isdir(self.before):  # a run that was killed
                 shutil.rmtree(self.path, ignore_errors=True)
                 os.rename(self.before, self.path)
             os.makedirs(self.path, 0o755, exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(self.path, aside, symlinks=True)
-            os.rename(aside, self.before)
-            probe = f"{self.path}/.try-{os.getpid()}"
-            with open(probe, "wb") as file:
+            shutil.rmtree(saved, ignore_errors=True)
+            shutil.copytree(self.path, saved, symlinks=True)
+            os.rename(saved, self.before)
+            descriptor, probe = aside.create(self.path, begin=aside.TRY)
+            with open(descriptor, "wb") as file:
                 file.write(b"\0" * (MIN_BYTES >> 4))
             os.unlink(probe)
         except OSError as error:

@@ -14,7 +14,8 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.act import directories, mounting, upper
+from sif_writable import aside
+from sif_writable.act import mounting, upper
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan.overlay import GRAFT
@@ -40,11 +41,11 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     unproven = {f"{target.how} {target.point!r} {target.paths!r}" for target in targets} - proven
     if not unproven:
         return ""
-    aside = f"{folder}/{directories.ASIDE}trial-{os.getpid()}"
+    tried = aside.path(folder, "trial")
     try:
-        problem = _try_in_child(lambda: _trial(targets, folder, aside, in_storage))
+        problem = _try_in_child(lambda: _trial(targets, folder, tried, in_storage))
     finally:
-        upper.remove(aside)
+        upper.remove(tried)
     if not problem:
         _note_proof(folder, [circumstances, *proven, *unproven])
     return problem
@@ -60,11 +61,11 @@ def _proven(folder: str, circumstances: str) -> set[str]:
 
 
 def _note_proof(folder: str, lines: Iterable[str]) -> None:
-    aside = f"{folder}/{directories.ASIDE}proven-{os.getpid()}-{os.urandom(4).hex()}"
     with contextlib.suppress(OSError):
-        with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
+        descriptor, new = aside.create(folder, "proven")
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines))
-        os.rename(aside, f"{folder}/proven")
+        os.rename(new, f"{folder}/proven")
 
 
 def _try_in_child(work: Callable[[], str]) -> str:
@@ -169,14 +170,14 @@ def _exercise(directory: str) -> None:
 
     :raises OSError: what a program would get.
     """
-    name = f"{directory}/.try-{os.getpid()}-{os.urandom(4).hex()}"
-    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor, name = aside.create(directory, begin=aside.TRY)
     try:
         os.write(descriptor, b"x")
     finally:
         os.close(descriptor)
-    os.rename(name, name + "-renamed")
-    os.unlink(name + "-renamed")
+    renamed = aside.path(directory, begin=aside.TRY)
+    os.rename(name, renamed)
+    os.unlink(renamed)
     os.mkdir(name)
     os.rmdir(name)
 
@@ -193,6 +194,6 @@ def _rewrite(path: str) -> None:
         os.write(descriptor, os.pread(descriptor, 1, 0))
     finally:
         os.close(descriptor)
-    aside = f"{os.path.dirname(path)}/.try-{os.getpid()}"
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    os.rename(aside, path)
+    descriptor, new = aside.create(os.path.dirname(path), begin=aside.TRY)
+    os.close(descriptor)
+    os.rename(new, path)

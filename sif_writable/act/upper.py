@@ -12,6 +12,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
+from sif_writable import aside
 from sif_writable.act import directories
 from sif_writable.facts.filesystem import is_passing
 from sif_writable.plan.overlay import MAX_COPY
@@ -54,15 +55,15 @@ def remove(path: str) -> None:
 def copy_file(source: str, target: str, status: os.stat_result) -> None:
     """Copy a file, whole or not at all, with the image's times."""
     folder, name = os.path.split(target)
-    aside = f"{folder}/{directories.ASIDE}{name[:100]}-{os.getpid()}-{os.urandom(4).hex()}"
+    new = aside.path(folder, name)
     try:
-        shutil.copyfile(source, aside, follow_symlinks=False)
-        os.chmod(aside, own_mode(status))
-        os.utime(aside, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.rename(aside, target)
+        shutil.copyfile(source, new, follow_symlinks=False)
+        os.chmod(new, own_mode(status))
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.rename(new, target)
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(aside)
+            os.unlink(new)
 
 
 # --- Grafts ---
@@ -284,9 +285,9 @@ def _bring(source: str, target: str, status: os.stat_result) -> None:
     if stat.S_ISREG(status.st_mode):
         copy_file(source, target, status)
     elif stat.S_ISLNK(status.st_mode):
-        aside = f"{os.path.dirname(target)}/{directories.ASIDE}{os.getpid()}-{os.urandom(4).hex()}"
-        os.symlink(os.readlink(source), aside)
-        os.rename(aside, target)
+        new = aside.path(os.path.dirname(target))
+        os.symlink(os.readlink(source), new)
+        os.rename(new, target)
     elif stat.S_ISCHR(status.st_mode) and not os.path.lexists(target):
         with contextlib.suppress(OSError):  # network filesystems have no device nodes; then it is there again
             os.mknod(target, status.st_mode, status.st_rdev)

@@ -11,7 +11,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import facts, startup
+from sif_writable import aside, facts, startup
 from sif_writable.act import bytecode as compiler
 from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
@@ -76,9 +76,9 @@ def _tell(what: str, words: str) -> None:
 
 def _problem() -> str:
     """Say why this image cannot be prepared, or return an empty string."""
-    probe = f"{PURELIB}/.try-{os.getpid()}"
     try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        descriptor, probe = aside.create(PURELIB, begin=aside.TRY)
+        os.close(descriptor)
         os.unlink(probe)
     except OSError as error:
         return (

@@ -9,6 +9,7 @@ import contextlib
 import mmap
 import os
 
+from sif_writable import aside
 from sif_writable.facts.filesystem import explain, is_passing
 
 NO_CODE = "does not let object code be loaded from it"
@@ -21,11 +22,9 @@ def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str |
     :param execute: also map the file executable, which is what loading object code does.
     :param lock: also take an flock on it (ENOSYS on many Lustre mounts).
     """
-    # The name is not guessable and O_EXCL|O_NOFOLLOW refuses what others planted.
-    name = os.path.join(path, f".try-{os.getpid()}-{os.urandom(6).hex()}")
-    renamed = name + "-renamed"
+    renamed = aside.path(path, begin=aside.TRY)
     try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
+        descriptor, name = aside.create(path, begin=aside.TRY, mode=0o700)
     except OSError as error:
         return explain(error, path)
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.aside import is_ours as is_aside
 from sif_writable.facts.mounts import mounts
 from sif_writable.facts.namespaces import used_by
 
@@ -29,10 +29,6 @@ process left aside, a lock file."""
 NOTE = "image.txt"
 """In the folder of an image: which image it is, in ``key: value`` lines."""
 LOCKS = "locks"
-ASIDE = (".new-", ".try-")
-"""How names of what is built or tried aside begin."""
-
-_ASIDE_OF_PROCESS = re.compile(r"\.(new|try)-(.*-)?\d+(-[0-9a-f]{8})?")
 _NOATIME = 1024  # ST_NOATIME of statvfs(3)
 
 
@@ -100,13 +96,13 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
         if name in ("data", "run"):
             kind = DATA if name == "data" else RUNTIME
             for leaf in names(os.path.join(root, name)):
-                if leaf in known[kind] or leaf.startswith(ASIDE):
-                    add(name, leaf, LEFTOVER if leaf.startswith(ASIDE) else kind)
+                if leaf in known[kind] or is_aside(leaf):
+                    add(name, leaf, LEFTOVER if is_aside(leaf) else kind)
         elif name == LOCKS:
             for leaf in names(os.path.join(root, name)):
                 if leaf.endswith(".lock"):
                     add(name, leaf, LOCK)
-        elif name.startswith(ASIDE):
+        elif is_aside(name):
             add("", name, LEFTOVER)
         elif is_image(name) and stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
             identity = name[len("image-") :]
@@ -132,9 +128,9 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
         kind = CONFIG if name == "config" else COMPILED if name.startswith("compiled-") else ""
         if kind:
             found += [
-                (inner, leaf, LEFTOVER if leaf.startswith(ASIDE) else kind)
+                (inner, leaf, LEFTOVER if is_aside(leaf) else kind)
                 for leaf in names(os.path.join(root, inner))
-                if leaf in known[kind] or leaf.startswith(ASIDE)
+                if leaf in known[kind] or is_aside(leaf)
             ]
         elif name == HOME:
             found.append((image, name, HOME))
@@ -142,11 +138,11 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
             found.append((image, name, DATA))
         elif name.startswith("packages-"):
             found.append((image, name, PACKAGES))
-            found += [(inner, leaf, LEFTOVER) for leaf in names(os.path.join(root, inner)) if leaf.startswith(ASIDE)]
+            found += [(inner, leaf, LEFTOVER) for leaf in names(os.path.join(root, inner)) if is_aside(leaf)]
         elif name.startswith("overlay"):
             found.append((image, name, OVERLAY))
             found += [(folder, leaf, LEFTOVER) for folder, leaf in _left_within(root, inner)]
-        elif name.startswith(ASIDE):
+        elif is_aside(name):
             found.append((image, name, LEFTOVER))
     return found
 
@@ -154,11 +150,11 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
 def _left_within(root: str, inner: str) -> list[tuple[str, str]]:
     """List what killed processes left aside anywhere in the layers of overlays, as (folder, name).
 
-    There it lies among files of programs, which may have such names too, so the whole pattern has to fit.
+    There it lies among files of programs.
     """
     found = []
     for here, folders, files in os.walk(os.path.join(root, inner)):
-        left = [name for name in (*folders, *files) if _ASIDE_OF_PROCESS.fullmatch(name)]
+        left = [name for name in (*folders, *files) if is_aside(name)]
         found += [(os.path.relpath(here, root), name) for name in left]
         folders[:] = [name for name in folders if name not in left]
     return found

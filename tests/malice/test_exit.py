@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sif_writable import aside
 from sif_writable.act import trace
 from sif_writable.act.cleanup import remove
 from sif_writable.facts.storage_contents import look
@@ -178,11 +179,11 @@ def test_what_a_killed_trial_of_an_overlay_leaves_is_collected(one_image: Image)
     storage = f"{one_image.places.home}/.cache/sif-writable"
     (image,) = (name for name in os.listdir(storage) if name.startswith("image-"))
     (layers,) = (name for name in os.listdir(f"{storage}/{image}/overlay") if name.startswith("venv"))
-    trial = f"{storage}/{image}/overlay/.new-trial-4711"
+    trial = aside.path(f"{storage}/{image}/overlay", "trial")
     os.makedirs(f"{trial}/0/work/work/deep")
     os.chmod(f"{trial}/0/work/work", 0)  # as the kernel leaves it
-    lost = f"{storage}/{image}/overlay/{layers}/graft/.new-data-4711-0123abcd"
-    kept = f"{storage}/{image}/overlay/{layers}/graft/.new-and-a-users-own"
+    lost = aside.path(f"{storage}/{image}/overlay/{layers}/graft", "data")
+    kept = f"{storage}/{image}/overlay/{layers}/graft/.new-data-4711-0123abcd"
     for path in (lost, kept):
         with open(path, "w", encoding="utf-8"):
             pass

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from sif_writable import aside
 from sif_writable.act import seed
 from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def tree(root: Path, files: dict[str, int]) -> Path:
@@ -163,15 +161,40 @@ def test_a_lock_that_is_not_to_be_had_only_costs_its_bound(tmp_path: Path) -> No
     assert entered == [1, 2, 3]
 
 
-def test_leftovers_of_killed_processes_are_collected(tmp_path: Path) -> None:
-    tree(tmp_path / "data" / ".new-hub-1-ab", {"half": 1})
-    tree(tmp_path / "image-1" / "config" / ".new-x-1-ab", {"half": 1})
-    tree(tmp_path, {".try-1-ab": 1, "data/kept": 1})
-    for path in ("data/.new-hub-1-ab", "image-1/config/.new-x-1-ab", ".try-1-ab"):
-        os.utime(tmp_path / path, (0, 0))
-    fresh = tree(tmp_path / "data" / ".new-other-2-cd", {"half": 1})
+def test_leftovers_of_killed_processes_are_collected_and_nothing_that_only_looks_like_them(tmp_path: Path) -> None:
+    folders = ("", "/data", "/image-1", "/image-1/config", "/image-1/compiled-cpython-311", "/image-1/packages-x")
+    old = [aside.path(f"{tmp_path}{folder}", "hub") for folder in folders]
+    old.append(aside.path(str(tmp_path), begin=aside.TRY))
+    fresh = aside.path(f"{tmp_path}/data", "other")
+    elsewhere = [aside.path(f"{tmp_path}{folder}", "hub") for folder in ("/data/torch", "/mine")]
+    like_ours = (
+        "/.new-results",
+        "/.try-2",
+        "/data/.new-experiment",
+        "/image-1/.new-x-1-ab",
+        "/data/.new-run-20241105-1a2b3c4d",
+        "/data/.try-20241105-0123456789abcdef",
+        "/data/.new-1-0123456789abcdef.sif_writable.txt",
+        "/data/new-1-0123456789abcdef.sif_writable",
+        "/data/.new-x-0123456789abcdef.sif_writable",
+    )
+    user = [f"{tmp_path}{name}" for name in like_ours]
+    for path in (*old, fresh, *elsewhere, *user):
+        tree(Path(path), {"half": 1})
+        os.utime(path, (0, 0))
+    os.utime(fresh)
     collect_leftovers(str(tmp_path))
-    assert fresh.exists()
-    assert sorted(os.listdir(tmp_path / "data")) == [".new-other-2-cd", "kept"]
-    assert os.listdir(tmp_path / "image-1" / "config") == []
-    assert not (tmp_path / ".try-1-ab").exists()
+    assert [path for path in old if os.path.lexists(path)] == []
+    assert [path for path in (fresh, *elsewhere, *user) if not os.path.lexists(path)] == []
+
+
+def test_names_aside_are_random_bounded_and_known_again(tmp_path: Path) -> None:
+    made = {aside.path(str(tmp_path), what) for what in ("", "a", "a-b", "ä" * 255, "x" * 255) for _ in range(3)}
+    assert len(made) == 15
+    for path in made:
+        os.mkdir(path)
+        assert aside.is_ours(os.path.basename(path))
+    descriptor, path = aside.create(str(tmp_path), "file", mode=0o640)
+    os.close(descriptor)
+    assert os.stat(path).st_mode & 0o777 == 0o640
+    assert aside.is_ours(os.path.basename(path))
