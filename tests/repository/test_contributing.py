@@ -1,0 +1,63 @@
+"""What contributors meet: the workflows and forms are well formed, and what CONTRIBUTING says is true."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import or_skip
+from tests.lab import wheels
+from tests.lab.store import REPOSITORY
+
+GITHUB = os.path.join(REPOSITORY, ".github")
+SCHEMAS = {
+    ".github/workflows/*.yml": "vendor.github-workflows",
+    ".github/ISSUE_TEMPLATE/*.yml": "vendor.github-issue-forms",
+}
+
+
+@pytest.fixture(scope="module")
+def checker() -> str:
+    """Return the folder with check-jsonschema, which knows the schemas of these files."""
+    return str(or_skip(wheels.installed, "schemas", ("check-jsonschema==0.37.4",), "{}.{}".format(*sys.version_info)))
+
+
+def check(checker: str, schema: str, path: str) -> int:
+    """Check a file and return the exit code."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path]
+    own = {"PATH": os.environ["PATH"], "PYTHONPATH": checker}
+    return subprocess.run(command, env=own, capture_output=True, text=True, check=False).returncode
+
+
+def test_workflows_and_forms_follow_their_schemas(checker: str, tmp_path: os.PathLike[str]) -> None:
+    for pattern, schema in SCHEMAS.items():
+        paths = [path for path in glob.glob(os.path.join(REPOSITORY, pattern)) if not path.endswith("config.yml")]
+        assert len(paths) >= 2
+        for path in paths:
+            assert check(checker, schema, path) == 0, path
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+            broken = os.path.join(tmp_path, os.path.basename(path))
+            with open(broken, "w", encoding="utf-8") as file:
+                file.write(re.sub(r"^( +(?:- )?)(runs-on|type):", r"\1x\2:", text, flags=re.MULTILINE))
+            assert check(checker, schema, broken) == 1, path
+
+
+def test_the_workflow_runs_on_every_version_that_is_promised() -> None:
+    with open(os.path.join(REPOSITORY, "pyproject.toml"), encoding="utf-8") as file:
+        promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', file.read())
+    with open(os.path.join(GITHUB, "workflows", "tests.yml"), encoding="utf-8") as file:
+        (listed,) = re.findall(r"python: \[(.*)\]", file.read())
+    assert set(promised) <= set(re.findall(r"3\.\d+", listed))
+
+
+def test_what_contributing_names_is_there() -> None:
+    with open(os.path.join(GITHUB, "CONTRIBUTING.md"), encoding="utf-8") as file:
+        named = set(re.findall(r"`((?:tests|README|CHANGELOG)[\w./-]*)", file.read()))
+    assert {"tests/run", "tests/hook/test_budget.py"} <= named
+    assert [name for name in named if not os.path.exists(os.path.join(REPOSITORY, name))] == []
