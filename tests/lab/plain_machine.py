@@ -10,12 +10,12 @@ import functools
 import glob
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
-from tests.lab import apt, debian, pythons, scratch
+from tests.lab import apt, debian, pythons, scratch, store
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping, Sequence
 
     from tests.lab.scratch import Scratch
@@ -40,6 +40,9 @@ class PlainMachine:
         """Folders that were made in the places only because something is mounted there."""
         self._system: list[str] = []
         self._tree = os.path.join(places.folder, "tree")
+        self._own: list[str] = []
+        """Folders of the root itself that are shown read-only, as an image's are."""
+        self._linked: str = ""
 
     def run(
         self,
@@ -60,13 +63,17 @@ class PlainMachine:
         """Run a command.
 
         `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
-        folder that tells an image; the rest is told by what is in `env`. With `setuid` programs may gain privileges;
-        without `userns` they can make no user namespaces.
+        folder that tells an image, and a read-only environment of the lab is a part of the root and no bind; the rest
+        is told by what is in `env`. With `setuid` programs may gain privileges; without `userns` they can make no user
+        namespaces.
         """
         self._make_tree()
         self._sign(image)
         binds = [*_interpreters(), *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
+        if image and not writable and os.path.dirname(venv) == store.LAB:
+            shown = [f"{self._link(venv)}:{VENV}:ro"]
+        shown += [f"{self._tree}{path}:{path}:ro" for path in self._own]
         everything = [*self._system, *self.places.world, f"{self.places.home}:{scratch.HOME}"]
         everything += [f"{self.places.work}:{WORK}", *shown, *binds]
         for bind in everything:
@@ -89,6 +96,23 @@ class PlainMachine:
             user_namespaces=userns,
             timeout=timeout,
         )
+
+    def in_image(self, path: str) -> str:
+        """Return the folder outside that is this one of the image, which can only be read there."""
+        self._make_tree()
+        os.makedirs(self._tree + path, exist_ok=True)
+        if path not in self._own:
+            self._own.append(path)
+        return self._tree + path
+
+    def _link(self, venv: str) -> str:
+        """Make an environment a part of the root, without copying its files; return where it is outside."""
+        shown = self._tree + VENV
+        if self._linked != venv:
+            store.remove(shown)
+            subprocess.run(["cp", "-al", "-T", venv, shown], check=True)
+            self._linked = venv
+        return shown
 
     def _make_point_within(self, bind: str) -> None:
         """Make a mount point below a place, which is a mount itself: the lab may lie below any of them."""
