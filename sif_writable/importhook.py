@@ -35,6 +35,8 @@ OUTSIDE = frozenset(("certbot",))
 """Packages that write outside their directory and the prefix: :data:`sif_writable.plan.overlay.PLACES`."""
 OUTSIDE_LEARNED = "/outside"
 """The file beside the learned list that is there when the list names paths which lie in no package."""
+MOST_LEARNED = 1 << 20
+"""Bytes of the learned list that are read; 10,000 packages."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
 """The variable that tells descendants in which namespace paths of the image were made writable."""
 
@@ -51,7 +53,7 @@ _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names
 _STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
 _NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
 _FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
-_S_IFMT, _S_IFLNK = 0o170000, 0o120000
+_S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
 
 _given_up = False
 """Whether storage was found to hang after the start."""
@@ -244,16 +246,13 @@ class Finder:
             if storage_hangs():
                 return self._wanted
             try:
-                descriptor = os.open(self.folder + "/learned", os.O_RDONLY | os.O_CLOEXEC)
+                text = learned_list(self.folder)
             except FileNotFoundError:
                 from sif_writable.act import copyup
 
                 text = copyup.begin(self.folder)
-            else:
-                try:
-                    text = os.read(descriptor, 1 << 20).decode("utf-8", "replace")
-                finally:
-                    os.close(descriptor)
+            except OSError:  # copies are not used, then; `status` says why
+                text = ""
             wanted: dict[str, tuple[str, ...]] = {}
             for line in text.split("\n"):
                 if line[:8] == "package\t":
@@ -313,6 +312,25 @@ def _run(process: "Any") -> None:
         if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next  # without this frame
         raise
+
+
+def learned_list(folder: str) -> str:
+    """Return the text of the learned list.
+
+    :param folder: the folder of copies.
+    :raises FileNotFoundError: there is none yet.
+    :raises OSError: it cannot be read, is no ordinary file (a pipe would hold the program up), or is somebody else's.
+    """
+    descriptor = os.open(folder + "/learned", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_mode & _S_IFMT != _S_IFREG:
+            raise OSError("it is not an ordinary file")
+        if status.st_uid != os.geteuid():
+            raise OSError("it belongs to somebody else")
+        return os.read(descriptor, MOST_LEARNED).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
 
 
 def _is_old_portion(name: str) -> bool:

@@ -8,6 +8,7 @@ the environment's prefix down is real and holds links to what the image has besi
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -278,12 +279,26 @@ def refuse(unit: Unit, sentence: str) -> None:
 
 
 def listed(folder: str) -> tuple[list[Line], int]:
-    """Return the learned list, and how many of its lines are not understood."""
+    """Return the learned list, and how many of its lines are not understood; nothing where it cannot be read."""
     try:
-        with open(folder + "/learned", encoding="utf-8", errors="replace") as file:
-            return plan.parse(file.read())
+        return plan.parse(importhook.learned_list(folder))
     except OSError:
         return [], 0
+
+
+def unreadable(folder: str) -> str:
+    """Say why the learned list cannot be used, or return an empty string."""
+    try:
+        importhook.learned_list(folder)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
+        return (
+            f"{folder}/learned cannot be used ({why}), so packages are imported from the image and not from their "
+            "copies. Remedy: remove it; what is needed is learned anew."
+        )
+    return ""
 
 
 def learn(lines: Iterable[Line]) -> None:

@@ -18,6 +18,9 @@ from sif_writable.errors import SifWritableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DESCRIPTION = "Make Python packages work in a read-only container image."
+"""What ``--help`` says; a doc string does not exist under ``python -OO``."""
+
 COMMANDS = {
     "status": "say where everything goes, and why",
     "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = startup.state != "not run"
     if not ran:  # `pip install --target`, or -S: the commands work all the same
         startup.run()
-    parser = argparse.ArgumentParser(prog="sif-writable", description=sif_writable.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="sif-writable", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {}

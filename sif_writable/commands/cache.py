@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.plan import cleanup
-from sif_writable.plan.packages import parse_size
 from sif_writable.report import cache, text
 from sif_writable.report.status import current
+from sif_writable.sizes import FORMS, parse_size
 
 if TYPE_CHECKING:
     import argparse
@@ -33,9 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "homes stay.",
     )
     prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {cleanup.DURATIONS}")
-    prune.add_argument(
-        "--max-size", metavar="SIZE", help=f"the least recently used, until so much remains: {cleanup.SIZES}"
-    )
+    prune.add_argument("--max-size", metavar="SIZE", help=f"the least recently used, until so much remains: {FORMS}")
     prune.add_argument(
         "--dead",
         action="store_true",
@@ -109,7 +107,7 @@ def _prune(arguments: argparse.Namespace, seen: list[Contents], this: str) -> cl
     if arguments.max_size is not None:
         size = parse_size(arguments.max_size)
         if size is None:
-            return _bad(f"--max-size {arguments.max_size!r} is not understood; allowed: {cleanup.SIZES}")
+            return _bad(f"--max-size {arguments.max_size!r} is not understood; allowed: {FORMS}")
     if age is None and size is None and not arguments.dead:
         return _bad("prune needs to know what may go: --older-than TIME, --max-size SIZE or --dead")
     return cleanup.prune(seen, this=this, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)

@@ -12,6 +12,7 @@ from sif_writable.errors import SifWritableError
 from sif_writable.facts import bytecode, gpu, inventory, manifest
 from sif_writable.plan import image
 from sif_writable.report import text
+from sif_writable.sizes import human
 
 COVERED = ("/tmp", "/var/tmp")  # noqa: S108
 """Directories that a run covers with others."""
@@ -89,9 +90,9 @@ def _report(
     after: dict[str, tuple[int, int]],
     passing: dict[str, frozenset[str]],
 ) -> None:
-    print(f"baked: {text.human(sum(entry.size for entry in baked))}" if baked else "baked: nothing was cached")
+    print(f"baked: {human(sum(entry.size for entry in baked))}" if baked else "baked: nothing was cached")
     for entry in baked:
-        print(f"  {entry.variable:<26} {text.human(entry.size):>9} {entry.files:>6} files  {entry.folder}")
+        print(f"  {entry.variable:<26} {human(entry.size):>9} {entry.files:>6} files  {entry.folder}")
     if any(entry.variable == "NUMBA_CACHE_DIR" for entry in baked):
         print(text.paragraph("numba's kernels fit CPUs like this one; set NUMBA_CPU_NAME=generic for all of them", 2))
     for path in secrets:

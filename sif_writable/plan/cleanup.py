@@ -21,7 +21,6 @@ FRESH_DAYS = 1
 """Days within which use is not told more finely: ``relatime`` records reading once a day. What was used within them
 is not taken away to make room."""
 DURATIONS = "a number with min, h, d or w, such as 12h, 30d or 2w"
-SIZES = "bytes, or a number with K, M, G or T, such as 500MiB or 20GiB"
 
 KNOWN = {
     kind: frozenset(row[6].replace("/", "-") for row in (*ROWS, *OPT_IN) if row[1] == kind and row[6])
@@ -36,7 +35,7 @@ NEEDED = frozenset(
 """Names of folders that a process in the midst of its work expects to exist."""
 _ALL = frozenset().union(*KNOWN.values())
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(min|h|d|w)", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(min|h|d|w)", re.IGNORECASE)
 _SECONDS = {"min": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 _PRUNED = (DATA, COMPILED, PACKAGES)
 """Kinds that can be made anew: settings, histories and homes are somebody's work, sockets somebody's process."""

@@ -6,6 +6,8 @@ The signs are from gpu.md, section 3. The order is the order of cost, and the fi
 
 from __future__ import annotations
 
+from sif_writable.sizes import FORMS, human, parse_size
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,10 +40,6 @@ MINIMUM_DRIVERS = (
 )
 """CUDA version, and the oldest driver that runs it and the later minor versions of its major version (NVIDIA, CUDA
 Compatibility, "Minor Version Compatibility", and the release notes of the toolkits). Newest first."""
-
-UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
-UNITS.update({"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12})
-"""Bytes per unit of a memory size."""
 
 _MISMATCH, _DRIVER_NOT_LOADED, _NO_PERMISSION = 18, 9, 4
 _LOST, _RESET_REQUIRED = 15, 16
@@ -115,7 +113,7 @@ def demands(environ: Mapping[str, str], image: Mapping[str, str]) -> Demands:
 
     read.policy = take(POLICY, _parse_policy, ", ".join(POLICIES), read.policy)
     read.count = take(COUNT, _parse_count, "a whole number such as 2", 0)
-    read.memory = take(MIN_MEMORY, parse_size, "bytes, or a number with a unit such as 20GiB or 512MiB", 0)
+    read.memory = take(MIN_MEMORY, parse_size, FORMS, 0)
     read.capability = take(MIN_CAPABILITY, _parse_capability, "a version such as 8.0", (0, 0))
     read.timeout = take(TIMEOUT, _parse_seconds, "seconds above 0, such as 10", read.timeout)
     return read
@@ -136,15 +134,6 @@ def _parse_capability(text: str) -> tuple[int, int] | None:
 
 def _parse_seconds(text: str) -> float | None:
     return (float(text) or None) if text.replace(".", "", 1).isdecimal() else None
-
-
-def parse_size(text: str) -> int | None:
-    """Return a memory size in bytes, from "21474836480", "20GiB", "20 GB" or "0.5GiB"; None if it is none of these."""
-    number = text.rstrip("BbKkMmGgTtIi ")
-    unit = UNITS.get(text[len(number) :].strip().upper())
-    if unit is None or not number.replace(".", "", 1).isdecimal() or number.endswith("."):
-        return None
-    return int(float(number) * unit) if "." in number else int(number) * unit
 
 
 def promise(nodes: Sequence[str], environ: Mapping[str, str], wanted: Demands) -> str:
@@ -480,7 +469,7 @@ def _shortfalls(signs: Signs, nvml: Nvml, wanted: Demands) -> Iterator[Diagnosis
             yield _unchecked(nvml.blind or f"NVML does not tell the memory of {name}")
         elif wanted.memory and total is not None and total < wanted.memory:
             part = f"The MIG instance {uuid} of {name}" if uuid else name
-            fact = f"{part} has {_gib(total)} of memory, {_gib(wanted.memory)} are demanded "
+            fact = f"{part} has {human(total)} of memory, {human(wanted.memory)} are demanded "
             fact += f"({MIN_MEMORY}={wanted.said[MIN_MEMORY]})."
             yield Diagnosis("too-little-memory", FAIL, fact, "Take a node with larger GPUs, or lower the demand.")
         if any(wanted.capability) and gpu.capability is None:
@@ -519,10 +508,6 @@ def _gpus(count: int | None) -> str:
 def _files(nodes: Sequence[str]) -> str:
     count = sum(name[6:].isdigit() for name in nodes)
     return f"The device files of {_gpus(count)} are there"
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _shown(stale: str, gpus: Sequence[Gpu]) -> str:

@@ -12,6 +12,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.sizes import FORMS, human, parse_size
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -24,7 +26,6 @@ MARGIN = 16 << 20
 MAX = "SIF_WRITABLE_COPYUP_MAX"
 
 _LIBRARY = re.compile(r"\.so(\.\d+)*$|\.a$|\.cubin$|\.fatbin$")
-_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([KMGT]?)(i?)(B?)", re.IGNORECASE)
 
 
 def is_linked(name: str, size: int, *, execute: bool) -> bool:
@@ -35,18 +36,6 @@ def is_linked(name: str, size: int, *, execute: bool) -> bool:
     return bool(_LIBRARY.search(name)) and (size >= LINK_BYTES or not execute)
 
 
-def parse_size(text: str) -> int | None:
-    """Return the bytes that a text such as ``2GiB``, ``500 M`` or ``1000000`` stands for, or None.
-
-    A unit stands for a power of 1024, with or without its ``i``, as it does elsewhere in the tools of a cluster.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        return None
-    power = " KMGT".index(match[2].upper() or " ")
-    return int(float(match[1]) * 1024**power)
-
-
 def limit(environ: Mapping[str, str]) -> tuple[int, str]:
     """Return the bytes that copies of one package may take, and a note where the user's figure is not understood."""
     text = environ.get(MAX, "")
@@ -54,8 +43,7 @@ def limit(environ: Mapping[str, str]) -> tuple[int, str]:
         return MAX_COPIES, ""
     size = parse_size(text)
     if size is None:
-        note = f"{MAX}={text[:80]!r} is not understood and counts as unset; allowed: a size such as 500MiB or 4GiB"
-        return MAX_COPIES, note
+        return MAX_COPIES, f"{MAX}={text[:80]!r} is not understood and counts as unset; allowed: {FORMS}"
     return size, ""
 
 
@@ -87,14 +75,6 @@ def refusal(name: str, copied: int, entries: int, free: int, inodes: int | None,
             "Remedy: name another place with SIF_WRITABLE_DIR, or remove some files."
         )
     return ""
-
-
-def human(size: int) -> str:
-    """Return a number of bytes in words."""
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 1 << power:
-            return f"{size / (1 << power):.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _round_up(size: int) -> str:

@@ -9,7 +9,8 @@ from sif_writable import act, facts, plan
 from sif_writable.facts.filesystem import reachable, unfit
 from sif_writable.facts.storage_contents import LEFTOVER, LOCK, Contents, Item, look
 from sif_writable.plan.cleanup import KNOWN, span
-from sif_writable.report.text import human, paragraph
+from sif_writable.report.text import paragraph
+from sif_writable.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

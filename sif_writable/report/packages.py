@@ -101,6 +101,9 @@ def notes(folder: str) -> list[str]:
     _, misunderstood = plan.limit(os.environ)
     if misunderstood:
         found.append(misunderstood)
+    unreadable = copyup.unreadable(folder)
+    if unreadable:
+        found.append(unreadable)
     if broken:
         found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
     for name in plan.names(os.environ):

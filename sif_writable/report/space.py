@@ -21,7 +21,7 @@ from sif_writable.facts import space
 from sif_writable.facts.container import engine
 from sif_writable.plan import RUNTIME
 from sif_writable.plan.space import INODES, lacking, remedy
-from sif_writable.report.text import human
+from sif_writable.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

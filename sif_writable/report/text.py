@@ -8,6 +8,7 @@ import textwrap
 from typing import Any
 
 from sif_writable.report import overlay
+from sif_writable.sizes import human
 
 WIDTH = 80
 MANY_INODES = 1_000_000
@@ -28,16 +29,6 @@ class Painter:
     def __call__(self, text: str, style: str) -> str:
         """Return the text in a style: ``good``, ``bad``, ``warn`` or ``head``."""
         return f"\033[{_STYLES[style]}m{text}\033[0m" if self.on else text
-
-
-def human(size: int) -> str:
-    """Return a number of bytes in the unit that reads best, such as ``1.5 GiB``."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError(size)
 
 
 def paragraph(text: str, indent: int) -> str:

@@ -352,7 +352,7 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
     [
         (("prune",), "--older-than TIME, --max-size SIZE or --dead"),
         (("prune", "--older-than", "30"), "such as 12h, 30d or 2w"),
-        (("prune", "--max-size", "lots"), "such as 500MiB or 20GiB"),
+        (("prune", "--max-size", "lots"), "such as 500MiB or 20G (powers of 1024) or 20GB"),
         (("clear", "nonesuch"), "no nonesuch in storage; there is: "),
         (("clear",), "NAME"),
         ((), "ACTION"),

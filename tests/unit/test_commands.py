@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.commands import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment
 from sif_writable.facts.program import not_started
-from sif_writable.report.text import human, paragraph
+from sif_writable.report.text import paragraph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +86,51 @@ def test_bad_usage_exits_2_and_says_what_is_wrong(arguments: tuple[str, ...], wo
     assert "Traceback" not in done.stderr
 
 
+COMMAND_LINES: tuple[tuple[str, ...], ...] = (
+    ("--help",),
+    *((name, "--help") for name in COMMANDS),
+    ("status", "--json"),
+    ("status", "--full", "--verbose"),
+    ("doctor", "--require-gpu"),
+    ("cache", "list"),
+    ("cache", "prune", "--max-size", "1G"),
+    ("cache", "clear", "nothing"),
+    ("env",),
+    ("prepare", "--check"),
+    ("prestage",),
+    ("run",),
+    ("trace", "--", "true"),
+)
+_ALL = """
+import contextlib, io, sys
+from sif_writable.commands import main
+for words in WORDS:
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as out:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    print(*words, code, bool(out.buffer.getvalue()))
+print(sys.flags.optimize, file=sys.stderr)
+"""
+
+
+def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) -> None:
+    program = _ALL.replace("WORDS", repr([list(words) for words in COMMAND_LINES]))
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": str(tmp_path)}
+    told = []
+    for level in ("", "2"):
+        words = [sys.executable, "-c", program]
+        env = {**environ, "PYTHONOPTIMIZE": level}
+        done = subprocess.run(words, env=env, cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert done.stderr.endswith(f"{level or 0}\n"), done.stderr
+        assert "Traceback" not in done.stderr
+        told.append(done.stdout.splitlines())
+    assert told[0] == told[1]
+    assert len(told[0]) == len(COMMAND_LINES)
+    assert [line.split()[-2] for line in told[0][: 1 + len(COMMANDS)]] == ["0"] * (1 + len(COMMANDS))
+
+
 def test_run_passes_on_what_its_command_says() -> None:
     assert cli("run", "--", "sh", "-c", "exit 7").returncode == 7
     missing = cli("run", "--", "no-such-program")
@@ -116,13 +162,6 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (64 << 20, "64.0 MiB"), (5 << 40, "5.0 TiB")]
-)
-def test_sizes_for_people(size: int, text: str) -> None:
-    assert human(size) == text
 
 
 def test_text_folds_at_80_columns_but_never_within_a_path() -> None:

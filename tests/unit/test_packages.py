@@ -23,26 +23,6 @@ if TYPE_CHECKING:
 GIB, MIB = 1 << 30, 1 << 20
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("2GiB", 2 * GIB),
-        ("500MiB", 500 * MIB),
-        ("500 M", 500 * MIB),
-        ("1.5g", GIB * 3 // 2),
-        ("1000", 1000),
-        ("0", 0),
-        ("64KB", 65536),
-        ("", None),
-        ("lots", None),
-        ("-1", None),
-        ("5 parsecs", None),
-    ],
-)
-def test_sizes(text: str, size: int | None) -> None:
-    assert plan.parse_size(text) == size
-
-
 def test_the_limit_and_its_misunderstanding() -> None:
     assert plan.limit({}) == (2 * GIB, "")
     assert plan.limit({plan.MAX: "1MiB"}) == (MIB, "")
