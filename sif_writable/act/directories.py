@@ -273,10 +273,9 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
         _try_lock(path)
         from filelock import FileLock
 
-        try:  # a soft lock outlives a killed process, and filelock warns of it on the program's stderr
-            lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
-        except TypeError:  # before it had soft locks
-            lock = FileLock(path, timeout=seconds)
+        # No more arguments than every version takes: one that refuses an argument leaves an object half made, whose
+        # end prints a traceback on the program's stderr.
+        lock = FileLock(path, timeout=seconds)
         lock.acquire()
     except Exception:  # noqa: BLE001 - not in time, no locks here, or what bears the name filelock is another module
         lock = None
@@ -289,7 +288,9 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
 
 
 def _try_lock(path: str) -> None:
-    """See whether files can be locked here; else filelock would make a soft lock, which outlives a killed process.
+    """See whether files can be locked here; else filelock would make a soft lock.
+
+    That outlives a killed process, and filelock warns of it on the program's stderr.
 
     :raises OSError: they cannot.
     """
