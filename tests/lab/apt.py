@@ -10,7 +10,10 @@ from tests.lab.store import locked
 from tests.lab.unavailable import LabUnavailable
 
 PROGRAMS = {
+    "bwrap": "bubblewrap",
+    "csh": "tcsh",
     "faketime": "faketime",
+    "fish": "fish",
     "gcc": "gcc",
     "mkfs.ext3": "e2fsprogs",
     "mksquashfs": "squashfs-tools",
@@ -19,6 +22,7 @@ PROGRAMS = {
     "newuidmap": "uidmap",
     "patchelf": "patchelf",
     "strace": "strace",
+    "tcsh": "tcsh",
 }
 """Program → the Debian package that has it."""
 
