@@ -110,7 +110,7 @@ def examine(trigger: str, environ: Mapping[str, str], wanted: Demands) -> Diagno
         details = diagnosis.needs_details(environ, wanted)
         nvml = gpu.ask(diagnosis.looked_at(environ), details=details, timeout=wanted.timeout)
         found = diagnosis.from_nvml(signs, nvml, wanted)
-    return found
+    return diagnosis.with_settings(found, wanted)
 
 
 def _key(environ: Mapping[str, str], wanted: Demands) -> str:
@@ -120,7 +120,8 @@ def _key(environ: Mapping[str, str], wanted: Demands) -> str:
     names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES")
     slurm = [name for name in sorted(environ) if name.startswith(("SLURM_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"))]
     values = [f"{name}={environ.get(name)}" for name in (diagnosis.VISIBLE, *names, *slurm)]
-    text = "\n".join([os.uname().nodename, *values, wanted.policy, *sorted(map("=".join, wanted.said.items()))])
+    said = [*map("=".join, wanted.said.items()), *(f"{name}={value}" for name, value, _ in wanted.problems)]
+    text = "\n".join([os.uname().nodename, *values, wanted.policy, *sorted(said)])
     return f"{crc32(text.encode('utf-8', 'surrogateescape')):08x}"
 
 

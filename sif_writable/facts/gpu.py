@@ -80,9 +80,12 @@ class Instance:
 class Gpu:
     """One GPU as NVML shows it; what was not asked or not answered is None or empty."""
 
-    __slots__ = ("capability", "code", "free", "index", "instances", "mig", "mode", "name", "text", "total", "uuid")
+    __slots__ = (
+        *("capability", "code", "complete", "free", "index", "instances", "mig", "mode", "name", "text", "total"),
+        "uuid",
+    )
 
-    def __init__(self, index: int, code: int = 0, text: str = "", mig: bool = False) -> None:
+    def __init__(self, index: int, code: int = 0, text: str = "", mig: bool = False, complete: bool = True) -> None:
         """:param index: NVML's, in PCI order; :param code: NVML's answer to the request for a handle."""
         self.index = index
         self.code = code
@@ -91,6 +94,8 @@ class Gpu:
         self.mig = mig
         """Whether it is in MIG mode."""
         self.instances: list[Instance] = []
+        self.complete = complete
+        """Whether all its MIG instances are known, also that it has none."""
         self.name = ""
         self.uuid = ""
         self.total: int | None = None
@@ -322,7 +327,9 @@ def _start(out: int, limit: int, details: bool) -> int:
     """Start the process that asks, as nobody's child, and return the pid of the one between, which ends at once."""
     # What was installed with us first, and never the working directory, which may be anybody's.
     folders = (__file__.rsplit("/", 3)[0], *filter(None, sys.path))
-    folder = next((f for f in folders if os.path.exists(f"{f}/pynvml.py")), "")
+    names = ("pynvml.py", "pynvml/__init__.py")
+    paths = [f"{folder}/{name}" for name in names for folder in folders]
+    path = next(filter(os.path.exists, paths), "")
     if _may_fork():
         import ctypes  # noqa: F401 - half as dear here as in the copied memory of the child
 
@@ -336,13 +343,13 @@ def _start(out: int, limit: int, details: bool) -> int:
             if pid == 0:
                 try:
                     if os.fork() == 0:
-                        nvml.run(out, limit, details, folder)
+                        nvml.run(out, limit, details, path)
                 finally:
                     os._exit(0)
             return pid
     if not sys.executable:
         raise FileNotFoundError(2, "sys.executable is empty")
-    words = [os.path.dirname(__file__), str(limit), "details" if details else "", folder]
+    words = [os.path.dirname(__file__), str(limit), "details" if details else "", path]
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, *words],
@@ -404,7 +411,9 @@ def _read(text: str, answer: Nvml) -> int:
         elif word == "count":
             answer.count = int(fields[0])
         elif word == "gpu":
-            answer.gpus.append(Gpu(int(fields[0]), int(fields[1]), fields[2], fields[3] == "1"))
+            answer.gpus.append(Gpu(int(fields[0]), int(fields[1]), fields[2], fields[3] == "1", fields[3] == "0"))
+        elif word == "instances":
+            _gpu(answer, fields[0]).complete = True
         elif word == "system":
             answer.driver, answer.version, answer.cuda = fields
         elif word == "detail":

@@ -21,17 +21,17 @@ LIBRARIES = ("libnvidia-ml.so.1", "/.singularity.d/libs/libnvidia-ml.so.1")
 """What is tried, in this order: the loader's own choice, then the file that ``--nv`` binds."""
 
 _ALL_INITIALISED = 0
-_NO_PERMISSION = 4
+_INVALID, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 2, 3, 4, 6
 _FUNCTION_NOT_FOUND = 13
 _STDOUT = 1
 
 
-def run(out: int, limit: int, details: bool, folder: str) -> NoReturn:
+def run(out: int, limit: int, details: bool, path: str) -> NoReturn:
     """Ask NVML, write the answers to a descriptor, and end this process, which must hold nothing of its parent.
 
     :param limit: how many GPUs that this process may use are looked at; 0: all. Each one looked at is woken.
     :param details: names, memory and the like too, through nvidia-ml-py.
-    :param folder: the folder that holds nvidia-ml-py, or an empty string.
+    :param path: the file of the module pynvml, or an empty string.
     """
     try:
         # A hung process cannot be killed. It must not hold the job's pipes and files open.
@@ -42,7 +42,7 @@ def run(out: int, limit: int, details: bool, folder: str) -> NoReturn:
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2:
                 _close(int(name))
-        _answer(limit, details, folder)
+        _answer(limit, details, path)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the reader is told, and the process ends
         _tell("trouble", f"{type(error).__name__}: {error}")
     finally:
@@ -61,7 +61,7 @@ def _tell(*fields: object) -> None:
     os.write(_STDOUT, line.encode("utf-8", "replace"))
 
 
-def _answer(limit: int, details: bool, folder: str) -> None:
+def _answer(limit: int, details: bool, path: str) -> None:
     _tell("pid", os.getpid())
     import ctypes
 
@@ -106,15 +106,17 @@ def _answer(limit: int, details: bool, folder: str) -> None:
             handle = ctypes.c_void_p()
             code = call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
             usable += code != _NO_PERMISSION
-            mig, pending = ctypes.c_uint(), ctypes.c_uint()
+            mig, pending, known = ctypes.c_uint(), ctypes.c_uint(), False
             if not code:
                 handles[index] = handle
-                if call("nvmlDeviceGetMigMode", handle, ctypes.byref(mig), ctypes.byref(pending)):
+                answer = call("nvmlDeviceGetMigMode", handle, ctypes.byref(mig), ctypes.byref(pending))
+                known = answer in (0, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND)
+                if answer:
                     mig.value = 0
                 any_mig = any_mig or bool(mig.value)
-            _tell("gpu", index, code, text(code), mig.value)
+            _tell("gpu", index, code, text(code), mig.value if known else "")
         if details or any_mig:
-            _details(library, handles, folder)
+            _details(library, handles, path)
     finally:
         call("nvmlShutdown")
         _tell("done")
@@ -144,25 +146,57 @@ def _load() -> ctypes.CDLL | None:
     return None
 
 
-def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], folder: str) -> None:
-    _tell("asking", "nvidia-ml-py")
-    if folder:
-        sys.path.insert(0, folder)  # before a working directory that is anybody's; this process ends soon
-    try:
+def _pynvml(path: str) -> Any:
+    """Import nvidia-ml-py, which is one file; the old distribution pynvml is a package of the same name beside it."""
+    from _frozen_importlib_external import SourceFileLoader
+
+    if not path.endswith("/pynvml.py"):
+        sys.path.insert(
+            0, path.rsplit("/", 2)[0]
+        )  # before a working directory that is anybody's; this process ends soon
         import pynvml
 
-        error_type = pynvml.NVMLError
-    except (ImportError, AttributeError) as error:  # another distribution may own the name pynvml
-        _tell("blind", f"nvidia-ml-py cannot be imported ({type(error).__name__}: {error})")
+        return pynvml
+    module: Any = type(sys)("pynvml")
+    module.__file__ = path
+    sys.modules["pynvml"] = module  # where it looks itself up
+    SourceFileLoader("pynvml", path).exec_module(module)
+    return module
+
+
+def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: str) -> None:
+    _tell("asking", "nvidia-ml-py")
+    if not path:
+        _tell("blind", "nvidia-ml-py is not installed")
         return
-    pynvml.nvmlLib = library  # the file that was judged above, and no other of the same name
+    try:
+        pynvml = _pynvml(path)
+        # What its functions call: the file that was judged above, and no other of the same name. Where they stand in
+        # a module of a package, its own name for the library is only a copy.
+        pynvml.nvmlDeviceGetUUID.__globals__["nvmlLib"] = library
+        error_type = pynvml.NVMLError
+    except Exception as error:  # noqa: BLE001 - whatever it is that bears this name
+        _tell("blind", f"{path} is not nvidia-ml-py ({type(error).__name__}: {error})")
+        return
+    code = 0
+    refusals: dict[str, None] = {}
+    answers = 0
 
     def ask(name: str, *arguments: object) -> Any:
+        nonlocal answers, code
         _tell("asking", name)
+        code = 0
         try:
             answer = getattr(pynvml, name)(*arguments)
-        except (error_type, AttributeError):  # not supported, no permission, or not known to this version
+        except error_type as error:  # not supported, no permission
+            code = getattr(error, "value", -1)
+            refusals[str(error)] = None
             return None
+        except Exception as error:  # noqa: BLE001 - not known to this version, or otherwise than we think
+            code = -1
+            refusals[f"{type(error).__name__}: {error}"] = None
+            return None
+        answers += 1
         return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
     def memory(handle: object) -> tuple[object, object]:
@@ -191,15 +225,24 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], folder: 
             *capability,
             "" if mode is None else mode,
         )
-        for number in range(ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        most = ask("nvmlDeviceGetMaxMigDeviceCount", handle)
+        complete = most is not None
+        for number in range(most or 0):
             instance = ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, number)
+            complete = complete and code in (0, _INVALID, _NOT_FOUND, _NO_PERMISSION)
             if instance is not None:
-                _tell("instance", index, ask("nvmlDeviceGetUUID", instance) or "", *memory(instance))
+                uuid = ask("nvmlDeviceGetUUID", instance) or ""
+                _tell("instance", index, uuid, *memory(instance))
+                complete = complete and bool(uuid)
+        if complete:
+            _tell("instances", index)
+    if handles and not answers:
+        _tell("blind", f"{path} does not answer ({', '.join(list(refusals)[:3])})")
 
 
-def main(limit: str, details: str, folder: str) -> NoReturn:
+def main(limit: str, details: str, path: str) -> NoReturn:
     """Ask from an interpreter that was started for it; the parameters are those of :func:`run`, as words."""
     # The caller reaps this process; the one that asks is nobody's child, so that it may hang and leave no zombie.
     if os.fork() == 0:
-        run(_STDOUT, int(limit), details == "details", folder)
+        run(_STDOUT, int(limit), details == "details", path)
     os._exit(0)

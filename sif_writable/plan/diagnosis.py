@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+MOST_SECONDS = 86400.0
+"""The longest time that NVML may be given."""
+
 OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 """How bad: all is well; no GPU, and none is missed; doubtful; the GPU that is expected cannot be used."""
 
@@ -83,7 +86,7 @@ class Demands:
         self.timeout = 10.0
         """Seconds for NVML."""
         self.said: dict[str, str] = {}
-        """Variable to value, as the user or the image wrote it."""
+        """Variable to value, as the user or the image wrote it; what is not understood counts as not said."""
         self.problems: list[tuple[str, str, str]] = []
         """Variable, value and allowed forms of what could not be understood."""
 
@@ -104,18 +107,18 @@ def demands(environ: Mapping[str, str], image: Mapping[str, str]) -> Demands:
         value = environ.get(variable, "").strip() or image.get(variable, "").strip()
         if not value:
             return default
-        read.said[variable] = value
         parsed = parse(value)
         if parsed is None:
-            read.problems.append((variable, value, forms))
+            read.problems.append((variable, value[:80], forms))
             return default
+        read.said[variable] = value
         return parsed
 
     read.policy = take(POLICY, _parse_policy, ", ".join(POLICIES), read.policy)
     read.count = take(COUNT, _parse_count, "a whole number such as 2", 0)
     read.memory = take(MIN_MEMORY, parse_size, FORMS, 0)
     read.capability = take(MIN_CAPABILITY, _parse_capability, "a version such as 8.0", (0, 0))
-    read.timeout = take(TIMEOUT, _parse_seconds, "seconds above 0, such as 10", read.timeout)
+    read.timeout = take(TIMEOUT, _parse_seconds, "seconds above 0 and up to a day, such as 10", read.timeout)
     return read
 
 
@@ -124,16 +127,24 @@ def _parse_policy(text: str) -> str | None:
 
 
 def _parse_count(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if _is_number(text) else None
 
 
 def _parse_capability(text: str) -> tuple[int, int] | None:
-    major, _, minor = text.partition(".")
-    return (int(major), int(minor or 0)) if major.isdecimal() and (minor or "0").isdecimal() else None
+    major, point, minor = text.partition(".")
+    return (int(major), int(minor or 0)) if _is_number(major) and (not point or _is_number(minor)) else None
 
 
 def _parse_seconds(text: str) -> float | None:
-    return (float(text) or None) if text.replace(".", "", 1).isdecimal() else None
+    whole, point, fraction = text.partition(".")
+    if not _is_number(whole) or (point and not _is_number(fraction)):
+        return None
+    return float(text) if 0 < float(text) <= MOST_SECONDS else None
+
+
+def _is_number(text: str) -> bool:
+    """Say whether a text is a number of few digits: int() takes those of all scripts, and no more than 4,300."""
+    return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
 def promise(nodes: Sequence[str], environ: Mapping[str, str], wanted: Demands) -> str:
@@ -195,7 +206,7 @@ def _leading_integer(entry: str) -> int:
     end = next((at for at, letter in enumerate(digits) if letter not in "0123456789"), len(digits))
     if not end or entry[0] == "-":
         return -1
-    return int(digits[:end])
+    return int(digits[:end][:9])  # more digits name no device, either
 
 
 def hidden(value: str) -> bool:
@@ -221,7 +232,7 @@ def chosen(environ: Mapping[str, str], gpus: Sequence[Gpu]) -> tuple[list[tuple[
     CUDA counts only the GPUs that the process may use, so those without permission have no number. An entry that fits
     no GPU, or several, ends the list; a device that is named twice empties it.
     """
-    allowed = [gpu for gpu in gpus if gpu.code != _NO_PERMISSION]
+    allowed = _allowed(gpus)
     if VISIBLE not in environ:
         return [(gpu, "") for gpu in allowed], ""
     found: list[tuple[Gpu, str]] = []
@@ -240,6 +251,28 @@ def chosen(environ: Mapping[str, str], gpus: Sequence[Gpu]) -> tuple[list[tuple[
             return [], ""
         found += hits
     return found, ""
+
+
+def _allowed(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Return the GPUs that the process may use."""
+    return [gpu for gpu in gpus if gpu.code != _NO_PERMISSION]
+
+
+def _unknown(stale: str, allowed: Sequence[Gpu]) -> str:
+    """Say what NVML does not tell of the GPUs that an entry may name which fits none, or return an empty string."""
+    if stale.startswith("MIG-") and not stale.startswith("MIG-GPU-"):
+        return next((_untold(gpu) for gpu in allowed if not gpu.complete), "")
+    if stale.startswith(("GPU-", "MIG-")):
+        return next((f"NVML does not tell the UUID of GPU {gpu.index}" for gpu in allowed if not gpu.uuid), "")
+    return ""
+
+
+def _untold(gpu: Gpu) -> str:
+    return f"NVML does not tell the MIG instances of GPU {gpu.index}"
+
+
+def _because(nvml: Nvml) -> str:
+    return f": {nvml.blind}" if nvml.blind else ""
 
 
 # --- CUDA versions and drivers ---
@@ -261,23 +294,28 @@ def highest_cuda(driver: str) -> str:
 
 def numbers(version: str) -> tuple[int, ...]:
     """Return a dotted version as numbers."""
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(int(part) for part in version.split(".") if _is_number(part))
 
 
 # --- The causes ---
 
 
 def diagnose(signs: Signs, nvml: Nvml, wanted: Demands) -> Diagnosis:
-    """Return the cause, from files first and from NVML's answers then."""
-    return from_signs(signs, wanted) or from_nvml(signs, nvml, wanted)
+    """Return the cause, from files first and from NVML's answers then; and what of the demands is not understood."""
+    return with_settings(from_signs(signs, wanted) or from_nvml(signs, nvml, wanted), wanted)
+
+
+def with_settings(found: Diagnosis, wanted: Demands) -> Diagnosis:
+    """Name a setting that is not understood, and so counts as unset, where there is nothing worse to say."""
+    if not wanted.problems or found.severity in (WARN, FAIL):
+        return found
+    variable, value, forms = wanted.problems[0]
+    fact = f"{variable}={value!r} is not understood and counts as unset."
+    return Diagnosis("bad-setting", WARN, fact, f"Allowed: {forms}.")
 
 
 def from_signs(signs: Signs, wanted: Demands) -> Diagnosis | None:
     """Return what can be said for certain without NVML; None where NVML must be asked."""
-    for variable, value, forms in wanted.problems:
-        fact = f"{variable}={value!r} is not understood, so the GPU was not checked."
-        return Diagnosis("bad-setting", FAIL if wanted.required else WARN, fact, f"Allowed: {forms}.")
-
     quiet = FAIL if wanted.required else INFO
     if VISIBLE in signs.environ and hidden(signs.environ[VISIBLE]):
         fact = f'GPUs are hidden from this process on purpose: {VISIBLE}="{signs.environ[VISIBLE]}".'
@@ -308,7 +346,10 @@ def from_signs(signs: Signs, wanted: Demands) -> Diagnosis | None:
 
 
 def from_nvml(signs: Signs, nvml: Nvml, wanted: Demands) -> Diagnosis:
-    """Return what NVML's answers mean, in the order library, driver, devices, CUDA, demands."""
+    """Return what NVML's answers mean, in the order library, driver, devices, CUDA, demands.
+
+    Of devices, CUDA and demands a failure counts before what is only doubtful. What is not known is never a failure.
+    """
     if nvml.timed_out:
         fact = f"NVML did not answer within {nvml.timed_out:g} s (in {nvml.asking})."
         remedy = f"The driver or a GPU of node {signs.host} hangs: tell its administrator, and leave the node out "
@@ -316,14 +357,14 @@ def from_nvml(signs: Signs, nvml: Nvml, wanted: Demands) -> Diagnosis:
         return Diagnosis("no-answer", FAIL, fact, remedy)
     if nvml.trouble:
         return _unchecked(nvml.trouble)
-    return (
-        _library(signs, nvml)
-        or (_refusal(signs, nvml, nvml.failure.call, nvml.failure.code, nvml.failure.text) if nvml.failure else None)
-        or next(_devices(signs, nvml, wanted), None)
-        or next(_cuda(signs), None)
-        or next(_shortfalls(signs, nvml, wanted), None)
-        or _present(signs, nvml)
-    )
+    found = _library(signs, nvml)
+    if found is None and nvml.failure:
+        found = _refusal(signs, nvml, nvml.failure.call, nvml.failure.code, nvml.failure.text)
+    if found:
+        return found
+    causes = [*_devices(signs, nvml, wanted), *_cuda(signs), *_shortfalls(signs, nvml, wanted)]
+    failures = [cause for cause in causes if cause.severity == FAIL]
+    return next(iter(failures + causes), None) or _present(signs, nvml)
 
 
 def _library(signs: Signs, nvml: Nvml) -> Diagnosis | None:
@@ -386,7 +427,7 @@ def _refusal(signs: Signs, nvml: Nvml, call: str, code: int, text: str) -> Diagn
 
 def _devices(signs: Signs, nvml: Nvml, wanted: Demands) -> Iterator[Diagnosis]:
     """Find what is wrong with the devices that this process sees."""
-    allowed = [gpu for gpu in nvml.gpus if gpu.code != _NO_PERMISSION]
+    allowed = _allowed(nvml.gpus)
     if not nvml.gpus:
         fact = f"The NVIDIA driver {signs.driver} answers, but shows no GPU to this process."
         yield Diagnosis("none-granted", FAIL, fact, f"{_ask_for(signs, 1)}: the job owns none.")
@@ -413,15 +454,17 @@ def _devices(signs: Signs, nvml: Nvml, wanted: Demands) -> Iterator[Diagnosis]:
     if value and not stale and not units:
         fact = f"{VISIBLE}={value} names a device twice, and CUDA then shows none."
         yield Diagnosis("stale-visible", FAIL, fact, "Name each device once.")
-    if stale:
-        blind = f" ({nvml.blind})" if nvml.blind else ""
-        fact = f"{VISIBLE}={value} names {stale}, but NVML shows {_shown(stale, allowed)}{blind}."
+    unknown = _unknown(stale, allowed)
+    if unknown:
+        yield _unchecked(f"{VISIBLE}={value} names {stale}, and {unknown}{_because(nvml)}")
+    elif stale:
+        fact = f"{VISIBLE}={value} names {stale}, but NVML shows {_shown(stale, allowed)}."
         left = f"only {_gpus(len(units))} named before it can be used" if units else "no GPU can be used"
-        severity = WARN if nvml.blind or (units and len(units) >= wanted.count) else FAIL
+        severity = WARN if units and len(units) >= wanted.count else FAIL
         remedy = f"The value may come from another node or job: unset it, or name what is there. As it is, {left}."
         yield Diagnosis("stale-visible", severity, fact, remedy)
-    empty = [gpu for gpu, instance in units if gpu.mig and not gpu.instances and not instance]
-    if empty and len(empty) == len(units) and not nvml.blind:
+    empty = [gpu for gpu, instance in units if gpu.mig and gpu.complete and not gpu.instances and not instance]
+    if empty and len(empty) == len(units):
         fact = f"GPU {empty[0].index} is in MIG mode and has no MIG instance that this process may use."
         remedy = "Ask for one in the job (Slurm: --gres=gpu:PROFILE:1), or have the administrator make one "
         yield Diagnosis("mig-empty", FAIL, fact, remedy + "(nvidia-smi mig -cgi PROFILE -C).")
@@ -457,23 +500,28 @@ def _cuda(signs: Signs) -> Iterator[Diagnosis]:
 
 def _shortfalls(signs: Signs, nvml: Nvml, wanted: Demands) -> Iterator[Diagnosis]:
     """Find what is demanded and not there."""
-    units, _ = chosen(signs.environ, nvml.gpus)
+    units, stale = chosen(signs.environ, nvml.gpus)
     slots = [(gpu, uuid) for gpu, instance in units for uuid in _slots(gpu, instance)]
-    if len(slots) < wanted.count:
+    unknown = _unknown(stale, _allowed(nvml.gpus))
+    unknown = unknown or next((_untold(gpu) for gpu, instance in units if not (gpu.complete or instance)), "")
+    if len(slots) < wanted.count and unknown:
+        demanded = f"{_gpus(wanted.count)} demanded ({COUNT}={wanted.said[COUNT]})"
+        yield _unchecked(f"{demanded}, and {unknown}{_because(nvml)}")
+    elif len(slots) < wanted.count:
         fact = f"{_gpus(len(slots))} visible, {wanted.count} demanded ({COUNT}={wanted.said[COUNT]})."
         yield Diagnosis("too-few", FAIL, fact, f"{_ask_for(signs, wanted.count)}, or lower the demand.")
     for gpu, uuid in slots:
         total = next((i.total for i in gpu.instances if i.uuid == uuid), gpu.total) if uuid else gpu.total
         name = f"GPU {gpu.index} ({gpu.name})" if gpu.name else f"GPU {gpu.index}"
         if wanted.memory and total is None:
-            yield _unchecked(nvml.blind or f"NVML does not tell the memory of {name}")
+            yield _unchecked(f"NVML does not tell the memory of {name}{_because(nvml)}")
         elif wanted.memory and total is not None and total < wanted.memory:
             part = f"The MIG instance {uuid} of {name}" if uuid else name
             fact = f"{part} has {human(total)} of memory, {human(wanted.memory)} are demanded "
             fact += f"({MIN_MEMORY}={wanted.said[MIN_MEMORY]})."
             yield Diagnosis("too-little-memory", FAIL, fact, "Take a node with larger GPUs, or lower the demand.")
         if any(wanted.capability) and gpu.capability is None:
-            yield _unchecked(nvml.blind or f"NVML does not tell the compute capability of {name}")
+            yield _unchecked(f"NVML does not tell the compute capability of {name}{_because(nvml)}")
         elif gpu.capability is not None and gpu.capability < wanted.capability:
             has, needs = (".".join(map(str, version)) for version in (gpu.capability, wanted.capability))
             fact = f"{name} has compute capability {has}, {needs} is demanded "

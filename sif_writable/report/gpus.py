@@ -20,9 +20,10 @@ def gpus(*, required: bool = False) -> dict[str, Any]:
 
     :param required: take it as if SIF_WRITABLE_GPU said ``require``.
     :returns: keys cause, severity (``ok``, ``info``, ``warn``, ``fail``), fact, remedy, expected, driver,
-        highest_cuda, image_cuda, image_cuda_from, runs_image_cuda (None where not known), settings (values that are
-        not understood), and devices: a list of index, name, uuid, memory_total and memory_free in bytes,
-        capability, mig, compute_mode, visible, problem.
+        highest_cuda, image_cuda, image_cuda_from, runs_image_cuda (None where not known), unknown (why names, memory
+        and the like could not be read), settings (values that are not understood), and devices: a list of index,
+        name, uuid, memory_total and memory_free in bytes, capability, mig, compute_mode, visible (None where not
+        known), problem.
     """
     environ = dict(os.environ)
     if required:
@@ -35,6 +36,7 @@ def gpus(*, required: bool = False) -> dict[str, Any]:
     if cause is None or (diagnosis.has_gpu_node(signs.nodes) and cause.cause == "hidden"):
         nvml = gpu.ask(details=True, timeout=wanted.timeout)
         cause = cause or diagnosis.from_nvml(signs, nvml, wanted)
+    cause = diagnosis.with_settings(cause, wanted)
     return {
         "cause": cause.cause,
         "severity": cause.severity,
@@ -46,6 +48,7 @@ def gpus(*, required: bool = False) -> dict[str, Any]:
         "image_cuda": signs.cuda or None,
         "image_cuda_from": signs.cuda_from or None,
         "runs_image_cuda": _runs_image_cuda(signs, nvml),
+        "unknown": nvml.blind or None,
         "settings": [
             f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {forms}"
             for name, value, forms in wanted.problems
@@ -66,6 +69,7 @@ def _runs_image_cuda(signs: Signs, nvml: Nvml) -> bool | None:
 
 def _devices(nvml: Nvml, environ: dict[str, str]) -> list[dict[str, Any]]:
     visible = {found.index for found, _ in diagnosis.chosen(environ, nvml.gpus)[0]}
+    by_uuid = environ.get(diagnosis.VISIBLE, "").startswith(("GPU-", "MIG-"))
     return [
         {
             "index": found.index,
@@ -76,7 +80,7 @@ def _devices(nvml: Nvml, environ: dict[str, str]) -> list[dict[str, Any]]:
             "capability": ".".join(map(str, found.capability)) if found.capability else None,
             "mig": [instance.uuid for instance in found.instances] if found.mig else None,
             "compute_mode": found.mode or None,
-            "visible": found.index in visible,
+            "visible": None if by_uuid and not found.uuid else found.index in visible,
             "problem": found.text if found.code else None,
         }
         for found in nvml.gpus

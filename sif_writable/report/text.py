@@ -219,8 +219,11 @@ def _gpu_lines(model: dict[str, Any], paint: Painter) -> list[str]:
             words.append(f"MIG with {len(device['mig'])} instances")
         if device["compute_mode"]:
             words.append(f"compute mode {device['compute_mode']}")
-        words.append("visible" if device["visible"] else "hidden by CUDA_VISIBLE_DEVICES")
+        if device["visible"] is not None:
+            words.append("visible" if device["visible"] else "hidden by CUDA_VISIBLE_DEVICES")
         lines.append(paragraph(f"{device['index']}: {', '.join(words)}", 4))
+    if found["unknown"]:
+        lines.append(paragraph(f"not known: names, UUIDs and memory, since {found['unknown']}", 2))
     if found["driver"]:
         cuda = f", which runs CUDA up to {found['highest_cuda']}" if found["highest_cuda"] else ""
         lines.append(paragraph(f"driver {found['driver']}{cuda}", 2))

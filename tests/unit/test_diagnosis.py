@@ -66,7 +66,41 @@ def card(index: int = 0, code: int = 0, text: str = "Success", **changes: object
 NO_GPU = {"nodes": (), "driver": "", "gpus": 0, "libs": ()}
 NOT_LOADED = {"path": "", "count": None, "refused": [("libnvidia-ml.so.1", f"libnvidia-ml.so.1: {MISSING}")]}
 MIG = gpu.Instance("MIG-cccc3333", 5 << 30, 5 << 30)
+SECONDS = "seconds above 0 and up to a day, such as 10"
 ALL_ON_ONE = "4 GPUs where the job or the container is started"
+
+OLD = "/image/pynvml.py is not nvidia-ml-py (ImportError: old)"
+# NVML's answer, variables, what is not known: two GPUs are demanded in vain if it is held for a no.
+UNKNOWN: list[tuple[gpu.Nvml, dict[str, str], str]] = [
+    (
+        nvml(gpu.Gpu(0), blind=OLD),
+        {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
+        f"CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, and NVML does not tell the UUID of GPU 0: {OLD}",
+    ),
+    (
+        nvml(card(), card(1, 15, "GPU is lost", uuid="")),
+        {"CUDA_VISIBLE_DEVICES": "GPU-aaaa,GPU-bbbb"},
+        "CUDA_VISIBLE_DEVICES=GPU-aaaa,GPU-bbbb names GPU-bbbb, and NVML does not tell the UUID of GPU 1",
+    ),
+    (
+        nvml(card(uuid="")),
+        {"CUDA_VISIBLE_DEVICES": "MIG-GPU-aaaa1111-0000/1/0"},
+        (
+            "CUDA_VISIBLE_DEVICES=MIG-GPU-aaaa1111-0000/1/0 names MIG-GPU-aaaa1111-0000/1/0, and NVML does not tell "
+            "the UUID of GPU 0"
+        ),
+    ),
+    (
+        nvml(card(mig=True, instances=[MIG], complete=False)),
+        {"CUDA_VISIBLE_DEVICES": "MIG-dddd"},
+        "CUDA_VISIBLE_DEVICES=MIG-dddd names MIG-dddd, and NVML does not tell the MIG instances of GPU 0",
+    ),
+    (
+        nvml(card(mig=True, complete=False)),
+        {},
+        "2 GPUs demanded (SIF_WRITABLE_GPU_COUNT=2), and NVML does not tell the MIG instances of GPU 0",
+    ),
+]
 
 # cause, severity, signs, NVML's answer, SIF_WRITABLE_GPU* and other variables, fact, remedy
 ROWS = [
@@ -85,16 +119,16 @@ ROWS = [
         {},
         nvml(card()),
         {"SIF_WRITABLE_GPU": "requre"},
-        "SIF_WRITABLE_GPU='requre' is not understood, so the GPU was not checked.",
+        "SIF_WRITABLE_GPU='requre' is not understood and counts as unset.",
         "Allowed: auto, require, warn, off.",
     ),
     (
         "bad-setting",
-        "fail",
+        "warn",
         {},
         nvml(card()),
         {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_MIN_MEMORY": "20 gigs"},
-        "SIF_WRITABLE_GPU_MIN_MEMORY='20 gigs' is not understood, so the GPU was not checked.",
+        "SIF_WRITABLE_GPU_MIN_MEMORY='20 gigs' is not understood and counts as unset.",
         f"Allowed: {sizes.FORMS}.",
     ),
     (
@@ -406,17 +440,29 @@ ROWS = [
         "CUDA_VISIBLE_DEVICES=MIG-dddd4444 names MIG-dddd4444, but NVML shows MIG-cccc3333.",
         "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
     ),
-    (
-        "stale-visible",
-        "warn",
-        {},
-        nvml(gpu.Gpu(0), blind="nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml)"),
-        {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
+    *(
         (
-            "CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, but NVML shows no UUID (nvidia-ml-py cannot be imported "
-            "(ModuleNotFoundError: pynvml))."
+            "unchecked",
+            "warn",
+            {},
+            answer,
+            {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_COUNT": "2", **environ},
+            f"The GPU could not be checked: {unknown}.",
+            "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
+        )
+        for answer, environ, unknown in UNKNOWN
+    ),
+    (
+        "uvm-missing",
+        "fail",
+        {"nodes": ("nvidia0", "nvidiactl")},
+        nvml(gpu.Gpu(0), blind=OLD),
+        {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
+        "A GPU is present, but /dev/nvidia-uvm is missing, without which CUDA cannot start.",
+        (
+            "On node n7, outside the container, run nvidia-modprobe -u -c=0 or any CUDA program once, then start the "
+            "container again."
         ),
-        "The value may come from another node or job: unset it, or name what is there. As it is, no GPU can be used.",
     ),
     (
         "stale-visible",
@@ -546,9 +592,9 @@ ROWS = [
         "unchecked",
         "warn",
         {},
-        nvml(card(), blind="nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml)"),
+        nvml(card(), blind=OLD),
         {"SIF_WRITABLE_GPU_MIN_MEMORY": "1GiB"},
-        "The GPU could not be checked: nvidia-ml-py cannot be imported (ModuleNotFoundError: pynvml).",
+        f"The GPU could not be checked: NVML does not tell the memory of GPU 0: {OLD}.",
         "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
     ),
     (
@@ -598,6 +644,7 @@ def test_no_text_says_that_cuda_works() -> None:
         ("0", [0]),
         ("2,0", [2, 0]),
         (" 1 , 2 ", [1, 2]),
+        ("9" * 5000, [999999999]),
         ("1gpu2,2ampere", [1, 2]),
         ("+1", [1]),
         ("0,-1,1", [0]),
@@ -668,12 +715,22 @@ def test_no_more_gpus_are_woken_than_must_be(environ: dict[str, str], count: int
         ("SIF_WRITABLE_GPU_COUNT", "-1", "a whole number such as 2"),
         ("SIF_WRITABLE_GPU_MIN_MEMORY", "big", sizes.FORMS),
         ("SIF_WRITABLE_GPU_MIN_CAPABILITY", "sm_80", "a version such as 8.0"),
-        ("SIF_WRITABLE_GPU_TIMEOUT", "0", "seconds above 0, such as 10"),
+        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("0", "-1", "inf", "nan", "1e3", "9" * 12, ".")),
+        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("9" * 400, "86400.5", "1.", "\u0663")),
+        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("2.5", "inf", "9" * 5000)),
+        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("\u0663", "1 2", "+1", "0x2")),
+        *(("SIF_WRITABLE_GPU_MIN_CAPABILITY", value, "a version such as 8.0") for value in ("8.", "9" * 5000, "-8.0")),
     ],
 )
-def test_a_demand_that_is_not_understood_is_named(variable: str, value: str, forms: str) -> None:
-    wanted = diagnosis.demands({variable: value}, {})
-    assert wanted.problems == [(variable, value, forms)]
+def test_a_demand_that_is_not_understood_is_named_and_counts_as_unset(variable: str, value: str, forms: str) -> None:
+    wanted = diagnosis.demands({variable: f" {value} "}, {})
+    assert wanted.problems == [(variable, value[:80], forms)]
+    unset = diagnosis.demands({}, {})
+    for name in ("policy", "count", "memory", "capability", "timeout", "said"):
+        assert getattr(wanted, name) == getattr(unset, name)
+    assert not diagnosis.promise((), {variable: value}, wanted)
+    found = diagnosis.diagnose(signs(), nvml(card()), wanted)
+    assert (found.cause, found.severity) == ("bad-setting", "warn")
 
 
 def test_the_environment_wins_over_the_image() -> None:
