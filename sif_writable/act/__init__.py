@@ -23,9 +23,10 @@ from sif_writable.facts.filesystem import (
     unheard,
     unmakable,
     unsteady,
+    way,
 )
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import PYCACHE, STEADY
+from sif_writable.startup import PYCACHE, STEADY, TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,19 @@ if TYPE_CHECKING:
 
 MARKER = ".sif-writable"
 """The file that marks a storage root which was tried and found good, and says what was found."""
-MARKS = ("exec", "noexec", "exec nolock", "noexec nolock")
+UNCOUNTED = "uncounted"
+FINDINGS = ("nolock", UNCOUNTED)
+"""What a marker may say after ``exec`` or ``noexec``: files cannot be locked; the filesystem tells that no bytes or no
+inodes are free, although files can be made."""
+UNTRIED = "untried"
+"""What it says where the trial failed for a cause that will pass: the folder is ours, the next start tries again."""
+OURS = "All that is in this folder is sif-writable's: it may be listed, measured and removed."
+"""The second line of a marker. Earlier versions, which also used directories with files of the user, wrote only one."""
+FIRST_LINE = 32
+"""Bytes of the first line, which is filled up with blanks: earlier versions read that much."""
+
+LOOSE = "others may write {!r}, which has no sticky bit, and could put something else in place of our folder"
+"""Why nothing that is executed goes to a place; the blank is the directory, of the place or on the way to it."""
 
 REFUSED = "SIF_WRITABLE_REFUSED"
 """The variable that tells descendants why the place that the user named was not taken."""
@@ -66,37 +79,45 @@ class Outcome:
 
 
 def settle(places: "Iterable[Place]", facts: "Facts", environ: "Mapping[str, str]") -> "Storage":
-    """Try the candidates in order until each kind of location has its place."""
+    """Try the candidates in order until each kind of location has its place, and its folder there."""
     storage = plan.Storage()
     postponed: list[Place] = []
     for place in places:
-        problem = _consider(place, facts, storage, plan.KINDS, postponed)
-        if problem:
-            storage.refused.append((place, problem))
+        _take(place, facts, storage, plan.KINDS, postponed)
         if len(storage.roots) == len(plan.KINDS):
             break  # before the next candidate is looked at: it may be a network mount that hangs
     for place in postponed:
         if len(storage.roots) < len(plan.KINDS):
             storage.small = True
-            problem = _consider(place, facts, storage, plan.KINDS, None)
-            if problem:
-                storage.refused.append((place, problem))
+            _take(place, facts, storage, plan.KINDS, None)
     if plan.needs_runtime(facts, storage, environ):
         _settle_runtime(facts, storage)
-    for kind in list(storage.roots):
-        _open_kind(kind, facts, storage)
     return storage
 
 
 def _settle_runtime(facts: "Facts", storage: "Storage") -> None:
     """Choose a short path on a local filesystem for sockets, and fall back to where the settings go."""
     for place in plan.local_places():
-        if not _consider(place, facts, storage, (RUNTIME,), None):
+        # That another kind found it unfit is not said twice.
+        if not _consider(place, facts, storage, (RUNTIME,), None) and not _open_kind(RUNTIME, facts, storage):
             return
     root = storage.roots.get(CONFIG)
     if root and not unfit(root, uid=facts.uid, socket=True):
         storage.roots[RUNTIME] = root
         storage.places[RUNTIME] = storage.places[CONFIG]
+        _open_kind(RUNTIME, facts, storage)
+
+
+def _take(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> None:
+    """Give a place to each kind that it serves and that has none, with its folder; what is wrong with it is kept."""
+    problem = _consider(place, facts, storage, kinds, postponed)
+    if problem:
+        storage.refused.append((place, problem))
+    for kind in kinds:
+        if storage.places.get(kind) is place:
+            _open_kind(kind, facts, storage)
 
 
 def _consider(
@@ -136,57 +157,102 @@ def _consider_well(
         postponed.append(place)
         return ""
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
-    # Who gives a place vouches for those who share it, but not for somebody who knew of it and made it first.
-    problem = planted(place.base, facts.uid) or ("" if place.given or not shared else replaceable(status, facts.uid))
+    # Who gives a place vouches for who owns it, but not for somebody who knew of it and made it first.
+    problem, loose = way(place.base, facts.uid)
+    if loose == TARGET and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+        loose = ""  # kubelet makes volumes so, for the containers of this pod alone
+    problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid))
     if problem:
         return problem
-    root = plan.own_folder(place, shared=shared, user=facts.user)
     foreign_mode = 0o022 if place.given and not shared else 0o077
-    marker = read_marker(root)
+    root, marker = _find_root(place, shared=shared, user=facts.user)
     if not marker:
         # What is plainly unusable is refused here, so that no later start loads the cold path for it again.
         if os.path.lexists(root):
             unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
         else:
-            unusable = unfit(place.base + "/.", uid=status.st_uid, foreign_mode=0)
+            unusable = unfit(place.base + "/.", uid=status.st_uid, counted=False, foreign_mode=0)
         if unusable:
             return unusable
-        from sif_writable.act.directories import make_root
+        from sif_writable.act.roots import make_root
 
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
         if problem:
             return problem
-    executable = not marker.startswith("noexec")
     # The common case in one look: everything goes to the first good place.
-    common = kinds is plan.KINDS and executable and not storage.roots
-    if common and not unfit(root, uid=facts.uid, room=ROOM, execute=True, foreign_mode=foreign_mode):
+    common = kinds is plan.KINDS and not marker.startswith("noexec") and not storage.roots and not loose
+    counted = UNCOUNTED not in marker
+    if common and not unfit(root, uid=facts.uid, room=ROOM, counted=counted, execute=True, foreign_mode=foreign_mode):
         for kind in kinds:
             storage.roots[kind] = root
             storage.places[kind] = place
         return ""
-    unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
-    if unusable:
-        return unusable
-    problems = []
+    return unfit(root, uid=facts.uid, counted=counted, foreign_mode=foreign_mode) or _share_out(
+        place, root, marker, loose, facts.uid, storage, kinds, foreign_mode, last=postponed is None
+    )
+
+
+def _share_out(
+    place: "Place",
+    root: str,
+    marker: str,
+    loose: str,
+    uid: int,
+    storage: "Storage",
+    kinds: "tuple[str, ...]",
+    foreign_mode: int,
+    *,
+    last: bool,
+) -> str:
+    """Give a root to those kinds that it serves and that have none; return why it does not serve the others.
+
+    :param loose: the directory from which others could take the root away, or an empty string.
+    :param last: nothing better comes, so downloads go there also where there is little room.
+    """
+    problems, withheld = [], False
     for kind in kinds:
         if kind in storage.roots:
             continue
+        if loose and kind != DATA:
+            withheld = True
+            continue
         missing = unfit(
             root,
-            uid=facts.uid,
-            room=ROOM if kind == DATA and postponed is not None else MIN_BYTES,
+            uid=uid,
+            room=MIN_BYTES if last or kind != DATA else ROOM,
+            counted=UNCOUNTED not in marker,
             execute=kind == COMPILED,
             socket=kind == RUNTIME,
             foreign_mode=foreign_mode,
         )
-        if kind == COMPILED and not executable and not missing:
+        if kind == COMPILED and marker.startswith("noexec") and not missing:
             missing = "does not let object code be loaded from it"
         if missing:
             problems.append(f"{missing} (for {kind} files)")
         else:
             storage.roots[kind] = root
             storage.places[kind] = place
+    if withheld:
+        storage.loose.append((place, loose))
+        problems.append(f"keeps no code and no settings: {LOOSE.format(loose)}")
     return "; ".join(problems)
+
+
+def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
+    """Return the folder of ours in a place, and its marker; an empty one where it has yet to be made or tried."""
+    own = place.given and not shared
+    if own:
+        marker = read_marker(place.base, ours=True)
+        if marker:
+            return place.base, marker if marker != UNTRIED else ""
+    root = plan.own_folder(place, shared=shared, user=user)
+    marker = read_marker(root)
+    if own and not marker:
+        from sif_writable.act.roots import is_for_us
+
+        if is_for_us(place.base):
+            return place.base, ""
+    return root, marker
 
 
 def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
@@ -199,10 +265,12 @@ def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
     return space.f_blocks * space.f_frsize < SMALL
 
 
-def read_marker(root: str) -> str:
+def read_marker(root: str, *, ours: bool = False) -> str:
     """Return what an earlier start found out about this storage root, or an empty string.
 
-    The words are ``exec`` or ``noexec``, and ``nolock`` where files cannot be locked.
+    The words are ``exec`` or ``noexec``, and any of :data:`FINDINGS`.
+
+    :param ours: only if the marker says that all in there is ours; then also :data:`UNTRIED`.
     """
     try:
         # Not blocking: what somebody made a named pipe would wait for a writer, at every interpreter start.
@@ -210,17 +278,25 @@ def read_marker(root: str) -> str:
     except OSError:
         return ""
     try:
-        words = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        first, _, second = os.read(descriptor, 256).decode("ascii", "replace").partition("\n")
     except OSError:
         return ""
     finally:
         os.close(descriptor)
-    return words if words in MARKS else ""
+    if ours and second.rstrip("\n") != OURS:
+        return ""
+    words = first.split()
+    if words[:1] == ["exec"] or words[:1] == ["noexec"]:
+        return " ".join(words) if set(words[1:]).issubset(FINDINGS) else ""
+    return UNTRIED if ours and words == [UNTRIED] else ""
 
 
-def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
-    """Name the folder of a kind, list what it holds, and make it when it is not there."""
-    root = storage.roots[kind]
+def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
+    """Name the folder of a kind, list what it holds, and make it when it is not there.
+
+    :returns: an empty string, or what is wrong with it; then the kind has no place any more.
+    """
+    root, place = storage.roots[kind], storage.places[kind]
     image = f"{root}/image-{facts.identity}"
     folder = {
         DATA: f"{root}/data",
@@ -228,32 +304,35 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> None:
         CONFIG: f"{image}/config",
         COMPILED: f"{image}/compiled-{facts.tag}",
     }[kind]
+    problem, names = "", {}
     try:
-        storage.present[kind] = frozenset(os.listdir(folder))
+        names[kind] = frozenset(os.listdir(folder))
         if kind == CONFIG:
-            storage.present["image"] = frozenset(os.listdir(image))
+            names["image"] = frozenset(os.listdir(image))
     except OSError:
         from sif_writable.act.directories import make_tree
 
         try:
-            problem = make_tree(folder, root)
+            problem = make_tree(folder, root, earlier=place.base if place.given else "")
             if not problem:
-                storage.present[kind] = frozenset(os.listdir(folder))
+                names[kind] = frozenset(os.listdir(folder))
                 if kind == CONFIG:
-                    storage.present["image"] = frozenset(os.listdir(image))
+                    names["image"] = frozenset(os.listdir(image))
         except OSError as error:
             problem = explain(error)
-        if problem:
-            storage.refused.append((storage.places[kind], f"{folder[len(root) + 1 :]} in it {problem}"))
-            return
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
-    if storage.places[kind].given and os.stat(folder).st_mode & 0o022:
-        problem = f"{folder[len(root) + 1 :]} in it can be written by other users (remedy: chmod go-w {folder})"
-        storage.refused.append((storage.places[kind], problem))
-        return
+    if not problem and place.given and os.stat(folder).st_mode & 0o022:
+        problem = f"can be written by other users (remedy: chmod go-w {folder})"
+    if problem:
+        problem = f"{folder[len(root) + 1 :]} in it {problem}"
+        storage.refused.append((place, problem))
+        del storage.roots[kind], storage.places[kind]
+        return problem
+    storage.present.update(names)
     storage.folders[kind] = folder
     if kind == CONFIG:
         storage.folders["image"] = image
+    return ""
 
 
 def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":

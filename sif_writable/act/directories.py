@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.act import MARKER, seed
-from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in
-from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted, unfit
+from sif_writable.act import seed
+from sif_writable.facts.attempt import given_away
+from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
 from sif_writable.facts.storage_contents import NOTE, names
 from sif_writable.plan import redirects
 
@@ -56,34 +56,6 @@ def make_base(path: str) -> str:
     return problem
 
 
-def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
-    """Make a storage root, try it, and mark it as good.
-
-    :returns: what is wrong with it, or an empty string; and the words of the marker.
-    """
-    try:
-        os.mkdir(root, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        return explain(error, root), ""
-    problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
-    if problem:
-        return problem, ""
-    # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.
-    code, lock = attempt_in(root, execute=True) or "", attempt_in(root, lock=True) or ""
-    if code and not code.startswith(NO_CODE):
-        return code, ""
-    words = ("noexec" if code else "exec") + (" nolock" if lock else "")
-    if lock and not lock.startswith(NO_LOCKS):
-        return "", words  # locks only save work; the next start tries again
-    try:
-        write_aside(os.path.join(root, MARKER), f"{words}\n".encode())
-    except OSError as error:
-        return explain(error, root), ""
-    return "", words
-
-
 def complaint(error: OSError, path: str, place: str) -> str:
     """Say why a path in storage could not be written; where the place is full, with the remedy that fits it.
 
@@ -114,14 +86,25 @@ def write_aside(path: str, content: bytes) -> None:
         raise
 
 
-def make_tree(folder: str, root: str) -> str:
-    """Make the folder of a kind below its root, each level private; return an empty string or what is wrong."""
+def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
+    """Make the folder of a kind below its root, each level private; return an empty string or what is wrong.
+
+    :param earlier: a place that the user gave; what an earlier version kept in it is still found in the new folder.
+    """
     path = root
     try:
         for part in os.path.relpath(folder, root).split("/"):
             path = os.path.join(path, part)
             with contextlib.suppress(FileExistsError):
+                if path == folder and earlier and not os.path.lexists(path):
+                    from sif_writable.act.earlier import take_over
+
+                    take_over(earlier, root, folder)
                 os.mkdir(path, 0o700)
+                owner = os.lstat(path).st_uid
+                if owner != os.geteuid():
+                    os.rmdir(path)
+                    return given_away(owner)
             # The process that made the folder may have been killed before it could say what it is.
             if part.startswith("image-") and not os.path.lexists(f"{path}/{NOTE}"):
                 _note_image(path)
@@ -184,6 +167,11 @@ def make_home(outcome: Outcome) -> None:
     decision, old = outcome.decision, outcome.facts.home
 
     def fill(new: str) -> None:
+        place = outcome.storage.places["config"]
+        if place.given:
+            from sif_writable.act.earlier import copy_home
+
+            copy_home(place.base, decision.home, new)
         seed.link_home(old, new)
         own = redirects.baked(outcome.facts).get("HOME")
         if own:

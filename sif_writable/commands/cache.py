@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         below = cache.below(directory)
         if not below:
             return _bad(
-                f"{directory} holds no storage of sif-writable (there is no .sif-writable file in it). "
+                f"{directory} holds no storage of sif-writable (no .sif-writable file marks it, or a folder in it). "
                 "Remedy: name the directory that is bound to /sif-writable, or one that `cache list` shows."
             )
         found += below

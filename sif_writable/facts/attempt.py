@@ -37,12 +37,20 @@ def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str |
                 os.unlink(leftover)
 
 
+def given_away(owner: int) -> str:
+    """Say that what is made in a place belongs to another user than who made it (bindfs, sshfs, NFS all_squash)."""
+    return f"gives what is made in it to uid {owner}, so nothing in it can be this user's alone"
+
+
 def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> str | None:
     """Use a new file, and close it: FUSE (so an overlay image) and NFS tell only then that a disk or quota is full."""
     try:
+        owner = os.fstat(descriptor).st_uid
         os.write(descriptor, b"\xc3" * mmap.PAGESIZE)
         os.rename(name, renamed)
-        problem = (_executable(descriptor) if execute else None) or (_lockable(descriptor) if lock else None)
+        problem = given_away(owner) if owner != os.geteuid() else None
+        problem = problem or (_executable(descriptor) if execute else None)
+        problem = problem or (_lockable(descriptor) if lock else None)
     except BaseException:
         with contextlib.suppress(OSError):
             os.close(descriptor)

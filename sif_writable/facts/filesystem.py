@@ -63,6 +63,7 @@ def unfit(
     uid: int,
     room: int = MIN_BYTES,
     inodes: int = MIN_INODES,
+    counted: bool = True,
     execute: bool = False,
     socket: bool = False,
     lock: bool = False,
@@ -73,6 +74,7 @@ def unfit(
 
     :param uid: the user that must own it.
     :param room: bytes that must be free; :param inodes: inodes, where the filesystem counts them.
+    :param counted: that none are free is believed where no file can be made, too; otherwise it says nothing.
     :param execute: object code will be loaded from it.
     :param socket: sockets will be made in it, so its path must be short.
     :param lock: file locks will be taken in it.
@@ -103,9 +105,10 @@ def unfit(
     if execute and space.f_flag & _ST_NOEXEC:
         return "is on a filesystem mounted noexec, so object code cannot be loaded from it"
     free = space.f_bavail * space.f_frsize
-    if free < room:
+    # Some do not count what is free, and say none (rclone, some of FUSE's, a tmpfs without a bound): a file tells.
+    if free < room and (space.f_blocks or (counted and _attempt_fails(path))):
         return f"has {free >> 20} MiB free, {room >> 20} MiB are needed"
-    if space.f_files and space.f_favail < inodes:
+    if space.f_files and space.f_favail < inodes and (space.f_favail or (counted and _attempt_fails(path))):
         return f"has {space.f_favail} inodes free, {inodes} are needed"
     if not os.access(path, os.W_OK | os.X_OK):
         return "gives this user no permission to write"
@@ -114,6 +117,13 @@ def unfit(
 
         return attempt_in(path, execute=execute, lock=lock)
     return None
+
+
+def _attempt_fails(path: str) -> bool:
+    """Whether no file can be made in a folder."""
+    from sif_writable.facts.attempt import attempt_in
+
+    return attempt_in(path) is not None
 
 
 def planted(path: str, uid: int) -> str:
@@ -125,7 +135,16 @@ def planted(path: str, uid: int) -> str:
 
     :param path: absolute; if it leads through links, both they and what they lead to count.
     """
-    here, open_to_all, linked = "", False, False
+    return way(path, uid)[0]
+
+
+def way(path: str, uid: int) -> "tuple[str, str]":
+    """Look at each part of a path once: return what :func:`planted` does, and the first directory that is loose.
+
+    In a loose one others can write, and it has no sticky bit: they could rename what is in it, and put their own in its
+    place after it was looked at. The owner of a directory is believed, as who gives it vouches for him.
+    """
+    here, loose, open_to_all, linked = "", "", False, False
     for part in path.strip("/").split("/"):
         here += "/" + part
         try:
@@ -134,12 +153,40 @@ def planted(path: str, uid: int) -> str:
             break
         if open_to_all and status.st_uid not in (uid, 0):
             where = "is" if here == path else f"leads through {here}, which is"
-            return f"{where} somebody else's, in a directory where everybody may make one"
+            return f"{where} somebody else's, in a directory where everybody may make one", loose
         is_link = status.st_mode & _S_IFMT == _S_IFLNK
         linked = linked or is_link
         open_to_all = not is_link and bool(status.st_mode & 0o002)
+        if status.st_mode & 0o022 and not is_link and not status.st_mode & _S_ISVTX and not loose:
+            loose = "" if _is_private(here, status, uid) else here
     real = os.path.realpath(path) if linked else path
-    return planted(real, uid) if real != path else ""
+    if real == path:
+        return "", loose
+    problem, further = way(real, uid)
+    return problem, loose or further
+
+
+def _is_private(path: str, status: "os.stat_result", uid: int) -> bool:
+    """Whether the group that may write a directory is this user's alone, as with a umask of 002 on many systems.
+
+    Its number is the user's then, and no access control list lets anybody else write, which shows in the group's bits.
+    """
+    if status.st_mode & 0o002 or status.st_uid not in (uid, 0) or status.st_gid != uid:
+        return False
+    if uid == 0:  # of this namespace: its group 0 may be any group outside
+        try:
+            with open("/proc/self/uid_map", "rb", buffering=0) as users:
+                outside = users.read().split()[:2]
+            with open("/proc/self/gid_map", "rb", buffering=0) as groups:
+                if groups.read().split()[:2] != outside:
+                    return False
+        except OSError:
+            return False
+    try:
+        os.getxattr(path, "system.posix_acl_access")
+    except OSError:
+        return True
+    return False
 
 
 def replaceable(base: "os.stat_result", uid: int) -> str:

@@ -23,6 +23,8 @@ CONFIG = "config"
 RUNTIME = "runtime"
 """Sockets and temporary files: short path, local filesystem."""
 KINDS = (COMPILED, CONFIG, DATA)
+FOLDER = "sif-writable"
+"""The name of the one folder that we make in a place."""
 
 
 class Place:
@@ -56,7 +58,7 @@ class Place:
 class Storage:
     """Where each kind goes, and what was refused on the way."""
 
-    __slots__ = ("folders", "places", "present", "refused", "roots", "small")
+    __slots__ = ("folders", "loose", "places", "present", "refused", "roots", "small")
 
     def __init__(self) -> None:
         """Start with no place at all."""
@@ -70,6 +72,8 @@ class Storage:
         """Kind to the names in that folder."""
         self.refused: list[tuple[Place, str]] = []
         """Candidates that were not taken, with a sentence without subject."""
+        self.loose: list[tuple[Place, str]] = []
+        """Candidates that keep no code, with the directory from which others could take our folder away."""
         self.small = False
         """Whether downloads had to go to the container session's small tmpfs."""
 
@@ -151,10 +155,8 @@ def local_places() -> "Iterator[Place]":
 
 
 def own_folder(place: Place, *, shared: bool, user: int) -> str:
-    """Return the storage root within a place: per user where others can write, the place itself where it was given."""
-    if shared:
-        return f"{place.base}/sif-writable-{user}"
-    return place.base if place.given else place.base + "/sif-writable"
+    """Return the one folder of ours in a place: per user where others can write."""
+    return f"{place.base}/{FOLDER}-{user}" if shared else f"{place.base}/{FOLDER}"
 
 
 def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]") -> bool:

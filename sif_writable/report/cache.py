@@ -28,23 +28,31 @@ def roots(environ: Mapping[str, str]) -> list[str]:
     act.forget(before)
     seen = facts.see(before)
     for place in (*plan.places(seen, before), *plan.local_places()):
-        for shared in (False, True):
-            found[plan.own_folder(place, shared=shared, user=seen.user)] = None
+        for root in _in_place(place, seen.user):
+            found[root] = None
     return [root for root in found if reachable(root) and act.read_marker(root)]
+
+
+def _in_place(place: plan.Place, user: int) -> list[str]:
+    """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
+    itself = [place.base] if reachable(place.base) and act.read_marker(place.base, ours=True) else []
+    return itself + [plan.own_folder(place, shared=shared, user=user) for shared in (False, True)]
 
 
 def below(directory: str) -> list[str]:
     """Return the storage roots in a directory that a user names: itself, or what is made in a place for all users."""
-    path = os.path.abspath(directory)
+    place = plan.Place("", os.path.abspath(directory), "")
     user = os.geteuid() or facts.uid_outside()
-    names = ("", "/sif-writable", f"/sif-writable-{user}")
-    return [path + name for name in names if act.read_marker(path + name)]
+    # What an earlier version made in a place is known by its name, too; there it is all ours as well.
+    above = plan.Place("", os.path.dirname(place.base), "")
+    itself = [place.base] if place.base in _in_place(above, user) else []
+    return [root for root in dict.fromkeys(itself + _in_place(place, user)) if act.read_marker(root)]
 
 
 def refusal(root: str) -> str:
     """Say why a root may not be touched, or return an empty string: it must be this user's alone."""
-    shared = os.path.basename(root).startswith("sif-writable")
-    return unfit(root, uid=os.geteuid(), room=0, inodes=0, foreign_mode=0o077 if shared else 0o022) or ""
+    per_user = os.path.basename(root).startswith(f"{plan.FOLDER}-")
+    return unfit(root, uid=os.geteuid(), room=0, inodes=0, foreign_mode=0o077 if per_user else 0o022) or ""
 
 
 def contents(found: Iterable[str]) -> tuple[list[Contents], list[tuple[str, str]]]:

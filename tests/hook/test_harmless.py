@@ -142,16 +142,15 @@ def test_a_relative_place_in_a_folder_that_is_gone(hooked: Hooked) -> None:
 
 
 _SPOILT_STORAGE = [
-    "rm -r given/*", "rm -r given/.sif-writable", "rm given/.sif-writable; mkdir given/.sif-writable",
-    "rm given/.sif-writable; mkfifo given/.sif-writable",
-    "rm given/.sif-writable; ln -s /etc/passwd given/.sif-writable",
-    "echo nonsense > given/.sif-writable", ": > given/.sif-writable", "chmod 0 given/.sif-writable",
-    "head -c 100000000 /dev/zero > given/.sif-writable", "rm -r given/image-*; touch given/image-x",
-    "rm -r given/image-*/config; touch $(echo given/image-*)/config",
-    "rm -r given/image-*/config; ln -s /nowhere $(echo given/image-*)/config",
-    "rm -r given/image-*/home; touch $(echo given/image-*)/home", "rm -r given/data; mkfifo given/data",
-    "chmod 0 given", "chmod 500 given", "chmod 777 given", "chmod 0 given/image-*",
-    "rm -r given/image-*/config/*; chmod 500 given/image-*/config", "rm -r given; touch given", "rm -r given",
+    "rm -r *", "rm -r .sif-writable", "rm .sif-writable; mkdir .sif-writable", "rm .sif-writable; mkfifo .sif-writable",
+    "rm .sif-writable; ln -s /etc/passwd .sif-writable", "echo nonsense > .sif-writable", ": > .sif-writable",
+    "chmod 0 .sif-writable", "head -c 100000000 /dev/zero > .sif-writable", "rm -r image-*; touch image-x",
+    "rm -r .sif-writable image-*", "rm -r image-*/config; touch $(echo image-*)/config",
+    "rm -r image-*/config; ln -s /nowhere $(echo image-*)/config", "rm -r image-*/home; touch $(echo image-*)/home",
+    "rm -r data; mkfifo data", "chmod 0 .", "chmod 500 .", "chmod 777 .", "chmod 0 image-*",
+    "rm -r image-*/config/*; chmod 500 image-*/config", "rm -r ../sif-writable; touch ../sif-writable",
+    "rm -r ../sif-writable", "chmod 0 ..", "chmod 500 ..", "chmod 777 ..", "rm -r ../../given; touch ../../given",
+    "rm -r ../../given",
 ]  # fmt: skip
 
 
@@ -159,7 +158,7 @@ _SPOILT_STORAGE = [
 def test_spoilt_storage(hooked: Hooked, script: str) -> None:
     given: dict[str, Any] = {"env": {"SIF_WRITABLE_DIR": f"{WORK}/given"}, "home": "/no/such/home"}
     inherited = hooked.ask("dict(os.environ)", **given)
-    spoilt = hooked.machine.run(["sh", "-c", script])
+    spoilt = hooked.machine.run(["sh", "-c", f"cd given/sif-writable && {script}"])
     assert spoilt.returncode == 0, spoilt
     child = hooked.run("-c", question(STATE), env=inherited, home=inherited["HOME"], timeout=20)
     assert (child.returncode, child.stdout in ("'inherited'\n", "'active'\n")) == (0, True), child

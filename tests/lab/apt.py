@@ -10,17 +10,20 @@ from tests.lab.store import locked
 from tests.lab.unavailable import LabUnavailable
 
 PROGRAMS = {
+    "bindfs": "bindfs",
     "bwrap": "bubblewrap",
     "csh": "tcsh",
     "faketime": "faketime",
     "fish": "fish",
     "gcc": "gcc",
     "mkfs.ext3": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "newuidmap": "uidmap",
     "patchelf": "patchelf",
+    "setfacl": "acl",
     "strace": "strace",
     "tcsh": "tcsh",
 }

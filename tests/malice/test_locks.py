@@ -35,7 +35,7 @@ def test_a_start_where_flock_fails(hooked: Hooked, strace: str, number: str, str
         [*words, PYTHON, *strict, "-c", program], venv=hooked.environment, env=GIVEN, home="/no/such/home"
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "('active', True)\n", "")
-    locks = os.path.join(hooked.machine.places.work, "given", "locks")
+    locks = os.path.join(hooked.machine.places.work, "given", "sif-writable", "locks")
     assert all(os.path.getsize(os.path.join(locks, name)) == 0 for name in os.listdir(locks)), os.listdir(locks)
     assert hooked.state(env=GIVEN, home="/no/such/home") == "active"
 
@@ -89,12 +89,14 @@ def test_what_is_in_the_place_of_a_lock_file(tmp_path: Path, kind: str) -> None:
 
 _STOPPED = """
 import fcntl, os, signal, subprocess, sys, time
-os.makedirs("given/locks", 0o700)
-os.chmod("given", 0o700)
+os.umask(0o077)
+os.makedirs("given/sif-writable/locks")
+with open("given/sif-writable/.sif-writable", "w") as mark:
+    mark.write("exec")
 ready, told = os.pipe()
 holder = os.fork()
 if holder == 0:
-    fcntl.flock(os.open("given/locks/home.lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+    fcntl.flock(os.open("given/sif-writable/locks/home.lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
     os.write(told, b"x")
     signal.pause()
     os._exit(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,13 @@ from sif_writable import act, plan
 from sif_writable.act import directories
 from sif_writable.facts.filesystem import planted
 from sif_writable.plan import Place, places
+from tests.conftest import or_skip
+from tests.lab import apt
 from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.lab.scratch import Scratch
 
@@ -29,7 +32,7 @@ def _two_users() -> None:
     needs_two_users()
 
 
-def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022) -> dict[str, Any]:
+def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022, groups: Sequence[int] = ()) -> dict[str, Any]:
     """Return the storage that a user settles on, and what was refused."""
 
     def work() -> dict[str, Any]:
@@ -42,7 +45,7 @@ def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022) -> dict[str, A
             "refused": [[place.label, problem] for place, problem in storage.refused],
         }
 
-    found: dict[str, Any] = as_user(uid, work)
+    found: dict[str, Any] = as_user(uid, work, groups)
     return found
 
 
@@ -111,7 +114,7 @@ def test_ones_own_link_and_folder_in_a_shared_place_are_fine(places: Scratch) ->
 
     as_user(VICTIM, prepare)
     for path in (f"{places.tmp}/mine", f"{places.tmp}/link/cache"):
-        assert set(settle(given(path))["roots"].values()) == {path}
+        assert set(settle(given(path))["roots"].values()) == {f"{path}/sif-writable"}
 
 
 def test_a_link_of_ones_own_to_a_neighbours_folder_is_looked_through(places: Scratch) -> None:
@@ -214,6 +217,54 @@ def globals_places(facts: Any) -> list[Place]:
     return list(places(facts, {}))
 
 
+GROUP = 4711
+
+
+@pytest.mark.parametrize("below", ["", "/mine", "/mine/deeper"])
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "loose"),
+    [
+        (NEIGHBOUR, GROUP, 0o2770, True),
+        (NEIGHBOUR, GROUP, 0o3770, False),
+        (VICTIM, GROUP, 0o770, True),
+        (VICTIM, VICTIM, 0o770, False),  # its own group, as with a umask of 002
+        (VICTIM, VICTIM, 0o757, True),
+        (0, GROUP, 0o2775, True),
+        (VICTIM, GROUP, 0o755, False),
+    ],
+)
+def test_where_a_group_could_swap_our_folder_only_downloads_go(
+    places: Scratch, owner: int, group: int, mode: int, loose: bool, below: str
+) -> None:
+    base = places.new_folder("project")
+    if below:
+        os.makedirs(base + below)
+        for path in (f"{base}/mine", base + below):
+            os.chown(path, VICTIM, VICTIM)
+            os.chmod(path, 0o755)
+    os.chown(base, owner, group)
+    os.chmod(base, mode)
+    found = settle(given(base + below), Place("next", places.shm, "memory"), groups=[GROUP])
+    name = NAME if not below and (owner != VICTIM or mode & 0o022) else "sif-writable"
+    own, safe = f"{base}{below}/{name}", f"{places.shm}/{NAME}"
+    assert found["roots"]["data"] == own
+    assert {found["roots"][kind] for kind in ("compiled", "config")} == {safe if loose else own}
+    said = [problem for label, problem in found["refused"] if label == "SIF_WRITABLE_DIR"]
+    words = f"keeps no code and no settings: others may write {base!r}, which has no sticky bit"
+    assert [problem.startswith(words) for problem in said] == [True] * loose
+    assert not loose or sorted(os.listdir(own)) == [act.MARKER, "data"]
+
+
+def test_an_access_list_that_lets_another_user_write_counts(places: Scratch) -> None:
+    or_skip(apt.ensure, "setfacl")
+    base = places.new_folder("mine")
+    os.chown(base, VICTIM, VICTIM)
+    os.chmod(base, 0o700)
+    subprocess.run(["setfacl", "-m", f"u:{NEIGHBOUR}:rwx", base], check=True)
+    found = settle(given(base), Place("next", places.shm, "memory"))
+    assert {found["roots"][kind] for kind in ("compiled", "config")} == {f"{places.shm}/{NAME}"}
+
+
 # --- What is made.
 
 
@@ -237,16 +288,19 @@ def test_a_folder_of_that_name_which_others_may_write_serves_nothing(places: Scr
     path = f"{places.home}/scratch"
 
     def prepare() -> None:
-        os.makedirs(f"{path}/data")
-        os.chmod(f"{path}/data", 0o777)
+        for folder in ("data", "sif-writable/data"):
+            os.makedirs(f"{path}/{folder}")
+            os.chmod(f"{path}/{folder}", 0o777)
+        os.chmod(f"{path}/sif-writable", 0o700)
+        with open(f"{path}/sif-writable/{act.MARKER}", "w", encoding="utf-8") as file:
+            file.write("exec\n")
 
     as_user(VICTIM, prepare)
-    found = settle(given(path))
-    assert "data" not in found["kinds"]
-    assert {"compiled", "config"} <= set(found["kinds"])
-    assert found["refused"] == [
-        ["SIF_WRITABLE_DIR", f"data in it can be written by other users (remedy: chmod go-w {path}/data)"]
-    ]
+    found = settle(given(path), Place("next", places.shm, "memory"))
+    remedy = f"(remedy: chmod go-w {path}/sif-writable/data)"
+    assert found["refused"] == [["SIF_WRITABLE_DIR", f"data in it can be written by other users {remedy}"]]
+    assert found["roots"].pop("data") == f"{places.shm}/{NAME}"
+    assert set(found["roots"].values()) == {f"{path}/sif-writable"}
 
 
 # --- Somebody else is at it right now.

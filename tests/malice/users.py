@@ -15,7 +15,7 @@ from tests.conftest import NOT_RUN
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 VICTIM = ORDINARY_UID
 NEIGHBOUR = VICTIM + 1
@@ -27,7 +27,7 @@ def needs_two_users() -> None:
         pytest.skip(f"{NOT_RUN}only root can be two other users")
 
 
-def as_user(uid: int, work: Callable[[], Any]) -> Any:
+def as_user(uid: int, work: Callable[[], Any], groups: Sequence[int] = ()) -> Any:
     """Return what a function returns that runs as another user; it has to be something that JSON can say."""
     readable, writable = os.pipe()
     child = os.fork()
@@ -35,7 +35,7 @@ def as_user(uid: int, work: Callable[[], Any]) -> Any:
         code = 1
         try:
             os.close(readable)
-            _become(uid)
+            _become(uid, groups)
             answer = json.dumps(work()).encode()
             with open(writable, "wb") as file:
                 file.write(answer)
@@ -72,8 +72,8 @@ def busy(uid: int, step: Callable[[int], object]) -> Iterator[None]:
         os.waitpid(child, 0)
 
 
-def _become(uid: int) -> None:
-    os.setgroups([])
+def _become(uid: int, groups: Sequence[int] = ()) -> None:
+    os.setgroups(groups)
     os.setgid(uid)
     os.setuid(uid)
 

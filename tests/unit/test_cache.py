@@ -136,15 +136,16 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         """Make the folders."""
-        self.root = folder / "place"
+        self.place = folder / "place"
+        self.root = self.place / "sif-writable"
         self.home = folder / "home"
-        self.root.mkdir(mode=0o700)
+        self.place.mkdir(mode=0o700)
         self.home.mkdir()
 
     def environ(self, **more: str) -> dict[str, str]:
         """Return the environment of its processes."""
         own = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(self.home)}
-        return {**own, "SIF_WRITABLE": "on", "SIF_WRITABLE_DIR": str(self.root), **more}
+        return {**own, "SIF_WRITABLE": "on", "SIF_WRITABLE_DIR": str(self.place), **more}
 
     def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
@@ -219,7 +220,7 @@ def test_only_what_is_ours_is_seen(store: Store) -> None:
     for name in ("results", "image-xyz", "image-0123456789abcdeg", "data/mine", "image-0123456789abcdef.txt"):
         (store.root / name).mkdir()
         (store.root / name / "precious").write_text("x")
-    outside = store.root.parent / "outside"
+    outside = store.place.parent / "outside"
     (outside / "pip").mkdir(parents=True)
     (outside / "pip" / "precious").write_text("x")
     (store.root / "data" / "uv").symlink_to(outside)
@@ -244,7 +245,7 @@ def test_a_root_that_is_open_to_others_is_refused(store: Store) -> None:
     done = store.cache("clear", "--yes", "matplotlib")
     assert "is open to other users" in done.stderr
     assert (store.image() / "config" / "matplotlib").is_dir()
-    link = store.root.parent / "link"
+    link = store.place.parent / "link"
     os.chmod(store.root, 0o700)
     link.symlink_to(store.root)
     done = store.run("cache", "clear", "--yes", "matplotlib", "--dir", str(link))

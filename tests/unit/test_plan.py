@@ -328,13 +328,15 @@ def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list
 @pytest.mark.parametrize(
     ("given", "shared", "root"),
     [
-        (True, False, "/d"),
+        (True, False, "/d/sif-writable"),
         (True, True, "/d/sif-writable-1000"),
         (False, False, "/d/sif-writable"),
         (False, True, "/d/sif-writable-1000"),
     ],
 )
-def test_a_place_that_others_write_too_gets_a_folder_per_user(given: bool, shared: bool, root: str) -> None:
+def test_each_place_gets_one_folder_and_one_per_user_where_others_write_too(
+    given: bool, shared: bool, root: str
+) -> None:
     assert plan.own_folder(Place("x", "/d", "node", given=given), shared=shared, user=1000) == root
 
 

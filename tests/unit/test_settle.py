@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 import stat
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +16,11 @@ import pytest
 from sif_writable import act
 from sif_writable.act.directories import make_base
 from sif_writable.plan import KINDS, Place
+from sif_writable.report import cache
 from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sif_writable.plan import Storage
 
@@ -90,11 +94,128 @@ def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path) -> None:
     )
 
 
-def test_a_given_place_of_ones_own_is_used_itself(tmp_path: Path) -> None:
-    given = tmp_path / "mine" / "new"
-    storage = settle(Place("SIF_WRITABLE_DIR", str(given), "persistent", given=True, make=True))
-    assert storage.roots["data"] == str(given)
-    assert stat.S_IMODE(given.stat().st_mode) == 0o700
+def given(path: Path) -> Place:
+    return Place("SIF_WRITABLE_DIR", str(path), "persistent", given=True, make=True)
+
+
+def roots(place: Place) -> set[str]:
+    """Return the storage roots that a start settles on, but for the one of sockets."""
+    storage = settle(place)
+    return {storage.roots[kind] for kind in KINDS}
+
+
+def test_a_given_place_gets_one_folder_of_ours_in_it(tmp_path: Path) -> None:
+    place = tmp_path / "mine" / "new"
+    for _ in range(2):
+        assert roots(given(place)) == {str(place / "sif-writable")}
+    assert os.listdir(place) == ["sif-writable"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (place, place / "sif-writable")} == {0o700}
+
+
+@pytest.mark.parametrize("there", ["nothing", "empty", "lost+found", "marked"])
+def test_a_given_place_that_bears_our_name_is_our_folder_itself(tmp_path: Path, there: str) -> None:
+    place = tmp_path / "sif-writable"
+    if there == "marked":
+        settle(given(place))
+        (place / "of-the-user").mkdir()
+    elif there != "nothing":
+        place.mkdir(0o755)
+        if there == "lost+found":
+            (place / "lost+found").mkdir(0o700)
+    for _ in range(2):
+        assert roots(given(place)) == {str(place)}
+    place.chmod(0o700)
+    assert roots(Place("cache", str(tmp_path), "persistent")) == {str(place)}
+
+
+def test_what_we_marked_is_our_folder_whatever_its_name(tmp_path: Path) -> None:
+    settle(given(tmp_path / "sif-writable"))
+    os.rename(tmp_path / "sif-writable", tmp_path / "cache")
+    assert roots(given(tmp_path / "cache")) == {str(tmp_path / "cache")}
+
+
+@pytest.mark.parametrize(
+    "names", [("README",), ("data",), ("data", ".new-results"), (".try-2",), ("image-mine", "data")]
+)
+def test_our_name_alone_makes_nothing_ours(tmp_path: Path, names: tuple[str, ...]) -> None:
+    theirs = tmp_path / "sif-writable"
+    for name in names:
+        (theirs / name).mkdir(parents=True)
+    theirs.chmod(0o700)
+    assert roots(given(theirs)) == {str(theirs / "sif-writable")}
+    shutil.rmtree(theirs / "sif-writable")
+    storage = settle(Place("cache", str(tmp_path), "persistent"))
+    assert storage.roots == {}
+    assert "which is not empty and has no mark of ours" in problems(storage)["cache"]
+    assert sorted(os.listdir(theirs)) == sorted(names)
+
+
+def test_a_mark_that_a_cleaner_of_old_files_took_away_is_made_again(tmp_path: Path) -> None:
+    place = given(tmp_path)
+    settle(place)
+    marker = tmp_path / "sif-writable" / act.MARKER
+    marker.unlink()
+    assert roots(place) == {str(tmp_path / "sif-writable")}
+    assert marker.read_text().endswith(act.OURS + "\n")
+
+
+def test_a_failure_that_passes_leaves_the_mark_but_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "sif-writable"
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        assert roots(given(place)) == {str(place)}
+    assert (act.read_marker(str(place)), act.read_marker(str(place), ours=True)) == ("", act.UNTRIED)
+    assert roots(given(place)) == {str(place)}
+    assert act.read_marker(str(place)) == "exec"
+
+
+def earlier(place: Path) -> None:
+    """Make what the version before kept in a place that was given, beside the user's own."""
+    image = place / "image-00112233445566aa"
+    for path, text in {
+        act.MARKER: "exec\n",
+        "data/torch/hub/checkpoints/weights.pth": "x" * 10,
+        "data/not-ours/precious": "x",
+        "data/.new-experiment/precious": "x",
+        "image-00112233445566aa/config/matplotlib/matplotlibrc": "backend: agg\n",
+        "image-00112233445566aa/compiled-x/numba/k": "x",
+        "image-00112233445566aa/home/.tool/history": "ls\n",
+        ".new-results/precious": "x",
+        "locks/pipeline.lock": "",
+    }.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text(text)
+    (image / "image.txt").write_text("image: /my.sif\nprefix: /venv\n")
+    for here, _, _ in os.walk(place):
+        os.chmod(here, 0o700)
+
+
+def test_what_an_earlier_version_kept_is_found_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/my.sif")
+    earlier(tmp_path)
+    for here, _, names in os.walk(tmp_path):
+        for name in names:
+            os.utime(f"{here}/{name}", (0, 0))
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    storage = settle(given(tmp_path))
+    root = tmp_path / "sif-writable"
+    assert {storage.roots[kind] for kind in KINDS} == {str(root)}
+    assert (root / "data/torch/hub/checkpoints/weights.pth").read_text() == "x" * 10
+    assert storage.present["data"] == {"torch"}
+    settings = Path(storage.folders["config"]) / "matplotlib" / "matplotlibrc"
+    assert (settings.read_text(), settings.is_symlink()) == ("backend: agg\n", False)
+    assert not (root / "image-00112233445566aa").exists()
+    for path, changed in before.items():
+        assert path.lstat().st_mtime_ns == changed
+    assert cache.below(str(tmp_path)) == [str(root)]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_what_others_could_have_put_there_is_not_taken_over(tmp_path: Path, mode: int) -> None:
+    earlier(tmp_path)
+    os.chmod(tmp_path / "data", mode)
+    storage = settle(given(tmp_path))
+    assert storage.present["data"] == set()
 
 
 @pytest.mark.parametrize("plant", ["symlink", "file", "fifo", "dangling"])

@@ -172,7 +172,7 @@ def test_a_named_place_with_room_for_settings_and_none_for_downloads(tmp_path: P
     assert re.search(
         rf"{tmp_path}/place has 6\d {re.escape(words)}\S+/sif-writable\S* for those. Remedy: ", done.stderr
     )
-    assert f"{tmp_path}/place/image-" in done.stdout
+    assert f"{tmp_path}/place/sif-writable/image-" in done.stdout
 
 
 def test_doctor_writes_since_numbers_do_not_tell_a_quota(tmp_path: Path) -> None:
@@ -180,6 +180,6 @@ def test_doctor_writes_since_numbers_do_not_tell_a_quota(tmp_path: Path) -> None
     # No file may grow: as with a quota that is used up, there is room, and nothing can be written.
     done = on_tmpfs(tmp_path, "size=300m", f"{doctor} >/dev/null || true; ulimit -f 0; {doctor} | cat || true")
     folded = " ".join(done.stdout.split())
-    assert f"WARN space: storage: {tmp_path}/place/image-" in folded
+    assert f"WARN space: storage: {tmp_path}/place/sif-writable/image-" in folded
     assert "fails with: File too large remedy: bind a directory of a disk: --bind DIR:/sif-writable" in folded
     assert f"WARN space: HOME: {tmp_path}/home fails with: File too large remedy: SIF_WRITABLE_DIR=$SCRATCH/" in folded

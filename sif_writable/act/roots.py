@@ -1,0 +1,94 @@
+"""Make the one folder of ours in a place, try it, and mark it. The cold path of the hook.
+
+Ours is what bears our mark, not what has a name like ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from sif_writable import aside
+from sif_writable.act import FIRST_LINE, MARKER, OURS, UNCOUNTED, UNTRIED, read_marker
+from sif_writable.act.directories import write_aside
+from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in, given_away
+from sif_writable.facts.filesystem import explain, unfit
+from sif_writable.facts.storage_contents import LOCKS, is_image
+from sif_writable.plan import FOLDER
+
+
+def is_for_us(base: str) -> bool:
+    """Whether a place that was given is our folder itself: it bears the name, and nothing of anybody else is in it."""
+    if os.path.basename(base) != FOLDER:
+        return False
+    try:
+        listed = os.listdir(base)
+    except OSError:
+        return False
+    # Another process may have marked it just now: it does that before it makes anything to stay.
+    return not _others(listed) or bool(read_marker(base, ours=True))
+
+
+def _others(listed: list[str]) -> list[str]:
+    """Return the names in a storage root that may be somebody else's."""
+    return [name for name in listed if name not in (MARKER, "lost+found") and not aside.is_ours(name)]
+
+
+def _is_somebody_elses(root: str) -> bool:
+    """Whether a folder with our name but without our mark is in use by others.
+
+    A cleaner of old files takes the mark away and leaves the folders. Nobody else has one with the name of an image.
+    """
+    listed = os.listdir(root)
+    others = _others(listed)
+    if MARKER in listed or not others:
+        return False
+    ours = [name for name in others if is_image(name)]
+    return not ours or any(name not in ("data", "run", LOCKS, *ours) for name in others)
+
+
+def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
+    """Make a storage root, try it, and mark it.
+
+    :returns: what is wrong with it, or an empty string; and the words of the marker.
+    """
+    made = True
+    try:
+        os.mkdir(root, 0o700)
+    except FileExistsError:
+        made = False
+    except OSError as error:
+        return explain(error, root), ""
+    problem, words = _try_root(root, uid=uid, foreign_mode=foreign_mode, made=made)
+    if problem and made:
+        with contextlib.suppress(OSError):
+            os.rmdir(root)
+    return problem, words
+
+
+def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[str, str]:
+    try:
+        status = os.lstat(root)
+        if made and status.st_uid != uid:
+            return given_away(status.st_uid), ""
+        if made and status.st_mode & foreign_mode:
+            mode = f"{status.st_mode & 0o777:04o}"
+            return f"keeps no modes, so other users could reach what is made in it (0700 became {mode})", ""
+        problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
+        if not problem and not made and _is_somebody_elses(root):
+            problem = f"has {root!r}, which is not empty and has no mark of ours (remedy: rename it, or another place)"
+        if problem:
+            return problem, ""
+        # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.
+        code, lock = attempt_in(root, execute=True) or "", attempt_in(root, lock=True) or ""
+        if code and not code.startswith(NO_CODE):
+            return code, ""
+        space = os.statvfs(root)
+        uncounted = not space.f_blocks or (space.f_files and not space.f_favail)
+        words = ("noexec" if code else "exec") + (" nolock" if lock else "") + (f" {UNCOUNTED}" if uncounted else "")
+        # Locks only save work; the next start tries again.
+        first = UNTRIED if lock and not lock.startswith(NO_LOCKS) else words
+        write_aside(os.path.join(root, MARKER), f"{first:<{FIRST_LINE - 1}}\n{OURS}\n".encode())
+    except OSError as error:
+        return explain(error, root), ""
+    return "", words
