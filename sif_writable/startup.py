@@ -319,7 +319,7 @@ def _activate() -> str:
     if not recalled and kept and recall.is_due(kept):
         from sif_writable.act import remember
 
-        remember.keep(kept, seen, storage, environ)
+        remember.keep(kept, outcome, environ)
     if damaged:
         outcome.failed.append(damaged)
     if told:

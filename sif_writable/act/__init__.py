@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableMapping
     from typing import Optional
 
+    from sif_writable.act.watch import Watch
     from sif_writable.facts import Facts
     from sif_writable.plan import Decision, Place, Storage
 
@@ -65,13 +66,15 @@ _DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS"
 class Outcome:
     """What this process saw, decided and did."""
 
-    __slots__ = ("decision", "facts", "failed", "replaced", "storage")
+    __slots__ = ("decision", "facts", "failed", "replaced", "storage", "watch")
 
     def __init__(self, facts: "Facts", storage: "Storage", decision: "Decision") -> None:
         """:param decision: what was decided; what of it could not be done is in ``failed``."""
         self.facts = facts
         self.storage = storage
         self.decision = decision
+        self.watch: Optional[Watch] = None
+        """The directories that were listed to make links to what is in them, where any were."""
         self.failed: list[str] = []
         """Sentences on what could not be done."""
         self.replaced: dict[str, Optional[str]] = {}
@@ -352,14 +355,10 @@ def apply(
     :param token: names this container run (:func:`sif_writable.startup.token`).
     """
     outcome = Outcome(facts, storage, decision)
-    made = [redirect for redirect in decision.redirects if redirect.make]
-    if made or (decision.home and not decision.home_made):
-        from sif_writable.act import directories
+    if not decision.recalled:
+        from sif_writable.act import links
 
-        for redirect in made:
-            directories.make_redirect(redirect, outcome, environ)
-        if decision.home and not decision.home_made:
-            directories.make_home(outcome)
+        links.provide(outcome, environ)
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
     for beside, variable, path in decision.carried:

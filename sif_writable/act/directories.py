@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.act import seed
+from sif_writable.act.links import Links, watch_of
 from sif_writable.facts.attempt import given_away
 from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
 from sif_writable.facts.storage_contents import NOTE, names
@@ -128,15 +129,13 @@ def _note_image(folder: str) -> None:
 
 
 def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
-    """Make the folder of a redirect and fill it from its seeds; a redirect whose folder fails is dropped."""
-    links = []
-    for name, old in redirects.linked(redirect, outcome.facts, environ):
-        if is_unheard(old):  # a folder without its link would stay
+    """Make the folder of a redirect and fill it; a redirect whose folder fails is dropped."""
+    links = Links(redirect, outcome, environ)
+    for _, old in links.single:
+        if is_unheard(old):  # a folder without its link would stay until that has changed
             outcome.failed.append(f"{redirect.variable} stays as it was: {old} {SILENT}")
             outcome.decision.redirects.remove(redirect)
             return
-        if os.access(old, os.R_OK):
-            links.append((name, old))
 
     def fill(new: str) -> None:
         inner = os.path.join(new, redirect.subfolder) if redirect.subfolder else new
@@ -144,14 +143,10 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
             # A default below /tmp that cannot be written is not the image's: another user has made it.
             if not planted(source, outcome.facts.uid):
                 seed.copy(source, inner)
-        for name, old in links:
-            place = os.path.join(new, name)
-            os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
-            if not os.path.lexists(place):
-                os.symlink(old, place)
+        links.make(new)
 
     try:
-        if redirect.seeds or links:
+        if redirect.seeds or links.any():
             publish(redirect.folder, fill, lock_below=outcome.storage.roots[redirect.kind])
         else:
             with contextlib.suppress(FileExistsError):
@@ -163,7 +158,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
 
 
 def make_home(outcome: Outcome) -> None:
-    """Make the private home, whose entries link to what was readable in the old one."""
+    """Make the private home, which offers what was readable in the old one."""
     decision, old = outcome.decision, outcome.facts.home
 
     def fill(new: str) -> None:
@@ -172,7 +167,7 @@ def make_home(outcome: Outcome) -> None:
             from sif_writable.act.earlier import copy_home
 
             copy_home(place.base, decision.home, new)
-        seed.link_home(old, new)
+        seed.link_home(old, new, watch_of(outcome))
         own = redirects.baked(outcome.facts).get("HOME")
         if own:
             seed.copy(own, new)

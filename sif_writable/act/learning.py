@@ -72,12 +72,12 @@ def _outside(error: Exception, failed: list[plan.Failure], finder: importhook.Fi
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
     from sif_writable import facts
-    from sif_writable.plan import catalog, redirects
+    from sif_writable.plan import catalog, templates
 
-    bases = redirects.default_bases(facts.see(os.environ), os.environ)
+    bases = templates.default_bases(facts.see(os.environ), os.environ)
     for row in (*catalog.ROWS, *catalog.OPT_IN):
         for template in row[3]:
-            default = redirects.resolve(template, bases, os.environ)
+            default = templates.resolve(template, bases, os.environ)
             if "/" not in template or default in ("", "/tmp"):  # noqa: S108 - below /tmp lies what is anybody's
                 continue
             if path == default or path.startswith(default + "/"):

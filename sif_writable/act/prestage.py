@@ -108,7 +108,7 @@ class Area:
         seen = facts.see(environ)
         seen.manifest = {}
         storage = plan.Storage()
-        place = plan.Place("the image", self.path, "persistent", given=True)
+        place = plan.Place("the image", self.path, "persistent", given=True, of_image=True)
         for kind, name in ((DATA, "data"), (CONFIG, "config"), (COMPILED, f"compiled-{seen.tag}")):
             folder = f"{self.path}/{name}"
             os.makedirs(folder, 0o755, exist_ok=True)
@@ -122,7 +122,7 @@ class Area:
                 os.makedirs(inner, 0o755, exist_ok=True)
         decision.home = self.path + "/home"
         os.makedirs(decision.home, 0o755, exist_ok=True)
-        seed.link_home(os.environ.get("HOME", ""), decision.home)
+        seed.link_home(os.environ.get("HOME", ""), decision.home, copies=False)
         return decision
 
     def tidy(self, decision: Decision) -> tuple[list[Baked], list[str]]:

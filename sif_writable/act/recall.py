@@ -9,12 +9,12 @@ import marshal
 import os
 
 import sif_writable
-from sif_writable.facts.filesystem import unchanged
+from sif_writable.facts.filesystem import is_unheard, unchanged, unheard
 from sif_writable.plan import Decision, Redirect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, Optional
 
     from sif_writable.facts import Facts
@@ -26,6 +26,8 @@ SECONDS = 60.0
 """How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
 LARGEST = 1 << 20
 """Bytes that are read of a kept plan."""
+_PASSING = (".lock", ".locks", ".nfs", ".new-", ".tmp", ".swp")
+"""How names begin or end of what other programs make for a moment."""
 _HASH_KEY = 0x5349465F504C414E
 _DIGEST = 8
 """Bytes of the check sum that a kept plan begins with: marshal must not be given what was truncated or damaged."""
@@ -52,6 +54,28 @@ def seal(body: bytes) -> bytes:
     from _imp import source_hash
 
     return source_hash(_HASH_KEY, sif_writable.__version__.encode() + body)
+
+
+def sum_of_names(names: "Iterable[str]") -> bytes:
+    """Return a check sum of the names in a directory; locks and what is built aside come and go."""
+    from _imp import source_hash
+
+    kept = [name for name in names if not name.endswith(_PASSING) and not name.startswith(_PASSING)]
+    kept.sort()
+    return source_hash(_HASH_KEY, os.fsencode("\0".join(kept)))
+
+
+def unchanged_since(noted: "list[tuple[str, int, bytes]]") -> bool:
+    """Whether directories hold what they held, from :meth:`sif_writable.act.watch.Watch.noted`."""
+    try:
+        for directory, changed, names in noted:
+            if unheard and is_unheard(directory):
+                return False
+            if os.stat(directory).st_ctime_ns != changed and sum_of_names(os.listdir(directory)) != names:
+                return False
+    except OSError:
+        return False
+    return True
 
 
 def seen(facts: "Facts") -> "list[Any]":
@@ -81,7 +105,7 @@ def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -
     body = content[_DIGEST:]
     if seal(body) != content[:_DIGEST]:
         return None
-    facts_then, storage_then, present, values, absent, told, fields, redirects = marshal.loads(body)  # noqa: S302
+    facts_then, storage_then, present, values, absent, told, noted, fields, redirects = marshal.loads(body)  # noqa: S302
     if facts_then != seen(facts) or storage_then != settled(storage) or not absent.isdisjoint(environ):
         return None
     for name, value in values:
@@ -90,13 +114,15 @@ def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -
     for kind, names in present:  # names may have been added, which changes nothing
         if not names <= storage.present.get(kind, names):
             return None
-    if not unchanged(told):
+    if not unchanged(told) or not unchanged_since(noted):
         return None
     found = Decision()
     for name, value in fields:
         setattr(found, name, value)
-    for variable, value, kind, folder, why, subfolder in redirects:
+    found.recalled = True
+    for variable, value, kind, folder, why, subfolder, offers in redirects:
         redirect = Redirect(variable, value, kind, folder, why)
         redirect.subfolder = subfolder
+        redirect.offers = offers
         found.redirects.append(redirect)
     return found

@@ -15,8 +15,7 @@ from sif_writable.plan import redirects
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sif_writable.facts import Facts
-    from sif_writable.plan import Storage
+    from sif_writable.act import Outcome
 
 
 class _Asked(dict[str, str]):
@@ -47,13 +46,16 @@ class _Asked(dict[str, str]):
     items = values = keys
 
 
-def keep(path: str, facts: Facts, storage: Storage, environ: Mapping[str, str]) -> None:
+def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Keep the plan that a start would make now that storage is as this one leaves it.
 
     :param path: :func:`sif_writable.act.recall.path`.
 
     Without room for it nothing is lost but a millisecond at each start.
     """
+    facts, storage, watch = outcome.facts, outcome.storage, outcome.watch
+    if watch is not None and not watch.whole:
+        return
     with contextlib.suppress(OSError):
         present = {kind: frozenset(os.listdir(folder)) for kind, folder in storage.folders.items()}
         before, storage.present = storage.present, present
@@ -65,7 +67,7 @@ def keep(path: str, facts: Facts, storage: Storage, environ: Mapping[str, str]) 
         if any(redirect.make for redirect in decision.redirects) or (decision.home and not decision.home_made):
             return  # something could not be made, and is tried again at the next start
         fields = [(name, getattr(decision, name)) for name in decision.__slots__ if name != "redirects"]
-        moved = [(r.variable, r.value, r.kind, r.folder, r.why, r.subfolder) for r in decision.redirects]
+        moved = [(r.variable, r.value, r.kind, r.folder, r.why, r.subfolder, r.offers) for r in decision.redirects]
         there = sorted(asked.names.intersection(environ))
         body = marshal.dumps(
             (
@@ -75,6 +77,7 @@ def keep(path: str, facts: Facts, storage: Storage, environ: Mapping[str, str]) 
                 [(name, environ[name]) for name in there],
                 frozenset(asked.names.difference(there)),
                 ground.told(),
+                watch.noted() if watch is not None else [],
                 fields,
                 moved,
             )

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Optional
 
+from sif_writable import aside
 from sif_writable.facts.filesystem import is_passing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+    from sif_writable.act.watch import Watch
+
+    _Entry = tuple[str, Optional[os.stat_result]]
+    """A name, and its status; None where the filesystem fails to tell it."""
 
 SMALL_FILE = 1 << 20
 """Bytes up to which a file is copied and above which it is linked."""
@@ -18,23 +27,30 @@ COPY_TOTAL = 64 << 20
 """Bytes that one seed copies at most."""
 ENTRIES = 10_000
 """Directory entries that one seed makes at most."""
+HOME_TOTAL = 16 << 20
+"""Bytes of the image's own HOME that are copied at most."""
 HOME_DEPTH = 3
 """Levels of the old home that become real directories: enough for ``.local/share/NAME``."""
 
 _SECRET = ("token", "stored_tokens", "credentials.json", ".netrc")
 """Names that are linked, never copied: a token is renewed in one place only."""
-_NEVER = (".lock", ".locks", ".nfs")
+_SECRETS = (".aws", ".azure", ".docker", ".gnupg", ".kaggle", ".kube", ".ssh", "gcloud")
+"""Directories all of whose files are."""
+NEVER = (".lock", ".locks", ".nfs")
 _ROOT_HOME = (".singularity.d", ".dockerenv", ".containerenv")
 
 
-_Entry = tuple[str, Optional[os.stat_result]]
-"""A name, and its status; None where the filesystem fails to tell it."""
-
-
 class _Budget:
-    def __init__(self, copied: int, entries: int) -> None:
+    """What may still be made, and what is noted on the way."""
+
+    def __init__(
+        self, copied: int, entries: int, watch: Watch | None = None, bound: frozenset[str] = frozenset()
+    ) -> None:
         self.copied = copied
         self.entries = entries
+        self.watch = watch
+        self.bound = bound
+        """Mount points of the host's: linked as they are, so that what is written reaches them."""
 
 
 def copy(source: str, target: str) -> None:
@@ -46,50 +62,81 @@ def copy(source: str, target: str) -> None:
     _mirror(source, target, _Budget(COPY_TOTAL, ENTRIES), depth=32)
 
 
-def link_home(old: str, target: str) -> None:
-    """Fill a private home with links to what is readable in the old one.
+def link_home(old: str, target: str, watch: Watch | None = None, *, copies: bool = True) -> None:
+    """Offer in a private home what is readable in the old one; what is there already stays.
 
-    With ``/`` as the old home only hidden entries are somebody's settings; the rest is the image.
+    Of the image's own files the small ones are copied, so that they can be rewritten. All others are links, and what a
+    user's own HOME holds is one in any case: its settings change there. With ``/`` as the old home only hidden entries
+    are somebody's settings; the rest is the image.
 
+    :param copies: copy those small files; else all are links.
     :raises OSError: the target could not be written, or the old home not be listed for a cause that will pass.
     """
     if not old.startswith("/"):
         return
-    budget = _Budget(0, ENTRIES)
-    for name, status in _entries(old):
+    from sif_writable.facts import image_mounts
+
+    mounts, real = image_mounts.mounts(), os.path.realpath(old)
+    copied = HOME_TOTAL if copies and mounts.is_image(real) else 0
+    below = (point[len(real) :].lstrip("/") for point in mounts.host_mounts_below(real))
+    bound = frozenset(f"{old.rstrip('/')}/{point}" for point in below)
+    budget = _Budget(copied, ENTRIES, watch, bound)
+    for name, status in _entries(old, budget):
         if old == "/" and (not name.startswith(".") or name in _ROOT_HOME):
             continue
         hidden_directory = name.startswith(".") and status is not None and stat.S_ISDIR(status.st_mode)
         _place(
             os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0
         )
+    drop_dangling(old, target)
+
+
+def drop_dangling(source: str, target: str) -> None:
+    """Remove from a directory the links to entries of another one that are no longer there.
+
+    A program that writes through such a link would fail where the directory is gone as well.
+    """
+    try:
+        names = os.listdir(target)
+    except OSError:
+        return
+    for name in names:
+        place = f"{target}/{name}"
+        try:
+            if os.readlink(place) == f"{source.rstrip('/')}/{name}" and not os.path.lexists(f"{source}/{name}"):
+                os.unlink(place)
+        except OSError:  # it is no link, or another process was faster
+            continue
 
 
 def _mirror(source: str, target: str, budget: _Budget, depth: int) -> None:
-    _fill(_entries(source), source, target, budget, depth)
+    _fill(_entries(source, budget), source, target, budget, depth)
 
 
 def _fill(entries: list[_Entry], source: str, target: str, budget: _Budget, depth: int) -> None:
     os.makedirs(target, 0o700, exist_ok=True)
+    inner = _Budget(0, budget.entries, budget.watch, budget.bound) if os.path.basename(source) in _SECRETS else budget
     for name, status in entries:
-        _place(os.path.join(source, name), os.path.join(target, name), status, budget, depth)
+        _place(os.path.join(source, name), os.path.join(target, name), status, inner, depth)
+    if budget.watch is not None:
+        drop_dangling(source, target)
 
 
-def _entries(directory: str) -> list[_Entry]:
-    """List a directory.
+def _entries(directory: str, budget: _Budget) -> list[_Entry]:
+    """List a directory, and note it where that is wished.
 
     :raises OSError: the filesystem fails to list it; what is denied or not there counts as empty.
     """
     found: list[_Entry] = []
     try:
-        names = sorted(os.listdir(directory))
+        names = sorted(os.listdir(directory)) if budget.watch is None else budget.watch.names(directory)
     except OSError as error:
         if is_passing(error):
             raise
         return found
     for name in names:
         path = os.path.join(directory, name)
-        if name.endswith(_NEVER) or name.startswith(_NEVER) or not os.access(path, os.R_OK):
+        if name.endswith(NEVER) or name.startswith(NEVER) or not os.access(path, os.R_OK):
             continue
         try:
             found.append((name, os.lstat(path)))
@@ -99,43 +146,57 @@ def _entries(directory: str) -> list[_Entry]:
     return found
 
 
+def link(path: str, target: str) -> None:
+    """Make a link, unless another process has put something there.
+
+    :raises OSError: it cannot be made.
+    """
+    try:  # noqa: SIM105 - contextlib is an import too many
+        os.symlink(path, target)
+    except FileExistsError:
+        pass
+
+
 def _place(path: str, target: str, status: os.stat_result | None, budget: _Budget, depth: int) -> None:
     budget.entries -= 1
     if status is None:
         if not os.path.lexists(target):
-            os.symlink(path, target)  # as with a file that cannot be read, below
+            link(path, target)  # as with a file that cannot be read, below
         return
     name = os.path.basename(path)
     if os.path.lexists(target):
-        if stat.S_ISDIR(status.st_mode) and depth:
+        if stat.S_ISDIR(status.st_mode) and depth and not os.path.islink(target):
             _mirror(path, target, budget, depth - 1)
         return
     directory = stat.S_ISDIR(status.st_mode)
-    if directory and os.access(path, os.W_OK):  # a bind mount within what is read-only: writes shall reach it
-        os.symlink(path, target)
+    # A bind mount within what is read-only: writes shall reach it.
+    if path in budget.bound or (directory and os.access(path, os.W_OK)):
+        link(path, target)
     elif directory and depth and budget.entries > 0:
         try:
-            entries = _entries(path)
+            entries = _entries(path, budget)
         except OSError:
-            os.symlink(path, target)
+            link(path, target)
             return
         _fill(entries, path, target, budget, depth - 1)
     elif stat.S_ISLNK(status.st_mode):
         destination = os.readlink(path)
         # A relative link within the mirrored tree leads to its mirrored neighbour; out of the tree it would not.
         inside = not os.path.isabs(destination) and depth
-        os.symlink(destination if inside else os.path.realpath(path), target)
+        link(destination if inside else os.path.realpath(path), target)
     elif stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_FILE, budget.copied) and name not in _SECRET:
         budget.copied -= status.st_size
         try:
             with open(path, "rb") as file:
                 content = file.read(SMALL_FILE)
         except OSError:  # its filesystem fails (a stale handle, an input error): it may be back when it is needed
-            os.symlink(path, target)
+            link(path, target)
             return
-        with open(target, "wb") as file:
+        descriptor, new = aside.create(os.path.dirname(target), name)
+        with open(descriptor, "wb") as file:
             file.write(content)
-        os.chmod(target, stat.S_IMODE(status.st_mode) & 0o700 | stat.S_IWUSR)
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.chmod(new, stat.S_IMODE(status.st_mode) & 0o700 | stat.S_IWUSR)
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.rename(new, target)
     elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-        os.symlink(path, target)
+        link(path, target)

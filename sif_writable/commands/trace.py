@@ -124,14 +124,14 @@ def _is_python(program: str) -> bool:
 
 def _variables() -> list[tuple[str, str]]:
     """List the default locations in the image that a variable moves."""
-    from sif_writable.plan import catalog, redirects
+    from sif_writable.plan import catalog, templates
 
-    bases = redirects.default_bases(facts.see(os.environ), os.environ)
+    bases = templates.default_bases(facts.see(os.environ), os.environ)
     return [
         (place, row[0])
         for row in (*catalog.ROWS, *catalog.OPT_IN)
         for template in row[3]
-        if "/" in template and (place := redirects.resolve(template, bases, os.environ))
+        if "/" in template and (place := templates.resolve(template, bases, os.environ))
     ]
 
 

@@ -81,7 +81,19 @@ class Storage:
 class Redirect:
     """One environment variable pointed into storage."""
 
-    __slots__ = ("folder", "kind", "make", "seeds", "subfolder", "value", "variable", "why")
+    __slots__ = (
+        "folder",
+        "kind",
+        "linking",
+        "make",
+        "offers",
+        "seeds",
+        "sources",
+        "subfolder",
+        "value",
+        "variable",
+        "why",
+    )
 
     def __init__(self, variable: str, value: str, kind: str, folder: str, why: str) -> None:
         """:param value: what the variable is set to; :param folder: the folder in storage it leads to, or empty."""
@@ -94,6 +106,12 @@ class Redirect:
         """The folder must exist before the package looks."""
         self.seeds: tuple[str, ...] = ()
         """Read-only directories of the image whose files the folder starts with; empty when it exists already."""
+        self.linking = False
+        """Whether single files of the user's must be found in the folder, such as a token."""
+        self.sources: tuple[tuple[str, int], ...] = ()
+        """Default locations that hold something, with how deep their entries are linked in the folder."""
+        self.offers = ""
+        """What the folder offers besides its own: ``seeded`` with the image's files, ``linked`` to the user's."""
         self.subfolder = ""
         """The part that the package itself appends to the value."""
 
@@ -101,7 +119,18 @@ class Redirect:
 class Decision:
     """The plan of one process."""
 
-    __slots__ = ("carried", "home", "home_made", "home_why", "left", "notes", "pycache", "redirects", "user")
+    __slots__ = (
+        "carried",
+        "home",
+        "home_made",
+        "home_why",
+        "left",
+        "notes",
+        "pycache",
+        "recalled",
+        "redirects",
+        "user",
+    )
 
     def __init__(self) -> None:
         """Start with nothing to do."""
@@ -117,6 +146,8 @@ class Decision:
         self.home_why = ""
         self.user = ""
         """The value for USER and LOGNAME, or empty."""
+        self.recalled = False
+        """Whether an earlier start decided so, and nothing has changed since of what it looked at."""
         self.pycache = ""
         """The value for sys.pycache_prefix, or empty."""
         self.notes: list[str] = []

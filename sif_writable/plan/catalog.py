@@ -17,7 +17,7 @@ when
 defaults
     Location templates. The first is where the package writes by itself, and decides whether the default works; there
     is none for a switch, and for a feature that is off or writes beside each source file. All of them may hold files
-    of the image and are seeds, except in rows of kind ``runtime`` and in :data:`UNSEEDED`.
+    of the image and are seeds, except in rows of kind ``runtime`` and in ``UNSEEDED``.
     A template is an absolute path, or a base alone or with ``/REST``: ``HOME``; ``CACHE``, ``CONFIG``, ``DATA`` and
     ``STATE`` of XDG; ``TMP`` (``$TMPDIR`` or ``/tmp``); ``CWD``; ``PURELIB`` (site-packages); ``PREFIX``
     (``sys.prefix``). ``{user}`` is what ``getpass.getuser()`` returns. ``HOME/.cache/x`` where one expects ``CACHE/x``:
@@ -34,15 +34,19 @@ form
       ``SUB``, so a seed goes to ``FOLDER/SUB``.
     - ``flags``: ``base_compiledir=FOLDER``, appended with a comma to the user's own value, unless that names
       ``compiledir`` or ``base_compiledir``.
-    - ``path_list``: the folder, which must exist, as an entry of an ``os.pathsep`` list that adds to the package's own.
+    - ``path_list``, ``path_list:SUB``: the folder, which must exist, in an ``os.pathsep`` list; then what the image
+      brings, and the first template, with ``SUB``, where it is there.
     - ``path_list_open``: the folder and then an empty entry, which stands for the built-in list.
     - ``comma_list``: the folder in a comma-separated list that replaces the package's own, so ``PREFIX/pkgs`` of the
-      image must be listed too.
+      image and the first template must be listed too.
     - ``value:X``: ``X`` itself; a switch without a folder.
 folder
     The folder inside the kind's storage, unique over all rows also with ``-`` for ``/``. Empty for a switch.
 source
     Where the facts of the row were read.
+
+What of the user's and the image's files must be found beside them: :mod:`sif_writable.plan.beside`. What reading the
+presence of each variable changes: :mod:`sif_writable.plan.presence`.
 
 Not here: HOME (its repair is a decision of its own), USER and LOGNAME (set when the uid has no passwd entry), what must
 never be set (:mod:`sif_writable.plan.untouched`), and packages that have no variable (``VIA`` there).
@@ -115,9 +119,6 @@ ROWS: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, st
      "flags", "aesara", "predecessor of pytensor, same code (belief)"),
     ("THEANO_FLAGS", "compiled", "always", ("HOME/.theano",), (),
      "flags", "theano", "predecessor of pytensor, same code (belief)"),
-    # The default is __pycache__ beside the calling module; that of site-packages stands for all of them.
-    ("CFFI_TMPDIR", "compiled", "if_unwritable", ("PURELIB/__pycache__",), (),
-     "dir", "cffi", "cffi 2.1.1: cffi/verifier.py:249"),
     # CACHE/cython is the default only where XDG_CACHE_HOME is set and exists: hence counted as set.
     ("CYTHON_CACHE_DIR", "compiled", "if_unwritable", ("HOME/.cython", "CACHE/cython"), ("XDG_CACHE_HOME",),
      "dir", "cython", "cython 3.3.0: Cython/Build/Cache.py:54"),
@@ -137,7 +138,7 @@ ROWS: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, st
      ("PREFIX/julia_env", "HOME/.julia/environments/pyjuliapkg"), (),
      "dir", "juliapkg", "JuliaPy/pyjuliapkg@0aa8af104: src/juliapkg/state.py:60"),
     ("R_LIBS_USER", "compiled", "if_unwritable", ("HOME/R",), (),
-     "mkdir", "r-library", "https://stat.ethz.ch/R-manual/R-devel/library/base/html/libPaths.html"),
+     "path_list:%p-library/%v", "r-library", "https://stat.ethz.ch/R-manual/R-devel/library/base/html/libPaths.html"),
 
     # --- Build and packaging tools. Those that keep environments or programs are per image.
     ("PIP_CACHE_DIR", "data", "if_unwritable", ("CACHE/pip",), ("PIP_NO_CACHE_DIR",),
@@ -254,6 +255,9 @@ ROWS: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, st
      "dir", "clearml", "clearml@0cc42633f: clearml/config/defs.py:21; clearml/config/default/sdk.conf:7"),
 
     # --- Settings, histories, fonts.
+    # In a venv and in conda's environments PREFIX/nni, which no image lets be written; else HOME/.config/nni.
+    ("NNI_CONFIG_DIR", "config", "if_unwritable", ("PREFIX/nni", "HOME/.config/nni"), (),
+     "dir", "nni", "nni 2.10: nni/runtime/config.py get_config_directory"),
     # The font list holds absolute paths of the image. The user's matplotlibrc and styles: CARRIED, LINKED.
     ("MPLCONFIGDIR", "config", "always", ("CACHE/matplotlib",), (),
      "mkdir", "matplotlib", "matplotlib 3.11.2: matplotlib/__init__.py:509, font_manager.py:1159"),
@@ -355,57 +359,3 @@ OPT_IN: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, 
 )
 """What changes a behaviour, and so is set only when ``SIF_WRITABLE_OPT_IN`` names it."""
 # fmt: on
-
-CARRIED: "tuple[tuple[str, str, str], ...]" = (("MPLCONFIGDIR", "MATPLOTLIBRC", "CONFIG/matplotlib/matplotlibrc"),)
-"""(redirected variable, second variable, template): the second is set to that file, if it exists and is not set."""
-
-LINKED: "tuple[tuple[str, str, str], ...]" = (
-    ("XDG_CACHE_HOME", "huggingface/token", "CACHE/huggingface/token"),
-    ("XDG_CACHE_HOME", "huggingface/stored_tokens", "CACHE/huggingface/stored_tokens"),
-    ("XDG_CACHE_HOME", "ms-playwright", "CACHE/ms-playwright"),
-    ("MPLCONFIGDIR", "stylelib", "CONFIG/matplotlib/stylelib"),
-    ("IPYTHONDIR", "profile_default/ipython_config.py", "HOME/.ipython/profile_default/ipython_config.py"),
-    (
-        "IPYTHONDIR",
-        "profile_default/ipython_kernel_config.py",
-        "HOME/.ipython/profile_default/ipython_kernel_config.py",
-    ),
-    ("IPYTHONDIR", "profile_default/startup", "HOME/.ipython/profile_default/startup"),
-    ("JUPYTERLAB_SETTINGS_DIR", "@jupyterlab", "HOME/.jupyter/lab/user-settings/@jupyterlab"),
-    ("YOLO_CONFIG_DIR", "Ultralytics/settings.json", "CONFIG/Ultralytics/settings.json"),
-    ("KIVY_HOME", "config.ini", "HOME/.kivy/config.ini"),
-    ("DGLDEFAULTDIR", "config.json", "HOME/.dgl/config.json"),
-    ("TOTALSEG_HOME_DIR", "config.json", "HOME/.totalsegmentator/config.json"),
-    ("TRITON_HOME", ".triton/override", "HOME/.triton/override"),
-    ("CCACHE_DIR", "ccache.conf", "HOME/.ccache/ccache.conf"),
-    ("CCACHE_DIR", "ccache.conf", "CONFIG/ccache/ccache.conf"),
-    ("KERAS_HOME", "keras.json", "HOME/.keras/keras.json"),
-    ("PREFECT_HOME", "profiles.toml", "HOME/.prefect/profiles.toml"),
-)
-"""(redirected variable, name in its folder, template of the old path): credentials and settings that are still found.
-
-A link is made after seeding, where the old path exists and the folder has no such name yet; the first that exists wins.
-So what a package rewrites (``config.json``, ``settings.json``) is a copy where its old place is read-only, else a link.
-"""
-
-UNSEEDED: "tuple[str, ...]" = (
-    "CFFI_TMPDIR",
-    "CLOUDPATHLIB_LOCAL_CACHE_DIR",
-    "DEEPCHEM_DATA_DIR",
-    "DGLDEFAULTDIR",
-    "OPENMM_CACHE_DIR",
-    "R_LIBS_USER",
-    "TORCH_EXTENSIONS_DIR",
-)
-"""Rows whose default location is not a seed: it is shared with other files, or laid out differently when it is set.
-
-A default ``torch_extensions`` holds ``py311_cu121/NAME``; with the variable set, torch looks for ``NAME``.
-"""
-
-DECIDED_IN: "tuple[tuple[str, str, str], ...]" = (
-    ("MNE_DATA", "HOME/.mne/mne-python.json", "MNE_DATA"),
-    ("PYTENSOR_FLAGS", "HOME/.pytensorrc", "compiledir"),
-    ("AESARA_FLAGS", "HOME/.aesararc", "compiledir"),
-    ("THEANO_FLAGS", "HOME/.theanorc", "compiledir"),
-)
-"""(variable, template, text): a file that holds this text has decided, as if the user had set the variable."""

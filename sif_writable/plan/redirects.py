@@ -1,15 +1,17 @@
 """Which variable is pointed where: row by row of the table of locations, HOME, the bytecode.
 
-Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the table.
+Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the tables.
 """
 
 from sif_writable.facts.filesystem import SILENT
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
-from sif_writable.plan.catalog import ALWAYS, CARRIED, DECIDED_IN, LINKED, OPT_IN, ROWS, UNSEEDED
+from sif_writable.plan.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
+from sif_writable.plan.catalog import ALWAYS, OPT_IN, ROWS
+from sif_writable.plan.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Protocol
 
     from sif_writable.facts import Facts
@@ -54,7 +56,7 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
         ]
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
-    decision.carried = _carried(decision, rows.bases, environ)
+    decision.carried = carried(decision, rows.bases, environ)
     return decision
 
 
@@ -72,43 +74,9 @@ _NOT_OF_IMAGES = ("/tmp/", "/var/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # 
 """What a manifest names there is not what the image brought, but anybody's."""
 
 
-def default_bases(facts: "Facts", environ: "Mapping[str, str]") -> "dict[str, str]":
-    """Map each base of a location template to the directory that packages resolve it to."""
-    home = facts.home
-
-    def below_home(rest: str) -> str:
-        return (home if home != "/" else "") + rest if home else ""
-
-    return {
-        "HOME": home,
-        "CACHE": environ.get("XDG_CACHE_HOME") or below_home("/.cache"),
-        "CONFIG": environ.get("XDG_CONFIG_HOME") or below_home("/.config"),
-        "DATA": environ.get("XDG_DATA_HOME") or below_home("/.local/share"),
-        "STATE": environ.get("XDG_STATE_HOME") or below_home("/.local/state"),
-        "TMP": environ.get("TMPDIR") or "/tmp",  # noqa: S108
-        "CWD": ".",
-        "PURELIB": facts.purelib,
-        "PREFIX": facts.prefix,
-    }
-
-
-def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, str]") -> str:
-    """Turn a location template such as ``CACHE/numba`` into a path; empty where HOME is needed and not set."""
-    base, slash, rest = template.partition("/")
-    if not base:
-        path = template
-    else:
-        directory = bases[base]
-        if not directory:
-            return ""
-        path = (directory if directory != "/" else "") + slash + rest
-    return path.replace("{user}", environ.get("USER", "")) if "{" in path else path
-
-
-_SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
-_OF_HOME = ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
-_DECIDED = {variable: (template, text) for variable, template, text in DECIDED_IN}
+_DECIDING = frozenset([variable for variable, _, _ in DECIDED_IN])
 _LINKING = frozenset([variable for variable, _, _ in LINKED])
+_LEVELS = dict(LEVELS)
 
 
 class _Rows:
@@ -116,6 +84,7 @@ class _Rows:
 
     __slots__ = (
         "baked",
+        "baking",
         "bases",
         "cache_moves",
         "chosen",
@@ -138,9 +107,11 @@ class _Rows:
         self.decision = decision
         self.bases = default_bases(facts, environ)
         self.given = [kind for kind, place in storage.places.items() if place.given]
-        self.chosen = [base for base, variable in _SET_BY.items() if environ.get(variable)]
+        self.baking = any(place.given and place.of_image for place in storage.places.values())
+        """Whether the place is the image that is being built: then all goes there, and nothing of the builder's."""
+        self.chosen = [base for base, variable in SET_BY.items() if environ.get(variable)]
         """Bases that the user has chosen by a variable."""
-        self.homeless = [base for base in _OF_HOME if base not in self.chosen] if facts.home_problem else []
+        self.homeless = [base for base in OF_HOME if base not in self.chosen] if facts.home_problem else []
         """Bases below a HOME that cannot be used."""
         self.baked = baked(facts)
         self.cache_moves = False
@@ -162,22 +133,18 @@ class _Rows:
                 self.decision.left.append((variable, f"the user set {parent}, which decides it"))
                 return
         default = defaults[0] if defaults else ""
-        if kind in self.given:
-            why, stays = "goes to the place that the user gave", ""
-        else:
-            why, stays = self._reason(when, kind, default)
         own = self.baked.get(variable, "")
+        why, stays = self._reason(variable, kind, when, default, brought=bool(own))
         # All that has no variable of its own stays where the user has it, rather than to be hidden by a few files.
         if own and stays is _WORKS and not variable.startswith("XDG_"):
             why, stays = "the image brings files for it", ""
         if stays:
             self._leave(variable, default, form, extra, stays)
             return
-        if variable in _DECIDED:
-            template, text = _DECIDED[variable]
-            if self.ground.holds(resolve(template, self.bases, self.environ), text):
-                self.decision.left.append((variable, f"{template.replace('HOME', '~', 1)} of the user decides it"))
-                return
+        file = self._decided_in(variable)
+        if file:
+            self.decision.left.append((variable, f"{file} of the user decides it"))
+            return
         folders = self.storage.folders
         # Without a folder of this image, its files would be offered where other images look.
         if kind not in folders or (own and kind == DATA and "image" not in folders):
@@ -193,22 +160,88 @@ class _Rows:
             # What leads into this image must not lie where other images look.
             folder = f"{folders['image']}/data-{leaf}"
             there = f"data-{leaf}" in self.storage.present["image"]
-        value, stays = (folder, "") if form in ("dir", "mkdir", "base") else self._value(form, folder, variable)
+        value, stays = folder, ""
+        if form not in ("dir", "mkdir", "base"):
+            value, stays = self._value(form, folder, variable, own, default + (f"/{extra}" if extra else ""))
         if stays:
             self.decision.left.append((variable, stays))
             return
         redirect = Redirect(variable, value, kind, folder, why)
-        redirect.subfolder = extra
-        if own and form == "path_list":  # its readers look into both, its writers take the first
-            redirect.value, own = f"{folder}:{own}", ""
+        redirect.subfolder = extra if form == "base" else ""
+        if form == "path_list":  # which names what the image brings
+            own = ""
+        if not self.baking:
+            self._find(redirect, when, defaults, own, leaf)
         if not there:
-            self._prepare(redirect, form, defaults, own, leaf)
+            self._prepare(redirect, form, defaults, own)
         if variable == "XDG_CACHE_HOME":
             self.cache_moves = True
         self.decision.redirects.append(redirect)
 
-    def _reason(self, when: str, kind: str, default: str) -> "tuple[str, str]":
-        """Say why a location moves, or why it stays: one of the two is empty."""
+    def _decided_in(self, variable: str) -> str:
+        """Return the user's settings file that decides a row, or an empty string."""
+        if variable in _DECIDING:
+            for decided, template, text in DECIDED_IN:
+                path = resolve(template, self.bases, self.environ) if decided == variable else ""
+                if path and self.ground.holds(path, text):
+                    return path
+        return ""
+
+    def _stays_though_given(self, variable: str, kind: str, default: str) -> bool:
+        """Whether the user's own place for a row holds what would not be found, or not be whole, in another one."""
+        if self.baking or not default:
+            return False
+        path = resolve(default, self.bases, self.environ)
+        if variable in HIDING:
+            return kind == DATA and (default.partition("/")[0] in self.homeless or self.ground.works(path))
+        return variable in STAYING and self.ground.state(path) == "writable"
+
+    def _is_repaired(self, default: str) -> bool:
+        """Whether a default that cannot be used can be used in the private HOME: nothing read-only is linked there."""
+        in_home = self.decision.home and default.partition("/")[0] in OF_HOME
+        return bool(in_home) and self.ground.state(resolve(default, self.bases, self.environ)) == "absent"
+
+    def _find(self, redirect: Redirect, when: str, defaults: "tuple[str, ...]", own: str, leaf: str) -> None:
+        """Say what the folder must offer of the default locations: all that is there, or settings alone."""
+        variable = redirect.variable
+        if variable in _LINKING:
+            redirect.linking = True
+            for _, old in linked(redirect, self.facts, self.environ):
+                self.ground.state(old)  # so that a later start asks it again
+        levels = _LEVELS.get(variable, 1 if redirect.kind in (DATA, CONFIG) else 0)
+        if when == ALWAYS or not levels or variable in UNSEEDED:
+            return
+        found = []
+        for template in defaults:
+            path = resolve(template, self.bases, self.environ)
+            if path[:1] == "/" and self.ground.state(path) in ("writable", "read-only"):
+                found.append((path, levels))
+                redirect.offers = "linked" if self.ground.state(path) == "writable" else redirect.offers or "seeded"
+        if own:
+            redirect.offers = redirect.offers or "seeded"
+            if (
+                redirect.kind == DATA
+                and leaf in self.storage.present[DATA]
+                and not redirect.folder.endswith("/" + leaf)
+            ):
+                found.append(
+                    (f"{self.storage.folders[DATA]}/{leaf}", levels)
+                )  # what images without files of it fetched
+        redirect.sources = tuple(found)
+
+    def _reason(self, variable: str, kind: str, when: str, default: str, *, brought: bool) -> "tuple[str, str]":
+        """Say why a location moves, or why it stays: one of the two is empty.
+
+        :param brought: the image brings files for it, which only the variable leads to.
+        """
+        if kind in self.given and not self._stays_though_given(variable, kind, default):
+            return "goes to the place that the user gave", ""
+        why, stays = self._reason_by_default(when, kind, default)
+        if why and variable in HIDING and not brought and self._is_repaired(default):
+            return "", "the repaired HOME serves as well, and the variable would hide what packages bring"
+        return why, stays
+
+    def _reason_by_default(self, when: str, kind: str, default: str) -> "tuple[str, str]":
         if when == "opt_in":
             return _REQUESTED, ""
         base = default.partition("/")[0]
@@ -220,13 +253,13 @@ class _Rows:
             return f"HOME {self.facts.home_problem}", ""
         works = bool(path) and self.ground.works(path)
         if works and base in self.chosen:
-            return "", f"the user set {_SET_BY[base]}, which decides it"
+            return "", f"the user set {SET_BY[base]}, which decides it"
         if when == ALWAYS:
             return "its default is not kept apart by image and user", ""
         if not works:
             return f"{path or default} cannot be written", ""
         small = self.facts.home_small and not self.storage.small
-        if small and kind == DATA and base in _OF_HOME and base not in self.chosen:
+        if small and kind == DATA and base in OF_HOME and base not in self.chosen:
             return "HOME is on the container session's small tmpfs", ""
         return "", _WORKS
 
@@ -235,7 +268,7 @@ class _Rows:
         moves = False
         if why is _WORKS and (self.decision.home or self.cache_moves):
             base = default.partition("/")[0]
-            moves = bool(self.decision.home and base in _OF_HOME) or (self.cache_moves and base == "CACHE")
+            moves = bool(self.decision.home and base in OF_HOME) or (self.cache_moves and base == "CACHE")
         if moves and form in ("dir", "mkdir", "base"):
             path = resolve(default, self.bases, self.environ)
             if extra and path.endswith("/" + extra):
@@ -246,8 +279,11 @@ class _Rows:
         else:
             self.decision.left.append((variable, why))
 
-    def _value(self, form: str, folder: str, variable: str) -> "tuple[str, str]":
-        """Return the value that leads to a folder, or why there is none: one of the two is empty."""
+    def _value(self, form: str, folder: str, variable: str, own: str, template: str) -> "tuple[str, str]":
+        """Return the value that leads to a folder, or why there is none: one of the two is empty.
+
+        :param own: what the image brings for it; :param template: of the default that a list must name as well.
+        """
         if form == "flags":
             flags = self.environ.get(variable, "")
             if "compiledir=" in flags:
@@ -255,22 +291,25 @@ class _Rows:
             if any(character in folder for character in ", '\""):
                 return "", "the storage path has a comma, a space or a quote, which these flags cannot express"
             return f"{flags},base_compiledir={folder}".lstrip(","), ""
-        if form == "path_list_open":
-            own = resolve("HOME/.julia", self.bases, self.environ)
-            return f"{folder}:{own}:" if own and self.ground.state(own) != "absent" else f"{folder}:", ""
+        # Of a default with a pattern in it, the part before the pattern tells whether it is there.
+        default = resolve(template, self.bases, self.environ)
+        there = default and self.ground.state(default.partition("/%")[0]) not in ("absent", "silent")
+        entries = [folder, default] if there and ":" not in default and not self.baking else [folder]
         if form == "comma_list":
-            if "," in folder:
+            entries.append(self.facts.prefix + "/pkgs")
+            if any("," in entry for entry in entries):
                 return "", "the storage path has a comma, which this list cannot express"
-            own = self.facts.prefix + "/pkgs"
-            return f"{folder},{own}" if self.ground.state(own) != "absent" else folder, ""
-        return folder, ""
+            return ",".join([folder, *[each for each in entries[1:] if self.ground.state(each) != "absent"]]), ""
+        if own and form == "path_list":
+            entries.insert(1, own)
+        return ":".join(entries) + (":" if form == "path_list_open" else ""), ""
 
     def _keeps_data(self) -> bool:
         """Whether downloads can be kept with the other things of this image: on the same filesystem."""
         roots = self.storage.roots
         return "image" in self.storage.folders and roots.get(DATA) == roots.get(CONFIG)
 
-    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str, leaf: str) -> None:
+    def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str) -> None:
         """Say what a folder that is not there yet must start with.
 
         :param own: what the image brings for it, or an empty string.
@@ -281,13 +320,7 @@ class _Rows:
             redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
         if own:
             redirect.seeds = (own, *redirect.seeds)
-            if redirect.kind == DATA:  # and what the user has already, by links
-                if leaf in self.storage.present[DATA]:
-                    redirect.seeds += (f"{self.storage.folders[DATA]}/{leaf}",)
-                path = resolve(defaults[0], self.bases, self.environ) if defaults else ""
-                if path and self.ground.state(path) == "writable":
-                    redirect.seeds += (path,)
-        if redirect.seeds or redirect.variable in _LINKING:
+        if redirect.seeds or redirect.sources or redirect.variable in _LINKING:
             redirect.make = True
 
 
@@ -310,29 +343,6 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
     decision.home = storage.folders["image"] + "/home"
     decision.home_made = "home" in storage.present["image"]
     decision.home_why = why
-
-
-def _carried(
-    decision: Decision, bases: "Mapping[str, str]", environ: "Mapping[str, str]"
-) -> "list[tuple[str, str, str]]":
-    redirected = {redirect.variable for redirect in decision.redirects}
-    found = []
-    for row_variable, variable, template in CARRIED:
-        if row_variable in redirected and variable not in environ:
-            path = resolve(template, bases, environ)
-            if path:
-                found.append((row_variable, variable, path))
-    return found
-
-
-def linked(redirect: Redirect, facts: "Facts", environ: "Mapping[str, str]") -> "Iterable[tuple[str, str]]":
-    """Yield (name in the folder, old path) of what must still be found in a redirected folder: tokens, settings."""
-    bases = default_bases(facts, environ)
-    for variable, name, template in LINKED:
-        if variable == redirect.variable:
-            path = resolve(template, bases, environ)
-            if path:
-                yield name, path
 
 
 def misunderstood(environ: "Mapping[str, str]") -> "list[str]":

@@ -64,6 +64,7 @@ NEVER: "tuple[tuple[str, str], ...]" = (
     ("JUPYTERLAB_DIR", "holds the application itself"),
     ("CORENLP_HOME", "an input: it must hold the program"),
     ("FLA_CONFIG_DIR", "an input"),
+    ("CFFI_TMPDIR", "hides modules that are compiled beside their source; one that must be compiled is served there"),
     ("FLASHINFER_CUBIN_DIR", "shadows the installed flashinfer-cubin package"),
     ("TOTALSEG_WEIGHTS_PATH", "an image may hold the weights and name them so"),
     ("MONAI_DATA_DIRECTORY", "an input; downloads follow TORCH_HOME"),

@@ -15,7 +15,8 @@ storage            list: kind, folder, place, lasting, note, filesystem, free_by
 space              see report.space
 refused            list: place, path, why
 home               value, old, private, why
-redirects          list: variable, value, kind, why, seeded, size_bytes, size_complete, exists
+redirects          list: variable, value, kind, why, offers (``linked``, ``seeded`` or nothing), size_bytes,
+                   size_complete, exists
 user_set           list: variable, value, problem
 left_alone         list: variable, why
 packages           list: name, why, how (``copy``, ``mount``: writable where it is, ``next import`` or
@@ -198,7 +199,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
                 "value": os.environ.get(redirect.variable, ""),
                 "kind": redirect.kind,
                 "why": redirect.why,
-                "seeded": list(redirect.seeds),
+                "offers": redirect.offers,
                 "size_bytes": size,
                 "size_complete": complete,
                 "exists": bool(redirect.folder) and os.path.isdir(redirect.folder),

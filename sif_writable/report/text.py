@@ -160,8 +160,8 @@ def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
             size = ""
             if entry["exists"]:
                 size = f"  {human(entry['size_bytes'])}{'' if entry['size_complete'] else ' or more (partial)'}"
-            lines.append(f"    {entry['variable']:<28} {value}{size}")
-            lines += [f"      seeded from {seed}" for seed in entry["seeded"]]
+            offers = f"  {entry['offers']}" if entry["offers"] else ""
+            lines.append(f"    {entry['variable']:<28} {value}{size}{offers}")
     return lines
 
 

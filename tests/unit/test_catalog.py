@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sif_writable import plan
-from sif_writable.plan import catalog, untouched
+from sif_writable.plan import beside, catalog, presence, untouched
 
 EVERY_ROW = catalog.ROWS + catalog.OPT_IN
 VARIABLES = {row[0]: row for row in EVERY_ROW}
@@ -24,13 +24,14 @@ FORMS = {"dir", "mkdir", "flags", "path_list", "path_list_open", "comma_list"}
 NOT_ROWS = {
     "USER": "identity, not a location",
     "LOGNAME": "identity, not a location",
+    "CFFI_TMPDIR": "hides modules that are compiled beside their source",
     "DGLBACKEND": "not a location: counts as set for DGLDEFAULTDIR",
     "NILEARN_SHARED_DATA": "the site's shared data: NILEARN_DATA alone makes downloads work",
 }
 """Variables of a fact that asks to be set, which are no rows on purpose."""
 
-NOT_FACTS = {"ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "ANSIBLE_SSH_CONTROL_PATH_DIR"}
-"""Rows from the corpus of cases, which the facts do not have."""
+NOT_FACTS = {"ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "ANSIBLE_SSH_CONTROL_PATH_DIR", "NNI_CONFIG_DIR"}
+"""Rows that the facts do not have: from the corpus of cases, and from reports."""
 
 MUST_EXIST = {  # trap 4 of the facts, and a mkdir without parents in the corpus
     "XDG_CACHE_HOME",
@@ -56,7 +57,6 @@ EXECUTED = {  # trap 8 of the facts
     "TILELANG_CACHE_DIR",
     "CUPY_CACHE_DIR",
     "PYTENSOR_FLAGS",
-    "CFFI_TMPDIR",
 }
 
 # (the var of a fact, its advice), in the order of cache_facts.toml.
@@ -383,7 +383,7 @@ def test_home_is_never_a_row() -> None:
 
 
 def test_nothing_that_is_carried_is_on_the_never_list() -> None:
-    assert [second for _, second, _ in catalog.CARRIED if is_never(second)] == []
+    assert [second for _, second, _ in beside.CARRIED if is_never(second)] == []
 
 
 @pytest.mark.parametrize("text", ["SLURM_JOB_ID", "PMIX_RANK", "OMPI_MCA_btl", "AWS_PROFILE", "XDG_DATA_DIRS"])
@@ -408,7 +408,7 @@ def test_a_row_has_its_shape(row: tuple[Any, ...]) -> None:
     assert kind in KINDS
     name, colon, rest = form.partition(":")
     if colon:
-        assert name in ("base", "value")
+        assert name in ("base", "value", "path_list")
         assert rest
     else:
         assert form in FORMS
@@ -473,7 +473,7 @@ def test_no_parent_is_implied_twice() -> None:
 
 
 def test_what_must_exist_is_made() -> None:
-    assert {name for name in MUST_EXIST if VARIABLES[name][5] not in ("mkdir", "path_list")} == set()
+    assert {name for name in MUST_EXIST if VARIABLES[name][5].partition(":")[0] not in ("mkdir", "path_list")} == set()
 
 
 def test_what_is_executed_is_compiled() -> None:
@@ -490,31 +490,75 @@ def test_sockets_get_short_names() -> None:
 
 
 def test_carried_linked_and_unseeded_name_rows() -> None:
-    for variable, second, template in catalog.CARRIED:
+    for variable, second, template in beside.CARRIED:
         assert variable in VARIABLES
         assert second not in VARIABLES
         assert template.partition("/")[0] in BASES
-    for variable, name, template in catalog.LINKED:
+    for variable, name, template in beside.LINKED:
         assert VARIABLES[variable][6]
         assert not name.startswith("/")
         assert ".." not in name
         assert template.partition("/")[0] in BASES
         assert template.endswith("/" + name.rpartition("/")[2])
-    assert set(catalog.UNSEEDED) <= set(VARIABLES)
-    assert {variable for variable, _, _ in catalog.DECIDED_IN} <= set(VARIABLES)
-    assert [template for _, template, _ in catalog.DECIDED_IN if template.partition("/")[0] not in BASES] == []
+    assert set(beside.UNSEEDED) <= set(VARIABLES)
+    assert {variable for variable, _, _ in beside.DECIDED_IN} <= set(VARIABLES)
+    assert [template for _, template, _ in beside.DECIDED_IN if template.partition("/")[0] not in BASES] == []
 
 
 def test_a_link_below_a_base_is_in_its_subfolder() -> None:
-    for variable, name, _ in catalog.LINKED:
+    for variable, name, _ in beside.LINKED:
         form, _, subfolder = VARIABLES[variable][5].partition(":")
         if form == "base":
             assert name.startswith(subfolder + "/")
 
 
+def test_tables_of_what_is_found_name_rows() -> None:
+    moved = {name for name, row in VARIABLES.items() if row[1] in (plan.DATA, plan.CONFIG) and row[3]}
+    assert {variable for variable, _ in beside.LEVELS} <= moved
+    assert all(0 <= levels <= 4 and levels != 1 for _, levels in beside.LEVELS)
+    assert len(dict(beside.LEVELS)) == len(beside.LEVELS)
+    for variable in (*beside.STAYING, *beside.HIDING):
+        assert VARIABLES[variable][2] == catalog.IF_UNWRITABLE
+
+
+# --- what the presence of a variable changes
+
+
+def word_of(row: tuple[Any, ...]) -> str:
+    """Return the word that follows from how a row is treated; the two that do not follow are of single rows."""
+    form = row[5].partition(":")[0]
+    if form in ("path_list", "path_list_open", "comma_list"):
+        return "there too"
+    levels = dict(beside.LEVELS).get(row[0], 1 if row[1] in (plan.DATA, plan.CONFIG) else 0)
+    return "only there" if (levels and row[2] != catalog.ALWAYS) or row[0] in beside.STAYING else "anew"
+
+
+def test_every_row_says_what_its_presence_changes() -> None:
+    assert [variable for variable, _, _ in presence.PRESENCE] == [row[0] for row in EVERY_ROW]
+    for variable, word, _ in presence.PRESENCE:
+        assert word in presence.WORDS
+        if word not in ("hides", "switches"):
+            assert word == word_of(VARIABLES[variable]), variable
+
+
+def test_what_hides_or_switches_is_not_set_as_a_matter_of_course() -> None:
+    found = {word: {v for v, w, _ in presence.PRESENCE if w == word} for word in presence.WORDS}
+    assert found["hides"] == set(beside.HIDING)
+    assert found["switches"] <= {row[0] for row in catalog.OPT_IN}
+
+
+@pytest.mark.parametrize("table", ["LINKED", "CARRIED", "DECIDED_IN", "STAYING"])
+def test_a_row_that_needs_a_table_names_it(table: str) -> None:
+    rows = {entry if isinstance(entry, str) else entry[0] for entry in getattr(beside, table)}
+    told = {variable for variable, _, note in presence.PRESENCE if table in note}
+    assert told <= rows
+    if table in ("CARRIED", "STAYING"):
+        assert told == rows
+
+
 def test_no_seed_is_a_whole_shared_directory() -> None:
     for row in EVERY_ROW:
-        if row[1] == plan.RUNTIME or row[0] in catalog.UNSEEDED:
+        if row[1] == plan.RUNTIME or row[0] in beside.UNSEEDED:
             continue
         for template in templates(row):
             assert "/" in template, row[0]
@@ -524,8 +568,9 @@ def test_no_seed_is_a_whole_shared_directory() -> None:
 # --- the cost
 
 
-def test_the_catalog_is_made_of_constants() -> None:
-    with open(catalog.__file__, encoding="utf-8") as stream:
+@pytest.mark.parametrize("module", [catalog, beside], ids=["catalog", "beside"])
+def test_the_tables_are_made_of_constants(module: Any) -> None:
+    with open(module.__file__, encoding="utf-8") as stream:
         tree = ast.parse(stream.read())
     for statement in tree.body:
         assert isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign))

@@ -211,10 +211,11 @@ def test_what_the_image_brings_is_offered_even_where_the_default_works() -> None
     assert "HF_HUB_CACHE" not in found
 
 
-def test_what_the_user_has_is_a_seed_too() -> None:
+def test_what_the_user_has_is_offered_beside_the_images() -> None:
     ground = Ground(writable=("/home/u", "/tmp", "/home/u/.cache/torch"))
     _, found = planned(storage=make_storage(present=("torch",)), ground=ground)
-    assert found["TORCH_HOME"].seeds == (TORCH, "/s/data/torch", "/home/u/.cache/torch")
+    assert found["TORCH_HOME"].seeds == (TORCH,)
+    assert found["TORCH_HOME"].sources == (("/home/u/.cache/torch", 3), ("/s/data/torch", 3))
 
 
 def test_a_folder_that_is_there_needs_no_seed() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from sif_writable import plan
 from sif_writable.facts import Facts
-from sif_writable.plan import Place, Storage, redirects
-from sif_writable.plan.catalog import CARRIED, OPT_IN, ROWS
+from sif_writable.plan import Place, Storage, redirects, templates
+from sif_writable.plan.beside import CARRIED, HIDING, STAYING
+from sif_writable.plan.catalog import OPT_IN, ROWS
 
 
 class Ground:
@@ -125,7 +126,7 @@ def test_with_a_broken_home_every_row_below_home_moves() -> None:
     below_home = {
         row[0] for row in ROWS if row[3] and row[3][0].partition("/")[0] in ("HOME", "CACHE", "CONFIG", "DATA", "STATE")
     }
-    assert below_home <= set(decided(facts=BROKEN))
+    assert below_home - set(HIDING) <= set(decided(facts=BROKEN))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
@@ -157,7 +158,122 @@ def test_a_parent_that_the_user_set(environ: dict[str, str], ground: Ground, mov
 
 def test_a_given_place_takes_every_location() -> None:
     moved = decided(storage=make_storage(given=True))
-    assert set(moved) == {row[0] for row in ROWS}
+    assert set(moved) == {row[0] for row in ROWS} - set(HIDING)
+
+
+# --- What the user has is found.
+
+
+def found(ground: Ground, *variables: str, environ: dict[str, str] | None = None, **more: Any) -> list[Any]:
+    """Return the redirects of these variables, None for what is left alone, with a place that the user gave."""
+    facts = more.get("facts") or make_facts()
+    storage = more.get("storage") or make_storage(given=True)
+    decision = redirects.decide(facts, storage, ground, environ or {})
+    by_name = {redirect.variable: redirect for redirect in decision.redirects}
+    return [by_name.get(variable) for variable in variables]
+
+
+def has(*paths: str) -> Ground:
+    """Return a ground where these directories below HOME are there and work."""
+    return Ground(writable=("/home/u", "/home/u/.cache", "/tmp", *(f"/home/u/{path}" for path in paths)))
+
+
+def test_a_given_place_offers_what_the_default_holds() -> None:
+    ground = has(".cache/torch", ".cache/huggingface/hub", ".ipython", ".cache/numba", ".cache/huggingface/xet")
+    torch, hub, ipython, numba, xet = found(
+        ground, "TORCH_HOME", "HF_HUB_CACHE", "IPYTHONDIR", "NUMBA_CACHE_DIR", "HF_XET_CACHE"
+    )
+    assert torch.sources == (("/home/u/.cache/torch", 3),)
+    assert hub.sources == (("/home/u/.cache/huggingface/hub", 1),)
+    assert ipython.sources == (("/home/u/.ipython", 1),)
+    assert {redirect.offers for redirect in (torch, hub, ipython)} == {"linked"}
+    assert torch.make  # even where the package itself would make it
+    assert (numba.sources, xet.sources, numba.offers) == ((), (), "")
+    (none,) = found(has(), "TORCH_HOME")
+    assert (none.sources, none.make, none.offers) == ((), False, "")
+
+
+def test_a_given_place_is_one_entry_of_a_list() -> None:
+    ground = has("R", ".julia", ".conda/pkgs", "nilearn_data")
+    values = [r.value for r in found(ground, "R_LIBS_USER", "JULIA_DEPOT_PATH", "CONDA_PKGS_DIRS", "NILEARN_DATA")]
+    assert values == [
+        "/s/image-i/compiled-t/r-library:/home/u/R/%p-library/%v",
+        "/s/image-i/compiled-t/julia:/home/u/.julia:",
+        "/s/data/conda,/home/u/.conda/pkgs",
+        "/s/data/nilearn:/home/u/nilearn_data",
+    ]
+    values = [r.value for r in found(has(), "R_LIBS_USER", "JULIA_DEPOT_PATH", "CONDA_PKGS_DIRS", "NILEARN_DATA")]
+    assert values == [
+        "/s/image-i/compiled-t/r-library",
+        "/s/image-i/compiled-t/julia:",
+        "/s/data/conda",
+        "/s/data/nilearn",
+    ]
+
+
+def test_environments_stay_where_they_are_although_a_place_is_given() -> None:
+    for variable in STAYING:
+        default = next(row[3][0] for row in ROWS if row[0] == variable).replace("CACHE", ".cache")
+        (redirect,) = found(has(default), variable)
+        assert (redirect.value, redirect.folder) == (f"/home/u/{default}", "")  # pinned, since ~/.cache moves
+        (redirect,) = found(has(), variable)
+        assert redirect.folder.startswith("/s/")
+
+
+@pytest.mark.parametrize(
+    ("facts", "ground", "environ", "value"),
+    [
+        (None, HOME_WORKS, {}, None),
+        (BROKEN, Ground(), {}, None),
+        (BROKEN, Ground(), {"SIF_WRITABLE_HOME": "keep"}, "/s/data/nltk"),
+        (None, Ground(writable=("/home/u",), read_only=("/home/u/nltk_data",)), {}, "/s/data/nltk:/home/u/nltk_data"),
+        (BROKEN, Ground(read_only=("/home/missing/nltk_data",)), {}, "/s/data/nltk:/home/missing/nltk_data"),
+        (BROKEN, Ground(writable=("/home/missing/nltk_data",)), {}, None),
+    ],
+    ids=["works", "repaired", "kept broken", "read-only default", "read-only below a repaired HOME", "a bind"],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_a_variable_that_hides_is_set_only_where_nothing_else_serves(
+    facts: Facts | None, ground: Ground, environ: dict[str, str], value: str | None, *, given: bool
+) -> None:
+    (redirect,) = found(ground, "NLTK_DATA", facts=facts, environ=environ, storage=make_storage(given=given))
+    assert (redirect and redirect.value) == value
+    assert redirect is None or (redirect.seeds, redirect.sources) == ((), ())  # links out of it are refused by nltk
+
+
+def test_what_is_baked_goes_into_the_image_and_has_nothing_of_the_builders() -> None:
+    storage = make_storage(given=True)
+    for place in storage.places.values():
+        place.of_image = True
+    ground = has(".cache/torch", "R", ".cache/uv", "nltk_data")
+    torch, r, uv, nltk = found(ground, "TORCH_HOME", "R_LIBS_USER", "UV_CACHE_DIR", "NLTK_DATA", storage=storage)
+    assert torch.sources == ()
+    assert r.value == "/s/image-i/compiled-t/r-library"
+    assert uv.value == "/s/data/uv"
+    assert nltk.value == "/s/data/nltk"
+
+
+def test_settings_of_a_packages_own_file_are_not_overruled() -> None:
+    texts = {"/home/u/.config/pip/pip.conf": "[global]\ncache-dir = /mine\n", "/home/u/.ansible.cfg": "local_tmp = /x"}
+    ground = Ground(writable=("/home/u", "/tmp"), texts=texts)
+    pip, local, remote = found(ground, "PIP_CACHE_DIR", "ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP")
+    assert pip is None
+    assert local is None
+    assert remote
+
+
+def test_nni_has_a_place_for_its_settings() -> None:
+    for facts in (make_facts(), BROKEN):
+        (redirect,) = found(HOME_WORKS, "NNI_CONFIG_DIR", facts=facts, storage=make_storage())
+        assert redirect.value == "/s/image-i/config/nni"
+    ground = Ground(writable=("/home/u", "/home/u/.config/nni"), read_only=("/opt/venv/nni",))
+    (redirect,) = found(ground, "NNI_CONFIG_DIR", storage=make_storage())
+    assert redirect.seeds == ("/opt/venv/nni",)  # registered algorithms of the image
+    assert redirect.sources == (("/opt/venv/nni", 1), ("/home/u/.config/nni", 1))
+
+
+def test_cffi_is_left_alone() -> None:
+    assert "CFFI_TMPDIR" not in decided(facts=BROKEN)
 
 
 def test_a_read_only_default_moves_and_seeds() -> None:
@@ -362,4 +478,4 @@ def test_the_users_own_settings_stay_in_force() -> None:
 )
 def test_templates(home: str, template: str, path: str) -> None:
     environ = {"USER": "ann"}
-    assert redirects.resolve(template, redirects.default_bases(make_facts(home=home), environ), environ) == path
+    assert templates.resolve(template, templates.default_bases(make_facts(home=home), environ), environ) == path

@@ -12,6 +12,8 @@ import pytest
 from sif_writable import aside
 from sif_writable.act import seed
 from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
+from sif_writable.act.watch import Watch
+from sif_writable.facts import image_mounts
 
 
 def tree(root: Path, files: dict[str, int]) -> Path:
@@ -77,9 +79,87 @@ def test_a_seed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tmp_path / "new" / "e" / "f").is_file()
 
 
+@pytest.fixture
+def of_image(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of what is the host's; all else is the image's own, wherever this runs."""
+    bound: list[str] = []
+
+    class Mounts:
+        def is_image(self, path: str) -> bool:
+            return not any(path == point or path.startswith(point + "/") for point in bound)
+
+        def host_mounts_below(self, path: str) -> list[str]:
+            return [point for point in bound if point.startswith(path + "/")]
+
+    monkeypatch.setattr(image_mounts, "mounts", Mounts)
+    return bound
+
+
 @pytest.mark.usefixtures("as_user")
-def test_a_home_is_linked_so_that_settings_are_found_and_new_ones_can_be_made(tmp_path: Path) -> None:
+def test_small_files_of_the_images_home_are_copied_so_that_they_can_be_rewritten(
+    tmp_path: Path, of_image: list[str]
+) -> None:
+    files = {".rc": 1, ".config/a/set.json": 9, "top.ini": 3, ".big": seed.SMALL_FILE + 1, ".ssh/id": 1, ".netrc": 1}
+    old = tree(tmp_path / "old", {**files, ".config/hf/token": 1, ".bound/rc": 1, ".file": 1, "data/x": 1})
+    read_only(old)
+    of_image += [str(old / ".bound"), str(old / ".file")]
+    new = tmp_path / "new"
+    new.mkdir()
+    seed.link_home(str(old), str(new))
+    for name in (".rc", ".config/a/set.json", "top.ini"):
+        assert not (new / name).is_symlink()
+        (new / name).write_text("mine")
+        assert (old / name).read_text() != "mine"
+    for name in (".big", ".ssh/id", ".netrc", ".config/hf/token", ".bound", ".file", "data"):
+        assert os.readlink(new / name) == str(old / name), name
+    seed.link_home(str(old), str(new), Watch())
+    assert (new / ".rc").read_text() == "mine"
+    assert sorted(os.listdir(new)) == sorted(os.listdir(old))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_what_is_copied_of_a_home_is_bounded(
+    tmp_path: Path, of_image: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert of_image == []
+    monkeypatch.setattr(seed, "HOME_TOTAL", 15)
+    old = tree(tmp_path / "old", {".a": 10, ".b": 10, ".c": 5})
+    (tmp_path / "new").mkdir()
+    seed.link_home(str(old), str(tmp_path / "new"))
+    assert [(tmp_path / "new" / name).is_symlink() for name in (".a", ".b", ".c")] == [False, True, False]
+    (tmp_path / "baked").mkdir()
+    seed.link_home(str(old), str(tmp_path / "baked"), copies=False)  # a builder's HOME is not baked
+    assert (tmp_path / "baked" / ".a").is_symlink()
+
+
+@pytest.mark.usefixtures("as_user")
+def test_what_comes_later_in_a_home_is_found_and_what_goes_is_not(tmp_path: Path, of_image: list[str]) -> None:
+    old, new = tree(tmp_path / "old", {".config/git/config": 1, ".netrc": 1}), tmp_path / "new"
+    of_image += [str(old)]
+    new.mkdir()
+    read_only(old)
+    seed.link_home(str(old), str(new))
+    tree(new, {".config/git/mine": 1, ".mine": 1})
+    os.chmod(old, 0o755)
+    os.chmod(old / ".config" / "git", 0o755)
+    tree(old, {".config/git/ignore": 1, ".pypirc": 1, ".cache/huggingface/token": 1})
+    (old / ".netrc").unlink()
+    read_only(old)
+    watch = Watch()
+    seed.link_home(str(old), str(new), watch)
+    assert os.readlink(new / ".config" / "git" / "ignore") == str(old / ".config" / "git" / "ignore")
+    assert os.readlink(new / ".cache" / "huggingface" / "token") == str(old / ".cache" / "huggingface" / "token")
+    assert sorted(os.listdir(new)) == [".cache", ".config", ".mine", ".pypirc"]
+    assert sorted(os.listdir(new / ".config" / "git")) == ["config", "ignore", "mine"]
+    assert {str(old), str(old / ".config" / "git")} <= {path for path, _, _ in watch.noted()}
+
+
+@pytest.mark.usefixtures("as_user")
+def test_a_home_is_linked_so_that_settings_are_found_and_new_ones_can_be_made(
+    tmp_path: Path, of_image: list[str]
+) -> None:
     old = tree(tmp_path / "old", {".ssh/id": 1, ".config/git/config": 1, ".netrc": 1, "data/big": 1})
+    of_image += [str(old)]
     (old / ".cache" / "bound").mkdir(parents=True)
     read_only(old)
     os.chmod(old / ".cache" / "bound", 0o755)

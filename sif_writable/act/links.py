@@ -1,0 +1,150 @@
+"""Offer in a folder of storage, by links, what the user has at a default location. The cold path of the hook.
+
+So weights and settings are found where a location moves, and what is new goes to where it moved. What the folder has
+itself wins; a link to what is gone is taken away. Each directory that is listed is noted (:class:`.watch.Watch`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sif_writable import aside
+from sif_writable.act.seed import NEVER, drop_dangling, link, link_home
+from sif_writable.act.watch import Watch
+from sif_writable.facts.filesystem import is_unheard, planted
+from sif_writable.plan import templates
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sif_writable.act import Outcome
+    from sif_writable.plan import Redirect
+
+ENTRIES = 5000
+"""Entries of a default location that are compared at most."""
+_DEEPEST = 3
+"""Levels below the last one that are compared, where both sides have a directory."""
+
+
+def provide(outcome: Outcome, environ: Mapping[str, str]) -> None:
+    """Make the folders that must exist and the private home, and offer in those that are there what has come since."""
+    decision = outcome.decision
+    for redirect in list(decision.redirects):
+        if redirect.make:
+            from sif_writable.act import directories
+
+            directories.make_redirect(redirect, outcome, environ)
+        elif redirect.sources or redirect.linking:
+            _again(Links(redirect, outcome, environ).make, redirect.folder, outcome)
+    if decision.home and not decision.home_made:
+        from sif_writable.act import directories
+
+        directories.make_home(outcome)
+    elif decision.home:
+        _again(lambda home: link_home(outcome.facts.home, home, watch_of(outcome)), decision.home, outcome)
+
+
+def watch_of(outcome: Outcome) -> Watch:
+    """Return where this start notes the directories that it lists."""
+    if outcome.watch is None:
+        outcome.watch = Watch()
+    return outcome.watch
+
+
+def _again(make: Callable[[str], None], folder: str, outcome: Outcome) -> None:
+    """Offer in a folder what has come since; where that fails it serves as it is, and the next start tries again."""
+    try:
+        make(folder)
+    except OSError as error:
+        from sif_writable.act.directories import complaint
+
+        watch_of(outcome).whole = False
+        outcome.failed.append(f"not all that has come since is found in {complaint(error, folder, folder)}")
+
+
+class Links:
+    """What one redirect's folder has to offer of the user's."""
+
+    def __init__(self, redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
+        """Find the single files and the default locations."""
+        self.single = list(templates.linked(redirect, outcome.facts, environ))
+        self._sources = [
+            (path, levels)
+            for path, levels in redirect.sources
+            if not is_unheard(path) and not planted(path, outcome.facts.uid)
+        ]
+        self._subfolder = redirect.subfolder
+        self._own = _ways(outcome.storage.roots.values())
+        self._watch = watch_of(outcome)
+        self._left = ENTRIES
+
+    def any(self) -> bool:
+        """Whether there is anything to offer."""
+        return bool(self._sources) or any(os.access(old, os.R_OK) for _, old in self.single)
+
+    def make(self, folder: str) -> None:
+        """Make what is missing in a folder, and take away what leads nowhere.
+
+        :raises OSError: something cannot be made.
+        """
+        inner = os.path.join(folder, self._subfolder) if self._subfolder else folder
+        for source, levels in self._sources:
+            if os.path.realpath(source) != os.path.realpath(inner):
+                self._offer(source, inner, levels)
+        for name, old in self.single:
+            place = os.path.join(folder, name)
+            if os.path.islink(place) and not os.path.exists(place):
+                _unlink(place)
+            if not is_unheard(old) and os.access(old, os.R_OK) and not os.path.lexists(place):
+                os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+                link(old, place)
+
+    def _offer(self, source: str, target: str, levels: int) -> None:
+        os.makedirs(target, 0o700, exist_ok=True)
+        try:
+            names = self._watch.names(source)
+        except OSError:  # it is gone, or may not be read: then without us it would not be found either
+            names = []
+        for name in names:
+            old, new = f"{source}/{name}", f"{target}/{name}"
+            passing = name.startswith(NEVER) or name.endswith(NEVER) or aside.is_ours(name)
+            if passing or self._left <= 0 or self._holds_storage(old):
+                continue
+            self._left -= 1
+            here, there = _status(old), _status(new)
+            if here is None:
+                continue
+            directory = stat.S_ISDIR(here.st_mode)
+            if there is not None and stat.S_ISLNK(there.st_mode) and not os.path.exists(new):
+                _unlink(new)
+                there = None
+            if directory and (levels > 1 if there is None else stat.S_ISDIR(there.st_mode) and levels > -_DEEPEST):
+                self._offer(old, new, levels - 1)
+            elif there is None:
+                link(old, new)
+        drop_dangling(source, target)
+
+    def _holds_storage(self, path: str) -> bool:
+        """Whether the storage lies at or below a path; a link to it would lead round in a circle."""
+        return any(own == path or own.startswith(path + "/") for own in self._own)
+
+
+def _ways(roots: Iterable[str]) -> set[str]:
+    found = set(roots)
+    return found | {os.path.realpath(root) for root in found}
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def _unlink(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib is an import too many
+        os.unlink(path)
+    except FileNotFoundError:  # another process was faster
+        pass
