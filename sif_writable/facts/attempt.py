@@ -14,6 +14,7 @@ from sif_writable.facts.filesystem import explain, is_passing
 
 NO_CODE = "does not let object code be loaded from it"
 NO_LOCKS = "is on a filesystem without file locks"
+GIVES_AWAY = "gives what is made in it to uid"
 
 
 def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str | None:
@@ -39,7 +40,7 @@ def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str |
 
 def given_away(owner: int) -> str:
     """Say that what is made in a place belongs to another user than who made it (bindfs, sshfs, NFS all_squash)."""
-    return f"gives what is made in it to uid {owner}, so nothing in it can be this user's alone"
+    return f"{GIVES_AWAY} {owner}, so nothing in it can be this user's alone"
 
 
 def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> str | None:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from sif_writable import startup
 from sif_writable.facts import mounts
-from sif_writable.facts.attempt import attempt_in
+from sif_writable.facts.attempt import GIVES_AWAY, attempt_in
 from sif_writable.facts.space import look, overlay_is_read_only
-from sif_writable.plan.space import QUOTA, remedy
-from sif_writable.report.startup import REMEDY, unmet
+from sif_writable.plan import CONFIG, KINDS
+from sif_writable.plan.space import QUOTA
+from sif_writable.plan.space import remedy as space_remedy
+from sif_writable.report.startup import cure, unmet
 from sif_writable.report.status import current, place_problem
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -76,16 +78,27 @@ def _storage(model: dict[str, Any]) -> list[Check]:
         return []
     found = []
     line = unmet(outcome.storage)
-    if line:
-        strict = os.environ.get("SIF_WRITABLE_STRICT") == "1"
-        found.append(Check(FAIL if strict else WARN, "storage", line.partition(" Remedy:")[0], REMEDY))
-    if not model["storage"]:
-        text = "no place can be written: " + "; ".join(f"{e['path']} {e['why']}" for e in model["refused"])
-        cure = "bind a writable directory to /sif-writable"
+    strict = os.environ.get("SIF_WRITABLE_STRICT") == "1"
+    for place, problem in outcome.storage.refused:
+        if place.label == "SIF_WRITABLE_DIR" and line:
+            text, line = line.rpartition(" Remedy:")[0], ""
+            level = FAIL if strict else WARN
+        elif place.given and place.label != "SIF_WRITABLE_DIR":
+            text, level = f"{place.label} {problem}", WARN
+        else:
+            continue
+        found.append(Check(level, "storage", text, cure(outcome.storage, place)))
+    missing = [kind for kind in KINDS if kind not in outcome.storage.folders]
+    if missing:
+        what = (
+            "no place can be written" if len(missing) == len(KINDS) else f"no place for {' and '.join(missing)} files"
+        )
+        text = f"{what}: " + "; ".join(f"{e['path']} {e['why']}" for e in model["refused"])
+        remedy = "bind a writable directory to /sif-writable"
         if overlay_is_read_only():
             text += "; the overlay that was given is read-only"
-            cure += ", or give the overlay without :ro (then to one container at a time)"
-        found.append(Check(FAIL, "storage", text, cure))
+            remedy += ", or give the overlay without :ro (then to one container at a time)"
+        found.append(Check(FAIL if CONFIG in missing else WARN, "storage", text, remedy))
     for entry in model["storage"]:
         if entry["lasting"] == "memory" and entry["kind"] != "runtime":
             text = f"{entry['kind']} files go to {entry['folder']}, which is memory and is gone after the run"
@@ -106,7 +119,9 @@ def _space(model: dict[str, Any]) -> list[Check]:
         problem = attempt_in(entry["path"]) if entry["what"] in ("storage", "HOME") and not entry["warnings"] else None
         room = look(entry["path"], os.environ)
         if problem and room:
-            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem}", remedy(room, QUOTA)))
+            away = problem.startswith(GIVES_AWAY)
+            remedy = "name another directory" if away else space_remedy(room, QUOTA)
+            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem}", remedy))
     if model["space"] and not found:
         found.append(Check(PASS, "space", "enough bytes and inodes are free", ""))
     return found

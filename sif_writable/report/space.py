@@ -18,6 +18,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.facts import space
+from sif_writable.facts.attempt import attempt_in
 from sif_writable.facts.container import engine
 from sif_writable.plan import RUNTIME
 from sif_writable.plan.space import INODES, lacking, remedy
@@ -55,10 +56,17 @@ def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[di
                 "warnings": [
                     {"lack": lack, "text": f"{path} has {_left(room, lack)}", "remedy": remedy(room, lack)}
                     for lack in lacking(room, downloads=what == STORAGE)
+                    if not _is_uncounted(room, lack)
                 ],
             }
         )
     return found
+
+
+def _is_uncounted(room: space.Space, lack: str) -> bool:
+    """Whether a filesystem tells of nothing that is free, and yet a file can be made."""
+    nothing = room.free_inodes == 0 if lack == INODES else room.total == 0
+    return nothing and attempt_in(room.path) is None
 
 
 def _used(outcome: Outcome | None, seen: Facts) -> Iterator[tuple[str, str]]:

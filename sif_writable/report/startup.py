@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from sif_writable.act import Outcome
     from sif_writable.facts import Facts
-    from sif_writable.plan import Decision, Storage
+    from sif_writable.plan import Decision, Place, Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
+LOOSE_REMEDY = "chmod g-w,o-w or chmod +t {!r}, or name another directory"
 
 
 def say(lines: Iterable[str]) -> None:
@@ -38,8 +39,14 @@ def unmet(storage: Storage) -> str:
             instead = next((storage.roots[kind] for kind in served if kind not in taken), None)
             used = f"using {instead}" if instead else "no other place was found"
             used += " for those" if taken else "" if instead else ", nothing is redirected"
-            return f"SIF_WRITABLE_DIR={_short(place.base)} {problem}; {used}. Remedy: {REMEDY}."
+            return f"SIF_WRITABLE_DIR={_short(place.base)} {problem}; {used}. Remedy: {cure(storage, place)}."
     return ""
+
+
+def cure(storage: Storage, place: Place) -> str:
+    """Return what helps where a place that was given does not serve."""
+    loose = [directory for other, directory in storage.loose if other is place]
+    return LOOSE_REMEDY.format(loose[0]) if loose else REMEDY
 
 
 def silence(path: str) -> str:

@@ -196,7 +196,7 @@ def test_the_place_that_the_user_names_or_one_line(image: Image, mode: str, valu
     result = image.family(options=image.bind(mode), env={"SIF_WRITABLE_DIR": value})
     own, *children, cleaned = told(result)
     in_home = f"{own.env['HOME']}/.cache/sif-writable"
-    assert own.env["NUMBA_CACHE_DIR"].startswith(f"{in_home if problem else value}/image-")
+    assert own.env["NUMBA_CACHE_DIR"].startswith(f"{in_home if problem else f'{value}/sif-writable'}/image-")
     assert [child.session for child in children] == [own.session] * 2
     assert cleaned.state == "active"
     line = f"sif_writable: SIF_WRITABLE_DIR={value} {problem}; using {in_home}. {REMEDY}\n"
