@@ -9,18 +9,23 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from types import ModuleType
     from typing import Optional
 
     from sif_writable.act import Outcome
 
 SESSION = "SIF_WRITABLE_SESSION"
-"""The variable by which a process hands its decisions to its descendants: ``1;TOKEN;NAME,NAME;ROOT:ROOT``.
+"""The variable by which a process hands its decisions to its descendants: ``2;TOKEN;SET,SET;INPUTS;ROOT:ROOT``.
 
-Where any of the roots may stop answering, the ``1`` is followed by a letter for each: :data:`STEADY`, :data:`NETWORK`
-or :data:`FUSE`.
+Where any of the roots may stop answering, the ``2`` is followed by a letter for each: :data:`STEADY`, :data:`NETWORK`
+or :data:`FUSE`. Each ``SET`` is a variable that was set, as :func:`was_set` writes it; ``INPUTS`` is what
+:func:`inputs` returned.
 """
+OLD = "SIF_WRITABLE_OLD_"
+"""How the variables begin that hold what others had before a session set them: ``SIF_WRITABLE_OLD_HOME``."""
+FIELDS = 5
+"""How many fields a session has. Only the last one may have a semicolon in it."""
 
 STEADY, NETWORK, FUSE = "s", "n", "f"
 """What answers for a filesystem: the kernel itself, another machine, or a program that runs here."""
@@ -47,6 +52,26 @@ failure: "Optional[BaseException]" = None
 """What went wrong in the hook; ``sif-writable status`` prints it."""
 
 _AT_SECURE = 23
+_HAS_VARARGS = 4
+"""The flag of a code object with ``*arguments`` (``inspect.CO_VARARGS``)."""
+
+_SET_KEY, _INPUTS_KEY = 0x5349465F53455400, 0x5349465F494E5055
+_INPUT_ENDS = (
+    *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA", b"_FLAGS"),
+    *(b"_PATH", b"_PATHS", b"_ROOT", b"_BASE"),
+)
+"""How most variables end that a decision depends on, those of packages that are not in the table yet included."""
+_INPUTS = frozenset(
+    (
+        *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
+        *(b"SIF_WRITABLE", b"SIF_WRITABLE_HEAVY", b"SIF_WRITABLE_OPT_IN"),
+        *(b"CCACHE_CONFIGPATH", b"CUDA_CACHE_MAXSIZE", b"CUPY_CACHE_IN_MEMORY", b"DGLBACKEND", b"GOPATH"),
+        *(b"KIVY_DESKTOP_PATH_ID", b"MATPLOTLIBRC", b"PYTHON_JULIAPKG_PROJECT", b"R_LIBS_USER"),
+    )
+)
+"""The others; tests/unit/test_session.py compares both with all that is asked for."""
+_NO_INPUTS = (b"LD_LIBRARY_PATH",)
+"""What ends like one, differs often between a process and its child, and decides nothing."""
 
 OFF = ("off", "0", "no", "false", "never")
 ON = ("on", "1", "yes", "true", "always")
@@ -66,12 +91,21 @@ def run() -> None:
     state = "failed"
     try:
         state = _run(os.environ)
-    except BaseException as error:  # noqa: BLE001 - not even SystemExit may stop an interpreter from starting
+    except Exception as error:
+        if from_handler(error):
+            raise
         failure = error
 
 
-def _run(environ: "Mapping[str, str]") -> str:
+def _run(environ: "MutableMapping[str, str]") -> str:
     word = gate(environ)
+    damaged = ""
+    if SESSION in environ and word != "inherited" and not elevated():
+        # Of another container, or the user has changed his mind: what an ancestor set is not his wish.
+        from sif_writable import session
+
+        damaged = session.take_back(environ)
+        word = gate(environ)
     if word in ("inherited", "") and elevated():  # asked last, since a process that is left alone need not know
         return "elevated"
     if word == "inherited":
@@ -82,8 +116,28 @@ def _run(environ: "Mapping[str, str]") -> str:
         importhook.install()
         importhook.serve_outside()
     elif not word:
-        word = _activate()
+        word = _activate(damaged)
     return word
+
+
+def from_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program raised an error while our code ran: then it is not ours to swallow.
+
+    It can be of any class, OSError included. The interpreter calls handlers between any two steps, and with the frame
+    that it interrupts, which nothing that we call is given. One that is written in C leaves no such trace.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        for name in code.co_varnames[: code.co_argcount]:
+            if type(values.get(name)) is type(trace.tb_frame):
+                return True
+        if code.co_flags & _HAS_VARARGS:
+            for value in values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()):
+                if type(value) is type(trace.tb_frame):
+                    return True
+        trace = trace.tb_next
+    return False
 
 
 def gate(environ: "Mapping[str, str]") -> str:
@@ -96,7 +150,7 @@ def gate(environ: "Mapping[str, str]") -> str:
     if mode in OFF:
         return "off"
     session = environ.get(SESSION)
-    if session and is_current(session):
+    if session and is_current(session):  # and the user wants nothing else than what was decided on
         return "inherited"
     if mode in ON:
         return ""
@@ -105,7 +159,7 @@ def gate(environ: "Mapping[str, str]") -> str:
             return "build"
     if not in_container(environ):
         return "host"
-    if os.access(sys.prefix, os.W_OK) and usable_home(environ.get("HOME")) and not given(environ):
+    if os.access(sys.prefix, os.W_OK) and usable_home(home(environ)) and not given(environ):
         return "writable"
     return ""
 
@@ -145,9 +199,25 @@ def in_container(environ: "Mapping[str, str]") -> bool:
     return False
 
 
-def usable_home(home: "Optional[str]") -> bool:
+def home(environ: "Mapping[str, str]") -> str:
+    """Return the directory that ``~`` stands for: HOME or, where that is not set, what the passwd entry says.
+
+    :returns: an empty string where there is neither.
+    """
+    found = environ.get("HOME")
+    if found is None:
+        import pwd  # built in, and loaded already: site looks for the user's packages below the same directory
+
+        try:
+            found = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return ""
+    return found
+
+
+def usable_home(home: str) -> bool:
     """Whether HOME is a directory that this process may write into."""
-    return bool(home) and home != "/" and os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)  # type: ignore[arg-type]
+    return bool(home) and home != "/" and os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
 
 
 def given(environ: "Mapping[str, str]") -> bool:
@@ -174,14 +244,44 @@ def token() -> str:
     return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.geteuid()}"
 
 
+def was_set(name: str, value: str, before: "Optional[str]") -> str:
+    """Return how a session says that it set a variable: ``NAME=SUM``, and a ``+`` where it had a value before.
+
+    What is equal by its check sum is still what was set; anything else is from the user or his program. The value
+    before is in a variable of its own (:data:`OLD`), since one string of an environment is at most 128 KiB.
+    """
+    return f"{name}={check_sum(value)}" + ("" if before is None else "+")
+
+
+def check_sum(value: str) -> str:
+    """Return eight hexadecimal digits for a value."""
+    from _imp import source_hash  # built in
+
+    return source_hash(_SET_KEY, os.fsencode(value))[:4].hex()
+
+
+def inputs() -> str:
+    """Return sixteen hexadecimal digits for all variables of this process that a decision depends on, ours included."""
+    from _imp import source_hash
+
+    variables: Mapping[bytes, bytes] = getattr(os.environ, "_data", os.environb)  # what is behind both costs a fifth
+    known = [
+        b"%s=%s" % (name, variables[name])
+        for name in variables
+        if (name.endswith(_INPUT_ENDS) or name in _INPUTS) and name not in _NO_INPUTS
+    ]
+    known.sort()
+    return source_hash(_INPUTS_KEY, b"\0".join(known)).hex()
+
+
 def is_current(session: str) -> bool:
-    """Whether a session string was written in this container run, and its storage is still there and this user's."""
-    fields = session.split(";", 3)
-    if len(fields) != 4 or fields[0][:1] != "1" or fields[1] != token():
+    """Whether a session was written in this container run, for what is wanted here, and its storage is still there."""
+    fields = session.split(";", FIELDS - 1)
+    if len(fields) != FIELDS or fields[0][:1] != "2" or fields[1] != token() or fields[3] != inputs():
         return False
-    if not fields[3]:
+    if not fields[4]:
         return True
-    for kind, root in zip(fields[0][1:], fields[3].split(":")):
+    for kind, root in zip(fields[0][1:], fields[4].split(":")):
         if kind != STEADY and silent(root, kind):
             from sif_writable.facts import filesystem
 
@@ -189,18 +289,18 @@ def is_current(session: str) -> bool:
             return False
     uid = int(fields[1].rpartition(".")[2])
     try:
-        for root in fields[3].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
+        for root in fields[4].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
             status = os.lstat(root)
             if status.st_uid != uid or status.st_mode & 0o170322 != 0o040300:  # a directory that its owner may write
                 return False
     except OSError:
         return False
-    return os.access(fields[3].split(":", 1)[0], os.W_OK)  # it may have become read-only
+    return os.access(fields[4].split(":", 1)[0], os.W_OK)  # it may have become read-only
 
 
 def kept_by(session: str, path: str) -> "tuple[str, str]":
     """Return which storage root of a session a path lies in, and what answers for it; by default a blank, STEADY."""
-    fields = session.split(";", 3)
+    fields = session.split(";", FIELDS - 1)
     for kind, root in zip(fields[0][1:], fields[-1].split(":")):
         if path.startswith(root + "/"):
             return root, kind
@@ -290,14 +390,11 @@ def _silent_to_child(path: str) -> bool:
     return killed
 
 
-def _activate() -> str:
+def _activate(damaged: str) -> str:
     global outcome
     from sif_writable import act, facts, importhook, plan
     from sif_writable.act import recall
 
-    damaged = ""
-    if SESSION in os.environ:  # of another container: what it set is not the user's wish
-        damaged = act.forget(os.environ)
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     told: Optional[ModuleType] = None
     if environ.get("SIF_WRITABLE_DEBUG") == "1":

@@ -26,11 +26,11 @@ from sif_writable.facts.filesystem import (
     way,
 )
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import PYCACHE, STEADY, TARGET
+from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, TARGET, inputs, was_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Iterable, Mapping
     from typing import Optional
 
     from sif_writable.act.watch import Watch
@@ -55,9 +55,6 @@ LOOSE = "others may write {!r}, which has no sticky bit, and could put something
 
 REFUSED = "SIF_WRITABLE_REFUSED"
 """The variable that tells descendants why the place that the user named was not taken."""
-_SESSION = "SIF_WRITABLE_SESSION"
-_GPU = "SIF_WRITABLE_GPU_CHECKED"
-_OLD_HOME = "SIF_WRITABLE_OLD_HOME"
 _COPIES = "SIF_WRITABLE_COPIES"
 _DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS": ("overlay", "::")}
 """Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
@@ -365,8 +362,6 @@ def apply(
         if beside in outcome.replaced and not is_unheard(path) and os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:
-        if "HOME" in environ:
-            os.environ[_OLD_HOME] = environ["HOME"]
         _set("HOME", decision.home, outcome)
     _name_user(outcome, environ)
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
@@ -377,6 +372,10 @@ def apply(
             os.environ[PYCACHE] = decision.pycache
     if facts.manifest.get("user-site") == ["no"] and "PYTHONNOUSERSITE" not in environ:
         _ignore_user_site(outcome)
+    elif decision.home and getattr(sys.modules.get("site"), "USER_SITE", None):
+        from sif_writable import usersite
+
+        usersite.follow_home(make=True)
     if "TMPDIR" in outcome.replaced and "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     for variable, (key, mark) in _DECLARED.items():
@@ -386,10 +385,11 @@ def apply(
             _set(variable, f"{environ.get(variable, '')}{mark}{values}", outcome)
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
     kinds = "".join([keeper(root, unsteady())[1] for root in roots]) if unsteady() else ""
-    os.environ[_SESSION] = f"1{kinds};{token};{','.join(outcome.replaced)};{':'.join(roots)}"
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
+    done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
+    os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
         from sif_writable.report.startup import say, unmet
 
@@ -403,7 +403,10 @@ def apply(
 
 
 def _set(variable: str, value: str, outcome: Outcome) -> None:
-    outcome.replaced[variable] = os.environ.get(variable)
+    if variable not in outcome.replaced:
+        before = outcome.replaced[variable] = os.environ.get(variable)
+        if before is not None:
+            os.environ[OLD + variable] = before
     os.environ[variable] = value
 
 
@@ -431,39 +434,3 @@ def _name_user(outcome: Outcome, environ: "Mapping[str, str]") -> None:
         outcome.decision.user = f"uid{outcome.facts.uid}"
         _set("USER", outcome.decision.user, outcome)
         _set("LOGNAME", outcome.decision.user, outcome)
-
-
-def forget(environ: "MutableMapping[str, str]") -> str:
-    """Take out of an environment what the session named in it has put there, and the session itself.
-
-    :returns: an empty string, or a sentence for ``status`` where it cannot be a session of ours.
-    """
-    session = environ.pop(_SESSION, "")
-    fields = session.split(";", 3)
-    environ.pop(_GPU, None)
-    environ.pop(REFUSED, None)
-    environ.pop(_COPIES, None)
-    environ.pop(PYCACHE, None)
-    old_home = environ.pop(_OLD_HOME, None)
-    if len(fields) != 4 or fields[0][:1] != "1" or fields[3][:1] not in ("", "/"):
-        return f"{_SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
-    roots = tuple(root + "/" for root in fields[3].split(":") if root)
-    for name in fields[2].split(","):
-        value = environ.get(name, "")
-        if name in _DECLARED:
-            own, mark, _ = value.rpartition(_DECLARED[name][1])
-            if mark and own:
-                environ[name] = own
-            elif mark:
-                del environ[name]
-            continue
-        before, flag, path = value.rpartition("base_compiledir=")
-        if not path.startswith(roots) and name not in ("USER", "LOGNAME", "MATPLOTLIBRC", "PYTHONNOUSERSITE"):
-            continue  # the program has set it anew
-        if name == "HOME" and old_home is not None:
-            environ["HOME"] = old_home
-        elif flag and before:  # the user's own flags stand before ours
-            environ[name] = before.rstrip(",")
-        else:
-            environ.pop(name, None)
-    return ""

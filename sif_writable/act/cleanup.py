@@ -13,7 +13,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, aside, plan
+from sif_writable import act, aside, plan, session
 from sif_writable.act import Outcome, directories, recall
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.namespaces import used_by
@@ -121,7 +121,7 @@ def _makers(items: list[Item], outcome: Outcome) -> dict[str, Callable[[], None]
     for item in items:
         gone.setdefault(os.path.dirname(item.path), set()).add(item.name)
     environ = dict(os.environ)
-    act.forget(environ)
+    session.forget(environ)
     storage = outcome.storage
     storage.present = {
         kind: listed - gone.get(storage.folders.get(kind, ""), set()) for kind, listed in storage.present.items()

@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import startup
+from sif_writable import session, startup
 
 if TYPE_CHECKING:
     import argparse
@@ -24,19 +24,33 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one command per variable that this session sets; always 0."""
-    text = "".join(assignment(arguments.shell, name, value) + "\n" for name, value in session_variables().items())
-    sys.stdout.buffer.write(os.fsencode(text))  # paths are bytes, and some are no text
+    """Print one command per variable that this session sets, or that it has taken back; always 0."""
+    lines = [removal(arguments.shell, name) for name in names_taken_back()]
+    lines += [assignment(arguments.shell, name, value) for name, value in session_variables().items()]
+    sys.stdout.buffer.write(os.fsencode("".join(line + "\n" for line in lines)))  # paths are bytes, some no text
     return 0
 
 
 def session_variables() -> dict[str, str]:
-    """Return what this session put into the environment, the session itself last."""
-    session = os.environ.get(startup.SESSION, "")
-    names = session.split(";", 3)[2].split(",") if session.count(";") >= 3 else []
-    if session:
-        names += ["SIF_WRITABLE_OLD_HOME", "SIF_WRITABLE_COPIES", startup.PYCACHE, startup.SESSION]
-    return {name: os.environ[name] for name in names if name in os.environ and _NAME.fullmatch(name)}
+    """Return what this session put into the environment, the session itself last.
+
+    What was taken back from the session before comes with it, where it had a value before that.
+    """
+    names = [name for name in session.taken_back if name in os.environ]
+    if startup.SESSION in os.environ:
+        own = session.names(os.environ)
+        names += [*own, *[startup.OLD + name for name in own], *session.HANDED_DOWN, startup.SESSION]
+    return {name: os.environ[name] for name in dict.fromkeys(names) if name in os.environ and _NAME.fullmatch(name)}
+
+
+def names_taken_back() -> list[str]:
+    """Return the variables of an earlier session that the shell must not keep."""
+    return [name for name in session.taken_back if name not in os.environ and _NAME.fullmatch(name)]
+
+
+def removal(shell: str, name: str) -> str:
+    """Return the command that unsets a variable in a shell."""
+    return {"fish": f"set -e {name};", "csh": f"unsetenv {name};"}.get(shell, f"unset {name};")
 
 
 def assignment(shell: str, name: str, value: str) -> str:

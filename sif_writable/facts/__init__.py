@@ -52,9 +52,9 @@ class Facts:
     user: int
     """The number that keeps this user's folders apart from others': the uid outside where ``--fakeroot`` shows 0."""
     home: str
-    """The value of HOME, or an empty string."""
+    """HOME, or where it is not set what the passwd entry says; else an empty string."""
     home_problem: str
-    """Why HOME cannot be used, as a sentence without subject; empty when it can."""
+    """Why that cannot be used, as a sentence whose subject is HOME; empty when it can."""
     session_device: "Optional[int]"
     """st_dev of the container session's small tmpfs, when /tmp lies on one."""
     home_small: bool
@@ -91,8 +91,8 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts = Facts()
     facts.uid = os.geteuid()
     facts.user = facts.uid or uid_outside()
-    facts.home = environ.get("HOME", "")
-    facts.home_problem = home_problem(environ.get("HOME"))
+    facts.home = startup.home(environ)
+    facts.home_problem = home_problem(facts.home, "HOME" in environ)
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.home_small = bool(home) and facts.session_device is not None and facts.session_device == os.stat(home).st_dev
@@ -151,10 +151,17 @@ def _raise_if_passing(error: OSError) -> None:
         raise error
 
 
-def home_problem(home: "Optional[str]") -> str:
-    """Say why a value of HOME cannot be used, or return an empty string."""
-    if home is None:
-        return "is not set"
+def home_problem(home: str, is_set: bool = True) -> str:
+    """Say why HOME cannot be used, or return an empty string.
+
+    :param home: what it says (:func:`sif_writable.startup.home`).
+    :param is_set: whether the variable says so, and not the passwd entry.
+    """
+    if not is_set:
+        if not home:
+            return "is not set, and this user has no passwd entry"
+        problem = home_problem(home)
+        return problem and (SILENT if problem == SILENT else f"is not set, and {home} of the passwd entry {problem}")
     if not home:
         return "is empty"
     if home == "/":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import act, facts, plan
+from sif_writable import act, facts, plan, session
 from sif_writable.facts.filesystem import reachable, unfit
 from sif_writable.facts.storage_contents import LEFTOVER, LOCK, Contents, Item, look
 from sif_writable.plan.cleanup import KNOWN, span
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 def roots(environ: Mapping[str, str]) -> list[str]:
     """Return the storage roots that this user has in the places where the hook looks for one, its own first."""
-    own = environ.get("SIF_WRITABLE_SESSION", "").split(";", 3)
-    found = dict.fromkeys(own[3].split(":") if len(own) == 4 and own[3] else ())
+    found = dict.fromkeys(session.roots(environ))
     before = dict(environ)
-    act.forget(before)
+    session.forget(before)
     seen = facts.see(before)
     for place in (*plan.places(seen, before), *plan.local_places()):
         for root in _in_place(place, seen.user):

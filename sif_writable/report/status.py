@@ -7,7 +7,7 @@ key                value
 =================  ====================================================================================
 schema             1
 version            version of sif_writable
-hook               state, active, how, problem, remedy
+hook               state, active, by (who decided: ``this process``, ``an ancestor`` or empty), how, problem, remedy
 container          engine, signs, image, identity, ingredients (names of what the identity is made of)
 root               prefix, writable, filesystem, note
 storage            list: kind, folder, place, lasting, note, filesystem, free_bytes, total_bytes, free_inodes,
@@ -34,12 +34,12 @@ import time
 from typing import Any
 
 import sif_writable
-from sif_writable import act, facts, importhook, plan, startup
+from sif_writable import act, facts, importhook, plan, session, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, manifest, mounts
 from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.plan import RUNTIME, redirects
-from sif_writable.plan.catalog import ROWS
+from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.report import gpus, overlay, packages, space
 from sif_writable.report.delivery import delivery
 
@@ -50,16 +50,35 @@ SIZE_SECONDS = 2.0
 def current() -> Outcome | None:
     """Return what was decided in this session, or None where the hook had nothing to do.
 
-    A child of an activated process did not decide for itself; what its session decided is worked out again, from the
-    environment as it was before.
+    A child of an activated process did not decide for itself. What its session has set is known; the reasons are worked
+    out again, from the environment as it was before.
     """
     if startup.outcome is not None or startup.state != "inherited":
         return startup.outcome
     environ = dict(os.environ)
-    act.forget(environ)
+    in_force, roots = session.in_force(environ), session.roots(environ)
+    session.forget(environ)
     seen = facts.see(environ)
     storage = act.settle(plan.places(seen, environ), seen, environ)
-    return Outcome(seen, storage, act.decide(seen, storage, environ))
+    decision = act.decide(seen, storage, environ)
+    decision.redirects = [redirect for redirect in decision.redirects if redirect.variable in in_force]
+    known = {redirect.variable for redirect in decision.redirects}
+    for row in (*ROWS, *OPT_IN):
+        if row[0] in in_force and row[0] not in known:
+            decision.redirects.append(plan.Redirect(row[0], os.environ[row[0]], row[1], "", _THEN))
+    decision.home = os.environ["HOME"] if "HOME" in in_force else ""
+    outcome = Outcome(seen, storage, decision)
+    outcome.replaced = in_force
+    if list(dict.fromkeys(storage.roots.values())) != roots:
+        now = ", ".join(dict.fromkeys(storage.roots.values())) or "no place"
+        outcome.failed.append(
+            f"an ancestor of this process chose {', '.join(roots) or 'no place'} for storage, which holds here, too; "
+            f"a program that starts without it now would get {now}"
+        )
+    return outcome
+
+
+_THEN = "it was right when an ancestor of this process decided"
 
 
 def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_required: bool = False) -> dict[str, Any]:
@@ -83,6 +102,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "hook": {
             "state": startup.state if ran else "not delivered",
             "active": active and ran,
+            "by": {"active": "this process", "inherited": "an ancestor"}.get(startup.state, "") if ran else "",
             "how": how.how,
             "problem": how.problem,
             "remedy": how.remedy,
@@ -178,11 +198,12 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
 
 
 def _home(outcome: Outcome | None, seen: facts.Facts) -> dict[str, Any]:
+    value = startup.home(os.environ)
     if outcome is None:
-        return {"value": os.environ.get("HOME", ""), "old": None, "private": False, "why": seen.home_problem or "works"}
+        return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}
     return {
-        "value": os.environ.get("HOME", ""),
-        "old": outcome.facts.home if outcome.decision.home else None,
+        "value": value,
+        "old": outcome.replaced.get("HOME"),
         "private": bool(outcome.decision.home),
         "why": outcome.decision.home_why,
     }
@@ -210,7 +231,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
 
 def _user_set(outcome: Outcome | None) -> list[dict[str, Any]]:
     """List the known variables that the user set, with what is wrong with the place they name."""
-    ours = {r.variable for r in outcome.decision.redirects} if outcome else set()
+    ours = outcome.replaced if outcome else {}
     found = []
     for variable, _, _, _, _, form, *_ in ROWS:
         if variable in os.environ and variable not in ours:

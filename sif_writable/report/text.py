@@ -52,7 +52,8 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     hook, container, root, home = model["hook"], model["container"], model["root"], model["home"]
     lines = [paint(f"sif_writable {model['version']}", "head")]
     word = paint("active", "good") if hook["active"] else paint(f"not active ({_STATES[hook['state']]})", "warn")
-    lines.append(f"{'hook:':<11}{word}")
+    by = ", as an ancestor of this process has decided" if hook["active"] and hook["by"] == "an ancestor" else ""
+    lines.append(f"{'hook:':<11}{word}{by}")
     if hook["how"]:
         lines.append(paragraph(f"started by {hook['how']}", 11))
     if hook["problem"]:

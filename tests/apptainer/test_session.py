@@ -44,7 +44,7 @@ class Told(NamedTuple):
     @property
     def session(self) -> dict[str, str]:
         """What the hook has set."""
-        names = self.env["SIF_WRITABLE_SESSION"].split(";")[2].split(",")
+        names = [entry.partition("=")[0] for entry in self.env["SIF_WRITABLE_SESSION"].split(";")[2].split(",")]
         assert "NUMBA_CACHE_DIR" in names
         return {name: self.env[name] for name in (*names, "SIF_WRITABLE_SESSION")}
 

@@ -97,5 +97,5 @@ def test_what_a_process_tells_its_children(faulty: Faulty, step: int, variable: 
         assert (code, err) == (0, ""), (name, out, err)
         assert (state in ("active", "inherited"), said in ("cured", "its own error")) == (True, True), (name, out)
     assert os.listdir(faulty.places.work) == ["env.json"]
-    damaged = {**json.loads(env), "SIF_WRITABLE_SESSION": "1;half"}
-    assert "SIF_WRITABLE_SESSION='1;half' is damaged" in _notes(faulty, env=damaged, **options)
+    damaged = {**json.loads(env), "SIF_WRITABLE_SESSION": "2;half"}
+    assert "SIF_WRITABLE_SESSION='2;half' is damaged" in _notes(faulty, env=damaged, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sif_writable.startup import was_set
 from tests.hook.hooked import STATE, Hooked, contents, write
 from tests.lab.plain_machine import WORK
 
@@ -73,7 +74,7 @@ def test_nothing_happens_where_prefix_and_home_are_writable(each: Hooked) -> Non
     _assert_nothing_happens(each, each.without(), "writable", writable=True)
 
 
-@pytest.mark.parametrize("home", [None, "", "/", "/no/such/home", "/usr"])
+@pytest.mark.parametrize("home", ["", "/", "/no/such/home", "/usr"])
 def test_an_unusable_home_is_something_to_do(hooked: Hooked, home: str | None) -> None:
     assert hooked.state(writable=True, home=home) == "active"
 
@@ -153,7 +154,7 @@ def test_children_with_a_cleaned_environment_act_by_themselves(hooked: Hooked) -
 def test_a_session_of_another_container_is_not_believed(hooked: Hooked) -> None:
     storage = f"{WORK}/elsewhere"
     foreign = {
-        "SIF_WRITABLE_SESSION": f"1;fe01.2.9f0.1000;NUMBA_CACHE_DIR;{storage}",
+        "SIF_WRITABLE_SESSION": f"2;fe01.2.9f0.1000;{was_set('NUMBA_CACHE_DIR', f'{storage}/numba', None)};0;{storage}",
         "NUMBA_CACHE_DIR": f"{storage}/numba",
     }
     state, cache = hooked.ask(f"({STATE}, os.environ['NUMBA_CACHE_DIR'])", env=foreign)
@@ -161,7 +162,7 @@ def test_a_session_of_another_container_is_not_believed(hooked: Hooked) -> None:
     assert not cache.startswith(storage)
 
 
-_SESSIONS = ["", "1", ";;;", "1;;;;;;", "2;a;b;c", "x" * 100_000, "1;\udcff;\n;\udcff", "9;" * 50]
+_SESSIONS = ["", "1", "2;a;b;c", ";;;;", "2;;;;;;", "3;a;b;c;d", "x" * 100_000, "2;\udcff;\n;\udcff;", "9;" * 50]
 
 
 @pytest.mark.parametrize("session", _SESSIONS, ids=lambda session: ascii(session)[:20])

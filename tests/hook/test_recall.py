@@ -96,7 +96,7 @@ CHANGES: dict[str, tuple[Callable[[Hooked], None] | None, dict[str, Any]]] = {
     "a wish": (None, {"env": {"SIF_WRITABLE_OPT_IN": "JAX_COMPILATION_CACHE_DIR"}}),
     "a word not understood": (None, {"env": {"SIF_WRITABLE_HOME": "perhaps"}}),
     "a private HOME": (None, {"env": {"SIF_WRITABLE_HOME": "redirect"}}),
-    "no HOME": (None, {"home": None}),
+    "an empty HOME": (None, {"home": ""}),
     "another HOME": (None, {"home": "/nowhere"}),
     "a place given": (None, {"env": {"SIF_WRITABLE_DIR": "/work-folder/given"}}),
     "a default that cannot be written": (_read_only_default, {}),

@@ -48,7 +48,7 @@ print(sorted(found.items()))
 """.replace("NAME", NAME)
 
 _CHOSEN = (
-    f"({STATE}, sorted({{os.lstat(r).st_uid for r in os.environ['SIF_WRITABLE_SESSION'].split(';')[3].split(':')}}))"
+    f"({STATE}, sorted({{os.lstat(r).st_uid for r in os.environ['SIF_WRITABLE_SESSION'].split(';')[4].split(':')}}))"
 )
 
 

@@ -85,7 +85,6 @@ def test_identity_is_stable_and_moves_with_its_ingredients(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("home", "problem"),
     [
-        (None, "is not set"),
         ("", "is empty"),
         ("/", "is the root of the image"),
         ("x/y", "is not an absolute path"),
@@ -93,5 +92,9 @@ def test_identity_is_stable_and_moves_with_its_ingredients(tmp_path: Path) -> No
         ("/etc/passwd", "is not a directory"),
     ],
 )
-def test_home_problem(home: str | None, problem: str) -> None:
+def test_home_problem(home: str, problem: str) -> None:
     assert facts.home_problem(home) == problem
+    unset = (
+        f"is not set, and {home} of the passwd entry {problem}" if home else "is not set, and this user has no passwd"
+    )
+    assert facts.home_problem(home, is_set=False).startswith(unset)

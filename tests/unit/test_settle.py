@@ -285,36 +285,3 @@ def test_a_base_that_cannot_be_made_names_the_cause(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     problem = make_base(str(tmp_path / "file" / "below"))
     assert problem == f"does not exist and cannot be made: '{tmp_path}/file/below' has a part that is not a directory"
-
-
-def test_a_session_of_another_container_is_taken_back() -> None:
-    environ = {
-        "SIF_WRITABLE_SESSION": "1;token;NUMBA_CACHE_DIR,PYTENSOR_FLAGS,HF_HOME,HOME,TMPDIR,USER,"
-        "SIF_WRITABLE_HEAVY,SIF_WRITABLE_OVERLAY_PATHS;/s:/t",
-        "SIF_WRITABLE_HEAVY": "mine,,of.the.image,another",
-        "SIF_WRITABLE_OVERLAY_PATHS": "::/of/the/image",
-        "NUMBA_CACHE_DIR": "/s/numba",
-        "PYTENSOR_FLAGS": "device=cpu,base_compiledir=/s/pytensor",
-        "HF_HOME": "/changed/by/the/program",
-        "HOME": "/s/home",
-        "SIF_WRITABLE_OLD_HOME": "/root",
-        "TMPDIR": "/t/run/tmp",
-        "USER": "uid1000",
-        "SIF_WRITABLE_REFUSED": "x",
-        "PATH": "/bin",
-    }
-    act.forget(environ)
-    assert environ == {
-        "SIF_WRITABLE_HEAVY": "mine",
-        "PYTENSOR_FLAGS": "device=cpu",
-        "HF_HOME": "/changed/by/the/program",
-        "HOME": "/root",
-        "PATH": "/bin",
-    }
-
-
-@pytest.mark.parametrize("session", ["", ";", "1;2", "1;t;;", "1;t;A,B;relative", "\n;;;/x", "x" * 100_000])
-def test_a_broken_session_is_harmless(session: str) -> None:
-    environ = {"SIF_WRITABLE_SESSION": session, "A": "relative/x", "PATH": "/bin"}
-    act.forget(environ)
-    assert environ == {"A": "relative/x", "PATH": "/bin"}

@@ -140,13 +140,13 @@ def test_children_that_nobody_waits_for() -> None:
 
 
 def test_the_root_that_a_folder_lies_in() -> None:
-    session = "1nf;token;A,B;/a b;c/x:/d"
-    assert startup.kept_by("1nf;token;A,B;/a:/d", "/d/image/x") == ("/d", FUSE)
-    assert startup.kept_by("1nf;token;A,B;/a:/d", "/a/image") == ("/a", NETWORK)
-    assert startup.kept_by("1nf;token;A,B;/a:/d", "/ab") == ("", STEADY)
-    assert startup.kept_by("1;token;A,B;/a", "/a/image") == ("", STEADY)
+    session = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
+    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
+    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", NETWORK)
+    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", STEADY)
+    assert startup.kept_by("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", STEADY)
     assert startup.kept_by(session, "/a b;c/x/y") == ("/a b;c/x", NETWORK)
-    for broken in ("", "1", "1n", "x;y"):
+    for broken in ("", "2", "2n", "x;y"):
         assert startup.kept_by(broken, "/a") == ("", STEADY)
 
 
