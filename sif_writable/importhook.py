@@ -213,8 +213,12 @@ class Finder:
             if where in (directory, ANYWHERE):
                 path = f"{directory}/{entry}"
                 # Somebody may have mounted something writable on the package itself: a bind, an overlay.
-                if not os.access(path, os.W_OK) and (self.has(path) or self._make(spec)):
-                    spec = moved(spec, self.tree)
+                if not os.access(path, os.W_OK):
+                    from sif_writable import lease
+
+                    lease.hold(self.folder)  # before it is seen whether there is a copy
+                    if self.has(path) or self._make(spec):
+                        spec = moved(spec, self.tree)
                 break
         return spec if target is not None else _watched(spec)
 

@@ -414,9 +414,10 @@ def _activate(damaged: str) -> str:
     outcome = act.apply(decision, seen, storage, environ, token())
     kept = recall.path(seen, storage)
     if not recalled and kept and recall.is_due(kept):
-        from sif_writable.act import remember
+        from sif_writable.act import housekeeping, remember
 
         remember.keep(kept, outcome, environ)
+        housekeeping.keep_in_bounds(storage, seen.identity, environ)
     if damaged:
         outcome.failed.append(damaged)
     if told:

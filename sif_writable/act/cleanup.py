@@ -1,23 +1,21 @@
-"""Take things out of storage while other processes may be using it.
+"""Take things out of storage on request.
 
-Each thing is renamed aside in one step and deleted there: whoever looks sees all of it or nothing, what is open stays
-readable, and what a killed cleanup leaves is collected as any leftover. A folder that running processes expect to exist
-is put back at once, empty or with its seeds.
+A folder that running processes expect to exist is put back at once, empty or with its seeds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, aside, plan, session
+from sif_writable import act, plan, session
 from sif_writable.act import Outcome, directories, recall
+from sif_writable.act.removal import delete, move_aside, remove_copies
 from sif_writable.facts.filesystem import explain
+from sif_writable.facts.measure import names
 from sif_writable.facts.namespaces import used_by
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, Item, is_image, names
+from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, PACKAGES, Item, is_image
 from sif_writable.plan.cleanup import NEEDED
 
 if TYPE_CHECKING:
@@ -32,66 +30,60 @@ class Removed(NamedTuple):
     item: Item
     problem: str
     """Why it is still there, or an empty string."""
+    freed: int
+    """Bytes that are free now."""
 
 
-def remove(removals: Iterable[Removal], outcome: Outcome | None) -> list[Removed]:
+def remove(removals: Iterable[Removal], outcome: Outcome | None, *, unlocked: bool = False) -> list[Removed]:
     """Remove things; what cannot be removed is told and does not stop the others.
 
     :param outcome: what this process was given, so that its own folders are made again as at a first start.
+    :param unlocked: also copies of which nobody can tell whether they are in use.
     """
     listed = list(removals)
     again = _makers([removal.item for removal in listed], outcome) if outcome else {}
-    done = [Removed(removal.item, _try_to_remove(removal, again)) for removal in listed]
+    done = []
+    for removal in listed:
+        problem = _try_to_remove(removal, again, unlocked=unlocked)
+        item = removal.item
+        kept = item.written_size if removal.keep_written and item.kind == PACKAGES else 0
+        done.append(Removed(item, problem, 0 if problem else item.size - kept))
     for path in {os.path.dirname(removal.item.path) for removal in listed if removal.item.image}:
         _drop_empty_image(path, outcome)
     return done
 
 
-def _try_to_remove(removal: Removal, again: dict[str, Callable[[], None]]) -> str:
+def _try_to_remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked: bool) -> str:
     try:
-        return _remove(removal.item, again, needed=not removal.dead)
+        return _remove(removal, again, unlocked=unlocked)
     except FileNotFoundError:  # another cleanup was first
         return ""
     except OSError as error:
         return explain(error, removal.item.path)
 
 
-def _remove(item: Item, again: dict[str, Callable[[], None]], *, needed: bool) -> str:
+def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked: bool) -> str:
+    item = removal.item
     if item.kind == LOCK:
         return _remove_lock(item.path)
     if item.kind == OVERLAY and (problem := used_by(f"image-{item.image}")):  # since it was looked at
         return problem
     gone = item.path
-    if item.kind != LEFTOVER:
-        parent, name = os.path.split(item.path)
-        gone = aside.path(parent, f"{name}-gone")
-        os.rename(item.path, gone)
+    if item.kind == PACKAGES:
+        # Whether nobody can tell was weighed when it was chosen; only what was found free then may have a user now.
+        free = unlocked or item.unlocked
+        gone, problem = remove_copies(item.path, keep_written=removal.keep_written, unlocked=free)
+        if not gone:
+            return problem
+    elif item.kind != LEFTOVER:
+        gone = move_aside(item.path)
         if item.path in again:
             again[item.path]()
-        elif needed and item.name in NEEDED:
+        elif not removal.dead and item.name in NEEDED:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(item.path, 0o700)
-    if not stat.S_ISDIR(os.lstat(gone).st_mode):
-        os.unlink(gone)
-        return ""
-    _delete(gone)
     # NFS keeps what is open under another name, and so the folder.
-    return "" if not os.path.lexists(gone) else f"is taken away; what is in use of it remains in {gone} for now"
-
-
-def _delete(folder: str) -> None:
-    for _ in range(3):  # a process may be just about to make a file in it
-        with contextlib.suppress(OSError):
-            os.chmod(folder, 0o700)
-        # Some tools take permissions off what they keep, and overlays all of them; so before it is entered.
-        for here, inner, _ in os.walk(folder):
-            for name in inner:
-                with contextlib.suppress(OSError):
-                    if not os.path.islink(f"{here}/{name}"):
-                        os.chmod(f"{here}/{name}", 0o700)
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            return
+    return "" if delete(gone) else f"is taken away; what is in use of it remains in {gone} for now"
 
 
 def _remove_lock(path: str) -> str:

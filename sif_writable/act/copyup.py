@@ -14,8 +14,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import act, aside, importhook
-from sif_writable.act import directories
+from sif_writable import act, aside, importhook, lease
+from sif_writable.act import directories, kept
 from sif_writable.facts import manifest, packages
 from sif_writable.facts.filesystem import explain
 from sif_writable.plan import packages as plan
@@ -91,6 +91,7 @@ def make(units: Iterable[Unit], why: str, detail: str) -> str:
     finder = importhook.finder()
     if finder is None:
         return "the import hook is not in place"
+    lease.hold(finder.folder)
     asked = list(units)
     listed = list(dict.fromkeys(mate for unit in asked for mate in packages.mates(unit)))
     missing = [unit for unit in listed if not finder.has(unit.path)]
@@ -142,12 +143,14 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
     seconds = directories.LOCK_SECONDS + packages.measure(units, execute=execute).copied / BYTES_PER_SECOND
     for unit in units:
         target = finder.tree + unit.path
+        given: list[str] = []
         try:
             _mirror(unit.directory, finder.tree)
             if unit.is_package:
 
-                def fill(aside: str, unit: Unit = unit) -> None:
-                    _copy_tree(unit.path, aside, execute=execute)
+                def fill(new: str, unit: Unit = unit, given: list[str] = given) -> None:
+                    _copy_tree(unit.path, new, execute=execute)
+                    given[:] = kept.settle(finder.folder, unit.path, new)
 
                 directories.publish(
                     target, fill, lock_below=finder.folder, aside_in=finder.folder, seconds=seconds, over_link=True
@@ -157,6 +160,8 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
                     # What another process has made meanwhile may have been written to since.
                     if os.path.islink(target) or not os.path.exists(target):
                         _copy_module(unit, target, finder.folder)
+                        given = kept.settle(finder.folder, unit.path, target)
+            kept.forget(given, finder.folder)
         except OSError as error:
             problem = directories.complaint(error, error.filename or target, finder.folder)
             return f"{unit.name} gets no writable copy: {problem.rstrip('.')}."

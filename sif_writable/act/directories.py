@@ -17,7 +17,8 @@ from sif_writable.act import seed
 from sif_writable.act.links import Links, watch_of
 from sif_writable.facts.attempt import given_away
 from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
-from sif_writable.facts.storage_contents import NOTE, names
+from sif_writable.facts.measure import names
+from sif_writable.facts.storage_contents import NOTE
 from sif_writable.plan import redirects
 
 if TYPE_CHECKING:

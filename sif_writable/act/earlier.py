@@ -11,7 +11,8 @@ import stat
 
 from sif_writable.act import read_marker, seed
 from sif_writable.act.directories import put
-from sif_writable.facts.storage_contents import NOTE, is_image, names
+from sif_writable.facts.measure import names
+from sif_writable.facts.storage_contents import NOTE, is_image
 from sif_writable.plan import DATA, FOLDER
 from sif_writable.plan.catalog import OPT_IN, ROWS
 

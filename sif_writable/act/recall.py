@@ -24,6 +24,8 @@ PLAN = "plan-"
 """How the name of the file begins, in the folder of the image; the interpreter tag follows."""
 SECONDS = 60.0
 """How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
+DAY = 86400.0
+"""Seconds. The time of a kept plan is not renewed more often."""
 LARGEST = 1 << 20
 """Bytes that are read of a kept plan."""
 _PASSING = (".lock", ".locks", ".nfs", ".new-", ".tmp", ".swp")
@@ -89,6 +91,17 @@ def settled(storage: "Storage") -> "list[Any]":
     return [storage.roots, storage.folders, given, storage.small]
 
 
+def _use(descriptor: int) -> None:
+    """Let the time of a kept plan say that its image was used today: nothing else says so everywhere."""
+    import time
+
+    try:
+        if abs(time.time() - os.fstat(descriptor).st_mtime) > DAY:
+            os.utime(descriptor)
+    except OSError:  # a filesystem that gives files to somebody else; the plan is good nevertheless
+        pass
+
+
 def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Optional[Decision]":
     """Return the kept plan, or None where there is none or anything has changed."""
     try:
@@ -98,6 +111,7 @@ def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -
         return None
     try:
         content = os.read(descriptor, LARGEST)
+        _use(descriptor)
     except OSError:
         return None
     finally:

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sif_writable.facts.storage_contents import RECENT_DAYS
 from sif_writable.plan import cleanup
 from sif_writable.report import cache, text
 from sif_writable.report.status import current
@@ -16,10 +17,11 @@ from sif_writable.sizes import FORMS, parse_size
 if TYPE_CHECKING:
     import argparse
 
+    from sif_writable.act import Outcome
     from sif_writable.facts.storage_contents import Contents
 
-_DIR = "a directory that has storage, such as what is bound to /sif-writable; may be given more than once (default: \
-everywhere the hook looks)"
+_DIR = "a directory that has storage, such as what is bound to /sif-writable; may be given more than once"
+_CODES = "exit codes: 0 done, 1 something that was to go stays, 2 not understood or refused; without --yes nothing goes"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,41 +31,54 @@ def add(parser: argparse.ArgumentParser) -> None:
     prune = actions.add_parser(
         "prune",
         help="remove what was not used, what is dead, or the least recently used",
-        description="Remove downloads, compiled caches and copies of packages by age or size. Settings, histories and "
-        "homes stay.",
+        description="Remove compiled caches and copies of packages of this image by age or size; with --all-images "
+        "those of other images and downloads, too. Settings, histories, homes and what programs wrote in copies stay, "
+        "and so do copies that a running program imports from.",
+        epilog=_CODES,
     )
     prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {cleanup.DURATIONS}")
     prune.add_argument("--max-size", metavar="SIZE", help=f"the least recently used, until so much remains: {FORMS}")
     prune.add_argument(
         "--dead",
         action="store_true",
-        help=f"what belongs to other images and was not used for {cleanup.DEAD_DAYS} days, and what processes that are "
-        "gone left behind",
+        help=f"with --all-images: what belongs to other images and was not used for {RECENT_DAYS} days, and what "
+        "processes that are gone left behind",
     )
-    clear = actions.add_parser("clear", help="remove what bears a name of the listing, whatever its age")
+    clear = actions.add_parser(
+        "clear",
+        help="remove what bears a name of the listing, whatever its age",
+        description="Remove things of this image by name, also what programs wrote in them; with --all-images those of "
+        "other images and what images share. Copies that a running program imports from stay.",
+        epilog=_CODES,
+    )
     clear.add_argument("names", nargs="+", metavar="NAME", help="numba, data/pip, image-ID, image-ID/config/ipython")
     for action in (listing, prune, clear):
+        where = action.add_mutually_exclusive_group()
+        where.add_argument("--dir", action="append", metavar="DIR", help=_DIR)
+        everywhere = "all places where the hook looks for storage" + (" (the default)" if action is listing else "")
+        where.add_argument("--everywhere", action="store_true", help=everywhere)
         action.add_argument("--json", action="store_true", help="print the result as JSON (schema 1)")
-        action.add_argument("--dir", action="append", metavar="DIR", help=_DIR)
     for action in (prune, clear):
+        action.add_argument(
+            "--all-images", action="store_true", help="reach what belongs to other images and what images share, too"
+        )
+        action.add_argument(
+            "--in-use",
+            action="store_true",
+            help="where files cannot be locked: also copies that a program may be importing from",
+        )
         choice = action.add_mutually_exclusive_group()
         choice.add_argument("--yes", action="store_true", help="remove it; without this it is only shown")
         choice.add_argument("--dry-run", action="store_true", help="only show what would be removed (the default)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List or remove; 0, 1 when something that should go could not be removed, 2 on bad usage."""
-    found: list[str] = []
-    for directory in arguments.dir or ():
-        below = cache.below(directory)
-        if not below:
-            return _bad(
-                f"{directory} holds no storage of sif-writable (no .sif-writable file marks it, or a folder in it). "
-                "Remedy: name the directory that is bound to /sif-writable, or one that `cache list` shows."
-            )
-        found += below
-    seen, refused = cache.contents(found or cache.roots(os.environ))
+    """List or remove; 0, 1 when something that should go stays, 2 on bad usage."""
     outcome = current()
+    roots = _roots(arguments, outcome)
+    if isinstance(roots, int):
+        return roots
+    seen, refused = cache.contents(roots)
     this = outcome.facts.identity if outcome else ""
     if arguments.action == "list":
         if arguments.json:
@@ -73,32 +88,57 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print("no storage of sif-writable was found; --dir DIR names one in another place")
         return 0
-    chosen = _prune(arguments, seen, this) if arguments.action == "prune" else _clear(arguments, seen)
+    if not this and not arguments.all_images:
+        return _bad("no image runs here whose things could be meant. Remedy: add --all-images, or run it in the image")
+    reach = cleanup.Reach(this, arguments.all_images, arguments.in_use)
+    chosen = (_prune if arguments.action == "prune" else _clear)(arguments, seen, reach)
     if isinstance(chosen, int):
         return chosen
     for path, why in refused:
         print(f"sif-writable cache: {path} is left alone: it {why}", file=sys.stderr)
     if not arguments.yes:
-        _tell(arguments, _intended(chosen), cache.intended(chosen), chosen.notes)
+        _tell(arguments, _intended(chosen), cache.intended(chosen, seen), chosen.notes)
         if chosen.removals and not arguments.json:
             print("nothing was removed, this was a dry run; add --yes to remove it")
         return 0
+    if reach.all_images and chosen.removals:
+        print(f"sif-writable cache: removing {cache.reach(chosen.removals)}", file=sys.stderr, flush=True)
     from sif_writable.act.cleanup import remove
 
-    done = remove(chosen.removals, outcome)
+    done = remove(chosen.removals, outcome, unlocked=reach.in_use)
     result = {
         "schema": 1,
         "dry_run": False,
         "removed": [entry.item.path for entry in done if not entry.problem],
-        "freed_bytes": sum(entry.item.size for entry in done if not entry.problem),
+        "freed_bytes": sum(entry.freed for entry in done),
         "failed": [{"path": entry.item.path, "why": entry.problem} for entry in done if entry.problem],
         "notes": chosen.notes,
     }
     _tell(arguments, result, cache.outcome(done), chosen.notes)
-    return int(any(entry.problem for entry in done))
+    return int(chosen.kept or any(entry.problem for entry in done))
 
 
-def _prune(arguments: argparse.Namespace, seen: list[Contents], this: str) -> cleanup.Plan | int:
+def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] | int:
+    """Return the storage roots that are meant, or the exit code."""
+    found: list[str] = []
+    for directory in arguments.dir or ():
+        below = cache.below(directory)
+        if not below:
+            return _bad(
+                f"{directory} holds no storage of sif-writable (no .sif-writable file marks it, or a folder in it). "
+                "Remedy: name the directory that is bound to /sif-writable, or one that `cache list` shows."
+            )
+        found += below
+    if found:
+        return found
+    if arguments.action == "list" or arguments.everywhere:
+        return cache.roots(os.environ)
+    if outcome is None:
+        return _bad("no storage was chosen here, outside an image. Remedy: name it with --dir DIR, or add --everywhere")
+    return cache.chosen(outcome)
+
+
+def _prune(arguments: argparse.Namespace, seen: list[Contents], reach: cleanup.Reach) -> cleanup.Plan | int:
     age = size = None
     if arguments.older_than is not None:
         age = cleanup.parse_duration(arguments.older_than)
@@ -110,15 +150,18 @@ def _prune(arguments: argparse.Namespace, seen: list[Contents], this: str) -> cl
             return _bad(f"--max-size {arguments.max_size!r} is not understood; allowed: {FORMS}")
     if age is None and size is None and not arguments.dead:
         return _bad("prune needs to know what may go: --older-than TIME, --max-size SIZE or --dead")
-    return cleanup.prune(seen, this=this, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
+    if arguments.dead and not reach.all_images:
+        return _bad("--dead is about other images and what is shared. Remedy: add --all-images")
+    return cleanup.prune(seen, reach=reach, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
 
 
-def _clear(arguments: argparse.Namespace, seen: list[Contents]) -> cleanup.Plan | int:
-    chosen, unknown = cleanup.clear(seen, arguments.names)
-    if unknown:
-        known = sorted({item.name for contents in seen for item in contents.items if item.kind in cleanup.KNOWN})
-        there = f"there is: {', '.join(known)}" if known else "storage is empty"
-        return _bad(f"no {' and no '.join(unknown)} in storage; {there}")
+def _clear(arguments: argparse.Namespace, seen: list[Contents], reach: cleanup.Reach) -> cleanup.Plan | int:
+    chosen, wrong = cleanup.clear(seen, arguments.names, reach=reach, now=time.time())
+    if wrong:
+        within = [item for contents in seen for item in contents.items if reach.holds(item)]
+        known = sorted({item.name for item in within if item.kind in cleanup.KNOWN and not cleanup.is_empty(item)})
+        there = f"within reach is: {', '.join(known)}" if known else "nothing is within reach"
+        return _bad(f"{'; '.join(wrong)}; {there}")
     return chosen
 
 
@@ -127,7 +170,12 @@ def _intended(chosen: cleanup.Plan) -> dict[str, Any]:
         "schema": 1,
         "dry_run": True,
         "would_remove": [
-            {"path": removal.item.path, "size_bytes": removal.item.size, "why": removal.why}
+            {
+                "path": removal.item.path,
+                "image": removal.item.image or None,
+                "size_bytes": removal.item.size,
+                "why": removal.why,
+            }
             for removal in chosen.removals
         ],
         "notes": chosen.notes,

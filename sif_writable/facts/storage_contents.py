@@ -9,26 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable import lease
 from sif_writable.aside import is_ours as is_aside
+from sif_writable.facts import copied
+from sif_writable.facts.leases import NO_LOCKS, in_use
+from sif_writable.facts.measure import Bound, measure, names
 from sif_writable.facts.mounts import mounts
 from sif_writable.facts.namespaces import used_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 DATA, COMPILED, CONFIG, RUNTIME = "data", "compiled", "config", "runtime"
 """The kinds of the table of locations."""
-PACKAGES, HOME, OVERLAY, LEFTOVER, LOCK = "packages", "home", "overlay", "leftover", "lock"
-"""Kinds beside those of the table: writable copies of packages, a private home, what overlays hold, what a killed
-process left aside, a lock file."""
+PACKAGES, WRITTEN, HOME, OVERLAY, LEFTOVER, LOCK = "packages", "written", "home", "overlay", "leftover", "lock"
+"""Kinds beside those of the table: writable copies of packages, what programs wrote in copies that are gone, a private
+home, what overlays hold, what a killed process left aside, a lock file."""
 
 NOTE = "image.txt"
 """In the folder of an image: which image it is, in ``key: value`` lines."""
 LOCKS = "locks"
+PLAN = "plan-"
+"""How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
+RECENT_DAYS = 14
+"""Days within which what an image uses never goes by itself, nor where nobody can tell whether it is in use."""
+
 _NOATIME = 1024  # ST_NOATIME of statvfs(3)
 
 
@@ -51,6 +59,16 @@ class Item(NamedTuple):
     """When something of it was last read or written, in seconds since 1970."""
     problem: str
     """Why it cannot be removed, as a sentence without subject; empty when it can."""
+    changed: float = 0.0
+    """When a program last wrote a file of it, in seconds since 1970."""
+    written: int = 0
+    """Files of it that programs wrote: work that nothing brings back."""
+    written_size: int = 0
+    """Bytes of those."""
+    entries: int = 0
+    """Files, links and folders, as quotas count them."""
+    unlocked: bool = False
+    """Whether the problem is only that nobody can tell whether a program uses it."""
 
 
 class Image(NamedTuple):
@@ -62,7 +80,7 @@ class Image(NamedTuple):
     prefix: str
     """sys.prefix in it."""
     used: float
-    """When a process of it last looked for its folders, or used something in them."""
+    """When it was last started, to a day, or something was written in its caches or copies."""
 
 
 class Contents(NamedTuple):
@@ -73,6 +91,8 @@ class Contents(NamedTuple):
     images: dict[str, Image]
     reads_recorded: bool
     """Whether the filesystem records when a file is read."""
+    complete: bool = True
+    """Whether all was counted within the bound."""
 
 
 def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
@@ -80,39 +100,118 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
 
     :param known: kind to the names of its folders.
     """
-    points = [mount.point for mount in mounts() if mount.point.startswith(root + "/")]
-    items: list[Item] = []
-    images: dict[str, Image] = {}
-
-    def add(folder: str, name: str, kind: str, image: str = "") -> None:
-        path = os.path.join(root, folder, name)
-        with contextlib.suppress(OSError):  # gone meanwhile
-            size, files, used, problem = _measure(path, points)
-            if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
-                problem = problem or used_by(f"image-{image}")
-            items.append(Item(path, name, kind, folder, image, size, files, used, problem))
-
+    found: list[tuple[str, str, str]] = []
     for name in names(root):
         if name in ("data", "run"):
             kind = DATA if name == "data" else RUNTIME
-            for leaf in names(os.path.join(root, name)):
-                if leaf in known[kind] or is_aside(leaf):
-                    add(name, leaf, LEFTOVER if is_aside(leaf) else kind)
+            found += [
+                (name, leaf, LEFTOVER if is_aside(leaf) else kind)
+                for leaf in names(os.path.join(root, name))
+                if leaf in known[kind] or is_aside(leaf)
+            ]
         elif name == LOCKS:
-            for leaf in names(os.path.join(root, name)):
-                if leaf.endswith(".lock"):
-                    add(name, leaf, LOCK)
+            found += [(name, leaf, LOCK) for leaf in names(os.path.join(root, name)) if leaf.endswith(".lock")]
         elif is_aside(name):
-            add("", name, LEFTOVER)
-        elif is_image(name) and stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
-            identity = name[len("image-") :]
-            seen = _image_used(os.path.join(root, name))
-            for folder, leaf, kind in _of_image(root, name, known):
-                add(folder, leaf, kind, identity)
-            told = _note(os.path.join(root, name, NOTE))
-            used = max([seen, *(item.used for item in items if item.image == identity)])
-            images[identity] = Image(identity, told.get("image", ""), told.get("prefix", ""), used)
-    return Contents(root, items, images, not os.statvfs(root).f_flag & _NOATIME)
+            found.append(("", name, LEFTOVER))
+    points = _mounted_below(root)
+    items = [item for entry in found for item in _items(root, *entry, "", points, None)]
+    of_images = look_at_images(root, images(root), known)
+    return of_images._replace(items=items + of_images.items)
+
+
+def look_at_images(
+    root: str, listed: Iterable[str], known: Mapping[str, frozenset[str]], bound: Bound | None = None
+) -> Contents:
+    """Look at what some images have in a storage root.
+
+    :param listed: names of their folders. Once the bound is reached, no more is looked at.
+    """
+    points = _mounted_below(root)
+    items: list[Item] = []
+    seen: dict[str, Image] = {}
+    for name in listed:
+        if bound is not None and bound.spent():
+            return Contents(root, items, seen, _reads_recorded(root), complete=False)
+        own = [
+            item
+            for entry in _of_image(root, name, known)
+            for item in _items(root, *entry, name[len("image-") :], points, bound)
+        ]
+        told = _note(os.path.join(root, name, NOTE))
+        identity = name[len("image-") :]
+        used = max([image_used(f"{root}/{name}"), *(item.changed for item in own if item.kind in (COMPILED, PACKAGES))])
+        seen[identity] = Image(identity, told.get("image", ""), told.get("prefix", ""), min(used, time.time()))
+        items += own
+    return Contents(root, items, seen, _reads_recorded(root), complete=bound is None or bound.entries >= 0)
+
+
+def images(root: str) -> list[str]:
+    """Return the names of the folders of images in a storage root, the most recently used first."""
+    found = [name for name in names(root) if is_image(name) and not os.path.islink(f"{root}/{name}")]
+    return sorted(found, key=lambda name: -image_used(f"{root}/{name}"))
+
+
+def image_used(path: str) -> float:
+    """Return when an image was last used: each start renews its kept plan once a day, and so is it with its copies.
+
+    Times of reading are not kept everywhere, and where they are, a backup reads everything.
+    """
+    inner = names(path)
+    told = [f"{path}/{name}" for name in inner if name.startswith(PLAN)]
+    told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith("packages-")]
+    times = []
+    for file in told:
+        with contextlib.suppress(OSError):
+            times.append(os.lstat(file).st_mtime)
+    for folder in (
+        () if times else (path, *(f"{path}/{n}" for n in inner if n == "config" or n.startswith("compiled-")))
+    ):
+        with contextlib.suppress(OSError):
+            times.append(os.lstat(folder).st_mtime)
+    return max(times, default=0.0)
+
+
+def _items(
+    root: str, folder: str, name: str, kind: str, image: str, points: list[str], bound: Bound | None
+) -> list[Item]:
+    path = os.path.join(root, folder, name)
+    try:
+        record = copied.recorded(path) if kind == PACKAGES else None
+        found = measure(path, points, record, bound)
+    except OSError:  # gone meanwhile
+        return []
+    problem = found.problem
+    if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
+        problem = problem or used_by(f"image-{image}")
+    elif kind == PACKAGES:
+        problem = problem or in_use(path)
+    written = (found.files, found.size) if kind in (CONFIG, HOME, OVERLAY, WRITTEN, DATA) else found.written
+    return [
+        Item(
+            path,
+            name,
+            kind,
+            folder,
+            image,
+            found.size,
+            found.files,
+            found.used,
+            problem,
+            changed=found.changed,
+            written=written[0],
+            written_size=written[1],
+            entries=found.entries,
+            unlocked=problem == NO_LOCKS,
+        )
+    ]
+
+
+def _mounted_below(root: str) -> list[str]:
+    return [mount.point for mount in mounts() if mount.point.startswith(root + "/")]
+
+
+def _reads_recorded(root: str) -> bool:
+    return not os.statvfs(root).f_flag & _NOATIME
 
 
 def is_image(name: str) -> bool:
@@ -127,18 +226,18 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
         inner = f"{image}/{name}"
         kind = CONFIG if name == "config" else COMPILED if name.startswith("compiled-") else ""
         if kind:
-            found += [
-                (inner, leaf, LEFTOVER if is_aside(leaf) else kind)
-                for leaf in names(os.path.join(root, inner))
-                if leaf in known[kind] or is_aside(leaf)
-            ]
+            found += [(inner, leaf, LEFTOVER if is_aside(leaf) else kind) for leaf in names(os.path.join(root, inner))]
         elif name == HOME:
             found.append((image, name, HOME))
         elif name.startswith("data-") and name[5:] in known[DATA]:
             found.append((image, name, DATA))
         elif name.startswith("packages-"):
-            found.append((image, name, PACKAGES))
-            found += [(inner, leaf, LEFTOVER) for leaf in names(os.path.join(root, inner)) if is_aside(leaf)]
+            held = names(os.path.join(root, inner))
+            written = copied.WRITTEN in held
+            if copied.TREE in held or copied.REMOVING in held or not written:
+                found.append((image, name, PACKAGES))
+            found += [(inner, copied.WRITTEN, WRITTEN)] if written else []
+            found += [(inner, leaf, LEFTOVER) for leaf in held if is_aside(leaf)]
         elif name.startswith("overlay"):
             found.append((image, name, OVERLAY))
             found += [(folder, leaf, LEFTOVER) for folder, leaf in _left_within(root, inner)]
@@ -158,85 +257,6 @@ def _left_within(root: str, inner: str) -> list[tuple[str, str]]:
         found += [(os.path.relpath(here, root), name) for name in left]
         folders[:] = [name for name in folders if name not in left]
     return found
-
-
-def _image_used(path: str) -> float:
-    """Return when an interpreter last listed the folders of an image, which each start does."""
-    times = [os.lstat(path).st_ctime]
-    for name in names(path):
-        if name == "config" or name.startswith("compiled-"):
-            with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(path, name))
-                times += [status.st_atime, status.st_mtime]
-    return max(times)
-
-
-def names(path: str) -> list[str]:
-    """List a directory that is not a link, and leave its access time as it is; an empty list where that fails."""
-    try:
-        descriptor = _open(path)
-    except OSError:
-        return []
-    try:
-        return sorted(os.listdir(descriptor))
-    except OSError:
-        return []
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | os.O_NOATIME)
-    except PermissionError:  # not ours; then it is only listed
-        return os.open(path, flags)
-
-
-def _measure(path: str, points: list[str]) -> tuple[int, int, float, str]:
-    """Return bytes, files, last use, and what stands in the way of removing it.
-
-    A file that was copied into place keeps its old times, so the time of its last change of state counts too. A
-    directory is read by whoever lists it, so of directories only changes count.
-    """
-    status = os.lstat(path)
-    device = status.st_dev
-    size = files = 0
-    used = max(status.st_mtime, status.st_ctime)
-    problem = ""
-    if any(point == path or point.startswith(path + "/") for point in points):
-        problem = "has something mounted in it"
-    seen: set[int] = set()
-    stack = [path] if stat.S_ISDIR(status.st_mode) else []
-    if not stack:
-        size, files = status.st_blocks * 512, int(not stat.S_ISLNK(status.st_mode))
-    while stack:
-        here = stack.pop()
-        try:
-            descriptor = _open(here)
-        except OSError:
-            continue
-        try:
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        status = entry.stat(follow_symlinks=False)
-                        if status.st_dev != device:
-                            problem = "has something mounted in it"
-                            continue
-                        used = max(used, status.st_mtime, status.st_ctime)
-                        if stat.S_ISDIR(status.st_mode):
-                            stack.append(f"{here}/{entry.name}")
-                            continue
-                        used = max(used, status.st_atime)
-                        files += not stat.S_ISLNK(status.st_mode)
-                        if status.st_nlink > 1 and status.st_ino in seen:
-                            continue
-                        seen.add(status.st_ino)
-                        size += status.st_blocks * 512
-        finally:
-            os.close(descriptor)
-    return size, files, min(used, time.time()), problem
 
 
 def _note(path: str) -> dict[str, str]:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, PACKAGES, Contents, Item
+from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT_DAYS, WRITTEN, Contents, Item
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.sizes import human, parse_size
+from sif_writable.startup import OFF
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 DAY = 86400.0
 LEFTOVER_DAYS = 1
 """Days after which something left aside, or a lock file, belongs to a process that is gone."""
-DEAD_DAYS = 7
-"""Days without use after which another image's caches are taken for dead."""
+IDLE_DAYS = 60
+"""Days without a start after which what can be made again of an image goes by itself."""
 FRESH_DAYS = 1
 """Days within which use is not told more finely: ``relatime`` records reading once a day. What was used within them
 is not taken away to make room."""
+MAX = "SIF_WRITABLE_MAX"
+"""The variable that says how much all images together may keep in a storage root."""
+MAX_BYTES, MAX_FILES = 10 << 30, 100_000
+"""What they may keep by default."""
+NEAR = 0.8
+"""Share of the limit from which on ``doctor`` warns."""
+LIMITS = "off, or a size and maybe a number of files, such as 20GiB or 20GiB,50000"
 DURATIONS = "a number with min, h, d or w, such as 12h, 30d or 2w"
 
 KNOWN = {
@@ -48,6 +57,8 @@ class Removal(NamedTuple):
     why: str
     dead: bool = False
     """Whether nobody is there who could miss it."""
+    keep_written: bool = True
+    """Whether what programs wrote in copies stays; it goes only where it is asked for by name."""
 
 
 class Plan(NamedTuple):
@@ -56,6 +67,47 @@ class Plan(NamedTuple):
     removals: list[Removal]
     notes: list[str]
     """Sentences on what was asked and cannot be had."""
+    kept: bool = False
+    """Whether something that was asked for stays."""
+
+
+class Limit(NamedTuple):
+    """How much all images together may keep in a storage root."""
+
+    size: int
+    """Bytes."""
+    files: int
+
+
+def limit(environ: Mapping[str, str]) -> tuple[Limit | None, str]:
+    """Return the limit, None for ``off``; and a note where the user's value is not understood."""
+    text = environ.get(MAX, "").strip()
+    if not text:
+        return Limit(MAX_BYTES, MAX_FILES), ""
+    if text.lower() in OFF:
+        return None, ""
+    figures = text.split(",")
+    size = parse_size(figures[0])
+    files = figures[1].strip() if len(figures) == 2 else str(MAX_FILES)
+    if size is None or len(figures) > 2 or not (files.isascii() and files.isdigit() and len(files) < 16):
+        note = f"{MAX}={text[:80]!r} is not understood and counts as unset; allowed: {LIMITS}"
+        return Limit(MAX_BYTES, MAX_FILES), note
+    return Limit(size, int(files)), ""
+
+
+class Reach(NamedTuple):
+    """What a command may touch."""
+
+    this: str
+    """Identity of the image that this process runs in, or empty."""
+    all_images: bool = False
+    """Also what belongs to other images, and what images share."""
+    in_use: bool = False
+    """Also copies of which nobody can tell whether they are in use."""
+
+    def holds(self, item: Item) -> bool:
+        """Whether a thing is within reach."""
+        return self.all_images or bool(self.this and item.image == self.this)
 
 
 def parse_duration(text: str) -> float | None:
@@ -67,35 +119,58 @@ def parse_duration(text: str) -> float | None:
 def prune(
     found: Sequence[Contents],
     *,
-    this: str,
+    reach: Reach,
     now: float,
     older_than: float | None = None,
     max_size: int | None = None,
     dead: bool = False,
 ) -> Plan:
-    """Choose what goes by age, by being dead, and then by size, least recently used first.
+    """Choose what goes by age, by being dead, and then by size, least recently used first. What is empty stays.
 
-    :param this: identity of the image that this process runs in, or empty.
     :param older_than: seconds without use.
-    :param max_size: bytes that everything together may take.
+    :param max_size: bytes that everything within reach together may take.
     :param dead: also caches of other images that nobody used, and what processes that are gone have left.
     """
     chosen: dict[str, Removal] = {}
     notes: list[str] = []
+    kept = False
     for contents in found:
-        for item in contents.items:
+        for item in filter(reach.holds, contents.items):
             why = ""
             if older_than is not None and item.kind in _PRUNED and now - item.used > older_than:
                 why = f"not used for {span(now - item.used)}"
             elif dead:
-                why = _dead(item, contents, this, now)
-            if why and not item.problem:
-                chosen[item.path] = Removal(item, why, dead and bool(_dead(item, contents, this, now)))
-            elif why:
-                notes.append(f"{item.path} stays: it {item.problem}")
+                why = _dead(item, contents, reach.this, now)
+            if not why or (is_empty(item) and not dead):
+                continue
+            if problem := _stays(item, contents, reach, now):
+                notes.append(problem)
+                kept = True
+            else:
+                chosen[item.path] = Removal(item, why, dead and bool(_dead(item, contents, reach.this, now)))
     if max_size is not None:
-        _make_room([item for contents in found for item in contents.items], max_size, now, chosen, notes)
-    return Plan(list(chosen.values()), notes)
+        _make_room(found, max_size, reach, now, chosen, notes)
+    return Plan(list(chosen.values()), list(dict.fromkeys(notes)), kept)
+
+
+def is_empty(item: Item) -> bool:
+    """Whether a thing is only a folder, or a home of nothing but links."""
+    return not (item.files or item.size or item.problem) and item.kind != LOCK
+
+
+def _stays(item: Item, contents: Contents, reach: Reach, now: float) -> str:
+    """Say why a thing cannot be removed, with the remedy, or return an empty string."""
+    if item.problem and not item.unlocked:
+        return f"{item.path} stays: it {item.problem}. Remedy: try again when that has ended."
+    if not item.unlocked or reach.in_use:
+        return ""
+    idle = now - contents.images[item.image].used
+    if idle > RECENT_DAYS * DAY:
+        return ""
+    return (
+        f"{item.path} stays: it {item.problem}, and its image was started {span(idle)} ago. "
+        "Remedy: see that no program of that image runs, then add --in-use."
+    )
 
 
 def _dead(item: Item, contents: Contents, this: str, now: float) -> str:
@@ -106,49 +181,79 @@ def _dead(item: Item, contents: Contents, this: str, now: float) -> str:
     if not item.image or item.image == this:
         return ""
     idle = now - contents.images[item.image].used
-    if idle <= DEAD_DAYS * DAY:
+    if idle <= RECENT_DAYS * DAY:
         return ""
     # A private home may hold what somebody wrote there; its links lead to the image.
-    return "" if item.kind == HOME and item.files else f"of another image, which was not used for {span(idle)}"
+    return (
+        "" if item.kind in (HOME, WRITTEN) and item.files else f"of another image, which was not used for {span(idle)}"
+    )
 
 
-def _make_room(items: list[Item], max_size: int, now: float, chosen: dict[str, Removal], notes: list[str]) -> None:
-    total = sum(item.size for item in items if item.path not in chosen)
-    for item in sorted(items, key=lambda item: item.used):
+def _make_room(
+    found: Sequence[Contents],
+    max_size: int,
+    reach: Reach,
+    now: float,
+    chosen: dict[str, Removal],
+    notes: list[str],
+) -> None:
+    items = [(item, contents) for contents in found for item in contents.items if reach.holds(item)]
+    total = sum(item.size for item, _ in items if item.path not in chosen)
+    for item, contents in sorted(items, key=lambda pair: pair[0].used):
         if total <= max_size:
             return
-        if item.path in chosen or item.kind not in _PRUNED or item.problem or now - item.used < FRESH_DAYS * DAY:
+        if item.path in chosen or item.kind not in _PRUNED or now - item.used < FRESH_DAYS * DAY or is_empty(item):
+            continue
+        if problem := _stays(item, contents, reach, now):
+            notes.append(problem)
             continue
         chosen[item.path] = Removal(item, f"the least recently used, {span(now - item.used)} ago")
-        total -= item.size
+        total -= item.size - item.written_size if item.kind == PACKAGES else item.size
     if total > max_size:
         notes.append(
-            f"{total} bytes remain, more than --max-size allows: what was used within a day, settings, homes and "
-            "temporary files stay. Remedy: sif-writable cache clear NAME."
+            f"{human(total)} remain, more than --max-size allows: what was used within a day, settings, homes, "
+            "what programs wrote and temporary files stay. Remedy: sif-writable cache clear NAME."
         )
 
 
-def clear(found: Sequence[Contents], asked: Sequence[str]) -> tuple[Plan, list[str]]:
-    """Choose what bears one of these names, and return the names that nothing could ever bear.
+def clear(found: Sequence[Contents], asked: Sequence[str], *, reach: Reach, now: float) -> tuple[Plan, list[str]]:
+    """Choose what bears one of these names, and return sentences on the names that nothing within reach bears.
 
     :param asked: ``numba``, ``data/pip``, ``image-ID``, or ``image-ID/config/ipython``.
     """
     chosen: dict[str, Removal] = {}
     notes: list[str] = []
-    unknown = []
+    wrong = []
+    kept = False
     for name in asked:
         wanted = name.strip("/")
-        hits = [item for contents in found for item in contents.items if item.kind != LOCK and _bears(item, wanted)]
-        if not hits and wanted in _ALL:
+        pairs = [(item, each) for each in found for item in each.items if item.kind != LOCK and _bears(item, wanted)]
+        hits = [pair for pair in pairs if reach.holds(pair[0])]
+        beyond = [item for item, _ in pairs if not reach.holds(item)]
+        if beyond and not hits:
+            wrong.append(f"{_beyond(name, beyond)}. Remedy: add --all-images")
+        elif beyond := [item for item in beyond if not is_empty(item)]:
+            notes.append(f"{_beyond(name, beyond)}, and stays. Remedy: add --all-images.")
+        elif not hits and wanted in _ALL:
             notes.append(f"there is no {name} in storage")
         elif not hits:
-            unknown.append(name)
-        for item in hits:
-            if item.problem:
-                notes.append(f"{item.path} stays: it {item.problem}")
+            wrong.append(f"there is no {name} in storage")
+        for item, contents in hits:
+            if problem := _stays(item, contents, reach, now):
+                notes.append(problem)
+                kept = True
             else:
-                chosen[item.path] = Removal(item, "asked for")
-    return Plan(list(chosen.values()), notes), unknown
+                chosen[item.path] = Removal(item, "asked for", keep_written=False)
+    return Plan(list(chosen.values()), notes, kept), wrong
+
+
+def _beyond(name: str, items: list[Item]) -> str:
+    """Say whose the things are that bear a name but are beyond reach."""
+    others = len({item.image for item in items if item.image})
+    whose = [f"{others} other image{'s' * (others > 1)}"] if others else []
+    whose += ["all images"] if any(not item.image for item in items) else []
+    places = f"{items[0].path}" + (f" and {len(items) - 1} more" if len(items) > 1 else "")
+    return f"{name} is of {' and of '.join(whose)} ({places}, {human(sum(item.size for item in items))})"
 
 
 def _bears(item: Item, name: str) -> bool:

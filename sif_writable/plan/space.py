@@ -17,6 +17,7 @@ LOW_INODES = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The errno values that mean that a place is full."""
 _MIB = 1 << 20
+_FREE = "free some: sif-writable cache prune --all-images --max-size 1GiB --yes"
 
 
 def lacking(space: Space, *, downloads: bool) -> list[str]:
@@ -63,6 +64,6 @@ def remedy(space: Space, lack: str) -> str:
     if space.kind == MEMORY:
         return "bind a directory of a disk: --bind DIR:/sif-writable"
     if space.kind == HOME:
-        return "SIF_WRITABLE_DIR=$SCRATCH/sif-writable, or free some: sif-writable cache prune --max-size 1GiB --yes"
-    what = "remove small files" if lack == INODES else "free some: sif-writable cache prune --max-size 1GiB --yes"
+        return f"SIF_WRITABLE_DIR=$SCRATCH/sif-writable, or {_FREE}"
+    what = "remove small files" if lack == INODES else _FREE
     return f"{what}, or give a larger place with SIF_WRITABLE_DIR"

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable import act, facts, plan, session
 from sif_writable.facts.filesystem import reachable, unfit
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, Contents, Item, look
-from sif_writable.plan.cleanup import KNOWN, span
+from sif_writable.facts.storage_contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item, look
+from sif_writable.plan.cleanup import KNOWN, is_empty, span
 from sif_writable.report.text import paragraph
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from sif_writable.act import Outcome
     from sif_writable.act.cleanup import Removed
-    from sif_writable.plan.cleanup import Plan
+    from sif_writable.plan.cleanup import Plan, Removal
     from sif_writable.report.text import Painter
 
 
@@ -36,6 +37,11 @@ def _in_place(place: plan.Place, user: int) -> list[str]:
     """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
     itself = [place.base] if reachable(place.base) and act.read_marker(place.base, ours=True) else []
     return itself + [plan.own_folder(place, shared=shared, user=user) for shared in (False, True)]
+
+
+def chosen(outcome: Outcome | None) -> list[str]:
+    """Return the storage roots that were chosen for this process, the main one first."""
+    return list(dict.fromkeys(outcome.storage.roots.values())) if outcome else []
 
 
 def below(directory: str) -> list[str]:
@@ -84,7 +90,7 @@ def model(seen: list[Contents], refused: list[tuple[str, str]], this: str) -> di
                 "size_bytes": sum(item.size for item in entry.items),
                 "reads_recorded": entry.reads_recorded,
                 "images": [{**image._asdict(), "this": image.identity == this} for image in entry.images.values()],
-                "entries": [_entry(item, this) for item in entry.items],
+                "entries": [_entry(item, this) for item in entry.items if not is_empty(item)],
             }
             for entry in seen
         ],
@@ -103,6 +109,8 @@ def _entry(item: Item, this: str) -> dict[str, Any]:
         "image": item.image or None,
         "this_image": item.image == this if item.image else None,
         "problem": item.problem,
+        "written_files": item.written,
+        "written_bytes": item.written_size,
     }
 
 
@@ -112,19 +120,18 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
     for entry in seen:
         lines.append(paint(entry.root, "head") + f"  {human(sum(item.size for item in entry.items))}")
         shared = [item for item in entry.items if not item.image and item.kind not in (LOCK, LEFTOVER)]
-        if shared:
+        if any(not is_empty(item) for item in shared):
             lines += ["  shared by all images", *_rows(shared, now)]
         for identity, image in sorted(entry.images.items(), key=lambda pair: (pair[0] != this, -pair[1].used)):
             whose = "this image" if identity == this else "another image" if this else "image"
-            told = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
-            lines.append(f"  {whose}, image-{identity}: {told}; last used {_ago(now - image.used)}")
+            lines.append(f"  {whose}, {_named(image)}; last used {_ago(now - image.used)}")
             lines += _rows([item for item in entry.items if item.image == identity and item.kind != LEFTOVER], now)
         rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
         if rest:
             size = human(sum(item.size for item in rest))
             locks = sum(item.kind == LOCK for item in rest)
             lines.append(f"  {locks} lock files, {len(rest) - locks} things left aside, {size}")
-        if not entry.items:
+        if all(is_empty(item) for item in entry.items):
             lines.append("  empty")
         if not entry.reads_recorded:
             lines.append(paragraph("this filesystem does not record reading: last use means last written", 2))
@@ -133,16 +140,24 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _named(image: Image) -> str:
+    told = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
+    return f"image-{image.identity}: {told}"
+
+
 def _rows(items: list[Item], now: float) -> list[str]:
-    """Return a line for each thing that has files, the largest first, and the number of the others."""
-    full = [item for item in items if item.files or item.size or item.problem]
-    lines = [
-        f"    {item.name:<24} {item.kind:<8} {human(item.size):>9}{item.files:>8} files  {_ago(now - item.used)}"
-        + (f"\n      {item.problem}" if item.problem else "")
-        for item in sorted(full, key=lambda item: -item.size)
-    ]
-    if len(items) > len(full):
-        lines.append(f"    {len(items) - len(full)} empty folders")
+    """Return a line for each thing that is not empty, the largest first."""
+    lines = []
+    for item in sorted(items, key=lambda item: -item.size):
+        if is_empty(item):
+            continue
+        files = f"{item.files} file{'s' * (item.files != 1)}"
+        lines.append(f"    {item.name:<24} {item.kind:<8} {human(item.size):>9} {files:>12}  {_ago(now - item.used)}")
+        if item.kind == PACKAGES and item.written:
+            files = f"{item.written} file{'s' * (item.written != 1)}"
+            lines.append(f"      programs wrote {files} of it, {human(item.written_size)}")
+        if item.problem:
+            lines.append(paragraph(item.problem, 6))
     return lines
 
 
@@ -150,19 +165,47 @@ def _ago(seconds: float) -> str:
     return f"{span(seconds)} ago" if seconds >= 60 else "now"
 
 
-def intended(plan_: Plan) -> str:
-    """Return what would be removed, as text."""
-    lines = [f"  {removal.item.path}  {human(removal.item.size)}, {removal.why}" for removal in plan_.removals]
-    total = human(sum(removal.item.size for removal in plan_.removals))
-    head = f"would remove {len(lines)} things, {total}:" if lines else "nothing to remove"
-    return "\n".join([head, *lines]) + "\n"
+def reach(removals: Sequence[Removal]) -> str:
+    """Say how much of how many images goes, and where."""
+    items = [removal.item for removal in removals]
+    images = len({(item.image) for item in items if item.image})
+    whose = [f"{images} image{'s' * (images > 1)}"] if images else []
+    whose += ["what images share"] if any(not item.image for item in items) else []
+    places = sorted({item.path[: -len(f"/{item.folder}/{item.name}".replace("//", "/"))] for item in items})
+    size = human(sum(_going(removal) for removal in removals))
+    things = f"{len(items)} thing{'s' * (len(items) != 1)}"
+    return f"{things}, {size}, of {' and of '.join(whose)} in {' and '.join(places)}"
+
+
+def intended(plan_: Plan, seen: Sequence[Contents]) -> str:
+    """Return what would be removed, as text: each thing with the image that it belongs to."""
+    if not plan_.removals:
+        return "nothing to remove\n"
+    images = {identity: image for contents in seen for identity, image in contents.images.items()}
+    lines = [f"would remove {reach(plan_.removals)}:"]
+    named = ""
+    for removal in sorted(plan_.removals, key=lambda removal: (removal.item.image, removal.item.path)):
+        item = removal.item
+        if item.image != named and item.image in images:
+            lines.append(f"  of {_named(images[item.image])}")
+        named = item.image
+        lines.append(f"  {item.path}  {human(_going(removal))}, {removal.why}")
+        if item.kind == PACKAGES and item.written:
+            what = f"{item.written} file{'s' * (item.written != 1)} that programs wrote in it"
+            lines.append(f"    {what} {'stay' if removal.keep_written else 'go too'}, {human(item.written_size)}")
+    return "\n".join(lines) + "\n"
+
+
+def _going(removal: Removal) -> int:
+    kept = removal.item.written_size if removal.keep_written and removal.item.kind == PACKAGES else 0
+    return removal.item.size - kept
 
 
 def outcome(done: list[Removed]) -> str:
     """Return what was removed, as text."""
     gone = [entry for entry in done if not entry.problem]
-    lines = [f"  {entry.item.path}  {human(entry.item.size)}" for entry in gone]
+    lines = [f"  {entry.item.path}  {human(entry.freed)}" for entry in gone]
     lines += [paragraph(f"not removed: {entry.item.path} {entry.problem}", 2) for entry in done if entry.problem]
-    freed = human(sum(entry.item.size for entry in gone))
-    head = f"removed {len(gone)} things, {freed}" if done else "nothing to remove"
+    freed = human(sum(entry.freed for entry in gone))
+    head = f"removed {len(gone)} thing{'s' * (len(gone) != 1)}, {freed}" if done else "nothing to remove"
     return "\n".join([head + (":" if lines else ""), *lines]) + "\n"

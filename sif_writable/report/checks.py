@@ -13,6 +13,7 @@ from sif_writable.facts.space import look, overlay_is_read_only
 from sif_writable.plan import CONFIG, KINDS
 from sif_writable.plan.space import QUOTA
 from sif_writable.plan.space import remedy as space_remedy
+from sif_writable.report import usage
 from sif_writable.report.startup import cure, unmet
 from sif_writable.report.status import current, place_problem
 
@@ -40,6 +41,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
         *_overlay(model),
         *_storage(model),
         *_space(model),
+        *_usage(model),
         *_redirects(model),
         *_user_directories(),
         *_host_leaks(),
@@ -125,6 +127,15 @@ def _space(model: dict[str, Any]) -> list[Check]:
     if model["space"] and not found:
         found.append(Check(PASS, "space", "enough bytes and inodes are free", ""))
     return found
+
+
+def _usage(model: dict[str, Any]) -> list[Check]:
+    return [
+        Check(WARN, "growth", entry["warning"]["text"], entry["warning"]["remedy"])
+        if entry["warning"]
+        else Check(PASS, "growth", usage.words(entry), "")
+        for entry in model["usage"]
+    ]
 
 
 def _redirects(model: dict[str, Any]) -> list[Check]:

@@ -13,6 +13,7 @@ root               prefix, writable, filesystem, note
 storage            list: kind, folder, place, lasting, note, filesystem, free_bytes, total_bytes, free_inodes,
                    total_inodes
 space              see report.space
+usage              list: see report.usage
 refused            list: place, path, why
 home               value, old, private, why
 redirects          list: variable, value, kind, why, offers (``linked``, ``seeded`` or nothing), size_bytes,
@@ -38,9 +39,9 @@ from sif_writable import act, facts, importhook, plan, session, startup
 from sif_writable.act import Outcome
 from sif_writable.facts import container, manifest, mounts
 from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
-from sif_writable.plan import RUNTIME, redirects
+from sif_writable.plan import RUNTIME, cleanup, redirects
 from sif_writable.plan.catalog import OPT_IN, ROWS
-from sif_writable.report import gpus, overlay, packages, space
+from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 
 SIZE_SECONDS = 2.0
@@ -122,6 +123,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         },
         "storage": _storage(outcome, table) if outcome else [],
         "space": space.watched(outcome, seen, table),
+        "usage": usage.usage(outcome, os.environ),
         "refused": [{"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused]
         if outcome
         else [],
@@ -134,6 +136,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
         "notes": [
             *redirects.misunderstood(os.environ),
+            *filter(None, [cleanup.limit(os.environ)[1]]),
             *manifest.misunderstood(seen.purelib),
             *(outcome.failed if outcome else []),
         ],

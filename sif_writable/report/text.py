@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
-from sif_writable.report import overlay
+from sif_writable.report import overlay, usage
 from sif_writable.sizes import human
 
 WIDTH = 80
@@ -124,6 +124,11 @@ def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     if not model["storage"]:
         lines.append(paragraph(paint("no place can be written; nothing was changed", "bad"), 2))
     lines += [paragraph(f"not {entry['place']}: {entry['path']} {entry['why']}", 2) for entry in model["refused"]]
+    for entry in model["usage"]:
+        lines.append(paragraph(usage.words(entry), 2))
+        if entry["warning"]:
+            lines.append(paragraph(paint(entry["warning"]["text"], "warn"), 2))
+            lines.append(paragraph(f"remedy: {entry['warning']['remedy']}", 4))
     return lines
 
 

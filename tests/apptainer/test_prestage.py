@@ -194,7 +194,7 @@ def test_the_cache_command_tells_two_images_apart(apptainer: Apptainer, prestage
     assert sorted(entry["this_image"] for entry in numba) == [False, True]
     # Beside a process of the image that loses its caches, and then gets its seeds again.
     cleared = [f"image-{images[apptainer.inside(prestaged.path)]['identity']}"]
-    done = apptainer.exec(sif, ["sif-writable", "cache", "clear", "--yes", *cleared])
+    done = apptainer.exec(sif, ["sif-writable", "cache", "clear", "--yes", "--all-images", *cleared])
     assert done.returncode == 0, done.stderr
     assert use(apptainer, prestaged.path, NUMBA, []) == ([1, 0], [])
     own = ["sif-writable", "cache", "clear", "--yes", "numba", "matplotlib"]
@@ -212,5 +212,8 @@ def test_the_cache_command_outside_of_any_image(apptainer: Apptainer, prestaged:
     assert listed["image"] is None
     assert [image["this"] for root in listed["roots"] for image in root["images"]] == [False]
     done = apptainer.beside(["python3", "-m", "sif_writable", "cache", "clear", "--yes", "numba"], env=environ)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, "add --everywhere" in done.stderr) == (2, True)  # no image runs, so no storage was chosen
+    words = ["python3", "-m", "sif_writable", "cache", "clear", "--yes", "numba", "--everywhere", "--all-images"]
+    done = apptainer.beside(words, env=environ)
+    assert (done.returncode, "of 1 image in " in done.stderr) == (0, True), done
     assert not [here for here, _, _ in os.walk(apptainer.places.home) if here.endswith("/numba")]

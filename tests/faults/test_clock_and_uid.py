@@ -42,12 +42,15 @@ def test_a_clock_that_jumps(faulty: Faulty, times: str) -> None:
     before = faulty.run(["sh", "-c", f"find {storage} -type f | sort"], tmpfs=()).stdout
     for clock in ("1970-01-02 00:00:00", ""):  # all of it was used just now, as its times of change say
         pruned = faulty.run(
-            _at(clock, "-m", "sif_writable", "cache", "prune", "--dead", "--older-than", "30d"), tmpfs=()
+            _at(clock, "-m", "sif_writable", "cache", "prune", "--dead", "--all-images", "--older-than", "30d"),
+            tmpfs=(),
         )
         assert (pruned.returncode, pruned.stderr) == (0, ""), pruned
         assert faulty.run(["sh", "-c", f"find {storage} -type f | sort"], tmpfs=()).stdout == before
     clock = _CLOCKS[0]  # for which all is old
-    pruned = faulty.run(_at(clock, "-m", "sif_writable", "cache", "prune", "--older-than", "30d"), tmpfs=())
+    pruned = faulty.run(
+        _at(clock, "-m", "sif_writable", "cache", "prune", "--all-images", "--older-than", "30d"), tmpfs=()
+    )
     assert (pruned.returncode, pruned.stderr) == (0, ""), pruned
     final = faulty.run([PYTHON, "-c", _USE], tmpfs=())
     assert (final.returncode, final.stdout, final.stderr) == (0, "/var/tmp\n", ""), final

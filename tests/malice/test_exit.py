@@ -130,7 +130,6 @@ def test_no_process_mount_or_temporary_folder_stays(one_image: Image) -> None:
     "text",
     [
         "pass",
-        "import inner, resourceful",
         "import open_use\ntry:\n    open_use.use()\nexcept OSError: pass",
         "import os; os.makedirs('/venv/share/outside/x', exist_ok=True)",
     ],
@@ -140,6 +139,18 @@ def test_no_descriptor_stays(one_image: Image, text: str) -> None:
     for _ in range(2):
         _, seen = observe(one_image, code(f"{text}\n{_FDS}", **env))
         assert (seen["code"], seen["said"].splitlines()[-1]) == (0, "['0', '1', '2', '3']"), seen
+
+
+def test_the_lease_of_the_copies_is_the_only_descriptor_that_stays(one_image: Image) -> None:
+    told = "import os, fcntl\nfor n in os.listdir('/proc/self/fd'):\n  try: print(n, os.readlink(f'/proc/self/fd/{n}'))"
+    told += "\n  except OSError: pass\nprint(fcntl.fcntl(3, fcntl.F_GETFD))"
+    for _ in range(2):
+        _, seen = observe(one_image, code(f"import inner, resourceful\n{told}"))
+        *open_, flags = seen["said"].splitlines()[-5:]
+        assert seen["code"] == 0, seen
+        assert [line.split("/")[-1] for line in open_ if line.startswith("3 ")] == ["lease"], seen
+        assert not [line for line in open_ if line[0] not in "0123"], seen
+        assert flags == "1"  # no program that is executed gets it
 
 
 def test_of_a_killed_copy_up_nothing_runs_on_and_the_next_run_is_whole(one_image: Image) -> None:
@@ -161,7 +172,8 @@ def test_of_a_killed_copy_up_nothing_runs_on_and_the_next_run_is_whole(one_image
 def _prune_tomorrow(image: Image) -> None:
     """Do what `cache prune --dead` does in two days: the time of a file's last change cannot be dated back."""
     contents = look(f"{image.places.home}/.cache/sif-writable", KNOWN)
-    plan = cleanup.prune([contents], this="", now=time.time() + 2 * DAY, dead=True)
+    everything = cleanup.Reach("", all_images=True)
+    plan = cleanup.prune([contents], reach=everything, now=time.time() + 2 * DAY, dead=True)
     assert all(not done.problem for done in remove(plan.removals, None))
 
 

@@ -98,7 +98,7 @@ _COMMANDS = [
     ["-c", question(STATE)],
     ["-c", "import inner, resourceful"],
     *(["-m", "sif_writable", *words.split()] for words in ("status", "doctor --json", "env", "cache list")),
-    ["-m", "sif_writable", "cache", "prune", "--dead", "--dry-run"],
+    ["-m", "sif_writable", "cache", "prune", "--dead", "--all-images", "--dry-run"],
     ["-m", "sif_writable", "run", "--", "true"],
 ]
 

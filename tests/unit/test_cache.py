@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.act.cleanup import remove
-from sif_writable.facts.storage_contents import Contents, Image, Item, look, names
+from sif_writable.facts.measure import names
+from sif_writable.facts.storage_contents import Contents, Image, Item, look
 from sif_writable.plan import cleanup
 from sif_writable.plan.cleanup import DAY, KNOWN
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NOW = 1_800_000_000.0
 THIS, OTHER = "0123456789abcdef", "fedcba9876543210"
+ALL = cleanup.Reach(THIS, all_images=True)
 
 
 def item(name: str, kind: str = "data", *, days: float = 0, size: int = 1, image: str = "", files: int = 1) -> Item:
@@ -38,7 +40,7 @@ def contents(*items: Item, idle: float = 100) -> list[Contents]:
 
 
 def pruned(found: list[Contents], **options: object) -> list[str]:
-    plan = cleanup.prune(found, this=THIS, now=NOW, **options)  # type: ignore[arg-type]
+    plan = cleanup.prune(found, reach=ALL, now=NOW, **options)  # type: ignore[arg-type]
     return sorted(removal.item.name for removal in plan.removals)
 
 
@@ -64,7 +66,7 @@ def test_dead_is_what_belongs_to_other_images_that_nobody_uses() -> None:
         item("b.lock", "lock", days=0.1),
     )
     assert pruned(found, dead=True) == [".new-x", "a.lock", "home", "settings", "theirs"]
-    assert pruned(contents(item("theirs", "compiled", days=99, image=OTHER), idle=6), dead=True) == []
+    assert pruned(contents(item("theirs", "compiled", days=99, image=OTHER), idle=13), dead=True) == []
 
 
 def test_a_home_in_which_somebody_wrote_is_never_dead() -> None:
@@ -76,7 +78,7 @@ def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use
         item("a", days=50, size=10), item("b", days=20, size=10), item("c", days=10, size=10), item("d", size=10)
     )
     assert pruned(found, max_size=25) == ["a", "b"]
-    plan = cleanup.prune(found, this="", now=NOW, max_size=5)
+    plan = cleanup.prune(found, reach=ALL, now=NOW, max_size=5)
     assert [removal.item.name for removal in plan.removals] == ["a", "b", "c"]
     assert "cache clear NAME" in plan.notes[0]
     assert pruned(found, max_size=100) == []
@@ -85,10 +87,10 @@ def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use
 
 def test_what_has_a_mount_in_it_stays_and_is_named() -> None:
     found = contents(item("a", days=99)._replace(problem="has something mounted in it"))
-    plan = cleanup.prune(found, this="", now=NOW, older_than=DAY, max_size=0)
+    plan = cleanup.prune(found, reach=ALL, now=NOW, older_than=DAY, max_size=0)
     assert plan.removals == []
-    assert "/s/data/a stays: it has something mounted in it" in plan.notes
-    assert cleanup.clear(found, ["a"])[0].removals == []
+    assert plan.notes[0] == "/s/data/a stays: it has something mounted in it. Remedy: try again when that has ended."
+    assert cleanup.clear(found, ["a"], reach=ALL, now=NOW)[0].removals == []
 
 
 @pytest.mark.parametrize(
@@ -109,10 +111,11 @@ def test_names(name: str, hits: list[str]) -> None:
         item("numba", "compiled", image=OTHER),
         item("pip"),
     )
-    plan, unknown = cleanup.clear(found, [name])
+    plan, unknown = cleanup.clear(found, [name], reach=ALL, now=NOW)
     assert sorted(removal.item.name for removal in plan.removals) == hits
     assert unknown == []
-    assert cleanup.clear(found, ["nonesuch", "../etc"])[1] == ["nonesuch", "../etc"]
+    unknown = cleanup.clear(found, ["nonesuch", "../etc"], reach=ALL, now=NOW)[1]
+    assert unknown == ["there is no nonesuch in storage", "there is no ../etc in storage"]
 
 
 @pytest.mark.parametrize(
@@ -230,9 +233,9 @@ def test_only_what_is_ours_is_seen(store: Store) -> None:
     seen = look(str(store.root), KNOWN)
     assert not {"mine", "precious", "pip"} & {entry.name for entry in seen.items}
     assert "fedcba9876543210" not in seen.images
-    done = store.cache("prune", "--yes", "--older-than", "0d", "--dead")
+    done = store.cache("prune", "--yes", "--older-than", "0d", "--dead", "--all-images")
     assert done.returncode == 0, done.stderr
-    done = store.cache("clear", "--yes", "uv")
+    done = store.cache("clear", "--yes", "uv", "--all-images")
     assert done.returncode == 0, done.stderr
     assert not (store.root / "data" / "uv").is_symlink()  # the link is ours to take, what it leads to is not
     assert (outside / "pip" / "precious").exists()
@@ -259,7 +262,7 @@ def test_a_cleared_folder_that_processes_expect_is_put_back_empty(store: Store) 
     pip = store.root / "data" / "pip"
     pip.mkdir()
     (pip / "wheel").write_text("x")
-    done = store.cache("clear", "--yes", "matplotlib", "pip")
+    done = store.cache("clear", "--yes", "matplotlib", "pip", "--all-images")
     assert done.returncode == 0, done.stderr
     assert os.listdir(folder) == []
     assert not pip.exists()
@@ -275,12 +278,14 @@ def test_what_a_session_has_is_made_again_with_its_links(store: Store) -> None:
     assert os.readlink(folder / "stylelib") == str(style)
 
 
-@pytest.mark.parametrize("words", [("clear", "pip"), ("prune", "--older-than", "0d")], ids=["clear", "prune"])
+@pytest.mark.parametrize(
+    "words", [("clear", "pip", "--all-images"), ("prune", "--all-images", "--older-than", "0d")], ids=["clear", "prune"]
+)
 @pytest.mark.parametrize("option", [(), ("--dry-run",)], ids=["by default", "as asked"])
 def test_without_yes_nothing_is_removed(store: Store, words: tuple[str, ...], option: tuple[str, ...]) -> None:
     (store.root / "data" / "pip").mkdir()
     (store.root / "data" / "pip" / "wheel").write_text("x" * 100)
-    words = (*words, *option)
+    words = (*words, "--all-images", *option)
     done = store.cache(*words)
     assert done.returncode == 0
     assert str(store.root / "data" / "pip") in done.stdout
@@ -312,7 +317,8 @@ def test_what_a_process_has_mounted_stays_until_it_ends(store: Store) -> None:
         assert problem in " ".join(done.stdout.split())
         # One that has come since it was looked at.
         seen = look(str(store.root), KNOWN)
-        chosen, _ = cleanup.clear([seen._replace(items=[i._replace(problem="") for i in seen.items])], words[2:])
+        free = [seen._replace(items=[i._replace(problem="") for i in seen.items])]
+        chosen, _ = cleanup.clear(free, words[2:], reach=ALL, now=time.time())
         assert [entry.problem for entry in remove(chosen.removals, None)] == [problem]
         assert (kept / "log").exists()
         other.communicate("\n")
@@ -338,7 +344,9 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
     with FileLock(str(locks / "held.lock")):
         # The change of a file's state cannot be dated back, so the question is asked in a month.
         later = time.time() + 30 * DAY
-        plan = cleanup.prune([contents, look(str(store.root), KNOWN)], this="", now=later, dead=True)
+        plan = cleanup.prune(
+            [contents, look(str(store.root), KNOWN)], reach=cleanup.Reach("", all_images=True), now=later, dead=True
+        )
         removals = [removal for removal in plan.removals if removal.item.image in ("", "fedcba9876543210")]
         done = {entry.item.name: entry.problem for entry in remove(removals, None)}
     assert done["held.lock"] == "is held by a process that runs"
@@ -354,7 +362,7 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
         (("prune",), "--older-than TIME, --max-size SIZE or --dead"),
         (("prune", "--older-than", "30"), "such as 12h, 30d or 2w"),
         (("prune", "--max-size", "lots"), "such as 500MiB or 20G (powers of 1024) or 20GB"),
-        (("clear", "nonesuch"), "no nonesuch in storage; there is: "),
+        (("clear", "nonesuch"), "there is no nonesuch in storage; "),
         (("clear",), "NAME"),
         ((), "ACTION"),
         (("clear", "--yes", "--dry-run", "pip"), "not allowed with"),
@@ -431,7 +439,7 @@ def test_processes_beside_it_survive(store: Store, tmp_path: Path) -> None:
 def test_two_cleanups_at_once(store: Store) -> None:
     for number in range(50):
         (store.root / "data" / "pip" / str(number)).mkdir(parents=True)
-    words = [sys.executable, "-m", "sif_writable", "cache", "clear", "--yes", "pip", "--dir", str(store.root)]
-    both = [subprocess.Popen(words, env=store.environ()) for _ in range(4)]
+    words = [sys.executable, "-m", "sif_writable", "cache", "clear", "--yes", "pip", "--all-images", "--dir"]
+    both = [subprocess.Popen([*words, str(store.root)], env=store.environ()) for _ in range(4)]
     assert [process.wait() for process in both] == [0] * 4
     assert not (store.root / "data" / "pip").exists()

@@ -85,7 +85,7 @@ def test_what_an_error_has_run_short_of(room: Space, number: int, lack: str) -> 
         (OVERLAY, INODES, ["resize2fs o.img 240M", "mkfs.ext3 -N 10000 -d D"]),
         (SESSION, BYTES, ["--bind DIR:/sif-writable", "--overlay o.img"]),
         (MEMORY, INODES, ["--bind DIR:/sif-writable"]),
-        (HOME, BYTES, ["SIF_WRITABLE_DIR=$SCRATCH/", "cache prune --max-size 1GiB --yes"]),
+        (HOME, BYTES, ["SIF_WRITABLE_DIR=$SCRATCH/", "cache prune --all-images --max-size 1GiB --yes"]),
         (HOME, QUOTA, ["SIF_WRITABLE_DIR=$SCRATCH/"]),
         (DISK, BYTES, ["cache prune", "SIF_WRITABLE_DIR"]),
         (DISK, INODES, ["small files", "SIF_WRITABLE_DIR"]),

@@ -1,0 +1,184 @@
+"""Keep storage in bounds without being asked: what belongs to an image goes by itself when the image is used no more.
+
+Compiled caches, kept plans, empty folders and the unchanged files of copies go when their image was not started for 60
+days, or, the least recently used first, when all images together keep more than ``SIF_WRITABLE_MAX``. What was used
+within 14 days or is leased never goes, nor what programs wrote.
+
+A cold start that keeps a new plan does it, at most once a day, one process at a time, for a second at most. What is
+left over then is done ten minutes later. A round that is killed leaves what any killed removal leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sif_writable.facts.measure import Bound
+    from sif_writable.plan import Storage
+    from sif_writable.plan.cleanup import Limit
+
+STAMP = "locks/housekeeping"
+"""The file in a storage root whose time says when this was done, whose lock keeps others from it, and which tells what
+went last."""
+DAY = 86400.0
+SECONDS, ENTRIES = 1.0, 50_000
+"""How long a round may take, and how many files and folders it may look at or remove."""
+AGAIN = 600.0
+"""Seconds after which a round that did not come to its end is gone on with."""
+
+
+def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) -> None:
+    """Do a round where one is due; whatever fails is left to the next one.
+
+    :param identity: the image of this process, whose things stay.
+    """
+    for root in dict.fromkeys(storage.roots[kind] for kind in ("compiled", "config") if kind in storage.roots):
+        with contextlib.suppress(OSError):
+            _round(root, f"image-{identity}", environ)
+
+
+def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
+    stamp = f"{root}/{STAMP}"
+    now = time.time()
+    with contextlib.suppress(FileNotFoundError):
+        if abs(now - os.lstat(stamp).st_mtime) < DAY:
+            return
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(stamp), 0o700)
+    descriptor = os.open(stamp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        if not _lock(descriptor):
+            return
+        if sum(name.startswith("image-") for name in os.listdir(root)) > 1:
+            # The clock of this node may be wrong; that of the filesystem gave all the other times.
+            os.utime(descriptor)
+            now = os.fstat(descriptor).st_mtime
+            os.utime(descriptor, (now, now - DAY + AGAIN))
+            from sif_writable.facts.measure import Bound
+            from sif_writable.plan.cleanup import limit
+
+            allowed, _ = limit(environ)
+            if allowed is not None and not tidy(root, this, allowed, Bound(SECONDS, ENTRIES), now):
+                return
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here: each thing is renamed by one process only, so two rounds do no harm
+        pass
+    return True
+
+
+def tidy(root: str, this: str, allowed: Limit, bound: Bound, now: float) -> bool:
+    """Remove what goes by itself; return whether that came to its end.
+
+    :param this: name of the folder of the image of this process, or empty.
+    :param now: seconds since 1970.
+    """
+    from sif_writable.facts.storage_contents import RECENT_DAYS, image_used, images, look_at_images
+    from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN
+
+    listed = images(root)
+    done = _finish(root, listed, bound)
+    kept = []
+    for name in listed:
+        if name == this or now - image_used(f"{root}/{name}") <= IDLE_DAYS * DAY:
+            kept.append(name)
+        else:
+            done = _tidy_image(root, name, bound, now) and done
+    size = entries = 0
+    for at, name in enumerate(kept):  # the most recently used first, so what is beyond the limit needs no counting
+        found = look_at_images(root, [name], KNOWN, bound)
+        if not found.complete:
+            return False
+        size += sum(item.size for item in found.items)
+        entries += sum(item.entries for item in found.items)
+        if size <= allowed.size and entries <= allowed.files:
+            continue
+        for old in reversed(kept[at:]):
+            if old != this and now - image_used(f"{root}/{old}") > RECENT_DAYS * DAY:
+                done = _tidy_image(root, old, bound, now) and done
+        break
+    return done
+
+
+def _finish(root: str, listed: list[str], bound: Bound) -> bool:
+    """Delete what an earlier removal had moved aside and was not done with."""
+    from sif_writable import aside
+    from sif_writable.act.removal import delete
+    from sif_writable.facts.measure import names
+
+    done = True
+    for image in listed:
+        inner = names(f"{root}/{image}")
+        for folder in (image, *(f"{image}/{name}" for name in inner if name.startswith("packages-"))):
+            path = f"{root}/{folder}"
+            for name in names(path):
+                if aside.is_ours(name) and "-gone-" in name:
+                    before = os.stat(path)
+                    done = delete(f"{path}/{name}", bound) and done
+                    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # removing is no use
+    return done
+
+
+def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
+    """Remove what can be made again of an image that is not used; return whether that came to its end."""
+    from sif_writable.act.removal import delete, move_aside, remove_copies
+    from sif_writable.facts import storage_contents
+    from sif_writable.facts.measure import names
+    from sif_writable.plan.cleanup import KNOWN
+
+    image = f"{root}/{name}"
+    found = storage_contents.look_at_images(root, [name], KNOWN, bound)
+    if not found.complete:
+        return False
+    recent = storage_contents.RECENT_DAYS * DAY
+    if any(now - seen.used <= recent for seen in found.images.values()):
+        return True  # something was written in its caches, by a session that has run for so long
+    if any(item.problem and not item.unlocked for item in found.items):
+        return True
+    inner = names(image)
+    gone = []
+    for plan in (entry for entry in inner if entry.startswith(storage_contents.PLAN)):
+        moved = move_aside(f"{image}/{plan}")
+        if now - os.lstat(moved).st_mtime <= recent:  # it has started just now
+            os.rename(moved, f"{image}/{plan}")
+            return True
+        os.unlink(moved)
+    for entry in (*(f"config/{leaf}" for leaf in names(f"{image}/config")), *inner):
+        path = f"{image}/{entry}"
+        if entry.startswith("packages-"):
+            gone.append(remove_copies(path, keep_written=True, unlocked=True)[0])
+        elif entry.startswith("compiled-") or (os.path.isdir(path) and not _has_files(path, bound)):
+            gone.append(move_aside(path))
+    done = all([delete(path, bound) for path in gone if path])  # noqa: C419 - each of them
+    if names(image) == [storage_contents.NOTE]:
+        os.unlink(f"{image}/{storage_contents.NOTE}")
+        os.rmdir(image)
+        return done
+    for used in (seen.used for seen in found.images.values()):
+        for path in (f"{image}/config", image):  # removing is no use
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path, (used, used))
+    return done
+
+
+def _has_files(path: str, bound: Bound) -> bool:
+    """Whether there is more than folders and links to the image in a folder; where that takes too long, there is."""
+    return any(
+        (files and any(not os.path.islink(f"{here}/{name}") for name in files)) or bound.spent()
+        for here, _, files in os.walk(path)
+    )

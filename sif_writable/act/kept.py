@@ -1,0 +1,100 @@
+"""What programs write in copies of packages outlives the copies: a record of what was copied, and the way back.
+
+A copy of an image that is not used goes, but for the files that a program wrote (:func:`removal.remove_copies`). When
+the copy is made again, they return to it, unless the image's own file has become another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import zlib
+from typing import TYPE_CHECKING
+
+from sif_writable.act.directories import write_aside
+from sif_writable.facts import copied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def settle(folder: str, path: str, copy: str) -> list[str]:
+    """Write down what was copied, and give it what programs had written in an earlier copy.
+
+    Called before the copy is in its place. Without a record all in it counts as a program's work.
+
+    :param folder: that of the copies; :param path: what was copied, in the image; :param copy: where it lies now.
+    :returns: what was given back and may go once the copy is in its place.
+    """
+    before = copied.recorded(folder) if os.path.lexists(f"{folder}/{copied.WRITTEN}{path}") else None
+    _record(folder, path, copy)
+    return _give_back(folder, path, copy, before) if before is not None else []
+
+
+def forget(given: list[str], folder: str) -> None:
+    """Remove what has returned to its copy, which is in its place now."""
+    for path in given:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    for here, _, _ in os.walk(f"{folder}/{copied.WRITTEN}", topdown=False) if given else ():
+        with contextlib.suppress(OSError):
+            os.rmdir(here)
+
+
+def _record(folder: str, path: str, copy: str) -> None:
+    record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy)}
+    name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{folder}/{copied.RECORDS}", 0o700)
+        write_aside(f"{folder}/{copied.RECORDS}/{name}", copied.lines(record))
+
+
+def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, int]]) -> list[str]:
+    """Link files into a copy; one stays aside where the image's own has changed since: it may fit no more."""
+    place = f"{folder}/{copied.WRITTEN}{path}"
+    given = []
+    for source, _ in list(_walk(place)):
+        new = f"{copy}{source[len(place) :]}"
+        if before.get(f"{path}{source[len(place) :]}".lstrip("/")) != _figures_at(new):
+            continue
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(new), 0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)
+            try:
+                os.link(source, new, follow_symlinks=False)
+            except OSError:  # a filesystem without hard links
+                shutil.copy2(source, new, follow_symlinks=False)
+            given.append(source)
+    return given
+
+
+def _figures_at(path: str) -> tuple[int, int] | None:
+    try:
+        return _figures(os.lstat(path))
+    except OSError:
+        return None
+
+
+def _figures(status: os.stat_result) -> tuple[int, int]:
+    return copied.LINK if stat.S_ISLNK(status.st_mode) else (status.st_size, status.st_mtime_ns)
+
+
+def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield files and links below a path, or the path itself where it is one, as (path, status)."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        yield path, status
+        return
+    stack = [path]
+    while stack:
+        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    stack.append(entry.path)
+                else:
+                    yield entry.path, status

@@ -1,0 +1,66 @@
+"""Tell which files in a folder of copies are the image's own, and which a program wrote.
+
+Each copy leaves a record: a line for each file, with the size and the time that the copy has. What has no line, or
+another size or time, is a program's work; so is everything where a record is missing. Bytecode never is.
+
+The folder of an image's copies, ``packages-TAG``: ``tree`` (the copies, at their paths in the image), ``records``,
+``written`` (what programs wrote in copies that were removed since, at the same paths), ``learned``, ``lease`` and
+``locks``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TREE, RECORDS, WRITTEN = "tree", "records", "written"
+REMOVING = "removing"
+"""The tree while the work of programs is taken out of it."""
+LINK = (-1, 0)
+"""What stands for size and time of a symbolic link."""
+
+
+def recorded(folder: str) -> dict[str, tuple[int, int]]:
+    """Return path below ``tree`` to (bytes, nanoseconds of the last change), for all files that were copied."""
+    found: dict[str, tuple[int, int]] = {}
+    for name in listed(f"{folder}/{RECORDS}"):
+        with contextlib.suppress(OSError, ValueError):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(f"{folder}/{RECORDS}/{name}", flags), "rb") as file:
+                for line in file:
+                    size, time, path = line.rstrip(b"\n").split(b" ", 2)
+                    found[os.fsdecode(path)] = int(size), int(time)
+    return found
+
+
+def lines(record: Mapping[str, tuple[int, int]]) -> bytes:
+    """Return a record as it is written down; a name with a line break has no place in it."""
+    return b"".join(
+        b"%d %d %s\n" % (*figures, os.fsencode(name)) for name, figures in record.items() if "\n" not in name
+    )
+
+
+def is_written(name: str, status: os.stat_result, path: str, record: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a program wrote this file, as far as the record tells.
+
+    :param name: its path below ``tree``; :param path: where it lies now.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        # Beside the copies stand links to the same path of the image.
+        return record.get(name) != LINK and os.readlink(path) != f"/{name}"
+    if not stat.S_ISREG(status.st_mode) or (name.endswith(".pyc") and "/__pycache__/" in name):
+        return False
+    return record.get(name) != (status.st_size, status.st_mtime_ns)
+
+
+def listed(path: str) -> list[str]:
+    """List the records; an empty list where there are none."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -1,0 +1,88 @@
+"""How much the images keep in storage, and how much they may.
+
+==============  =======================================================================================
+key             value, for each storage root that holds what belongs to images
+==============  =======================================================================================
+root            the storage root
+images          how many images have something there
+size_bytes      bytes on disk of what belongs to them: caches, copies, settings, homes
+files           files, links and folders, as quotas count them
+written_bytes, written_files   what of it programs wrote: it never goes by itself
+complete        whether all was counted in time
+limit_bytes, limit_files   what they may keep (``SIF_WRITABLE_MAX``); null: everything is kept
+warning         null, or text and remedy
+==============  =======================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sif_writable.facts.measure import Bound
+from sif_writable.facts.storage_contents import images, look_at_images
+from sif_writable.plan import COMPILED, CONFIG
+from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN, MAX, NEAR, limit
+from sif_writable.sizes import human
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sif_writable.act import Outcome
+    from sif_writable.plan.cleanup import Limit
+
+SECONDS, ENTRIES = 1.0, 200_000
+"""How long the counting may take, and how many files and folders it may look at, in each root."""
+
+
+def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Count what the images keep in the storage of this process, the most recently used first."""
+    roots = outcome.storage.roots if outcome else {}
+    allowed, _ = limit(environ)
+    return [_of(root, allowed) for root in dict.fromkeys(roots[kind] for kind in (COMPILED, CONFIG) if kind in roots)]
+
+
+def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
+    listed = images(root)
+    found = look_at_images(root, listed, KNOWN, Bound(SECONDS, ENTRIES))
+    size, files = sum(item.size for item in found.items), sum(item.entries for item in found.items)
+    return {
+        "root": root,
+        "images": len(listed),
+        "size_bytes": size,
+        "files": files,
+        "written_bytes": sum(item.written_size for item in found.items),
+        "written_files": sum(item.written for item in found.items),
+        "complete": found.complete,
+        "limit_bytes": allowed.size if allowed else None,
+        "limit_files": allowed.files if allowed else None,
+        "warning": _warning(root, size, files, allowed),
+    }
+
+
+def _warning(root: str, size: int, files: int, allowed: Limit | None) -> dict[str, str] | None:
+    if allowed is None or (size < NEAR * allowed.size and files < NEAR * allowed.files):
+        return None
+    over = size > allowed.size or files > allowed.files
+    verb = "keep more than" if over else "come near to"
+    return {
+        "text": f"in {root} images {verb} what they may: {human(size)} of {human(allowed.size)}, {files:,} of "
+        f"{allowed.files:,} files",
+        "remedy": f"sif-writable cache prune --all-images --dead --yes removes what idle images have; {MAX} sets "
+        "another limit",
+    }
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """Return what the images keep in a storage root as a sentence."""
+    least = "" if entry["complete"] else "at least "
+    number = entry["images"]
+    told = (
+        f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)} {least}{human(entry['size_bytes'])} in "
+        f"{entry['files']:,} files"
+    )
+    if entry["written_files"]:
+        told += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,}"
+    if entry["limit_bytes"] is None:
+        return f"{told}; nothing goes by itself ({MAX}=off)"
+    limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"
+    return f"{told}; caches and copies go after {IDLE_DAYS} days without use, or beyond {limits}"

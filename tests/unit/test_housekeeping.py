@@ -1,0 +1,222 @@
+"""What belongs to an image goes by itself, in time and within the limit; what programs wrote stays."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.act import housekeeping, recall
+from sif_writable.facts import storage_contents
+from sif_writable.facts.measure import Bound
+from sif_writable.plan import COMPILED, Storage, cleanup
+from sif_writable.plan.cleanup import DAY, Limit
+from sif_writable.report import usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+NO_LIMIT = Limit(1 << 60, 1 << 60)
+ENOUGH = 60.0, 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed", "understood"),
+    [
+        ("", Limit(10 << 30, 100_000), True),
+        ("20GiB", Limit(20 << 30, 100_000), True),
+        (" 5G , 50000 ", Limit(5 << 30, 50_000), True),
+        ("0", None, True),  # as everywhere, zero switches off
+        ("off", None, True),
+        ("OFF", None, True),
+        ("plenty", Limit(10 << 30, 100_000), False),
+        ("5GiB,many", Limit(10 << 30, 100_000), False),
+        ("5GiB,-1", Limit(10 << 30, 100_000), False),
+        ("1,2,3", Limit(10 << 30, 100_000), False),
+        ("-5GiB", Limit(10 << 30, 100_000), False),
+    ],
+)
+def test_limits(text: str, allowed: Limit | None, understood: bool) -> None:
+    found, note = cleanup.limit({"SIF_WRITABLE_MAX": text})
+    assert (found, note == "") == (allowed, understood)
+    assert understood or f"SIF_WRITABLE_MAX={text!r} is not understood" in note
+
+
+def test_one_name_of_kept_plans() -> None:
+    assert storage_contents.PLAN == recall.PLAN
+
+
+class Images:
+    """A storage root with images that were used so many days ago."""
+
+    def __init__(self, root: Path) -> None:
+        """Take an empty folder."""
+        self.root = root
+        self.now = time.time()
+
+    def add(self, digit: str, days: float, size: int = MIB, files: int = 1) -> str:
+        """Make the folder of an image with compiled files, a copy, settings, empty folders and a home of links."""
+        image = self.root / f"image-{digit * 16}"
+        folder = image / "compiled-cpython-311" / "numba"
+        folder.mkdir(parents=True)
+        for number in range(files):
+            (folder / f"k{number}").write_bytes(b"x" * (size // files))
+        module = image / "packages-cpython-311" / "tree" / "venv" / "pkg.py"
+        module.parent.mkdir(parents=True)
+        module.write_text("value = 1")
+        records = image / "packages-cpython-311" / "records"
+        records.mkdir()
+        (records / "pkg").write_text(f"9 {module.stat().st_mtime_ns} venv/pkg.py\n")
+        (image / "config" / "matplotlib").mkdir(parents=True)
+        (image / "home").mkdir()
+        (image / "home" / ".ssh").symlink_to("/etc")
+        (image / "image.txt").write_text("image: /i.sif\n")
+        (image / "plan-cpython-311").write_text("plan")
+        self.age(digit, days)
+        return image.name
+
+    def age(self, digit: str, days: float) -> None:
+        """Let an image have been used so many days ago."""
+        then = self.now - days * DAY
+        image = self.root / f"image-{digit * 16}"
+        for path in (*image.glob("plan-*"), *image.glob("packages-*/lease"), *image.glob("compiled-*/*/*")):
+            os.utime(path, (then, then))
+
+    def tidy(self, allowed: Limit = NO_LIMIT, this: str = "", bound: Bound | None = None) -> bool:
+        """Do a round."""
+        return housekeeping.tidy(str(self.root), this, allowed, bound or Bound(*ENOUGH), self.now)
+
+    def there(self) -> str:
+        """Return the digits of the images that still have compiled files."""
+        return "".join(sorted(path.parent.name[6] for path in self.root.glob("image-*/compiled-*")))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    """Return an empty root."""
+    return Images(tmp_path)
+
+
+def test_after_sixty_days_and_never_this_one(images: Images) -> None:
+    for digit, days in (("a", 0.0), ("b", 59), ("c", 61), ("d", 400), ("e", 400)):
+        images.add(digit, days)
+    assert images.tidy(this=f"image-{'e' * 16}")
+    assert images.there() == "abe"
+    assert sorted(path.name[6] for path in images.root.iterdir()) == ["a", "b", "e"]  # nothing of the others is left
+    assert os.listdir(images.root / f"image-{'e' * 16}" / "config") == ["matplotlib"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "stay"),
+    [
+        (Limit(100 * MIB, 1000), "abcde"),
+        (Limit(int(4.9 * MIB), 1000), "abcd"),  # without the least recently used it fits
+        (Limit(int(3.5 * MIB), 1000), "abc"),
+        (Limit(1, 1000), "ab"),  # what was used within 14 days stays, however much it is
+        (Limit(100 * MIB, 40), "abc"),  # files, links and folders count
+        (Limit(100 * MIB, 0), "ab"),
+    ],
+)
+def test_the_least_recently_used_goes_beyond_the_limit(images: Images, allowed: Limit, stay: str) -> None:
+    for digit, days in (("a", 0.0), ("b", 13), ("c", 15), ("d", 20), ("e", 30)):
+        images.add(digit, days)
+    assert images.tidy(allowed)
+    assert images.there() == stay
+
+
+def test_what_programs_wrote_stays_and_is_counted(images: Images) -> None:
+    image = images.root / images.add("c", 100)
+    (image / "config" / "ipython").mkdir()
+    (image / "config" / "ipython" / "history").write_text("mine")
+    (image / "home" / "notes").write_text("mine")
+    (image / "data-torch").mkdir()
+    (image / "data-torch" / "weights").write_text("mine")
+    tree = image / "packages-cpython-311" / "tree" / "venv"
+    (tree / "own.db").write_text("mine")
+    (tree / "pkg.py").write_text("value = 2")
+    (tree / "__pycache__").mkdir()
+    (tree / "__pycache__" / "pkg.cpython-311.pyc").write_text("bytecode")
+    old = images.now - 100 * DAY
+    for path in (tree / "own.db", tree / "pkg.py"):
+        os.utime(path, (old, old))
+    assert images.tidy()
+    left = sorted(str(path.relative_to(image)) for path in image.rglob("*") if path.is_file())
+    assert left == [
+        "config/ipython/history",
+        "data-torch/weights",
+        "home/notes",
+        "image.txt",
+        "packages-cpython-311/records/written",
+        "packages-cpython-311/written/venv/own.db",
+        "packages-cpython-311/written/venv/pkg.py",
+    ]
+    assert not (image / "config" / "matplotlib").exists()
+    told = usage._of(str(images.root), Limit(1, 1))
+    assert (told["images"], told["written_files"], told["complete"]) == (1, 5, True)
+    assert "programs wrote" in usage.words(told)
+    assert "keep more than what they may" in told["warning"]["text"]
+    (seen,) = storage_contents.look(str(images.root), cleanup.KNOWN).images.values()
+    assert seen.used <= images.now  # that something was removed is no use
+    assert images.tidy()
+    assert sorted(str(path.relative_to(image)) for path in image.rglob("*") if path.is_file()) == left
+
+
+def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
+    leased, written = images.root / images.add("a", 400), images.root / images.add("b", 400)
+    (written / "compiled-cpython-311" / "numba" / "new").write_text("x")  # by a session that has run for so long
+    with open(leased / "packages-cpython-311" / "lease", "w", encoding="utf-8") as lease:
+        fcntl.flock(lease, fcntl.LOCK_SH)
+        images.age("a", 400)
+        assert images.tidy(Limit(0, 0))
+        assert images.there() == "ab"
+    assert images.tidy(Limit(0, 0))
+    assert images.there() == "b"
+
+
+def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
+    for digit in "abc":
+        images.add(digit, 400, files=200)
+    rounds = 1
+    while not images.tidy(bound=Bound(60, 300)):
+        rounds += 1
+        assert rounds < 50
+    assert rounds > 2
+    assert list(images.root.iterdir()) == []
+
+
+def _start(images: Images, this: str, **environ: str) -> None:
+    storage = Storage()
+    storage.roots[COMPILED] = str(images.root)
+    housekeeping.keep_in_bounds(storage, this * 16, environ)
+
+
+def test_once_a_day_by_one_process_and_not_at_all_when_switched_off(images: Images) -> None:
+    images.add("a", 0)
+    images.add("b", 61)
+    _start(images, "a", SIF_WRITABLE_MAX="off")
+    assert images.there() == "ab"
+    _start(images, "a")
+    assert images.there() == "ab"  # it was asked for today
+    stamp = images.root / housekeeping.STAMP
+    os.utime(stamp, (1, 1))
+    with open(stamp, encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _start(images, "a")
+        assert images.there() == "ab"
+    _start(images, "a")
+    assert images.there() == "a"
+    assert abs(stamp.stat().st_mtime - time.time()) < 60
+
+
+def test_a_round_that_did_not_end_is_gone_on_with_soon(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.add("a", 0)
+    images.add("b", 61, files=200)
+    monkeypatch.setattr(housekeeping, "ENTRIES", 30)
+    _start(images, "a")
+    assert images.there() == "ab"
+    again = (images.root / housekeeping.STAMP).stat().st_mtime + DAY - time.time()
+    assert abs(again - housekeeping.AGAIN) < 60
