@@ -150,17 +150,25 @@ class Finder:
     def find_spec(
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
     ) -> "Optional[ModuleSpec]":
-        """Find packages of read-only directories; at an awaited name, check first what its work needs.
-
-        :raises ImportError: a demand of the job or the image is not met.
-        """
-        if name in self.awaited:
+        """Find packages of read-only directories; what is awaited is found such that its execution checks first."""
+        if name not in self.awaited:
+            return self._find(name, path, target)
+        spec = self._find(name, path, target) or self._ask_others(name, path, target)
+        if spec is not None:
             from sif_writable.act import heavy
 
-            heavy.before_import(name)  # while it raises, the next heavy import is met again
-            self.awaited = frozenset()
-            if not self.folder:
-                remove()
+            spec = heavy.with_check(spec, self)
+        return spec
+
+    def has_checked(self) -> None:
+        """Await nothing more: what the work needs is there. While it is not, the next heavy import is met again."""
+        self.awaited = frozenset()
+        if not self.folder:
+            remove()
+
+    def _find(
+        self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
+    ) -> "Optional[ModuleSpec]":
         if name in OUTSIDE and self.folder and path is None and not storage_hangs():
             serve_outside(name)
         if (name == "multiprocessing.process" and self.folder) or (name == "threading" and self._listening):

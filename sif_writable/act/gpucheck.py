@@ -51,23 +51,32 @@ def check(
 def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str, str] = NO_DECLARATION) -> None:
     """Check; tell on stderr, in two lines and once per process tree, what stands between the job and its GPU.
 
-    :raises GpuUnavailableError: under ``SIF_WRITABLE_GPU=require``, at each call, where no GPU meets the demands. It
-        carries the two lines, so they are not printed then.
+    :raises GpuUnavailableError: under ``SIF_WRITABLE_GPU=require``, at each call, where no GPU meets the demands. Each
+        time that it ends the process, the two lines are told.
     """
     found, fresh = _check(trigger, environ, image)
     if found is None or found.severity in (diagnosis.OK, diagnosis.INFO):
         return
     if found.severity == diagnosis.FAIL and diagnosis.demands(environ, image).required:
-        from sif_writable.errors import GpuUnavailableError
+        from sif_writable.errors import GpuUnavailableException, GpuUnavailableExit, somebody_waits
 
-        raise GpuUnavailableError(found, trigger)
-    if fresh and sys.stderr is not None:
-        lines = f"sif-writable: before 'import {trigger}': {found.fact}\nsif-writable: remedy: {found.remedy}\n"
-        try:
-            sys.stderr.write(lines)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass  # closed: nobody listens
+        kind = GpuUnavailableException if somebody_waits() else GpuUnavailableExit
+        if fresh or kind is GpuUnavailableExit:
+            tell(trigger, found.fact, found.remedy)
+        raise kind(found, trigger)
+    if fresh:
+        tell(trigger, found.fact, found.remedy)
+
+
+def tell(trigger: str, fact: str, remedy: str) -> None:
+    """Say on stderr, if there is one, what is missing before a module is imported."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(f"sif-writable: before 'import {trigger}': {fact}\nsif-writable: remedy: {remedy}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # closed: nobody listens
 
 
 def declared() -> Mapping[str, str]:

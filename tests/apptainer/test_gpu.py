@@ -118,14 +118,21 @@ def test_without_nv_two_lines_come_before_the_import(node: Node) -> None:
 
 
 def test_a_job_that_requires_its_gpu_ends_before_the_import(node: Node) -> None:
-    done = node.run("python", "-c", "import torch", nv=False, SIF_WRITABLE_GPU="require")
-    assert (done.returncode, done.stdout) == (1, "")
-    error, remedy = done.stderr.splitlines()[-2:]
-    assert error.startswith("sif_writable.errors.GpuUnavailableError: ")
+    optional = """
+import importlib.util
+print(importlib.util.find_spec("torch") is not None)  # as transformers asks
+try:
+    import torch
+except Exception:
+    print("on the CPU")
+"""
+    done = node.run("python", "-c", optional, nv=False, SIF_WRITABLE_GPU="require")
+    assert (done.returncode, done.stdout) == (1, "True\n")
+    fact, remedy = done.stderr.splitlines()
+    assert fact.startswith("sif-writable: before 'import torch': ")
     assert "--nv" in remedy
-    again = "try:\n import torch\nexcept ImportError: pass\nimport torch"
-    assert node.run("python", "-c", again, nv=False, SIF_WRITABLE_GPU="require").returncode == 1
-    assert node.run("python", "-c", "import torch", nv=True, SIF_WRITABLE_GPU="require").returncode == 0
+    done = node.run("python", "-c", optional, nv=True, SIF_WRITABLE_GPU="require")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\ntorch is imported\n", "")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from sif_writable import importhook, sizes
 from sif_writable.act import gpucheck
-from sif_writable.errors import GpuUnavailableError, SifWritableError
+from sif_writable.errors import GpuUnavailableError, GpuUnavailableException, GpuUnavailableExit, SifWritableError
 from sif_writable.facts import gpu
 from sif_writable.plan import diagnosis
 
@@ -856,12 +856,14 @@ def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
 
 def test_the_error_carries_the_diagnosis_between_processes() -> None:
     found = diagnosis.Diagnosis("no-gpu", diagnosis.FAIL, "There is none.", "Take one.")
-    error = pickle.loads(pickle.dumps(GpuUnavailableError(found, "torch")))  # noqa: S301
-    assert issubclass(GpuUnavailableError, ImportError)
-    assert issubclass(GpuUnavailableError, SifWritableError)
-    assert isinstance(error, GpuUnavailableError)
-    assert str(error) == "There is none.\nTake one."
-    assert (error.name, error.diagnosis.cause) == ("torch", "no-gpu")
+    for kind in (GpuUnavailableError, GpuUnavailableExit, GpuUnavailableException):
+        error = pickle.loads(pickle.dumps(kind(found, "torch")))  # noqa: S301
+        assert type(error) is kind
+        assert str(error) == "There is none.\nTake one."
+        assert (error.name, error.diagnosis.cause) == ("torch", "no-gpu")
+        assert ImportError not in kind.__mro__
+        assert isinstance(error, SifWritableError) == isinstance(error, Exception) == (kind is GpuUnavailableException)
+        assert (getattr(error, "code", None) == 1) == isinstance(error, SystemExit) == (kind is GpuUnavailableExit)
 
 
 def test_the_list_of_heavy_modules_names_modules() -> None:
