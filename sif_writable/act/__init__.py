@@ -395,6 +395,10 @@ def apply(
 
         os.environ[REFUSED] = unmet(storage)
         say([os.environ[REFUSED]])
+    elif storage.loose and storage.loose[0][0].given:
+        from sif_writable.report.startup import say, unmet
+
+        say([unmet(storage, storage.loose[0][0].label)])
     elif unheard:
         from sif_writable.report.startup import say, silence
 

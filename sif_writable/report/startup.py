@@ -30,16 +30,17 @@ def say(lines: Iterable[str]) -> None:
         os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
 
 
-def unmet(storage: Storage) -> str:
+def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> str:
     """Return the line about a place that the user asked for and did not get, or an empty string."""
     for place, problem in storage.refused:
-        if place.label == "SIF_WRITABLE_DIR":
+        if place.label == label:
             served = [kind for kind in storage.roots if kind in storage.folders]
             taken = [kind for kind in served if storage.places[kind] is place]
             instead = next((storage.roots[kind] for kind in served if kind not in taken), None)
             used = f"using {instead}" if instead else "no other place was found"
             used += " for those" if taken else "" if instead else ", nothing is redirected"
-            return f"SIF_WRITABLE_DIR={_short(place.base)} {problem}; {used}. Remedy: {cure(storage, place)}."
+            what = f"{label}={_short(place.base)}" if label == "SIF_WRITABLE_DIR" else label
+            return f"{what} {problem}; {used}. Remedy: {cure(storage, place)}."
     return ""
 
 

@@ -86,6 +86,10 @@ def test_where_a_group_could_swap_our_folder_no_code_goes_and_doctor_says_so(app
     assert "WARN storage: SIF_WRITABLE_DIR=/data " + cause in folded
     assert f"remedy: {remedy}" in folded
     assert "PASS storage" not in folded
+    bound = ["--bind", f"{apptainer.inside(place)}:/sif-writable"]
+    done = apptainer.exec(sif, [PYTHON, "-c", TELL], options=bound)
+    assert done.stderr.startswith(f"sif_writable: the bind at /sif-writable {cause.replace('/data', '/sif-writable')}")
+    assert json.loads(done.stdout)[0].startswith(home)
     os.chmod(place, 0o3770)  # with the sticky bit only the directory's owner could, who is the user
     done = apptainer.exec(sif, [PYTHON, "-c", TELL], options=options, env=env)
     assert done.stderr == ""

@@ -128,6 +128,32 @@ def test_a_given_place_that_bears_our_name_is_our_folder_itself(tmp_path: Path, 
     assert roots(Place("cache", str(tmp_path), "persistent")) == {str(place)}
 
 
+@pytest.mark.parametrize("name", ["sif-writable", "cache"])
+def test_starts_at_the_same_moment_agree(tmp_path: Path, name: str) -> None:
+    """In what is empty at first, where each sees what the others are just making."""
+    for number in range(5):
+        place = tmp_path / str(number) / name
+        place.mkdir(parents=True, mode=0o700)
+        ready, go = os.pipe()
+        answer, told = os.pipe()
+        children = []
+        for _ in range(12):
+            children.append(os.fork())
+            if children[-1] == 0:
+                try:
+                    os.close(go)
+                    os.read(ready, 1)
+                    os.write(told, "".join(f"{root}\n" for root in roots(given(place))).encode())
+                finally:
+                    os._exit(0)
+        os.close(ready)
+        os.close(told)
+        os.close(go)
+        with open(answer) as file:
+            assert set(file.read().split()) == {str(place if name == "sif-writable" else place / "sif-writable")}
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 12
+
+
 def test_what_we_marked_is_our_folder_whatever_its_name(tmp_path: Path) -> None:
     settle(given(tmp_path / "sif-writable"))
     os.rename(tmp_path / "sif-writable", tmp_path / "cache")
