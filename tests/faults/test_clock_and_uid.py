@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable import aside
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt, store
 from tests.lab.environments import PYTHON
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _USE = "import failing, os; print(os.environ['MPLCONFIGDIR'].split('/sif-writable')[0])"
 _CLOCKS = ("2090-01-01 00:00:00", "1970-01-02 00:00:00", "")
-_LEFTOVER = "/var/tmp/.new-of-a-killed-process"
+_LEFTOVER = aside.path("/var/tmp", "of-a-killed-process")
 
 
 def _at(clock: str, *words: str) -> list[str]:
