@@ -116,7 +116,7 @@ def _try_again(module: "ModuleType", error: Exception) -> "Any":
     own = module.__name__.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != own:
         return None  # something is not installed: the everyday failure
-    if storage_hangs():
+    if _is_of_a_handler(error) or storage_hangs():
         return None
     try:
         from sif_writable.act import retry
@@ -412,7 +412,7 @@ def _at_exit() -> None:
 
 
 def _learn(error: "Optional[BaseException]") -> None:
-    if not isinstance(error, Exception) or storage_hangs():
+    if not isinstance(error, Exception) or _is_of_a_handler(error) or storage_hangs():
         return
     try:
         from sif_writable.act import learning
@@ -422,10 +422,20 @@ def _learn(error: "Optional[BaseException]") -> None:
         _note(problem)
 
 
-def _note(problem: BaseException) -> None:
-    """Keep what went wrong with us where ``status`` looks, and where somebody who debugs us does."""
+def _is_of_a_handler(error: BaseException) -> bool:
     from sif_writable import startup
 
+    return startup.from_handler(error)
+
+
+def _note(problem: BaseException) -> None:
+    """Keep what went wrong with us where ``status`` looks, and where somebody who debugs us does.
+
+    :raises Exception: the problem itself, where it is none of ours but from a signal handler of the program.
+    """
+    from sif_writable import startup
+
+    startup.let_pass(problem)
     startup.failure = problem
     if os.environ.get("SIF_WRITABLE_DEBUG") == "1" and sys.stderr is not None:
         sys.stderr.write(f"sif_writable: {type(problem).__name__}: {problem}\n")

@@ -91,9 +91,8 @@ def run() -> None:
     state = "failed"
     try:
         state = _run(os.environ)
-    except Exception as error:
-        if from_handler(error):
-            raise
+    except Exception as error:  # noqa: BLE001 - but not KeyboardInterrupt, which is not ours to swallow
+        let_pass(error)
         failure = error
 
 
@@ -138,6 +137,12 @@ def from_handler(error: BaseException) -> bool:
                     return True
         trace = trace.tb_next
     return False
+
+
+def let_pass(error: BaseException) -> None:
+    """Raise an error again that is not ours (:func:`from_handler`); called wherever a class like OSError is caught."""
+    if from_handler(error):
+        raise error
 
 
 def gate(environ: "Mapping[str, str]") -> str:

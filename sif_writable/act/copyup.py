@@ -7,7 +7,6 @@ the environment's prefix down is real and holds links to what the image has besi
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -21,6 +20,7 @@ from sif_writable.facts.filesystem import explain
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
+from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,10 +38,10 @@ def begin(folder: str) -> str:
     lines += [str(Line(PACKAGE, name, importhook.ANYWHERE, "catalogue", why)) for name, why, _ in WRITERS]
     lines += [str(line) for line in _declared()]
     text = "".join(f"{line}\n" for line in lines)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         # Level by level, and never the storage root: where storage has gone, a root that is open to others would stay.
         for path in (os.path.dirname(folder), folder, folder + "/tree"):
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
         descriptor, new = aside.create(folder, "learned")
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -53,7 +53,7 @@ def begin(folder: str) -> str:
         except OSError:  # a filesystem without hard links
             if not os.path.lexists(folder + "/learned"):
                 os.rename(new, folder + "/learned")
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(new)
     return text
 
@@ -185,7 +185,7 @@ def _mirror(directory: str, tree: str) -> None:
             for name in os.listdir(level):
                 # Bytecode of modules beside the package is written there.
                 if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
-                    with contextlib.suppress(FileExistsError):
+                    with suppress(FileExistsError):
                         os.symlink(f"{level}/{name}", f"{into}/{name}")
 
         if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link: as a neighbour of an earlier copy
@@ -258,7 +258,7 @@ def _link_target(path: str, package: str) -> str:
 def _copy_module(unit: Unit, target: str, folder: str) -> None:
     """Copy a module of one file, with its bytecode."""
     _copy_into_place(unit.path, target, folder)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         stem = unit.entry.rpartition(".")[0]
         caches = (f"{unit.directory}/__pycache__", f"{os.path.dirname(target)}/__pycache__")
         os.makedirs(caches[1], 0o700, exist_ok=True)
@@ -274,7 +274,7 @@ def _copy_into_place(path: str, target: str, folder: str) -> None:
         _copy_file(path, new, os.stat(path))
         os.rename(new, target)
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(new)
 
 
@@ -317,7 +317,7 @@ def learn(lines: Iterable[Line]) -> None:
     if not text:
         return
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         try:
             descriptor = os.open(finder.folder + "/learned", flags)
         except FileNotFoundError:  # its beginning failed; without that, it would lack for ever what is known beforehand

@@ -20,6 +20,8 @@ from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
 from sif_writable.facts.measure import names
 from sif_writable.facts.storage_contents import NOTE
 from sif_writable.plan import redirects
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +85,7 @@ def write_aside(path: str, content: bytes) -> None:
             file.write(content)
         os.rename(new, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(new)
         raise
 
@@ -97,7 +99,7 @@ def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
     try:
         for part in os.path.relpath(folder, root).split("/"):
             path = os.path.join(path, part)
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 if path == folder and earlier and not os.path.lexists(path):
                     from sif_writable.act.earlier import take_over
 
@@ -113,7 +115,7 @@ def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
         os.listdir(folder)
     except OSError as error:
         return explain(error, root)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         collect_leftovers(root)
     return ""
 
@@ -125,7 +127,7 @@ def _note_image(folder: str) -> None:
     from sif_writable.facts.container import engine
 
     image = engine(os.environ).image.replace("\n", " ")
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         write_aside(f"{folder}/{NOTE}", os.fsencode(f"image: {image}\nprefix: {sys.prefix}\n"))
 
 
@@ -150,7 +152,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         if redirect.seeds or links.any():
             publish(redirect.folder, fill, lock_below=outcome.storage.roots[redirect.kind])
         else:
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(redirect.folder, 0o700)
     except OSError as error:
         problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
@@ -219,8 +221,9 @@ def put(folder: str, fill: Callable[[str], None], *, aside_in: str, over_link: b
             _rename_over_link(new, folder)
         else:
             os.rename(new, folder)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
+        let_pass(error)
         if not _is_there(folder, over_link=over_link):
             raise
     except BaseException:
@@ -239,9 +242,9 @@ def _rename_over_link(new: str, folder: str) -> None:
     each folder that it is about to make, so trying again comes to an end.
     """
     for _ in range(MAX_RELINKED):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # no link, or another process was faster
+        with suppress(FileNotFoundError, IsADirectoryError):  # no link, or another process was faster
             os.unlink(folder)
-        with contextlib.suppress(NotADirectoryError):  # the link is back
+        with suppress(NotADirectoryError):  # the link is back
             os.rename(new, folder)
             return
     os.rename(new, folder)
@@ -261,13 +264,14 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
         # end prints a traceback on the program's stderr.
         lock = FileLock(path, timeout=seconds)
         lock.acquire()
-    except Exception:  # noqa: BLE001 - not in time, no locks here, or what bears the name filelock is another module
+    except Exception as error:  # noqa: BLE001 - not in time, no locks here, or another module bears the name filelock
+        let_pass(error)
         lock = None
     try:
         yield
     finally:
         if lock is not None:
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 lock.release()
 
 
@@ -300,7 +304,7 @@ def collect_leftovers(root: str) -> None:
             if not aside.is_ours(name):
                 continue
             path = os.path.join(directory, name)
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 status = os.lstat(path)
                 if now - status.st_mtime < STALE_SECONDS or status.st_uid != os.geteuid():
                     continue

@@ -5,7 +5,6 @@ What is written to a layer in memory is brought to storage at exit, and whenever
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +12,8 @@ from sif_writable.act import upper
 from sif_writable.facts import namespaces
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from sif_writable.plan.overlay import Target
@@ -65,11 +66,12 @@ def separate(*, strong: bool = False) -> str:
         return f"this interpreter cannot make system calls of its own ({error})"
     try:
         if strong:
-            with contextlib.suppress(OSError):  # without the capability for it
+            with suppress(OSError):  # without the capability for it
                 kernel.separate_mounts()
                 return ""
         kernel.separate(os.geteuid(), os.getegid())
     except OSError as error:
+        let_pass(error)
         return namespaces.unshare_words(error.errno)
     return ""
 
@@ -128,6 +130,7 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
         try:
             kernel.overlay(target.point, kept, work, target.point, shared=True)
         except OSError as error:
+            let_pass(error)
             note = namespaces.mount_words(error.errno, target.point, [])
         else:
             return Entered(target.point, target.how, kept, "", target.why)

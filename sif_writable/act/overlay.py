@@ -8,7 +8,6 @@ none of them raises, and what is not possible leaves the process as it was.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ def at_start(environ: Mapping[str, str], image: str) -> str:
     """
     listed = f"{image}/packages-{sys.implementation.cache_tag}/learned"
     wanted = list(plan.named(environ, sys.prefix, _purelib()))
-    with contextlib.suppress(OSError), open(listed, encoding="utf-8", errors="surrogateescape") as file:
+    with suppress(OSError), open(listed, encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             fields = line.rstrip("\n").split("\t")
             if fields[:2] == ["path", "-"] and len(fields) == 5:
@@ -111,6 +112,7 @@ def serve(wanted: Iterable[Wanted], environ: Mapping[str, str], image: str) -> s
         refused.extend(pair for pair in decided.refused if pair not in refused)
         problem = enter(decided, environ, image)
     except Exception as error:  # noqa: BLE001 - an overlay is never worth a program
+        let_pass(error)
         problem = f"the overlay failed: {type(error).__name__}: {error}"
         decided = Plan((), ())
     if problem:
@@ -158,7 +160,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
             refused.extend((path, words) for path in target.paths)
             continue
         entered.append(done)
-    with contextlib.suppress(OSError):  # the working directory may be what was covered
+    with suppress(OSError):  # the working directory may be what was covered
         os.chdir(os.getcwd())
     if not strong:
         from sif_writable.act import kernel

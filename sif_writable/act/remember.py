@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from sif_writable.act import recall
 from sif_writable.act.directories import write_aside
 from sif_writable.facts.locations import Locations
 from sif_writable.plan import redirects
+from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     facts, storage, watch = outcome.facts, outcome.storage, outcome.watch
     if watch is not None and not watch.whole:
         return
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         present = {kind: frozenset(os.listdir(folder)) for kind, folder in storage.folders.items()}
         before, storage.present = storage.present, present
         asked, ground = _Asked(environ), Locations(facts.home)

@@ -5,7 +5,6 @@ Ours is what bears our mark, not what has a name like ours.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from sif_writable import aside
@@ -15,6 +14,7 @@ from sif_writable.facts.attempt import NO_CODE, NO_LOCKS, attempt_in, given_away
 from sif_writable.facts.filesystem import explain, unfit
 from sif_writable.facts.storage_contents import LOCKS, is_image
 from sif_writable.plan import FOLDER
+from sif_writable.signals import suppress
 
 
 def is_for_us(base: str) -> bool:
@@ -61,7 +61,7 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
         return explain(error, root), ""
     problem, words = _try_root(root, uid=uid, foreign_mode=foreign_mode, made=made)
     if problem and made:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.rmdir(root)
     return problem, words
 

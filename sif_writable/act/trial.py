@@ -6,7 +6,6 @@ not go back.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -19,6 +18,8 @@ from sif_writable.act import mounting, upper
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan.overlay import GRAFT
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,7 +54,7 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
 
 def _proven(folder: str, circumstances: str) -> set[str]:
     """Return what a trial has shown to work here; it takes longer than all the rest together."""
-    with contextlib.suppress(OSError), open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
+    with suppress(OSError), open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
         first, *others = file.read().split("\n")
         if first == circumstances:
             return set(others)
@@ -61,7 +62,7 @@ def _proven(folder: str, circumstances: str) -> set[str]:
 
 
 def _note_proof(folder: str, lines: Iterable[str]) -> None:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         descriptor, new = aside.create(folder, "proven")
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines))
@@ -84,7 +85,7 @@ def _try_in_child(work: Callable[[], str]) -> str:
         return _hear(child, readable)
     finally:
         os.close(readable)
-        with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD
+        with suppress(ChildProcessError):  # the program ignores SIGCHLD
             os.waitpid(child, 0)
 
 
@@ -142,6 +143,7 @@ def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str
                 step = f"changing {sample}"
                 (_exercise if os.path.isdir(sample) else _rewrite)(sample)
         except OSError as error:
+            let_pass(error)
             if not step:
                 return namespaces.mount_words(error.errno, target.point, mounts())
             return f"{target.point} can be made writable, but {step} in it fails: {error.strerror}"
@@ -152,7 +154,7 @@ def _samples(path: str) -> list[str]:
     """Return one directory and one small file of a tree, to be changed in the trial."""
     found: dict[str, str] = {}
     if os.path.isdir(path):
-        with contextlib.suppress(OSError), os.scandir(path) as entries:
+        with suppress(OSError), os.scandir(path) as entries:
             for number, entry in enumerate(entries):
                 if number > 200 or len(found) == 2 or entry.is_symlink():
                     continue

@@ -6,7 +6,6 @@ or ``graft``. Whatever appears in ``upper`` or ``graft`` while others may look a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -16,6 +15,8 @@ from sif_writable import aside
 from sif_writable.act import directories
 from sif_writable.facts.filesystem import is_passing
 from sif_writable.plan.overlay import MAX_COPY
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,7 +38,7 @@ def own_mode(status: os.stat_result) -> int:
 def make_folder(path: str, like: str) -> None:
     """Make a folder that stands for a directory of the image: it has its mode, also for others."""
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(path, 0o700)
         os.chmod(path, own_mode(os.stat(like)))
 
@@ -46,7 +47,7 @@ def remove(path: str) -> None:
     """Remove a tree, also an overlay's work folder, which the kernel leaves with mode 000."""
     for folder, names, _ in os.walk(path):
         for name in names:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 if not os.path.islink(f"{folder}/{name}"):
                     os.chmod(f"{folder}/{name}", 0o700)
     shutil.rmtree(path, ignore_errors=True)
@@ -62,7 +63,7 @@ def copy_file(source: str, target: str, status: os.stat_result) -> None:
         os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.rename(new, target)
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(new)
 
 
@@ -81,15 +82,15 @@ def lay_out(graft: str, point: str, wanted: Iterable[str]) -> list[str]:
         new = f"{graft}/{entry.name}"
         status = entry.stat(follow_symlinks=False)
         if entry.is_symlink():
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.symlink(os.readlink(entry.path), new)
         elif entry.path in mine and entry.is_file(follow_symlinks=False) and status.st_size <= MAX_COPY:
             if not os.path.lexists(new):
-                with contextlib.suppress(PermissionError):  # what we may not read, we may not copy
+                with suppress(PermissionError):  # what we may not read, we may not copy
                     copy_file(entry.path, new, status)
         else:
             back.append(entry.name)
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 if entry.is_dir(follow_symlinks=False):
                     os.mkdir(new, 0o700)
                 else:
@@ -119,7 +120,7 @@ def mirror(
     :param leave: endings of files there that need no copy.
     """
     known: set[str] = set()
-    with contextlib.suppress(OSError), open(done, encoding="utf-8", errors="surrogateescape") as file:
+    with suppress(OSError), open(done, encoding="utf-8", errors="surrogateescape") as file:
         known = set(file.read().splitlines())
     new = [path for path in dict.fromkeys(wanted) if path not in known]
     budget = [MIRROR_BYTES, MIRROR_ENTRIES]
@@ -141,7 +142,7 @@ def mirror(
         if good and "\n" not in path:
             whole.append(f"{path}\n")
     if done and whole:
-        with contextlib.suppress(OSError), open(done, "a", encoding="utf-8", errors="surrogateescape") as file:
+        with suppress(OSError), open(done, "a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("".join(whole))
 
 
@@ -160,7 +161,8 @@ def _mirror_tree(source: str, target: str, budget: list[int], leave: tuple[str, 
                             stack.append((entry.path, f"{there}/{entry.name}"))
         except PermissionError:
             pass
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             good = False
     return good
 
@@ -182,7 +184,8 @@ def _mirror_one(path: str, new: str, budget: list[int]) -> bool:
             copy_file(path, new, status)
     except PermissionError:  # what cannot be read stays as it is
         pass
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True
 
@@ -191,7 +194,7 @@ def seed(kept: str, upper: str) -> None:
     """Fill an upper layer in memory with what earlier sessions left in storage: large files as links to it."""
     for path, name, status in walk(kept):
         new = f"{upper}/{name}"
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if stat.S_ISDIR(status.st_mode):
                 os.makedirs(new, 0o700, exist_ok=True)
                 os.chmod(new, own_mode(status))
@@ -230,7 +233,7 @@ def walk(top: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield (path, path below the top, status) of everything in a folder; what holds it comes first."""
     stack = [top]
     while stack:
-        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
+        with suppress(OSError), os.scandir(stack.pop()) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 status = entry.stat(follow_symlinks=False)
                 yield entry.path, os.path.relpath(entry.path, top), status
@@ -260,6 +263,7 @@ def carry(upper: str, kept: str, before: Snapshot, *, replace: bool) -> list[str
             elif replace or not os.path.lexists(target):
                 _bring(source, target, status)
         except OSError as error:
+            let_pass(error)
             failed.append(f"{name}: {error.strerror}")
     return failed
 
@@ -289,5 +293,5 @@ def _bring(source: str, target: str, status: os.stat_result) -> None:
         os.symlink(os.readlink(source), new)
         os.rename(new, target)
     elif stat.S_ISCHR(status.st_mode) and not os.path.lexists(target):
-        with contextlib.suppress(OSError):  # network filesystems have no device nodes; then it is there again
+        with suppress(OSError):  # network filesystems have no device nodes; then it is there again
             os.mknod(target, status.st_mode, status.st_rdev)

@@ -221,9 +221,11 @@ def explain(error: OSError, path: str = "") -> str:
     """Put an errno into words that name its cause; EROFS, EACCES, ENOSPC and EDQUOT are different things.
 
     :param path: where it happened, so that no space and no inodes are told apart; by default what the error names.
+    :raises OSError: the error itself, where a signal handler of the program has raised it.
     """
     import errno
 
+    startup.let_pass(error)
     if error.errno == errno.ENOSPC:
         return _full(path or error.filename)
     words = {
@@ -247,9 +249,12 @@ def is_passing(error: OSError) -> bool:
     """Whether an error says nothing about the file itself, which may well be readable the next moment.
 
     What such an error hides must not be taken for absent where that would be kept.
+
+    :raises OSError: the error itself, where a signal handler of the program has raised it.
     """
     import errno
 
+    startup.let_pass(error)
     passing = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTCONN)
     return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable.facts.filesystem import is_passing
 from sif_writable.importhook import NEVER, place_of
 from sif_writable.plan.packages import is_linked
+from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -197,9 +197,9 @@ def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
         return
     stack = [path]
     while stack:
-        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
+        with suppress(OSError), os.scandir(stack.pop()) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     elsewhere = borrowed(entry.path, path) if entry.is_symlink() else None
                     yield entry.name, elsewhere or entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):

@@ -16,9 +16,9 @@ def _run_hook() -> None:
         except ImportError:  # `pip install --target`: the package is not on the path of this interpreter
             sys.path.append(package_root)
             import sif_writable.startup
-        sif_writable.startup.run()
-    except Exception:  # noqa: BLE001, S110 - the hook never hurts; `sif-writable status` tells what is missing
-        pass
+    except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` tells what is missing
+        return
+    sif_writable.startup.run()
 
 
 def _run_next() -> None:
