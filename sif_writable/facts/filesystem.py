@@ -107,7 +107,9 @@ def unfit(
     free = space.f_bavail * space.f_frsize
     # Some do not count what is free, and say none (rclone, some of FUSE's, a tmpfs without a bound): a file tells.
     if free < room and (space.f_blocks or (counted and _attempt_fails(path))):
-        return f"has {free >> 20} MiB free, {room >> 20} MiB are needed"
+        from sif_writable.sizes import human
+
+        return f"has {human(free)} free, {human(room)} are needed"
     if space.f_files and space.f_favail < inodes and (space.f_favail or (counted and _attempt_fails(path))):
         return f"has {space.f_favail} inodes free, {inodes} are needed"
     if not os.access(path, os.W_OK | os.X_OK):
@@ -384,10 +386,12 @@ def _full(path: "object") -> str:
             continue
         except OSError:
             break
+        from sif_writable.sizes import human
+
         free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
         if space.f_files and free > MIB and space.f_favail * total < free * space.f_files:
-            return f"has no inodes left ({space.f_favail} of {space.f_files} free, beside {free >> 20} MiB)"
-        return f"has no space left ({free >> 20} of {total >> 20} MiB free)"
+            return f"has no inodes left ({space.f_favail} of {space.f_files} free, beside {human(free)})"
+        return f"has no space left ({human(free)} of {human(total)} free)"
     return "has no space or no inodes left"
 
 

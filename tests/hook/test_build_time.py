@@ -300,7 +300,7 @@ def test_no_space_to_begin_with(one: Build) -> None:
     os.makedirs(os.path.join(one.hooked.environment, "share"), exist_ok=True)
     done = one.run("prestage", "--", "true", tmpfs=[f"{VENV}/share:16k"])
     assert done.returncode == 2
-    assert "has no space left (0 of 0 MiB free)" in done.stderr
+    assert "has no space left (" in done.stderr
     assert "APPTAINER_TMPDIR" in done.stderr
 
 

@@ -96,10 +96,11 @@ def main():
         "main()",
         "import asyncio\nasync def go(): main()\nasyncio.run(go())",
         "from concurrent.futures import ThreadPoolExecutor as P; P(1).submit(main).result(); print('went on')",
+        "from concurrent.futures import ProcessPoolExecutor as P; P(1).submit(main).result(); print('went on')",
         "from multiprocessing import *; p = Process(target=main); p.start(); p.join(); raise SystemExit(p.exitcode)",
         "try: work()\nexcept: print('passed over')\nmain()",
     ],
-    ids=["main", "asyncio", "thread pool", "process", "bare except"],
+    ids=["main", "asyncio", "thread pool", "process pool", "process", "bare except"],
 )
 def test_no_handler_goes_on_without_the_gpu(job: Hooked, program: str) -> None:
     done = _run(job, CAUGHT + program)

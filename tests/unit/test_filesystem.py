@@ -15,6 +15,7 @@ import pytest
 from sif_writable.facts.attempt import attempt_in
 from sif_writable.facts.filesystem import explain, unfit, unmakable
 from sif_writable.facts.locations import Locations
+from sif_writable.sizes import human
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def test_each_fault_has_its_sentence(tmp_path: Path) -> None:
     )
     sentence = unfit(str(folder), uid=UID, room=free * 2)
     assert sentence is not None
-    assert sentence.endswith(f"MiB free, {free * 2 >> 20} MiB are needed")
+    assert sentence.endswith(f" free, {human(free * 2)} are needed")
 
 
 def test_a_missing_folder_is_judged_by_the_nearest_one_that_is_there(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_read_only_noexec_and_full_filesystems(tmp_path: Path) -> None:
         tmp_path,
         "mount -t tmpfs -o size=8m,mode=0700 none $D; dd if=/dev/zero of=$D/x bs=1M count=9 2>/dev/null || true",
         "[unfit(D, uid=U), attempt_in(D)]",
-    ) == ["has 0 MiB free, 16 MiB are needed", "has no space left (0 of 8 MiB free)"]
+    ) == ["has 0 B free, 16.0 MiB are needed", "has no space left (0 B of 8.0 MiB free)"]
     assert on_mounts(
         tmp_path,
         "mount -t tmpfs -o size=64m,nr_inodes=20,mode=0700 none $D",
@@ -122,7 +123,7 @@ def test_read_only_noexec_and_full_filesystems(tmp_path: Path) -> None:
         tmp_path,
         "mount -t tmpfs -o size=64m,nr_inodes=3,mode=0700 none $D; touch $D/a $D/b",
         "[unfit(D, uid=U), attempt_in(D)]",
-    ) == ["has 0 inodes free, 64 are needed", "has no inodes left (0 of 3 free, beside 64 MiB)"]
+    ) == ["has 0 inodes free, 64 are needed", "has no inodes left (0 of 3 free, beside 64.0 MiB)"]
 
 
 def test_no_space_is_told_from_no_inodes_after_a_part_was_cleaned_up(tmp_path: Path) -> None:
@@ -131,12 +132,12 @@ def test_no_space_is_told_from_no_inodes_after_a_part_was_cleaned_up(tmp_path: P
         tmp_path,
         "mount -t tmpfs -o size=64m,nr_inodes=20,mode=0700 none $D; touch $D/a $D/b $D/c",
         f"[explain({full}), explain({full}, D), explain(OSError(28, 'No space left on device'))]",
-    ) == [*["has no inodes left (16 of 20 free, beside 64 MiB)"] * 2, "has no space or no inodes left"]
+    ) == [*["has no inodes left (16 of 20 free, beside 64.0 MiB)"] * 2, "has no space or no inodes left"]
     assert on_mounts(
         tmp_path,
         "mount -t tmpfs -o size=4m,nr_inodes=20,mode=0700 none $D; dd if=/dev/zero of=$D/x bs=1M count=2 2>/dev/null",
         f"[explain({full})]",
-    ) == ["has no space left (2 of 4 MiB free)"]
+    ) == ["has no space left (2.0 MiB of 4.0 MiB free)"]
 
 
 @pytest.mark.skipif(UID != 0, reason="only root can become another user to be refused")

@@ -170,7 +170,7 @@ def test_a_named_place_with_room_for_settings_and_none_for_downloads(tmp_path: P
     done = on_tmpfs(tmp_path, "size=64m", f"{sys.executable} -m sif_writable status --no-gpu")
     words = "MiB free, 256 MiB are needed (for data files); using /"
     assert re.search(
-        rf"{tmp_path}/place has 6\d {re.escape(words)}\S+/sif-writable\S* for those. Remedy: ", done.stderr
+        rf"{tmp_path}/place has 6\d\.\d {re.escape(words)}\S+/sif-writable\S* for those. Remedy: ", done.stderr
     )
     assert f"{tmp_path}/place/sif-writable/image-" in done.stdout
 

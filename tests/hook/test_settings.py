@@ -1,0 +1,48 @@
+"""Values of our variables that are not understood: each counts as unset, and `status` and `doctor` name it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.hook.hooked import question
+
+if TYPE_CHECKING:
+    from tests.hook.hooked import Hooked
+
+MANY = "9" * 5000
+VALUES = {
+    "SIF_WRITABLE": ("on ", "enabled", "2"),
+    "SIF_WRITABLE_HOME": (" redirect", "-1", "/home/user"),
+    "SIF_WRITABLE_OVERLAY": ("1", "on,off", "inf"),
+    "SIF_WRITABLE_STRICT": ("true", " 1", "-1"),
+    "SIF_WRITABLE_DEBUG": ("2", "1 ", "yes"),
+    "SIF_WRITABLE_COPYUP_MAX": ("-1", "inf", MANY),
+    "SIF_WRITABLE_MAX": ("-1G", "nan", MANY),
+    "SIF_WRITABLE_GPU": ("require,warn", "1", "requre"),
+    "SIF_WRITABLE_GPU_COUNT": ("-1", "2.5", MANY),
+    "SIF_WRITABLE_GPU_MIN_MEMORY": ("-20G", "inf", MANY),
+    "SIF_WRITABLE_GPU_MIN_CAPABILITY": ("sm_80", "-8.0", MANY),
+    "SIF_WRITABLE_GPU_TIMEOUT": ("-1", "inf", "9" * 400),
+}
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hooked, which: int) -> None:
+    env = {name: values[which] for name, values in VALUES.items()}
+    done = hooked.run("-c", question("sys.modules['sif_writable.startup'].state"), env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "'active'\n", "")
+    program = "from sif_writable.act import heavy; heavy.before_import('torch'); "
+    done = hooked.run("-c", program + question("sys.modules['sif_writable.startup'].failure"), env=env)
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert [line.split("=")[0] for line in done.stderr.splitlines()][:1] == [
+        "sif-writable: before 'import torch': SIF_WRITABLE_GPU"
+    ]
+    notes = json.loads(hooked.run("-m", "sif_writable", "status", "--json", env=env).stdout)["notes"]
+    told = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())
+    for name, value in env.items():
+        sentence = f"{name}={value[:80]!r} is not understood and counts as unset; allowed: "
+        assert [note.startswith(sentence) for note in notes].count(True) == 1, name
+        assert f"WARN settings: {sentence}" in told, name
