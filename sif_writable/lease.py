@@ -28,7 +28,7 @@ _TRIES = 200
 _PAUSE = 0.01
 """Seconds between tries: who removes something holds the lock only while it is renamed."""
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _held: "dict[str, Optional[int]]" = {}
 """Folders that this process, or one that it was forked from, asked for, with the descriptor that holds the lock."""

@@ -165,6 +165,7 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
         except OSError as error:
             problem = directories.complaint(error, error.filename or target, finder.folder)
             return f"{unit.name} gets no writable copy: {problem.rstrip('.')}."
+    kept.give_back_beside(finder.folder, finder.tree)
     return ""
 
 

@@ -52,7 +52,7 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
         os.mkdir(os.path.dirname(stamp), 0o700)
     descriptor = os.open(stamp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
-        if not _lock(descriptor):
+        if not _lock(descriptor) or _was_done(descriptor, now):
             return
         if sum(name.startswith("image-") for name in os.listdir(root)) > 1:
             # The clock of this node may be wrong; that of the filesystem gave all the other times.
@@ -68,6 +68,15 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
         os.utime(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _was_done(descriptor: int, now: float) -> bool:
+    """Whether another process was first: the file is written to by the first who holds its lock."""
+    status = os.fstat(descriptor)
+    if not status.st_size:
+        os.write(descriptor, b"its time says when storage was last kept in bounds\n")
+        return False
+    return abs(now - status.st_mtime) < DAY
 
 
 def _lock(descriptor: int) -> bool:

@@ -38,7 +38,32 @@ def forget(given: list[str], folder: str) -> None:
     for path in given:
         with contextlib.suppress(OSError):
             os.unlink(path)
-    for here, _, _ in os.walk(f"{folder}/{copied.WRITTEN}", topdown=False) if given else ():
+    if given:
+        _remove_empty(f"{folder}/{copied.WRITTEN}")
+
+
+def give_back_beside(folder: str, tree: str) -> None:
+    """Move back what programs had made beside copies, where the image has nothing of that name."""
+    place = f"{folder}/{copied.WRITTEN}"
+    if not os.path.lexists(place):
+        return
+    top = os.path.realpath(tree)
+    for source, _ in list(_walk(place)):
+        inner = source[len(place) :]
+        parent = os.path.dirname(f"{tree}{inner}")
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        by_link = os.path.realpath(parent) != top + parent[len(tree) :]  # which leads into the image
+        if by_link or os.path.lexists(inner) or os.path.lexists(f"{tree}{inner}"):
+            continue
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(f"{tree}{inner}"), 0o700, exist_ok=True)
+            os.rename(source, f"{tree}{inner}")
+    _remove_empty(place)
+
+
+def _remove_empty(place: str) -> None:
+    for here, _, _ in os.walk(place, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(here)
 

@@ -19,17 +19,19 @@ _MOUNTED = "has something mounted in it"
 class Bound:
     """How long, and over how many entries, something may be looked at."""
 
-    __slots__ = ("deadline", "entries")
+    __slots__ = ("deadline", "entries", "exceeded")
 
     def __init__(self, seconds: float, entries: int) -> None:
         """:param seconds: from now on; :param entries: files and directories in all."""
         self.deadline = time.monotonic() + seconds
         self.entries = entries
+        self.exceeded = False
 
     def spent(self) -> bool:
         """Count one entry, and say whether there may be no more."""
         self.entries -= 1
-        return self.entries < 0 or time.monotonic() > self.deadline
+        self.exceeded = self.exceeded or self.entries < 0 or time.monotonic() > self.deadline
+        return self.exceeded
 
 
 def names(path: str) -> list[str]:

@@ -142,7 +142,7 @@ def look_at_images(
         used = max([image_used(f"{root}/{name}"), *(item.changed for item in own if item.kind in (COMPILED, PACKAGES))])
         seen[identity] = Image(identity, told.get("image", ""), told.get("prefix", ""), min(used, time.time()))
         items += own
-    return Contents(root, items, seen, _reads_recorded(root), complete=bound is None or bound.entries >= 0)
+    return Contents(root, items, seen, _reads_recorded(root), complete=bound is None or not bound.exceeded)
 
 
 def images(root: str) -> list[str]:

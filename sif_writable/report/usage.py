@@ -8,6 +8,7 @@ images          how many images have something there
 size_bytes      bytes on disk of what belongs to them: caches, copies, settings, homes
 files           files, links and folders, as quotas count them
 written_bytes, written_files   what of it programs wrote: it never goes by itself
+downloads_bytes, downloads_files   what images share; it goes only on request
 complete        whether all was counted in time
 limit_bytes, limit_files   what they may keep (``SIF_WRITABLE_MAX``); null: everything is kept
 warning         null, or text and remedy
@@ -16,11 +17,12 @@ warning         null, or text and remedy
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.facts.measure import Bound
+from sif_writable.facts.measure import Bound, measure
 from sif_writable.facts.storage_contents import images, look_at_images
-from sif_writable.plan import COMPILED, CONFIG
+from sif_writable.plan import KINDS
 from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN, MAX, NEAR, limit
 from sif_writable.sizes import human
 
@@ -38,12 +40,14 @@ def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[dict[str,
     """Count what the images keep in the storage of this process, the most recently used first."""
     roots = outcome.storage.roots if outcome else {}
     allowed, _ = limit(environ)
-    return [_of(root, allowed) for root in dict.fromkeys(roots[kind] for kind in (COMPILED, CONFIG) if kind in roots)]
+    return [_of(root, allowed) for root in dict.fromkeys(roots[kind] for kind in KINDS if kind in roots)]
 
 
 def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
     listed = images(root)
-    found = look_at_images(root, listed, KNOWN, Bound(SECONDS, ENTRIES))
+    bound = Bound(SECONDS, ENTRIES)
+    found = look_at_images(root, listed, KNOWN, bound)
+    shared = measure(f"{root}/data", [], None, bound) if os.path.isdir(f"{root}/data") else None
     size, files = sum(item.size for item in found.items), sum(item.entries for item in found.items)
     return {
         "root": root,
@@ -52,7 +56,9 @@ def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
         "files": files,
         "written_bytes": sum(item.written_size for item in found.items),
         "written_files": sum(item.written for item in found.items),
-        "complete": found.complete,
+        "downloads_bytes": shared.size if shared else 0,
+        "downloads_files": shared.entries if shared and shared.files else 0,
+        "complete": not bound.exceeded,
         "limit_bytes": allowed.size if allowed else None,
         "limit_files": allowed.files if allowed else None,
         "warning": _warning(root, size, files, allowed),
@@ -82,6 +88,8 @@ def words(entry: Mapping[str, Any]) -> str:
     )
     if entry["written_files"]:
         told += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,}"
+    if entry["downloads_files"]:
+        told += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,}"
     if entry["limit_bytes"] is None:
         return f"{told}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,6 +120,20 @@ def test_a_warm_start_writes_nothing(each: Hooked, strace: str, state: str) -> N
         if name.startswith("open") and "ENXIO" not in call:  # Python tries /dev/tty
             assert not any(flag in call for flag in _OPENED_TO_WRITE), call
         assert name not in _STARTING or call.startswith(f'execve("{PYTHON}"'), call
+
+
+def test_once_a_day_a_warm_start_says_that_its_image_is_used(each: Hooked, strace: str) -> None:
+    """By one call, on the kept plan: nothing but its time tells everywhere when an image was last used."""
+    options = _options(each, "active")
+    (plan,) = glob.glob(f"{each.machine.places.home}/.cache/sif-writable/image-*/plan-*")
+    usual = _calls(each, strace, options)
+    for age, more in ((0.9, 0), (1.1, 1)):
+        then = time.time() - age * 86400
+        os.utime(plan, (then, then))
+        calls = _calls(each, strace, options)
+        assert len(calls) - len(usual) == more
+        assert len([call for call in calls if call.startswith("utimensat")]) == more
+        assert (time.time() - os.lstat(plan).st_mtime < 3600) == bool(more)
 
 
 # --- Nothing is left behind.

@@ -118,8 +118,9 @@ def test_what_programs_wrote_outlives_the_copy_and_returns_to_it(one_image: Imag
     changed = one_image.copy("site-packages/large/part3.py")
     _write(own, "mine")
     _write(changed, "value = 33\n")
+    _write(one_image.copy("site-packages/made_beside.txt"), "mine")
     (item,) = (item for item in look(os.path.dirname(os.path.dirname(folder)), KNOWN).items if item.kind == "packages")
-    assert item.written == 3  # and large.made
+    assert item.written == 4  # and large.made
     assert item.files > 600
     (pruned, again) = drive(
         one_image,
@@ -130,10 +131,11 @@ def test_what_programs_wrote_outlives_the_copy_and_returns_to_it(one_image: Imag
     assert "nothing to remove" in again[1]
     left = [os.path.join(here, name) for here, _, names in os.walk(folder) for name in names]
     kept = [path for path in left if f"/{copied.WRITTEN}/" in path]
-    assert sorted(os.path.basename(path) for path in kept) == ["large.made", "own.db", "part3.py"]
+    assert sorted(os.path.basename(path) for path in kept) == ["large.made", "made_beside.txt", "own.db", "part3.py"]
     assert len(left) < 10
     program = "import large, large.part3; print(large.part3.value, open(large.HERE + '/own.db').read())"
-    assert one_image.says(program) == "executed large\n33 mine\n"
+    program += "; print(open(large.HERE + '/../made_beside.txt').read())"
+    assert one_image.says(program) == "executed large\n33 mine\nmine\n"
     assert not os.path.lexists(f"{folder}/{copied.WRITTEN}")
     assert one_image.says("import large.part4 as p; print(p.value, '/tree/' in p.__file__)").endswith("4 True\n")
 

@@ -243,6 +243,44 @@ def test_only_what_is_ours_is_seen(store: Store) -> None:
         assert (store.root / name / "precious").exists()
 
 
+def test_this_image_in_the_chosen_storage_unless_more_is_said(store: Store) -> None:
+    """Line 16: what a command reaches, and what it says of the rest before it does anything."""
+    other = store.root / f"image-{OTHER}" / "compiled-cpython-311" / "numba"
+    image = store.image()
+    own = image / "compiled-cpython-311" / "numba"
+    elsewhere = store.place.parent / "elsewhere"
+    shutil.copytree(store.root, elsewhere / "sif-writable")
+    beside = elsewhere / "sif-writable" / image.name / "compiled-cpython-311" / "numba"
+    for folder in (own, other, beside, store.root / "data" / "pip"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "k").write_bytes(b"x" * 5000)
+    done = store.run("cache", "prune", "--older-than", "0d")
+    assert f"would remove 1 thing, 8.0 KiB, of 1 image in {store.root}:" in done.stdout
+    assert f"  of {image.name}: {sys.prefix}\n  {own}  8.0 KiB, not used for " in done.stdout
+    done = store.run("cache", "clear", "pip")
+    assert done.returncode == 2
+    assert f"pip is of all images ({store.root}/data/pip, 8.0 KiB). Remedy: add --all-images" in done.stderr
+    done = store.run("cache", "clear", "--yes", "numba")
+    assert done.returncode == 0, done
+    assert "numba is of 1 other image" in " ".join(done.stdout.split())
+    assert (own.exists(), (other / "k").exists(), (beside / "k").exists()) == (False, True, True)
+    done = store.run("cache", "clear", "--yes", "--all-images", "numba", "pip")
+    said = f"sif-writable cache: removing 2 things, 16.0 KiB, of 1 image and of what images share in {store.root}\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert ((other / "k").exists(), (beside / "k").exists()) == (False, True)
+    done = store.run("cache", "clear", "--yes", "numba", "--dir", str(elsewhere))
+    assert (done.returncode, (beside / "k").exists()) == (0, False)
+
+
+def test_outside_an_image_nothing_is_this_one(store: Store) -> None:
+    for words, said in (
+        (("clear", "numba"), "name it with --dir DIR, or add --everywhere"),
+        (("prune", "--older-than", "0d", "--everywhere"), "add --all-images, or run it in the image"),
+    ):
+        done = store.run("cache", *words, SIF_WRITABLE="off")
+        assert (done.returncode, said in done.stderr) == (2, True)
+
+
 def test_a_root_that_is_open_to_others_is_refused(store: Store) -> None:
     os.chmod(store.root, 0o777)
     done = store.cache("clear", "--yes", "matplotlib")

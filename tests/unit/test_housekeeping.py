@@ -188,6 +188,16 @@ def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
     assert list(images.root.iterdir()) == []
 
 
+@pytest.mark.parametrize("bound", [Bound(60, 100), Bound(0, 1 << 20)], ids=["entries", "time"])
+def test_counting_that_did_not_end_says_so(images: Images, monkeypatch: pytest.MonkeyPatch, bound: Bound) -> None:
+    images.add("a", 0, files=200)
+    assert not images.tidy(bound=bound)
+    monkeypatch.setattr(usage, "Bound", lambda *_: bound)
+    told = usage._of(str(images.root), Limit(MIB, 1000))
+    assert not told["complete"]
+    assert "at least" in usage.words(told)
+
+
 def _start(images: Images, this: str, **environ: str) -> None:
     storage = Storage()
     storage.roots[COMPILED] = str(images.root)
