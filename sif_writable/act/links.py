@@ -10,7 +10,7 @@ import os
 import stat
 
 from sif_writable import aside
-from sif_writable.act.seed import NEVER, drop_dangling, link, link_home
+from sif_writable.act.seed import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.act.watch import Watch
 from sif_writable.facts.filesystem import is_unheard, planted
 from sif_writable.plan import templates
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from sif_writable.plan import Redirect
 
 ENTRIES = 5000
-"""Entries of a default location that are compared at most."""
+"""Entries of a default location that are linked or compared at most."""
+MANY = 1000
+"""Entries from which on a directory is linked as a whole."""
 _DEEPEST = 3
 """Levels below the last one that are compared, where both sides have a directory."""
 
@@ -71,9 +73,7 @@ class Links:
         """Find the single files and the default locations."""
         self.single = list(templates.linked(redirect, outcome.facts, environ))
         self._sources = [
-            (path, levels)
-            for path, levels in redirect.sources
-            if not is_unheard(path) and not planted(path, outcome.facts.uid)
+            (path, levels) for path, levels in redirect.sources if not is_unheard(path) and _is_believed(path, outcome)
         ]
         self._subfolder = redirect.subfolder
         self._own = _ways(outcome.storage.roots.values())
@@ -91,7 +91,7 @@ class Links:
         """
         inner = os.path.join(folder, self._subfolder) if self._subfolder else folder
         for source, levels in self._sources:
-            if os.path.realpath(source) != os.path.realpath(inner):
+            if real_path(source) != real_path(inner):
                 self._offer(source, inner, levels)
         for name, old in self.single:
             place = os.path.join(folder, name)
@@ -107,24 +107,24 @@ class Links:
             names = self._watch.names(source)
         except OSError:  # it is gone, or may not be read: then without us it would not be found either
             names = []
+        there = contents(target)
         for name in names:
-            old, new = f"{source}/{name}", f"{target}/{name}"
+            old, new, kind = f"{source}/{name}", f"{target}/{name}", there.get(name, "")
             passing = name.startswith(NEVER) or name.endswith(NEVER) or aside.is_ours(name)
-            if passing or self._left <= 0 or self._holds_storage(old):
+            if passing or kind == "file" or self._left <= 0 or self._holds_storage(old):
                 continue
             self._left -= 1
-            here, there = _status(old), _status(new)
-            if here is None:
-                continue
-            directory = stat.S_ISDIR(here.st_mode)
-            if there is not None and stat.S_ISLNK(there.st_mode) and not os.path.exists(new):
+            if kind == "link" and not os.path.exists(new):
                 _unlink(new)
-                there = None
-            if directory and (levels > 1 if there is None else stat.S_ISDIR(there.st_mode) and levels > -_DEEPEST):
-                self._offer(old, new, levels - 1)
-            elif there is None:
+                kind = ""
+            if kind != "link" and levels > (-_DEEPEST if kind else 1) and _is_directory(old):
+                if kind or len(_names(old)) < MANY:
+                    self._offer(old, new, levels - 1)
+                else:
+                    link(old, new)
+            elif not kind:
                 link(old, new)
-        drop_dangling(source, target)
+        drop_dangling(source, target, there, names)
 
     def _holds_storage(self, path: str) -> bool:
         """Whether the storage lies at or below a path; a link to it would lead round in a circle."""
@@ -133,14 +133,29 @@ class Links:
 
 def _ways(roots: Iterable[str]) -> set[str]:
     found = set(roots)
-    return found | {os.path.realpath(root) for root in found}
+    return found | {real_path(root) for root in found}
 
 
-def _status(path: str) -> os.stat_result | None:
+def _is_believed(path: str, outcome: Outcome) -> bool:
+    """Whether nobody else can have put there what is at a path."""
     try:
-        return os.lstat(path)
+        return not planted(path, outcome.facts.uid)
+    except OSError:  # a link that may not be read
+        return False
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
     except OSError:
-        return None
+        return []
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _unlink(path: str) -> None:

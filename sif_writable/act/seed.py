@@ -14,6 +14,7 @@ from sif_writable.facts.filesystem import is_passing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Optional
 
     from sif_writable.act.watch import Watch
@@ -76,41 +77,59 @@ def link_home(old: str, target: str, watch: Watch | None = None, *, copies: bool
         return
     from sif_writable.facts import image_mounts
 
-    mounts, real = image_mounts.mounts(), os.path.realpath(old)
+    mounts, real = image_mounts.mounts(), real_path(old)
     copied = HOME_TOTAL if copies and mounts.is_image(real) else 0
     below = (point[len(real) :].lstrip("/") for point in mounts.host_mounts_below(real))
     bound = frozenset(f"{old.rstrip('/')}/{point}" for point in below)
     budget = _Budget(copied, ENTRIES, watch, bound)
-    for name, status in _entries(old, budget):
+    for name, status in _entries(old, target, budget):
         if old == "/" and (not name.startswith(".") or name in _ROOT_HOME):
             continue
         hidden_directory = name.startswith(".") and status is not None and stat.S_ISDIR(status.st_mode)
         _place(
             os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0
         )
-    drop_dangling(old, target)
 
 
-def drop_dangling(source: str, target: str) -> None:
+def real_path(path: str) -> str:
+    """Return a path without links; the path itself where they may not be read, as below ``/proc/1``."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path
+
+
+def contents(directory: str) -> dict[str, str]:
+    """Map the names in a directory to ``directory``, ``link`` or ``file``; nothing where it cannot be listed."""
+    try:
+        with os.scandir(directory) as entries:
+            return {
+                entry.name: "link" if entry.is_symlink() else "directory" if entry.is_dir() else "file"
+                for entry in entries
+            }
+    except OSError:
+        return {}
+
+
+def drop_dangling(source: str, target: str, there: dict[str, str], names: Iterable[str]) -> None:
     """Remove from a directory the links to entries of another one that are no longer there.
 
     A program that writes through such a link would fail where the directory is gone as well.
+
+    :param there: what the target holds, from :func:`contents`; :param names: what the source holds.
     """
-    try:
-        names = os.listdir(target)
-    except OSError:
-        return
-    for name in names:
+    links = [name for name, kind in there.items() if kind == "link"]
+    for name in set(links).difference(names):
         place = f"{target}/{name}"
         try:
             if os.readlink(place) == f"{source.rstrip('/')}/{name}" and not os.path.lexists(f"{source}/{name}"):
                 os.unlink(place)
-        except OSError:  # it is no link, or another process was faster
+        except OSError:  # another process was faster
             continue
 
 
 def _mirror(source: str, target: str, budget: _Budget, depth: int) -> None:
-    _fill(_entries(source, budget), source, target, budget, depth)
+    _fill(_entries(source, target, budget), source, target, budget, depth)
 
 
 def _fill(entries: list[_Entry], source: str, target: str, budget: _Budget, depth: int) -> None:
@@ -118,12 +137,10 @@ def _fill(entries: list[_Entry], source: str, target: str, budget: _Budget, dept
     inner = _Budget(0, budget.entries, budget.watch, budget.bound) if os.path.basename(source) in _SECRETS else budget
     for name, status in entries:
         _place(os.path.join(source, name), os.path.join(target, name), status, inner, depth)
-    if budget.watch is not None:
-        drop_dangling(source, target)
 
 
-def _entries(directory: str, budget: _Budget) -> list[_Entry]:
-    """List a directory, and note it where that is wished.
+def _entries(directory: str, target: str, budget: _Budget) -> list[_Entry]:
+    """List a directory, and note it where that is wished; without what the target has already, but for directories.
 
     :raises OSError: the filesystem fails to list it; what is denied or not there counts as empty.
     """
@@ -134,7 +151,11 @@ def _entries(directory: str, budget: _Budget) -> list[_Entry]:
         if is_passing(error):
             raise
         return found
+    there = contents(target)
+    drop_dangling(directory, target, there, names)
     for name in names:
+        if there.get(name, "directory") != "directory":
+            continue
         path = os.path.join(directory, name)
         if name.endswith(NEVER) or name.startswith(NEVER) or not os.access(path, os.R_OK):
             continue
@@ -174,7 +195,7 @@ def _place(path: str, target: str, status: os.stat_result | None, budget: _Budge
         link(path, target)
     elif directory and depth and budget.entries > 0:
         try:
-            entries = _entries(path, budget)
+            entries = _entries(path, target, budget)
         except OSError:
             link(path, target)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
 
 GIVEN = {"SIF_WRITABLE_DIR": f"{WORK}/given"}
-OLD = 1_000_000_000
 MODEL = "0123456789abcdef0123456789abcdef01234567"
 
 # Variable, what a package appends to it, and the file in the user's HOME that it must lead to.
@@ -83,7 +83,7 @@ def test_what_comes_after_the_first_start_is_found_from_the_next_one_on(hooked: 
         for folder, _, plans in os.walk(hooked.machine.places.work):
             for plan in plans:
                 if plan.startswith("plan-"):  # it is kept for a minute, else
-                    os.utime(os.path.join(folder, plan), (OLD, OLD))
+                    os.utime(os.path.join(folder, plan), (time.time() - 100, time.time() - 100))
     have(hooked)
     hooked.ask("1", **given)
     assert not hooked.ask(DECIDED, **given)
