@@ -141,6 +141,8 @@ class Finder:
         """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
         self.busy: set[str] = set()
         """Names whose copy is being made: what that imports is none of our business."""
+        self.bytecode = ""
+        """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
         self._read_only: dict[str, bool] = {}
         self._listening = False
@@ -151,6 +153,8 @@ class Finder:
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
     ) -> "Optional[ModuleSpec]":
         """Find packages of read-only directories; what is awaited is found such that its execution checks first."""
+        if self.bytecode:
+            self._check_bytecode()
         if name not in self.awaited:
             return self._find(name, path, target)
         spec = self._find(name, path, target) or self._ask_others(name, path, target)
@@ -159,6 +163,20 @@ class Finder:
 
             spec = heavy.with_check(spec, self)
         return spec
+
+    def _check_bytecode(self) -> None:
+        """Have the interpreter use bytecode of storage no more once that is not this user's alone."""
+        from sif_writable import startup
+
+        if startup.is_own(self.bytecode, os.geteuid()):
+            return
+        root, self.bytecode, sys.pycache_prefix = self.bytecode, "", None
+        for name in ("PYTHONPYCACHEPREFIX", startup.PYCACHE):
+            if os.environ.get(name, "").startswith(root + "/"):
+                del os.environ[name]
+        from sif_writable.report.startup import say
+
+        say([f"{root} is gone, or not this user's alone any more: the bytecode in it is not used"])
 
     def has_checked(self) -> None:
         """Await nothing more: what the work needs is there. While it is not, the next heavy import is met again."""
@@ -456,7 +474,12 @@ def install() -> None:
             return
     more = os.environ.get(MORE_HEAVY)
     awaited = HEAVY.union(more.replace(",", " ").split()) if more else HEAVY
-    sys.meta_path.insert(0, Finder(awaited, folder()))
+    new = Finder(awaited, folder())
+    if sys.pycache_prefix:
+        from sif_writable import startup
+
+        new.bytecode = startup.root_of(os.environ.get(startup.SESSION, ""), sys.pycache_prefix)
+    sys.meta_path.insert(0, new)
 
 
 def serve_outside(name: str = "") -> None:

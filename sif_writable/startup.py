@@ -34,9 +34,10 @@ PATIENCE = 10.0
 """Seconds. A filesystem that has not answered by then is passed over."""
 
 PYCACHE = "SIF_WRITABLE_PYCACHE"
-"""The variable by which bytecode in storage that may stop answering is handed down.
+"""The variable by which bytecode in storage that may stop answering, or lies where others may write, is handed down.
 
-``PYTHONPYCACHEPREFIX`` would have the interpreter look there before it can be asked whether it answers.
+``PYTHONPYCACHEPREFIX`` would have the interpreter look there before it can be asked whether it answers, and whether it
+is still this user's: where a cleaner of ``/tmp`` has removed the folder, anybody may have made another one.
 """
 
 TARGET = "/sif-writable"
@@ -293,14 +294,27 @@ def is_current(session: str) -> bool:
             filesystem.pass_over(root)
             return False
     uid = int(fields[1].rpartition(".")[2])
+    for root in fields[4].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
+        if not is_own(root, uid):
+            return False
+    return os.access(fields[4].split(":", 1)[0], os.W_OK)  # it may have become read-only
+
+
+def is_own(root: str, uid: int) -> bool:
+    """Whether a storage root is still a directory of this user's, which nobody else may write."""
     try:
-        for root in fields[4].split(":"):  # a cleaner of /tmp may have removed it, and somebody have taken the name
-            status = os.lstat(root)
-            if status.st_uid != uid or status.st_mode & 0o170322 != 0o040300:  # a directory that its owner may write
-                return False
+        status = os.lstat(root)
     except OSError:
         return False
-    return os.access(fields[4].split(":", 1)[0], os.W_OK)  # it may have become read-only
+    return status.st_uid == uid and status.st_mode & 0o170322 == 0o040300
+
+
+def root_of(session: str, path: str) -> str:
+    """Return which storage root of a session a path lies in, or an empty string."""
+    for root in session.split(";", FIELDS - 1)[-1].split(":"):
+        if root and path.startswith(root + "/"):
+            return root
+    return ""
 
 
 def kept_by(session: str, path: str) -> "tuple[str, str]":

@@ -366,7 +366,8 @@ def apply(
     _name_user(outcome, environ)
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
-        if keeper(decision.pycache, unsteady())[1] == STEADY:
+        root = os.path.basename(storage.roots[COMPILED])
+        if keeper(decision.pycache, unsteady())[1] == STEADY and root != f"{plan.FOLDER}-{facts.user}":
             _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
         else:
             os.environ[PYCACHE] = decision.pycache

@@ -197,3 +197,35 @@ def test_a_module_of_the_working_directory_does_not_answer_for_nvml(room: Contai
         " answer = gpu.ask(details=True); print(answer.count, repr(answer.blind), repr(answer.trouble))"
     )
     assert room.run(program).stdout == "2 '' ''\n"
+
+
+# Puts other bytecode where the interpreter looks for that of a module, then lets others write the storage, or not.
+_PLANTED = """
+import importlib.util, os, py_compile, sys
+root = next(r for r in os.environ["SIF_WRITABLE_SESSION"].split(";")[4].split(":") if sys.pycache_prefix.startswith(r))
+with open("evil.py", "w") as file:
+    file.write("VALUE = 'evil'")
+mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+py_compile.compile("evil.py", importlib.util.cache_from_source(sys.argv[1]), invalidation_mode=mode)
+os.chmod(root, int(sys.argv[2], 8))
+import victim
+print(victim.VALUE, bool(sys.pycache_prefix), [n for n in os.environ if "PYCACHE" in n], root)
+"""
+
+
+def test_bytecode_in_storage_that_is_not_ones_own_any_more_is_not_used(hooked: Hooked) -> None:
+    plain = hooked.copy()
+    for where, folders, _ in os.walk(plain.packages):
+        if "__pycache__" in folders:
+            shutil.rmtree(os.path.join(where, "__pycache__"))
+    plain.write("victim.py", "VALUE = 'image'\n")
+    victim = plain.ask("__import__('victim').__file__")
+    root = f"/var/tmp/{NAME}"
+    # A folder in a place for all is told to children by the hook, which asks whose it is, not by the interpreter.
+    trusting = plain.run("-c", _PLANTED, victim, "700", **HOMELESS)
+    assert (trusting.stdout, trusting.stderr) == (f"evil True ['SIF_WRITABLE_PYCACHE'] {root}\n", "")
+    wary = plain.run("-c", _PLANTED, victim, "777", **HOMELESS)
+    assert wary.stdout == f"image False [] {root}\n"
+    assert wary.stderr == (
+        f"sif_writable: {root} is gone, or not this user's alone any more: the bytecode in it is not used\n"
+    )
