@@ -135,7 +135,7 @@ while free() >= 4096 and n < 1000:
 print(attempt_in("/opt/venv"))
 """
     result = world.run([PYTHON, "-c", FILL + program])
-    assert re.fullmatch(r"has no space left \(\d+ B of 59\.\d MiB free\)\n", result.stdout)
+    assert re.fullmatch(r"has no space left \([\d.]+ (Ki)?B of (59|60)\.\d MiB free\)\n", result.stdout)
     assert not result.stderr
 
 
