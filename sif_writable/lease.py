@@ -5,16 +5,18 @@ removes copies needs that lock alone, and does not wait for it. The kernel gives
 and a forked child shares it: it may import from the copies as well. An executed program does not get it
 (close-on-exec), it takes its own when it needs one.
 
-The lock is one open descriptor. No other mark goes with each crash, reaches other nodes (NFS, Lustre and GPFS pass
-flock(2) on), and costs nothing after the first import.
+The lock is one open descriptor. No other mark goes with each crash, reaches other nodes where the filesystem passes
+flock(2) on, and costs nothing after the first import. Where it does not, the time of the last use decides
+(:func:`sif_writable.facts.leases.tells_of_all_nodes`).
 
-Where files cannot be locked there is no lease; then the time of the last use decides (:mod:`sif_writable.act.cleanup`).
 A daemon that closes all its descriptors gives its lease up.
 
 On the path of every process that uses a copy: it imports only ``os``, and ``fcntl`` and ``time`` when it locks.
 """
 
 import os
+
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def hold(folder: str) -> None:
         return
     try:
         descriptor = _lock(folder)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return
     _held[folder] = descriptor
     if descriptor is not None:
@@ -69,15 +72,16 @@ def _lock(folder: str) -> "Optional[int]":
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if is_there(folder, descriptor):
                 return descriptor
-        except BlockingIOError:
+        except BaseException as error:
+            os.close(descriptor)
+            let_pass(error)
+            if not isinstance(error, OSError):
+                raise
+            if not isinstance(error, BlockingIOError):
+                return None
             time.sleep(_PAUSE)
-        except OSError:
+        else:
             os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
     return None
 
 
@@ -85,7 +89,8 @@ def is_there(folder: str, descriptor: int) -> bool:
     """Whether an open file is still the lease of the folder, and not one that was removed with it."""
     try:
         named, own = os.lstat(f"{folder}/{NAME}"), os.fstat(descriptor)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino)
 
@@ -97,5 +102,5 @@ def _touch(descriptor: int) -> None:
     try:
         if abs(time.time() - os.fstat(descriptor).st_mtime) > DAY:
             os.utime(descriptor)
-    except OSError:  # it has been read-only since
-        pass
+    except OSError as error:  # it has been read-only since
+        let_pass(error)

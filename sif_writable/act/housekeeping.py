@@ -10,10 +10,12 @@ left over then is done ten minutes later. A round that is killed leaves what any
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
+
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,17 +40,17 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
     :param identity: the image of this process, whose things stay.
     """
     for root in dict.fromkeys(storage.roots[kind] for kind in ("compiled", "config") if kind in storage.roots):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             _round(root, f"image-{identity}", environ)
 
 
 def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
     stamp = f"{root}/{STAMP}"
     now = time.time()
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         if abs(now - os.lstat(stamp).st_mtime) < DAY:
             return
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(os.path.dirname(stamp), 0o700)
     descriptor = os.open(stamp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
@@ -86,8 +88,9 @@ def _lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks here: each thing is renamed by one process only, so two rounds do no harm
-        pass
+    except OSError as error:
+        let_pass(error)
+        # No locks here: each thing is renamed by one process only, so two rounds do no harm
     return True
 
 
@@ -180,7 +183,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         return done
     for used in (seen.used for seen in found.images.values()):
         for path in (f"{image}/config", image):  # removing is no use
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.utime(path, (used, used))
     return done
 

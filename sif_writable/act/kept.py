@@ -6,7 +6,6 @@ the copy is made again, they return to it, unless the image's own file has becom
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from sif_writable.act.directories import write_aside
 from sif_writable.facts import copied
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def settle(folder: str, path: str, copy: str) -> list[str]:
 def forget(given: list[str], folder: str) -> None:
     """Remove what has returned to its copy, which is in its place now."""
     for path in given:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(path)
     if given:
         _remove_empty(f"{folder}/{copied.WRITTEN}")
@@ -50,13 +51,15 @@ def give_back_beside(folder: str, tree: str) -> None:
     top = os.path.realpath(tree)
     for source, _ in list(_walk(place)):
         inner = source[len(place) :]
+        if source.startswith(f"{folder}/{copied.SET_ASIDE}/"):
+            continue
         parent = os.path.dirname(f"{tree}{inner}")
         while not os.path.lexists(parent):
             parent = os.path.dirname(parent)
         by_link = os.path.realpath(parent) != top + parent[len(tree) :]  # which leads into the image
         if by_link or os.path.lexists(inner) or os.path.lexists(f"{tree}{inner}"):
             continue
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.makedirs(os.path.dirname(f"{tree}{inner}"), 0o700, exist_ok=True)
             os.rename(source, f"{tree}{inner}")
     _remove_empty(place)
@@ -64,15 +67,15 @@ def give_back_beside(folder: str, tree: str) -> None:
 
 def _remove_empty(place: str) -> None:
     for here, _, _ in os.walk(place, topdown=False):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.rmdir(here)
 
 
 def _record(folder: str, path: str, copy: str) -> None:
     record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy)}
     name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
-    with contextlib.suppress(OSError):
-        with contextlib.suppress(FileExistsError):
+    with suppress(OSError):
+        with suppress(FileExistsError):
             os.mkdir(f"{folder}/{copied.RECORDS}", 0o700)
         write_aside(f"{folder}/{copied.RECORDS}/{name}", copied.lines(record))
 
@@ -85,13 +88,14 @@ def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, i
         new = f"{copy}{source[len(place) :]}"
         if before.get(f"{path}{source[len(place) :]}".lstrip("/")) != _figures_at(new):
             continue
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.makedirs(os.path.dirname(new), 0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(new)
             try:
                 os.link(source, new, follow_symlinks=False)
-            except OSError:  # a filesystem without hard links
+            except OSError as error:  # a filesystem without hard links
+                let_pass(error)
                 shutil.copy2(source, new, follow_symlinks=False)
             given.append(source)
     return given
@@ -100,7 +104,8 @@ def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, i
 def _figures_at(path: str) -> tuple[int, int] | None:
     try:
         return _figures(os.lstat(path))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
 
 
@@ -116,7 +121,7 @@ def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
         return
     stack = [path]
     while stack:
-        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:
+        with suppress(OSError), os.scandir(stack.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):

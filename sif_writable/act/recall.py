@@ -11,6 +11,7 @@ import os
 import sif_writable
 from sif_writable.facts.filesystem import is_unheard, unchanged, unheard
 from sif_writable.plan import Decision, Redirect
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ def _use(descriptor: int) -> None:
     try:
         if abs(time.time() - os.fstat(descriptor).st_mtime) > DAY:
             os.utime(descriptor)
-    except OSError:  # a filesystem that gives files to somebody else; the plan is good nevertheless
-        pass
+    except OSError as error:  # a filesystem that gives files to somebody else; the plan is good nevertheless
+        let_pass(error)
 
 
 def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Optional[Decision]":

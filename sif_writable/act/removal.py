@@ -7,7 +7,6 @@ lease (:mod:`sif_writable.lease`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -17,6 +16,7 @@ from sif_writable import aside
 from sif_writable.act.directories import write_aside
 from sif_writable.facts import copied
 from sif_writable.facts.leases import NO_LOCKS, alone
+from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
         if keep_written:
             removing = f"{folder}/{copied.REMOVING}"
             if not os.path.lexists(removing):  # else a removal was killed
-                with contextlib.suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):
                     os.rename(f"{folder}/{copied.TREE}", removing)
             record = copied.recorded(folder)
             _save_written(folder, removing, record)
@@ -93,24 +93,24 @@ def delete(path: str, bound: Bound | None = None) -> bool:
 
     :param bound: once it is reached, the rest is left to a later removal.
     """
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
     for _ in range(3):  # a process may be just about to make a file in it
         if not os.path.lexists(path):
             return True
         if bound is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 _delete_within(path, bound)
             if bound.spent():
                 return False
             continue
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.chmod(path, 0o700)
         # Some tools take permissions off what they keep, and overlays all of them; so before it is entered.
         for here, inner, _ in os.walk(path):
             for name in inner:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     if not os.path.islink(f"{here}/{name}"):
                         os.chmod(f"{here}/{name}", 0o700)
         shutil.rmtree(path, ignore_errors=True)

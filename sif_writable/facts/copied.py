@@ -10,15 +10,19 @@ The folder of an image's copies, ``packages-TAG``: ``tree`` (the copies, at thei
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
+
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TREE, RECORDS, WRITTEN = "tree", "records", "written"
+SET_ASIDE = f"{WRITTEN}/set-aside"
+"""What programs wrote in copies that are not used any more: it returns to no other copy."""
 REMOVING = "removing"
 """The tree while the work of programs is taken out of it."""
 LINK = (-1, 0)
@@ -29,7 +33,7 @@ def recorded(folder: str) -> dict[str, tuple[int, int]]:
     """Return path below ``tree`` to (bytes, nanoseconds of the last change), for all files that were copied."""
     found: dict[str, tuple[int, int]] = {}
     for name in listed(f"{folder}/{RECORDS}"):
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open(f"{folder}/{RECORDS}/{name}", flags), "rb") as file:
                 for line in file:
@@ -62,5 +66,6 @@ def listed(path: str) -> list[str]:
     """List the records; an empty list where there are none."""
     try:
         return os.listdir(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []

@@ -7,11 +7,16 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import lease
+from sif_writable.facts.mounts import NETWORK, mount_of
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NO_LOCKS = "may be in use: files cannot be locked on this filesystem, so nobody can tell"
+    from sif_writable.facts.mounts import Mount
+
+NO_LOCKS = "may be in use by a program of which locks on this filesystem do not tell"
 
 
 @contextlib.contextmanager
@@ -32,10 +37,11 @@ def alone(folder: str) -> Iterator[str]:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        problem = ""
+        problem = "" if tells_of_all_nodes(mount_of(folder)) else NO_LOCKS
     except BlockingIOError:
         problem = _used_by(descriptor)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         problem = NO_LOCKS
     try:
         yield problem
@@ -43,8 +49,23 @@ def alone(folder: str) -> Iterator[str]:
         if own is None:
             os.close(descriptor)
         else:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def tells_of_all_nodes(mount: Mount | None) -> bool:
+    """Whether a lock by flock(2) is seen wherever the filesystem is mounted, as far as that is known.
+
+    NFS passes it on unless it is told not to (nfs(5): ``nolock``, ``local_lock``), Lustre if it is told to
+    (mount.lustre(8): ``flock``), Ceph always (fs/ceph/locks.c); BeeGFS only by a setting that is off by default
+    (beegfs-client.conf: tuneUseGlobalFileLocks). Of the others nothing is known.
+    """
+    if mount is None or not (mount.type in NETWORK or mount.type.startswith("fuse")):
+        return True
+    options = mount.options.split(",")
+    if mount.type in ("nfs", "nfs4"):
+        return not {"nolock", "local_lock=all", "local_lock=flock"}.intersection(options)
+    return mount.type == "ceph" or (mount.type == "lustre" and "flock" in options)
 
 
 def in_use(folder: str) -> str:
@@ -52,7 +73,8 @@ def in_use(folder: str) -> str:
     try:
         with alone(folder) as problem:
             return problem
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""  # removing it will say why it fails
 
 
@@ -61,7 +83,7 @@ def _used_by(descriptor: int) -> str:
     status = os.fstat(descriptor)
     key = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     found = []
-    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii", errors="replace") as file:
+    with suppress(OSError), open("/proc/locks", encoding="ascii", errors="replace") as file:
         for line in file:
             words = line.split()
             if len(words) >= 8 and words[-3] == key and words[1] == "FLOCK" and words[-4] not in ("0", "-1"):

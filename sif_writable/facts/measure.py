@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
 from typing import TYPE_CHECKING
 
 from sif_writable.facts import copied
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +39,13 @@ def names(path: str) -> list[str]:
     """List a directory that is not a link, and leave its access time as it is; an empty list where that fails."""
     try:
         descriptor = open_folder(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []
     try:
         return sorted(os.listdir(descriptor))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []
     finally:
         os.close(descriptor)
@@ -96,14 +99,15 @@ def measure(
         here = stack.pop()
         try:
             descriptor = open_folder(here)
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             continue
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     if bound is not None and bound.spent():
                         return found
-                    with contextlib.suppress(OSError):
+                    with suppress(OSError):
                         status = entry.stat(follow_symlinks=False)
                         if status.st_dev != device:
                             found.problem = _MOUNTED

@@ -7,7 +7,6 @@ are never followed, and looking leaves no trace in access times, which tell when
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,8 @@ from sif_writable.facts.leases import NO_LOCKS, in_use
 from sif_writable.facts.measure import Bound, measure, names
 from sif_writable.facts.mounts import mounts
 from sif_writable.facts.namespaces import used_by
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -161,12 +162,12 @@ def image_used(path: str) -> float:
     told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith("packages-")]
     times = []
     for file in told:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             times.append(os.lstat(file).st_mtime)
     for folder in (
         () if times else (path, *(f"{path}/{n}" for n in inner if n == "config" or n.startswith("compiled-")))
     ):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             times.append(os.lstat(folder).st_mtime)
     return max(times, default=0.0)
 
@@ -178,7 +179,8 @@ def _items(
     try:
         record = copied.recorded(path) if kind == PACKAGES else None
         found = measure(path, points, record, bound)
-    except OSError:  # gone meanwhile
+    except OSError as error:  # gone meanwhile
+        let_pass(error)
         return []
     problem = found.problem
     if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
@@ -264,6 +266,7 @@ def _note(path: str) -> dict[str, str]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8", errors="replace") as file:
             lines = file.read(4096).splitlines()
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return {}
     return {key: value for key, _, value in (line.partition(": ") for line in lines)}

@@ -443,7 +443,10 @@ while not os.path.exists(sys.argv[1]):
                     assert file.read() == "x" * 1000
                 break
             except FileNotFoundError:  # taken away under us: a package makes it once more
-                os.makedirs(kernels, exist_ok=True)
+                try:
+                    os.makedirs(kernels, exist_ok=True)
+                except FileExistsError:  # as above
+                    pass
     rounds += 1
     if rounds == 1:
         print("busy", flush=True)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.act import housekeeping, recall
-from sif_writable.facts import storage_contents
+from sif_writable.facts import leases, storage_contents
 from sif_writable.facts.measure import Bound
+from sif_writable.facts.mounts import Mount
 from sif_writable.plan import COMPILED, Storage, cleanup
 from sif_writable.plan.cleanup import DAY, Limit
 from sif_writable.report import usage
@@ -175,6 +176,27 @@ def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
         assert images.there() == "ab"
     assert images.tidy(Limit(0, 0))
     assert images.there() == "b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tells"),
+    [
+        ("ext4", "rw", True),
+        ("tmpfs", "rw", True),
+        ("nfs4", "rw,vers=4.2,local_lock=none,addr=10.0.0.1", True),
+        ("nfs", "rw,vers=3,nolock,local_lock=all", False),
+        ("nfs", "rw,vers=3,local_lock=flock", False),
+        ("lustre", "rw,flock,lazystatfs", True),
+        ("lustre", "rw,localflock", False),
+        ("lustre", "rw,lazystatfs", False),
+        ("ceph", "rw", True),
+        ("beegfs", "rw,cfgFile=/etc/beegfs/beegfs-client.conf", False),
+        ("gpfs", "rw", False),
+        ("fuse.sshfs", "rw", False),
+    ],
+)
+def test_whether_locks_tell_of_other_nodes(kind: str, options: str, tells: bool) -> None:
+    assert leases.tells_of_all_nodes(Mount("/m", kind, "server:/x", options)) == tells
 
 
 def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
