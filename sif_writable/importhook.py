@@ -14,7 +14,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any, Optional
@@ -44,6 +44,8 @@ COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
 """In place of a directory: the package wherever it is found."""
+TAKEN_BACK = "\ttaken back"
+"""How the line of a package ends whose copy did not help: :data:`sif_writable.plan.packages.TAKEN_BACK`."""
 NEVER = frozenset(
     ("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions", "sitecustomize", "usercustomize")
 )
@@ -53,75 +55,213 @@ _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names
 _STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
 _NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
 _FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
+_PYTHON_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader)
 _S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
 
 _given_up = False
 """Whether storage was found to hang after the start."""
 
 
-class Watched(_external.SourceFileLoader):
-    """Executes a module, and once more from a writable copy where that cures its failure.
+# --- Was a write refused? ---
 
-    The module sees the ordinary loader in its place.
+_DENIED = (1, 13, 30)
+"""EPERM, EACCES, EROFS."""
+_WORDS = (
+    "read-only", "readonly", "read only", "permission denied", "not permitted", " writable", " writeable", "errno = ",
+    "errno=", "errno 30", "errno 13", "error number ", "no locator available", "unable to open database file", "erofs",
+    "eacces", "eperm",
+)  # fmt: skip
+"""Of which one is in every text that :mod:`sif_writable.plan.refusals` understands."""
+_MOST_ERRORS, _MOST_TEXT = 50, 1 << 15
+_SLOT = type(BaseException.__str__)
+
+
+def chain(error: "Optional[BaseException]", leave: "Optional[BaseException]" = None) -> "Iterator[BaseException]":
+    """Yield an error and what it came from, also the parts of a group and errors that others were made of, each once.
+
+    :param leave: one that counts no more, nor what it came from.
     """
+    waiting: list[Any] = [error]
+    seen: set[int] = {id(leave)}
+    while waiting and len(seen) <= _MOST_ERRORS:
+        this = waiting.pop(0)
+        if not isinstance(this, BaseException) or id(this) in seen:
+            continue
+        seen.add(id(this))
+        yield this
+        waiting += (this.__cause__, this.__context__)
+        for more in (getattr(this, "exceptions", ()), this.args):
+            if isinstance(more, (tuple, list)):
+                waiting += [part for part in more[:_MOST_ERRORS] if isinstance(part, BaseException)]
 
-    ordinary: "type[Any]" = _external.SourceFileLoader
 
-    def exec_module(self, module: "ModuleType") -> None:
-        """Execute the module; its failure is raised as it would be without us."""
-        loader = self.ordinary(self.name, self.path)
-        module.__loader__ = loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = loader
-        again = None
-        try:
-            loader.exec_module(module)
-        except Exception as error:
-            again = _try_again(module, error)
-            if again is None:
-                raise
-        else:
-            if (found := finder()) is not None:
-                found.listen()  # threads may have come with it
-        if again is not None:  # outside the handler, so that the second try does not see the first one's exception
-            try:
-                again.loader.exec_module(module)
-            except BaseException as second:
-                again.failed(second)
-                raise
-            finally:
-                again.end()
+def said(error: BaseException) -> str:
+    """Return what an error says, and what a failed program said; of long texts the beginning and the end.
 
-    # A traceback through an import shows none of the import system's frames: it is cut at a function of this name in
-    # this file. Ours takes part, so that the user sees no more than without us.
-    exec_module.__code__ = exec_module.__code__.replace(
-        co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
+    Where the error's class does not make the text itself, what it was made of is not asked for its own: that may be
+    large, such as the table of a KeyError.
+    """
+    if type(type(error).__str__) is _SLOT:
+        parts = [part for part in error.args if isinstance(part, (str, bytes)) or hasattr(type(part), "__fspath__")]
+    else:
+        parts = [str(error)]
+    if hasattr(error, "returncode"):  # subprocess.CalledProcessError
+        parts += [getattr(error, "stderr", None), getattr(error, "output", None)]
+    texts = []
+    for part in parts:
+        text = os.fsdecode(part) if part and not isinstance(part, str) else part or ""
+        texts.append(text if len(text) <= 2 * _MOST_TEXT else f"{text[:_MOST_TEXT]}\n{text[-_MOST_TEXT:]}")
+    return " ".join(texts)
+
+
+def tells_of_a_refusal(error: BaseException, leave: "Optional[BaseException]" = None) -> bool:
+    """Whether an error may tell of a refused write: asked of every error, so it loads and reads nothing."""
+    for this in chain(error, leave):
+        number = this.errno if isinstance(this, OSError) else None
+        if number in _DENIED:
+            return True
+        if number is None:  # any other errno is the cause itself
+            text = said(this).lower()
+            for words in _WORDS:
+                if words in text:
+                    return True
+    return False
+
+
+# --- Imports that fail for it ---
+
+_outermost: "Any" = None
+"""What :func:`hooks` returned when the outermost import that is under way began."""
+_settled = 0
+"""How much the imports of :data:`registered` have left for ``atexit`` in all."""
+begun: "dict[str, Before]" = {}
+"""Packages with what was when their execution began."""
+registered: "dict[str, int]" = {}
+"""Modules whose import has left something for ``atexit``, with how much."""
+
+
+def _callbacks() -> int:
+    """Return how much is left for ``atexit``, but for what the standard library leaves there as it is imported."""
+    import atexit
+
+    count = atexit._ncallbacks()  # noqa: SLF001 - there is no other way to ask
+    for name in ("logging", "multiprocessing.util"):
+        if name in sys.modules:
+            count -= 1
+    finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
+    return count - bool(getattr(finalize, "_registered_with_atexit", False))
+
+
+def hooks() -> "tuple[Any, ...]":
+    """Return what a program has one of, or a list of: what a module that is executed twice would set or add twice."""
+    import _signal  # type: ignore[import-not-found]
+    import builtins
+
+    return (
+        [*map(_signal.getsignal, range(1, _signal.NSIG))],
+        [*sys.meta_path],
+        [*sys.path_hooks],
+        (sys.excepthook, sys.displayhook, sys.unraisablehook, builtins.__import__),
+        [*getattr(sys.modules.get("logging"), "_handlerList", ())],
     )
 
 
-class WatchedBytecode(_external.SourcelessFileLoader):
-    """The same for a module of which there is only bytecode."""
+class Before:
+    """What was when the execution of a module began, as far as a second one could double it."""
 
-    ordinary = _external.SourcelessFileLoader
-    exec_module = Watched.exec_module
+    __slots__ = ("callbacks", "handled", "hooks", "settled", "threads", "time")
+
+    def __init__(self) -> None:
+        """Look: no system call, and few microseconds."""
+        import _thread
+        import time
+
+        self.handled = sys.exc_info()[1]
+        """The error that is being handled: it is the context of all that happens, and no cause of it."""
+        self.callbacks = _callbacks()
+        self.settled = _settled
+        self.threads = _thread._count()  # noqa: SLF001 - likewise
+        self.time = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.hooks = _outermost
+
+    def callbacks_since(self) -> int:
+        """Return how much more is left for ``atexit``, but for what other modules that were imported have left."""
+        return _callbacks() - self.callbacks - (_settled - self.settled)
 
 
-_WATCHED: "dict[Any, Any]" = {
-    _external.SourceFileLoader: Watched,
-    _external.SourcelessFileLoader: WatchedBytecode,
-}
-
-
-def _try_again(module: "ModuleType", error: Exception) -> "Any":
-    own = module.__name__.partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != own:
-        return None  # something is not installed: the everyday failure
-    if _is_of_a_handler(error) or storage_hangs():
-        return None
+def _execute(loader: "Any", module: "ModuleType") -> None:
+    """Execute a module in place of its loader, and once more from a writable copy where that cures its failure."""
+    global _outermost
+    vars(loader).pop("exec_module", None)  # from now on the loader is what it is without us
+    outermost = _outermost is None
+    if outermost:
+        _outermost = hooks()
+    before = Before()
+    if "__path__" in vars(module):
+        begun[module.__name__] = before
+    again = first = None
     try:
+        try:
+            loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            again = _try_again(module, error, before)
+            if again is None:
+                raise
+        else:
+            _settle(module.__name__, before)
+            if module.__name__ in _LISTENED and (found := finder()) is not None:
+                found.listen()
+        if again is not None:  # outside the handler, so that the next try does not see this one's exception
+            try:
+                while True:
+                    try:
+                        again.loader.exec_module(module)
+                        break
+                    except (Exception, SystemExit) as error:
+                        if _is_of_a_handler(error):
+                            raise
+                        if not again.goes_on(error):
+                            first = again.first
+                            break
+            finally:
+                again.end()
+                again = None
+    finally:
+        if outermost:
+            _outermost = None
+    if first is not None:
+        context = first.__context__
+        try:
+            raise first.with_traceback(first.__traceback__ and first.__traceback__.tb_next)
+        finally:
+            first.__context__ = context  # not what is being handled around this import, as the raising has it
+            del first
+
+
+# A traceback through an import shows none of the import system's frames: it is cut at a function of this name in this
+# file. Ours takes part, so that the user sees no more than without us.
+_execute.__code__ = _execute.__code__.replace(
+    co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
+)
+_LISTENED = ("threading", "multiprocessing.process")
+
+
+def _settle(name: str, before: Before) -> None:
+    """Note what a module has left for ``atexit`` whose import has succeeded: it is not left again with another's."""
+    global _settled
+    more = before.callbacks_since()
+    if more:
+        registered[name] = more
+        _settled += more
+
+
+def _try_again(module: "ModuleType", error: BaseException, before: Before) -> "Any":
+    try:
+        if not tells_of_a_refusal(error, before.handled) or _is_of_a_handler(error) or storage_hangs():
+            return None
         from sif_writable.act import retry
 
-        return retry.prepare(module, error)
+        return retry.prepare(module, error, before)
     except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the user gets his own error
         _note(problem)
         return None
@@ -145,6 +285,8 @@ class Finder:
         """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
         self._read_only: dict[str, bool] = {}
+        self._followed: set[str] = set()
+        """Packages whose modules are watched."""
         self._listening = False
         self._threads = False
         self._processes = False
@@ -197,7 +339,7 @@ class Finder:
             if name in _STDLIB:
                 return None
         elif type(path) is not _NAMESPACE_PATH and not _is_old_portion(name):
-            return None
+            return self._follow(name, path, target)
         if not self.folder or name in self.busy or name in NEVER:
             return None
         spec = self._ask_others(name, path, target)
@@ -225,6 +367,19 @@ class Finder:
                 after = True
         return None
 
+    def _follow(
+        self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
+    ) -> "Optional[ModuleSpec]":
+        """Find a module of a package that is watched, and watch it too."""
+        if target is not None or name.rpartition(".")[0] not in self._followed:
+            return None
+        spec = self._ask_others(name, path, target)
+        if spec is not None and spec.has_location and spec.loader is not None:
+            if spec.submodule_search_locations is not None:
+                self._followed.add(name)
+            spec = _watched(spec)
+        return spec
+
     def _serve(self, spec: "ModuleSpec", target: "Optional[ModuleType]") -> "ModuleSpec":
         """Return the spec of the copy, or this spec with a loader that can try again, or this spec."""
         directory, entry = place_of(spec)
@@ -246,7 +401,11 @@ class Finder:
                     if self.has(path) or self._make(spec):
                         spec = moved(spec, self.tree)
                 break
-        return spec if target is not None else _watched(spec)
+        if target is not None:
+            return spec
+        if spec.submodule_search_locations is not None:
+            self._followed.add(name)
+        return _watched(spec)
 
     def seen(self) -> "list[str]":
         """Return the read-only directories that packages were found in."""
@@ -289,6 +448,9 @@ class Finder:
                     fields = line.split("\t")
                     if len(fields) == 5:
                         wanted[fields[1]] = (*wanted.get(fields[1], ()), fields[2])
+                elif line[:8] == "refused\t" and line.endswith(TAKEN_BACK):
+                    fields = line.split("\t")
+                    wanted[fields[1]] = tuple([where for where in wanted.get(fields[1], ()) if where != fields[2]])
             for name in os.environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", " ").split():
                 wanted[name] = (ANYWHERE,)
             self._wanted = wanted
@@ -337,7 +499,7 @@ def _run(process: "Any") -> None:
     del process.run  # the program finds its process as it knows it
     try:
         process.run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _learn(error)
         if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next  # without this frame
@@ -370,9 +532,14 @@ def _is_old_portion(name: str) -> bool:
 
 
 def _watched(spec: "ModuleSpec") -> "ModuleSpec":
-    kind = _WATCHED.get(type(spec.loader))
-    if kind is not None:
-        spec.loader = kind(spec.name, spec.loader.path)  # type: ignore[union-attr]
+    """Have the module of a spec executed by us.
+
+    Its loader stays what it is, whoever's: it only gets an attribute of its own, for as long as nothing is executed.
+    One that several modules share gets none.
+    """
+    loader: Any = spec.loader
+    if isinstance(loader, _PYTHON_LOADERS) and loader.path == spec.origin and "exec_module" not in vars(loader):
+        loader.exec_module = _execute.__get__(loader)  # type: ignore[method-assign]
     return spec
 
 
@@ -385,19 +552,44 @@ def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
 
 
 def moved(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
-    """Return this spec with every path of it below ``tree``; what no file loader loads stays where it is."""
-    kind = type(spec.loader)
-    if kind not in _FILE_LOADERS:
-        return spec
+    """Return this spec with every path of it below ``tree``."""
     origin = tree + (spec.origin or "")
     places = spec.submodule_search_locations
     found = _external.spec_from_file_location(
         spec.name,
         origin,
-        loader=kind(spec.name, origin),
+        loader=_moved_loader(spec.loader, spec.origin, origin),
         submodule_search_locations=None if places is None else [tree + place for place in places],
     )
     return found or spec
+
+
+def _moved_loader(loader: "Any", origin: "Optional[str]", new: str) -> "Any":
+    """Return the like of a loader for another path, whoever's it is.
+
+    Those of beartype and jaxtyping are file loaders of a class of their own, others hold such a loader. One that knows
+    no path, such as pytest's, goes by the spec's, or does what it does wherever the module lies.
+    """
+    if type(loader) in _FILE_LOADERS:
+        return type(loader)(loader.name, new)
+    values = getattr(loader, "__dict__", None)
+    if not values:
+        return loader
+    changed = {}
+    for name, value in values.items():
+        if name == "exec_module":
+            continue
+        if isinstance(value, str) and value == origin:
+            changed[name] = new
+        elif isinstance(value, _FILE_LOADERS) and value is not loader and value.path == origin:
+            changed[name] = _moved_loader(value, origin, new)
+    if not changed:
+        return loader
+    other = object.__new__(type(loader))
+    vars(other).update(values)
+    vars(other).update(changed)
+    vars(other).pop("exec_module", None)
+    return other
 
 
 def _is_read_only(directory: str) -> bool:
@@ -430,9 +622,11 @@ def _at_exit() -> None:
 
 
 def _learn(error: "Optional[BaseException]") -> None:
-    if not isinstance(error, Exception) or _is_of_a_handler(error) or storage_hangs():
-        return
     try:
+        if not isinstance(error, (Exception, SystemExit)) or not tells_of_a_refusal(error):
+            return
+        if _is_of_a_handler(error) or storage_hangs():
+            return
         from sif_writable.act import learning
 
         learning.learn(error)

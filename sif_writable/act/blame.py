@@ -1,4 +1,4 @@
-"""Whose writable copy would have cured an error: which packages, by what evidence."""
+"""Whose writable copy would cure an error: which packages hold the paths that it could not write."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook
-from sif_writable.facts import packages, sources
-from sif_writable.plan import packages as plan
+from sif_writable.facts import image_mounts, packages
+from sif_writable.plan import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sif_writable.facts.packages import Unit
-
+    from sif_writable.plan.refusals import Failure
 
 ANSWERED = "__sif_writable_answered__"
 """The attribute of the first error of an import that was tried again: it has been learned from."""
@@ -24,10 +24,10 @@ class Verdict(NamedTuple):
     """Whose copies would cure an error."""
 
     units: list[Unit]
-    why: str
-    """``import`` or ``use``."""
     detail: str
-    """What was seen: the path that could not be written, or the line that writes."""
+    """The path that could not be written."""
+    failed: list[Failure]
+    """Everything that was refused, wherever it lies."""
 
 
 def in_image(unit: Unit, finder: importhook.Finder) -> Unit:
@@ -37,31 +37,31 @@ def in_image(unit: Unit, finder: importhook.Finder) -> Unit:
     return unit
 
 
-def judge_import(unit: Unit, error: Exception, finder: importhook.Finder) -> Verdict:
-    """Find whose copies cure the failing import of ``unit``."""
-    failed = plan.failures(error, working_directory())
-    found, detail = owners(failed, finder)
-    if unit not in found and not _is_copied(unit, finder) and not _is_foreign(unit, error):
-        if beside := _beside(unit, failed, finder):
-            return Verdict([*found, unit], "import", detail or beside)
-        files = [path for path, _ in _frames(error) if unit.holds(path)]
-        line = sources.Sources([*files, *_sources_of(unit)]).write()
-        if line:
-            found.append(unit)
-            detail = detail or f"writes beside itself: {line}"
-    return Verdict(found, "import", detail)
+def judge(error: BaseException, finder: importhook.Finder, handled: BaseException | None = None) -> Verdict:
+    """Find whose copies cure an error: of the packages that hold what was refused, else of the one that wrote it.
+
+    :param handled: an error that was handled already when the work began that failed.
+    """
+    told = refusals.failures(importhook.chain(error, handled), working_directory())
+    failed = [failure for failure in told if is_refused(failure.path)]
+    units, detail = owners(failed, finder)
+    if not units:
+        unit, detail = writer(error, failed, finder)
+        units = [] if unit is None else [unit]
+    return Verdict(units, detail, failed)
 
 
-def _is_foreign(unit: Unit, error: Exception) -> bool:
-    """Whether an error is one of the kinds that a writable copy never cures: something else cannot be loaded."""
-    for this in plan.chain(error):
-        if isinstance(this, ImportError):
-            top = (this.name or unit.name).partition(".")[0]
-            return top != unit.name.partition(".")[0] or packages.is_extension(this.path)
-    return isinstance(error, SyntaxError)
+def is_refused(path: str) -> bool:
+    """Whether this process cannot write a path, or make it where it does not exist; not where reading is denied too."""
+    path = os.path.normpath(path)
+    if os.path.exists(path):
+        return not os.access(path, os.W_OK) and os.access(path, os.R_OK)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.access(path, os.X_OK) and not os.access(path, os.W_OK)
 
 
-def owners(failed: Iterable[plan.Failure], finder: importhook.Finder) -> tuple[list[Unit], str]:
+def owners(failed: Iterable[Failure], finder: importhook.Finder) -> tuple[list[Unit], str]:
     """Return the packages of the image, without a copy so far, that hold the paths which could not be written.
 
     A path is read as it is written and as it is: ``pkg/../other/x`` needs both.
@@ -70,37 +70,67 @@ def owners(failed: Iterable[plan.Failure], finder: importhook.Finder) -> tuple[l
     detail = ""
     where = packages.directories(finder.seen())
     for failure in failed:
-        path = failure.path[len(finder.tree) :] if failure.path.startswith(finder.tree + "/") else failure.path
+        path = of_image(failure.path, finder)
         for way in dict.fromkeys((path, os.path.normpath(path), os.path.realpath(path))):
-            unit = packages.unit_at(way, where) if way else None
-            if unit is None or _is_copied(unit, finder) or os.access(unit.directory, os.W_OK):
-                continue
-            if unit.name not in importhook.NEVER and not is_unreadable(failure.path):
+            unit = packages.unit_at(way, where)
+            if unit is not None and _is_curable(unit, finder):
                 found[unit] = None
                 detail = detail or failure.path
     return list(found), detail
 
 
-def _beside(unit: Unit, failed: Iterable[plan.Failure], finder: importhook.Finder) -> str:
-    """Return the path beside a unit without sources, and in no other, that could not be written; or an empty string.
+def writer(error: BaseException, failed: Iterable[Failure], finder: importhook.Finder) -> tuple[Unit | None, str]:
+    """Return the package whose code could not write a path of the environment that lies in no package, and that path.
 
-    Where there are sources, they say whether it was this unit that wrote.
+    From its copy it reaches another place by ``..``. A package that was given the path by others is found likewise;
+    then its copy cures nothing, and is taken back.
     """
-    if unit.has_source:
-        return ""
+    beside = [failure.path for failure in failed if is_beside(failure.path, finder)]
+    for unit in _units(error, finder) if beside else ():
+        return (unit, beside[0]) if _is_curable(unit, finder) else (None, "")
+    return None, ""
+
+
+def packages_of(error: BaseException, finder: importhook.Finder) -> list[str]:
+    """Return the packages of the image that an error passed through, without a copy so far, innermost first."""
+    return [unit.name for unit in _units(error, finder) if _is_curable(unit, finder)]
+
+
+def _units(error: BaseException, finder: importhook.Finder) -> Iterator[Unit]:
+    """Yield the packages that an error passed through, innermost first."""
     where = packages.directories(finder.seen())
-    for failure in failed:
-        path = os.path.normpath(failure.path)
-        if path.startswith(unit.directory + "/") and packages.unit_at(path, where) is None:
-            return path
-    return ""
+    for file in _files(error):
+        unit = packages.unit_at(of_image(file, finder), where)
+        if unit is not None:
+            yield unit
+
+
+def is_beside(path: str, finder: importhook.Finder) -> bool:
+    """Whether a path lies in a directory of the environment, and there in no package."""
+    if path.startswith(finder.tree + "/") or not image_mounts.environment_directory(path):
+        return False
+    return packages.unit_at(os.path.normpath(path), packages.directories(finder.seen())) is None
+
+
+def of_image(path: str, finder: importhook.Finder) -> str:
+    """Return what a path of the copies stands for in the image; other paths as they are."""
+    return path[len(finder.tree) :] if path.startswith(finder.tree + "/") else path
+
+
+def _is_curable(unit: Unit, finder: importhook.Finder) -> bool:
+    """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own."""
+    if unit.name in importhook.NEVER or os.access(unit.path, os.W_OK) or _is_copied(unit, finder):
+        return False
+    return bool(image_mounts.environment_directory(unit.path))
 
 
 def _is_copied(unit: Unit, finder: importhook.Finder) -> bool:
     """Whether this process has a package from its copy; the copy itself may have come from another process since."""
-    module = sys.modules.get(unit.name)
-    path = getattr(module, "__file__", None)
-    return str(path).startswith(finder.tree + "/") if path else finder.has(unit.path)
+    path = getattr(sys.modules.get(unit.name), "__file__", None)
+    if path:
+        return str(path).startswith(finder.tree + "/")
+    served = {unit.directory, importhook.ANYWHERE} & {*finder.wanted().get(unit.name, ())}
+    return bool(served) and finder.has(unit.path)
 
 
 def working_directory() -> str:
@@ -111,55 +141,18 @@ def working_directory() -> str:
         return "/"
 
 
-def is_unreadable(path: str) -> bool:
-    """Whether it was reading that was denied."""
-    return os.path.exists(path) and not os.access(path, os.R_OK)
+def _files(error: BaseException) -> Iterator[str]:
+    """Yield the files of the tracebacks of an error and of what it came from, what it came from first, innermost first.
 
-
-def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
-    """Yield (file, function) of an error's traceback and those of its causes, innermost first."""
-    for this in plan.chain(error):
-        yield from plan.frames(this)
+    Code without sources names the file that it was made from, wherever that was.
+    """
+    for this in [*importhook.chain(error)][::-1]:
+        yield from refusals.frames(this)
         found = []
         traceback = this.__traceback__
         while traceback is not None:
             code = traceback.tb_frame.f_code
             file = traceback.tb_frame.f_globals.get("__file__")
-            # Code without sources names the file that it was made from, wherever that was.
-            found.append((code.co_filename if str(file or ".py").endswith(".py") else str(file), code.co_name))
+            found.append(code.co_filename if str(file or ".py").endswith(".py") else str(file))
             traceback = traceback.tb_next
         yield from reversed(found)
-
-
-def _sources_of(unit: Unit) -> list[str]:
-    """Return the source files of the unit's modules that are loaded."""
-    files = [
-        getattr(module, "__file__", None)
-        for name, module in list(sys.modules.items())
-        if name == unit.name or name.startswith(unit.name + ".")
-    ]
-    return [path for path in files if isinstance(path, str) and path.endswith(".py")]
-
-
-def writer(error: Exception, failed: list[plan.Failure], finder: importhook.Finder) -> tuple[Unit | None, str]:
-    """Return the innermost package of a traceback that writes beside itself, and where it does.
-
-    :param failed: where there are any, all its functions count; otherwise only those on the traceback.
-    """
-    where = packages.directories(finder.seen())
-    functions: dict[Unit, dict[str, set[str]]] = {}
-    for path, function in _frames(error):
-        unit = packages.unit_at(path, where)
-        if unit is None or unit.name in importhook.NEVER or _is_copied(unit, finder):
-            continue
-        if not os.access(unit.directory, os.W_OK):
-            functions.setdefault(unit, {}).setdefault(path, set()).add(function)
-    for unit, within in functions.items():
-        if _is_foreign(unit, error):
-            continue
-        if beside := _beside(unit, failed, finder):
-            return unit, beside
-        line = sources.Sources([*within, *_sources_of(unit)]).write(None if failed else within)
-        if line:
-            return unit, f"writes beside itself: {line}"
-    return None, ""

@@ -333,3 +333,23 @@ def learn(lines: Iterable[Line]) -> None:
             os.close(descriptor)
         if any(line.what == PATH and line.name == "-" for line in new):  # what each start looks for, and no more
             os.close(os.open(finder.folder + importhook.OUTSIDE_LEARNED, flags | os.O_CREAT, 0o600))
+
+
+def take_back(units: Iterable[Unit], why: str) -> None:
+    """Have units imported from the image again, from the next process on: their copies did not help.
+
+    :param why: what shows that.
+    """
+    finder = importhook.finder()
+    for unit in units:
+        learn([Line(REFUSED, unit.name, unit.directory, f"its copy did not help: {why}", plan.TAKEN_BACK)])
+        if finder is not None:
+            known = finder.wanted()
+            known[unit.name] = tuple(where for where in known.get(unit.name, ()) if where != unit.directory)
+
+
+def was_taken_back(units: Iterable[Unit], finder: importhook.Finder) -> bool:
+    """Whether the copy of one of these units did not help before."""
+    lines = listed(finder.folder)[0]
+    back = {(line.name, line.place) for line in lines if line.what == REFUSED and line.detail == plan.TAKEN_BACK}
+    return any((unit.name, unit.directory) in back for unit in units)

@@ -1,6 +1,7 @@
 """Learn from errors that nobody caught: what the next run does better, in one line on stderr.
 
-Loaded when an error has ended a program, a thread, or a process of multiprocessing.
+Loaded when an error that tells of a refused write has ended a program, a thread, a process of multiprocessing, or the
+cell of a notebook.
 """
 
 from __future__ import annotations
@@ -10,63 +11,93 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import blame, copyup, overlay
+from sif_writable.act import blame, copyup, telling
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import packages
+from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
+from sif_writable.plan import refusals
+from sif_writable.plan.packages import PACKAGE, REFUSED, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sif_writable.facts.packages import Unit
 
-def learn(error: BaseException | None) -> None:
+
+def learn(error: BaseException) -> None:
     """Learn from an error that ended a program or a thread, and say in one line what that means for the next run."""
     finder = importhook.finder()
-    if finder is None or not isinstance(error, Exception) or isinstance(error, SifWritableError):
+    if finder is None or isinstance(error, SifWritableError):
         return
-    failed = plan.failures(error, blame.working_directory(), leave=blame.ANSWERED)
-    units, detail = blame.owners(failed, finder)
-    if not units:
-        unit, detail = blame.writer(error, failed, finder)
-        units = [] if unit is None else [unit]
-    if units:
-        known = finder.wanted()
-        units = [mate for unit in units for mate in packages.mates(unit)]
-        if all(unit.directory in known.get(unit.name, ()) and not finder.has(unit.path) for unit in units):
-            refused = {line.name: line.why for line in copyup.listed(finder.folder)[0] if line.what == REFUSED}
-            for sentence in {refused[unit.name] for unit in units if unit.name in refused}:
-                _say(sentence)
-            return
-        copyup.learn(Line(PACKAGE, unit.name, unit.directory, "use", detail) for unit in units)
-        names = plan.join(unit.name for unit in units)
-        _say(
-            f"{names} writes into its own directory, which cannot be written here; from the next run on it is "
-            f"imported from a writable copy in {finder.folder}."
-        )
+    if any(hasattr(this, blame.ANSWERED) for this in importhook.chain(error)):
         return
-    for sentence in _outside(error, failed, finder):
-        _say(sentence)
+    setattr(error, blame.ANSWERED, True)
+    verdict = blame.judge(error, finder)
+    units = [mate for unit in verdict.units for mate in packages.mates(unit)]
+    if units and not copyup.was_taken_back(units, finder):
+        _learn(units, verdict, finder)
+        return
+    for unit in () if blame.is_beside(verdict.detail, finder) else units:
+        for line in copyup.listed(finder.folder)[0]:
+            if line.what == REFUSED and (line.name, line.place) == (unit.name, unit.directory):
+                telling.say(f"{unit.name} cannot write {verdict.detail}; {line.why}.")
+    _take_back(verdict, finder)
+    for sentence in _sentences(error, verdict, finder):
+        telling.say(sentence)
 
 
-def _outside(error: Exception, failed: list[plan.Failure], finder: importhook.Finder) -> Iterator[str]:
-    """Record the paths of the image that no copy can serve, and yield what to do about each."""
+def _take_back(verdict: blame.Verdict, finder: importhook.Finder) -> None:
+    """Take back the copy of a package that has one for a path which is refused as before."""
+    refused = {failure.path for failure in verdict.failed}
+    for line in copyup.listed(finder.folder)[0]:
+        file = str(getattr(sys.modules.get(line.name), "__file__", None))
+        if line.what == PACKAGE and line.detail in refused and file.startswith(finder.tree + "/"):
+            copyup.take_back(
+                [packages.Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either"
+            )
+            telling.say(
+                f"The writable copy of {line.name} did not help, since {line.detail} cannot be written with it either; "
+                "it is not used any more."
+            )
+
+
+def _learn(units: list[Unit], verdict: blame.Verdict, finder: importhook.Finder) -> None:
+    known = finder.wanted()
+    if all({unit.directory, importhook.ANYWHERE} & {*known.get(unit.name, ())} for unit in units):
+        refused = {line.name: line.why for line in copyup.listed(finder.folder)[0] if line.what == REFUSED}
+        for unit in units:
+            if unit.name in refused:
+                telling.say(refused[unit.name])
+            elif finder.has(unit.path):
+                telling.say(
+                    f"{unit.name} has a writable copy, but something else imports it from {unit.directory}, where it "
+                    f"cannot write {verdict.detail}."
+                )
+        return
+    copyup.learn(Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units)
+    telling.from_the_next_run_on(units, finder)
+
+
+def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.Finder) -> Iterator[str]:
+    """Yield what to do about the paths of the image that no copy serves."""
     home = os.environ.get("HOME", "")
-    missing = plan.missing_home(error, home) if not os.path.isdir(home) else ""
+    missing = refusals.missing_home(error, home) if not os.path.isdir(home) else ""
     if missing:
         yield f"HOME={home} does not exist here. Remedy: unset SIF_WRITABLE_HOME, or bind a directory to {home}."
-    image = {os.stat(place).st_dev for place in ("/", sys.prefix)}
-    for path in dict.fromkeys(os.path.normpath(failure.path) for failure in failed if failure.path):
-        parent = path
-        while not os.path.exists(parent):
-            parent = os.path.dirname(parent)
-        if os.stat(parent).st_dev not in image or os.access(parent, os.W_OK) or path.startswith(finder.tree):
+    table = image_mounts.mounts()
+    for path in dict.fromkeys(os.path.normpath(failure.path) for failure in verdict.failed):
+        if path.startswith(finder.tree + "/") or not table.is_image(os.path.realpath(path)):
             continue
-        if blame.is_unreadable(path):
+        if packages.unit_at(path, packages.directories(finder.seen())) is not None:
             continue
-        variable = _variable_for(path)
-        copyup.learn([Line(PATH, "-", path, plan.outside_words(path, variable), "a program failed without it")])
-        yield plan.outside_words(path, variable, hope=overlay.is_for_the_next_start(path, os.environ))
+        yield plan.outside_words(path, _variable_for(path))
+    if not verdict.failed and refusals.is_of_a_database(error):
+        names = list(dict.fromkeys(blame.packages_of(error, finder)))
+        if names:
+            yield (
+                f"sqlite could not write a database, and does not say which. If one of {plan.join(names)} keeps it in "
+                "its own directory, name that package in SIF_WRITABLE_PACKAGES."
+            )
 
 
 def _variable_for(path: str) -> str:
@@ -83,8 +114,3 @@ def _variable_for(path: str) -> str:
             if path == default or path.startswith(default + "/"):
                 return row[0]
     return ""
-
-
-def _say(sentence: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"sif_writable: {sentence}\n")

@@ -1,8 +1,8 @@
-"""Whether a package's sources write beside themselves: read when an import fails, to tell if a copy could cure it.
+"""Whether a package's sources write beside themselves: read at build time only, for what ``prepare`` lists.
 
 A name is tainted when it is made from the module's own ``__file__`` or ``__path__``; a write is a call that makes or
-changes files and is given something tainted. That finds what people write, without running it: a guess that is wrong
-costs one copy.
+changes files and is given something tainted. That finds what people write, without running it. It is a hint for
+whoever builds the image, and never evidence at run time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_FILES, MAX_BYTES = 400, 4 << 20
-"""What is read at most, so that a failing import of something huge does not take longer for it."""
+"""What is read at most of one package."""
 
 _OWN = ("__file__", "__path__", "__spec__", "__cached__")
 # fmt: off
@@ -54,15 +54,10 @@ class Sources:
             for path, tree in self._trees.items():
                 self._tainted[path] = _taint(tree, self._tainted.get(path, set()) | (_imported(tree) & known))
 
-    def write(self, within: dict[str, set[str]] | None = None) -> str:
-        """Return where a write is, as ``FILE:LINE``, or an empty string.
-
-        :param within: file to the names of the functions in it that count; by default all do.
-        """
+    def write(self) -> str:
+        """Return where a write is, as ``FILE:LINE``, or an empty string."""
         for path, tree in self._trees.items():
-            if within is not None and path not in within:
-                continue
-            for node in _scopes(tree, None if within is None else within[path]):
+            for node in ast.walk(tree):
                 if isinstance(node, ast.Call) and self._writes(node, self._tainted[path]):
                     return f"{path}:{node.lineno}"
         return ""
@@ -85,21 +80,6 @@ class Sources:
 
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def _scopes(tree: ast.Module, functions: set[str] | None) -> Iterable[ast.AST]:
-    """Return the nodes of some functions, ``<module>`` being what runs at import; by default all nodes."""
-    if functions is None:
-        return ast.walk(tree)
-    roots = [node for node in ast.walk(tree) if isinstance(node, _FUNCTION) and node.name in functions]
-    nodes = [inner for root in roots for inner in ast.walk(root)]
-    stack: list[ast.AST] = [tree] if "<module>" in functions else []
-    while stack:
-        for node in ast.iter_child_nodes(stack.pop()):
-            if not isinstance(node, _FUNCTION):
-                nodes.append(node)
-                stack.append(node)
-    return nodes
 
 
 def _name(node: ast.AST) -> str:

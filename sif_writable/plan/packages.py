@@ -1,21 +1,19 @@
-"""Which packages get a writable copy, and what it may take. Pure, but for the words of errors.
+"""Which packages get a writable copy, and what it may take. Pure.
 
-An error is read for the paths that it could not write: from its attributes, else from its text. See
-:mod:`sif_writable.plan.writers` for what is known beforehand.
+What an error says about writing is read by :mod:`sif_writable.plan.refusals`; what is known beforehand is listed in
+:mod:`sif_writable.plan.writers`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.sizes import FORMS, human, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 LINK_BYTES = 1 << 20
 """Bytes from which on a library is linked to the image, not copied: nobody rewrites one."""
@@ -84,6 +82,8 @@ def _round_up(size: int) -> str:
 # --- The learned list ---
 
 PACKAGE, PATH, REFUSED = "package", "path", "refused"
+TAKEN_BACK = "taken back"
+"""The detail of the line of a package whose copy did not help: it outweighs what was said before."""
 
 
 class Line(NamedTuple):
@@ -119,111 +119,25 @@ def parse(text: str) -> tuple[list[Line], int]:
             continue
         line = Line(*fields)
         found[line[:3]] = line
+        if line.what == REFUSED and line.detail == TAKEN_BACK:
+            found.pop((PACKAGE, *line[1:3]), None)
     return list(found.values()), broken
 
 
-# --- What an error says about writing ---
-
-_WORDS = re.compile(
-    r"read-?only|permission denied|operation not permitted|not writ(e?able|ten)|unable to (open|create)"
-    r"|can(not|'t| not) (write|create|open)|errno ?=? ?(30|13)\b",
-    re.IGNORECASE,
-)
-_QUOTED = re.compile(r"['\"`]([^'\"`\n]*/[^'\"`\n]*)['\"`]|(?<![\w./'\"`-])(/[^\s'\"`:,;()]+)")
-_FRAME = re.compile(r'^([\s|]*)File "([^"\n]+)", line \d+(?:, in (\S+))?[^\n]*(?:\n\1\s\s[^\n]*)*', re.MULTILINE)
-"""A frame of a traceback as text, with the lines of code below it."""
-_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+# --- Words for what no copy cures ---
 
 
-class Failure(NamedTuple):
-    """A write that failed, as far as an error tells."""
-
-    path: str
-    """As it was given, made absolute; empty where it is not known."""
-    number: int
-    """The errno, 0 where it is not known."""
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, also the parts of a group, each once."""
-    stack, seen = [error], set[int]()
-    while stack and len(seen) < 50:
-        this = stack.pop(0)
-        if this is None or id(this) in seen:
-            continue
-        seen.add(id(this))
-        yield this
-        stack += [this.__cause__, this.__context__, *getattr(this, "exceptions", ())]
-
-
-def failures(error: BaseException, folder: str, *, leave: str = "") -> list[Failure]:
-    """Return the writes that failed, as an error and its causes tell: with EROFS, EACCES, EPERM, or such words.
-
-    :param folder: the working directory, for relative paths.
-    :param leave: an attribute of errors among them that do not count.
-    """
-    found: dict[Failure, None] = {}
-    for this in chain(error):
-        if leave and hasattr(this, leave):
-            continue
-        if isinstance(this, OSError) and this.errno in _DENIED and (this.filename or this.filename2):
-            for name in (this.filename, this.filename2):
-                if isinstance(name, (str, bytes)) and name:
-                    found[Failure(os.path.join(folder, os.fsdecode(name)), this.errno)] = None
-            continue
-        text = _FRAME.sub("", _told(this))
-        if _WORDS.search(text) or (isinstance(this, OSError) and this.errno in _DENIED):
-            number = (this.errno or 0) if isinstance(this, OSError) else 0
-            paths = [quoted or bare for quoted, bare in _QUOTED.findall(text)]
-            for path in paths or [""]:
-                found[Failure(os.path.join(folder, path) if path else "", number)] = None
-    return list(found)
-
-
-def frames(error: BaseException) -> list[tuple[str, str]]:
-    """Return (file, function) of the tracebacks that an error has in its text, innermost first.
-
-    That is how the error of a worker process arrives: with multiprocessing, concurrent.futures, torch's DataLoader.
-    """
-    text = _told(error)
-    return [(match[2], match[3] or "<module>") for match in _FRAME.finditer(text)][::-1] if 'File "' in text else []
-
-
-def _told(error: BaseException) -> str:
-    """Return what an error says, with what a failed program said."""
-    text = str(error)
-    if isinstance(error, subprocess.CalledProcessError):
-        text += "".join(f"\n{_text(part)}" for part in (error.stderr, error.output))
-    return text
-
-
-def _text(part: object) -> str:
-    return os.fsdecode(part) if isinstance(part, bytes) else str(part or "")
-
-
-def missing_home(error: BaseException, home: str) -> str:
-    """Return the path below a HOME that does not exist which an error names as missing, or an empty string."""
-    for this in chain(error):
-        if isinstance(this, OSError) and this.errno == errno.ENOENT and isinstance(this.filename, (str, bytes)):
-            path = os.fsdecode(this.filename)
-            if home and (path == home or path.startswith(home.rstrip("/") + "/")):
-                return path
-    return ""
-
-
-def outside_words(path: str, variable: str, *, hope: bool = False) -> str:
+def outside_words(path: str, variable: str) -> str:
     """Say what cures a path of the image that has to be written and belongs to no package.
 
     :param variable: what moves the path, if anything does.
-    :param hope: the next start is going to try an overlay.
     """
     remedy = f"set {variable} to a directory that can be written, or bind one" if variable else "bind a directory"
     target = path if variable else os.path.dirname(path) if "." in os.path.basename(path) else path
-    words = f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
-    if hope:
-        words += "From the next run on it is writable where the kernel allows a private mount; "
-        words += "`sif-writable status` tells. "
-    return f"{words}Remedy{' otherwise' if hope else ''}: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
+    return (
+        f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
+        f"Remedy: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
+    )
 
 
 def join(found: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Paths of the image that lie in no package: the hook makes them writable by itself, where namespaces allow it."""
+"""Paths of the image that lie in no package: they are served where somebody declares them, and nowhere else."""
 
 from __future__ import annotations
 
@@ -43,33 +43,29 @@ def run(apptainer: Apptainer, sif: str, folder: str, program: str, **env: str) -
     return apptainer.exec(sif, ["python", "-c", program], options=options, env={"PYTHONPATH": "/data", **env})
 
 
-def test_a_write_at_import_works_at_the_first_run_and_is_there_at_the_next(apptainer: Apptainer, sif: str) -> None:
-    folder = packages(apptainer.places.new_folder("packages"))
-    for expected in ("1\n", "2\n"):
-        done = run(apptainer, sif, folder, LINES)
-        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
-
-
-def test_a_write_at_first_use_works_at_the_second_run(apptainer: Apptainer, sif: str) -> None:
-    folder = packages(apptainer.places.new_folder("packages"))
-    first = run(apptainer, sif, folder, USE)
-    assert first.returncode == 1
-    assert "Read-only file system: '/var/log/outsider'" in first.stderr
-    second = run(apptainer, sif, folder, USE)
-    assert (second.returncode, second.stdout) == (0, "1\n")
-    third = run(apptainer, sif, folder, USE)
-    assert third.stdout == "2\n"
-
-
-@pytest.mark.parametrize("env", [{"SIF_WRITABLE_OVERLAY": "off"}, {"PMI_RANK": "0"}], ids=["off", "MPI"])
-def test_where_it_may_not_be_done_status_says_what_cures_it(
-    apptainer: Apptainer, sif: str, env: dict[str, str]
+@pytest.mark.parametrize(("program", "path"), [(LINES, "/opt/venv/share/outside"), (USE, "/var/log/outsider")])
+def test_undeclared_it_fails_as_without_us_with_a_sentence(
+    apptainer: Apptainer, sif: str, program: str, path: str
 ) -> None:
     folder = packages(apptainer.places.new_folder("packages"))
-    assert run(apptainer, sif, folder, LINES, **env).returncode == 1
-    status = apptainer.exec(sif, ["sif-writable", "status", "--no-gpu"], env=env)
-    assert "/share/outside" in status.stdout
-    assert "--bind" in status.stdout
+    plain = run(apptainer, sif, folder, program, SIF_WRITABLE="off")
+    for _ in range(2):
+        done = run(apptainer, sif, folder, program)
+        assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout) == (1, "")
+        told, line = done.stderr[: len(plain.stderr)], done.stderr[len(plain.stderr) :]
+        assert told == plain.stderr
+        assert line.startswith(f"sif_writable: {path} cannot be written")
+        assert line.count("\n") == 1
+        assert f"--bind DIRECTORY:{path}" in line
+
+
+def test_declared_it_works_at_the_first_run_and_is_there_at_the_next(apptainer: Apptainer, sif: str) -> None:
+    folder = packages(apptainer.places.new_folder("packages"))
+    declared = {"SIF_WRITABLE_OVERLAY_PATHS": "/opt/venv/share/outside:/var/log/outsider"}
+    for expected in ("1\n", "2\n"):
+        for program in (LINES, USE):
+            done = run(apptainer, sif, folder, program, **declared)
+            assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
 
 
 def test_without_user_namespaces_too(squashfs_root: SquashfsRoot) -> None:
@@ -81,6 +77,5 @@ def test_without_user_namespaces_too(squashfs_root: SquashfsRoot) -> None:
         userns=False,
     )
     assert done.returncode == 1
-    status = squashfs_root.run(["sif-writable", "status", "--no-gpu"], env={"CH_RUNNING": "1"}, userns=False)
-    assert "/share/outside" in status.stdout
-    assert "bind" in status.stdout
+    assert "sif_writable: /opt/venv/share/outside cannot be written" in done.stderr
+    assert "--bind DIRECTORY:/opt/venv/share/outside" in done.stderr

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tests.lab import apptainer_root, apt, debian, scratch, wheels
+from tests.lab import apptainer_root, apt, debian, scratch, wheels, writers
 from tests.lab.apptainer_root import Apptainer, Runtime
 from tests.lab.store import LAB, REPOSITORY, digest_of_files, provide
 from tests.lab.unavailable import LabUnavailable
@@ -26,10 +26,14 @@ def sif() -> str:
     runtime, packages, wheel = _parts()
 
     def make(path: str) -> None:
-        folder = os.path.dirname(wheel)
-        _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS="sif-writable")
+        folder = f"{path}.wheels"
+        os.mkdir(folder)
+        shutil.copy(wheel, folder)
+        requirements = " ".join(("sif-writable", *writers.wheels(folder)))
+        _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS=requirements)
+        shutil.rmtree(folder)
 
-    return provide("test.sif", (packages, wheel, _definition()), make)
+    return provide("test.sif", (packages, wheel, writers.FILES, _definition()), make)
 
 
 def without_sif_writable() -> str:

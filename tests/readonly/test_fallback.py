@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
     from tests.lab.squashfs_root import SquashfsRoot
 
-ON = {"SIF_WRITABLE_OVERLAY": "on", "PYTHONPATH": "/data"}
-AT_IMPORT = """
-import os
-print('executed')
-open(os.path.join(os.path.dirname(__file__), 'made'), 'a').close()
-"""
+ON = {"SIF_WRITABLE_OVERLAY": "on"}
 USE = "import cycler, os; print(cycler.__file__); open(os.path.join(os.path.dirname(cycler.__file__), 'made'), 'a')"
 """A first use that writes into a package of the image."""
 STATUS = "from sif_writable.__main__ import main; import sys; sys.argv[1:] = ['status', '--no-gpu']; main()"
@@ -31,15 +26,12 @@ REFUSALS: dict[str, dict[str, Any]] = {
 
 
 class World(Kernel):
-    """The image, with a package at /data that writes at import."""
+    """The image, with a package that writes at import, and a folder of the host's at /data."""
 
     def __init__(self, root: SquashfsRoot) -> None:
-        """Make the package."""
+        """Make the folder."""
         super().__init__(root)
         self.library = root.places.new_folder("library")
-        os.makedirs(f"{self.library}/early")
-        with open(f"{self.library}/early/__init__.py", "w", encoding="utf-8") as file:
-            file.write(AT_IMPORT)
 
     def program(self, code: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program."""
@@ -68,10 +60,10 @@ EARLY = "import early; print(early.__file__)"
 def test_on_that_is_refused_falls_back_to_copies(world: World, refusal: str) -> None:
     options = {**REFUSALS[refusal], "env": {**ON, **REFUSALS[refusal].get("env", {})}}
     first = world.says(EARLY, **options)
-    assert first[:2] == ["executed"] * 2
+    assert first[:2] == ["executed early"] * 2
     assert first[2].startswith("/var/tmp/sif-writable-1000/")
-    assert first[2].endswith("/tree/data/early/__init__.py")
-    assert world.says(EARLY, **options) == ["executed", first[2]]
+    assert first[2].endswith(f"/tree{PACKAGES}/early/__init__.py")
+    assert world.says(EARLY, **options) == ["executed early", first[2]]
     assert "from the next run on it is imported from a writable copy" in world.program(USE, **options).stderr
     (place,) = world.says(USE, **options)
     assert place.endswith(f"/tree{PACKAGES}/cycler/__init__.py")
@@ -81,9 +73,9 @@ def test_on_that_is_refused_falls_back_to_copies(world: World, refusal: str) -> 
 
 def test_on_is_an_overlay_where_it_can_be_and_copies_serve_later_where_it_cannot(world: World) -> None:
     for executed in (2, 1):
-        assert world.says(EARLY, env=ON) == ["executed"] * executed + ["/data/early/__init__.py"]
+        assert world.says(EARLY, env=ON) == ["executed early"] * executed + [f"{PACKAGES}/early/__init__.py"]
     place = world.says(EARLY, env=ON, userns=False)[-1]
-    assert place.endswith("/tree/data/early/__init__.py")
+    assert place.endswith(f"/tree{PACKAGES}/early/__init__.py")
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
@@ -92,7 +84,7 @@ def test_files_of_root_on_a_root_that_can_be_written(world: World, mode: str) ->
     options: dict[str, Any] = {"overlay_tmpfs": True, "env": {**ON, "SIF_WRITABLE_OVERLAY": mode}}
     denied = world.program(USE, overlay_tmpfs=True, env={"SIF_WRITABLE": "off"})
     assert f"PermissionError: [Errno 13] Permission denied: '{PACKAGES}/cycler/made'" in denied.stderr
-    assert world.says(EARLY, **options)[:2] == ["executed"] * 2
+    assert world.says(EARLY, **options)[:2] == ["executed early"] * 2
     assert "from the next run on" in world.program(USE, **options).stderr
     (place,) = world.says(USE, **options)
     assert place.endswith(f"{PACKAGES}/cycler/__init__.py")

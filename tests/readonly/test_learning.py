@@ -25,8 +25,6 @@ _WORKERS = {
     "pool": "import open_use, multiprocessing as m; m.get_context('fork').Pool(1).apply(open_use.use)",
     "thread pool": "import open_use, concurrent.futures as c; c.ThreadPoolExecutor(1).submit(open_use.use).result()",
     "process pool": "import open_use, concurrent.futures as c; c.ProcessPoolExecutor(1).submit(open_use.use).result()",
-    "a path that is not named": "import native_silent_use as open_use, concurrent.futures as c; "
-    "c.ProcessPoolExecutor(1).submit(open_use.use).result()",
     "told in words, as torch does": """
 import open_use, traceback
 try: open_use.use()
@@ -40,20 +38,19 @@ import unconcerned; unconcerned.again('Caught OSError in DataLoader worker proce
 def test_an_error_in_a_worker_is_learned(one_image: Image, where: str) -> None:
     child = _PROCESS.format(method="fork", target="open_use.use")
     program = f"CHILD = {('import open_use, multiprocessing as m; ' + child)!r}\n{_WORKERS[where]}"
-    name = "native_silent_use" if "native" in program else "open_use"
     plain = one_image.run(program, env={"SIF_WRITABLE": "off"})
     first = one_image.run(program)
     assert first.returncode == plain.returncode
     told = [line for line in first.stderr.splitlines() if line.startswith("sif_writable: ")]
-    assert [line.partition(" ")[2].startswith(f"{name} {_PROMISE}") for line in told] == [True], first
+    assert [line.partition(" ")[2].startswith(f"open_use {_PROMISE}") for line in told] == [True], first
     assert len(first.stderr.splitlines()) == len(plain.stderr.splitlines()) + 1
     if where != "told in words, as torch does":
         one_image.says(program)
-        assert one_image.has(f"site-packages/{name}/{'n.h5' if 'native' in name else 'log.txt'}")
+        assert one_image.has("site-packages/open_use/log.txt")
 
 
 def test_every_interpreter_listens(each_image: Image) -> None:
-    for name, where in (("open_use", "fork"), ("mkdir_use", "threading comes later"), ("sqlite_use", "spawn")):
+    for name, where in (("open_use", "fork"), ("mkdir_use", "threading comes later"), ("native_use", "spawn")):
         program = _WORKERS[where].replace("open_use", name)
         assert f"sif_writable: {name} {_PROMISE}" in each_image.run(program).stderr
         assert each_image.says(program) == "made\n"

@@ -10,6 +10,9 @@ import textwrap
 from typing import NamedTuple
 
 IMPORT, USE = "import", "use"
+UNTOLD = ("sqlite", "compiled", "native_silent", "checked", "swallowed")
+"""Those whose errors do not: a database without its path, a path that is relative in a child, an error of another kind
+after a look at the permissions or in place of one that was swallowed."""
 
 
 class Way(NamedTuple):
@@ -24,6 +27,11 @@ class Way(NamedTuple):
     """What exists afterwards, below the folder that holds site-packages."""
     use: str = ""
     """What is run after the import; by default `NAME.use()` where it writes at first use."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether its error tells of a refused write, and of which."""
+        return not self.name.startswith(UNTOLD)
 
 
 def _package(name: str, made: str, body: str, when: str, **more: str) -> Way:

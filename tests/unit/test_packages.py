@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import subprocess
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -55,66 +52,6 @@ def test_the_learned_list_survives_anything() -> None:
     )
 
 
-def _os_error(number: int, *names: str | bytes) -> OSError:
-    return OSError(number, os.strerror(number), *names[:1], *((None, names[1]) if len(names) > 1 else ()))
-
-
-@pytest.mark.parametrize(
-    ("error", "paths"),
-    [
-        (_os_error(errno.EROFS, "/sp/p/x"), ["/sp/p/x"]),
-        (_os_error(errno.EACCES, b"/sp/p/\xff"), ["/sp/p/\udcff"]),
-        (_os_error(errno.EROFS, "x"), ["/cwd/x"]),
-        (_os_error(errno.EROFS, "/sp/a", "/sp/b"), ["/sp/a", "/sp/b"]),
-        (_os_error(errno.ENOENT, "/sp/p/x"), []),
-        (_os_error(errno.ENOSPC, "/sp/p/x"), []),
-        (OSError("Unable to create file (unable to open file: name = '/sp/p/x.h5', errno = 30)"), ["/sp/p/x.h5"]),
-        (RuntimeError("cannot open /sp/p/x.log: Read-only file system"), ["/sp/p/x.log"]),
-        (ValueError("no such column: /sp/p/x"), []),
-        (subprocess.CalledProcessError(1, "cc", stderr=b"ld: can't open /sp/p/x.o\nRead-only"), ["/sp/p/x.o"]),
-        (OSError(errno.EROFS, "Read-only file system"), [""]),
-    ],
-)
-def test_what_errors_tell(error: Exception, paths: list[str]) -> None:
-    assert [failure.path for failure in plan.failures(error, "/cwd")] == paths
-
-
-WORKER = """Caught OSError in DataLoader worker process 0.
-Original Traceback (most recent call last):
-  File "/sp/torch/utils/data/_utils/worker.py", line 351, in _worker_loop
-    data = fetcher.fetch(index)  # type: ignore[possibly-undefined]
-           ^^^^^^^^^^^^^^^^^^^^
-  File "/sp/p/__init__.py", line 7, in use
-    open('/not/evaluated', 'w')
-OSError: [Errno 30] Read-only file system: '/sp/p/x'
-"""
-
-
-def test_a_traceback_in_words_is_told_apart() -> None:
-    assert [failure.path for failure in plan.failures(RuntimeError(WORKER), "/")] == ["/sp/p/x"]
-    assert plan.frames(RuntimeError(WORKER)) == [
-        ("/sp/p/__init__.py", "use"),
-        ("/sp/torch/utils/data/_utils/worker.py", "_worker_loop"),
-    ]
-    group = "".join(f"  | {line}\n" for line in WORKER.splitlines())
-    assert [failure.path for failure in plan.failures(RuntimeError(group), "/")] == ["/sp/p/x"]
-    assert plan.frames(RuntimeError("cannot write /sp/p/x")) == []
-
-
-def test_causes_are_read_too() -> None:
-    error = ValueError("bad")
-    error.__context__ = _os_error(errno.EROFS, "/sp/p/x")
-    error.__suppress_context__ = True
-    assert [failure.path for failure in plan.failures(error, "/")] == ["/sp/p/x"]
-
-
-def test_enoent_below_a_missing_home() -> None:
-    error = _os_error(errno.ENOENT, "/home/gone/.config/x")
-    assert plan.missing_home(error, "/home/gone") == "/home/gone/.config/x"
-    assert plan.missing_home(error, "/home/go") == ""
-    assert plan.missing_home(_os_error(errno.EROFS, "/home/gone/x"), "/home/gone") == ""
-
-
 @pytest.mark.parametrize(
     ("source", "writes"),
     [
@@ -146,8 +83,6 @@ def test_sources_of_several_modules(tmp_path: Path) -> None:
     read = Sources([str(tmp_path / name) for name in ("use.py", "paths.py", "broken.py", "absent.py")])
     use = str(tmp_path / "use.py")
     assert read.write() == f"{use}:3"
-    assert read.write({use: {"f"}}) == f"{use}:3"
-    assert read.write({use: {"g", "<module>"}}) == ""
 
 
 def _tree(top: Path, text: str) -> str:

@@ -1,0 +1,88 @@
+"""What the first execution of a module did that a second one would do once more. Loaded when an import has failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sif_writable import importhook
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_STARTED = 21
+"""The place of the start time in /proc/PID/stat, in clock ticks since boot, counted from the end of the name."""
+
+
+def since(before: importhook.Before, names: Collection[str]) -> str:
+    """Say what a second execution would double, or return an empty string.
+
+    :param names: packages whose modules are executed again; what other modules did as they were imported stays once.
+    """
+    own = tuple(f"{name}." for name in names)
+    again = sum(more for name, more in importhook.registered.items() if f"{name}.".startswith(own))
+    if before.callbacks_since() + again > 0:
+        return "it has registered something with atexit"
+    if _threads(before, own):
+        return "it has started a thread"
+    if _processes(before):
+        return "it has started a process"
+    return _hooks(before)
+
+
+def _threads(before: importhook.Before, own: tuple[str, ...]) -> bool:
+    """Whether a thread runs that the module has started: where others ran before, one that runs code of its own."""
+    import _thread
+
+    if _thread._count() <= before.threads:  # noqa: SLF001 - there is no other way to ask
+        return False
+    if not before.threads:
+        return True
+    frames = sys._current_frames()  # noqa: SLF001 - what the other threads run
+    frames.pop(threading.get_ident(), None)
+    for frame in frames.values():
+        at: Any = frame
+        while at is not None:
+            if f"{at.f_globals.get('__name__')}.".startswith(own):
+                return True
+            at = at.f_back
+    return False
+
+
+def _processes(before: importhook.Before) -> bool:
+    """Whether a child runs that was started since."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                children = file.read().split()
+            for child in children:
+                with (
+                    contextlib.suppress(OSError),
+                    open(f"/proc/{child}/stat", encoding="utf-8", errors="replace") as stat,
+                ):
+                    started = int(stat.read().rpartition(")")[2].split()[_STARTED - 2])
+                    if started / ticks >= before.time - 1.5 / ticks:
+                        return True
+    return False
+
+
+def _hooks(before: importhook.Before) -> str:
+    if before.hooks is None:
+        return ""
+    signals, meta_path, path_hooks, single, handlers = before.hooks
+    now = importhook.hooks()
+    if now[0] != signals:
+        return "it has set a handler for a signal"
+    if now[1] != meta_path or now[2] != path_hooks or now[3] != single:
+        return "it has hooked into the interpreter"
+    logging: Any = sys.modules.get("logging")
+    known = {id(reference) for reference in handlers}
+    for reference in now[4]:
+        handler = reference() if id(reference) not in known else None
+        if handler is not None and not isinstance(handler, logging.NullHandler) and handler is not logging.lastResort:
+            return "it has added a handler to logging"
+    return ""

@@ -1,0 +1,39 @@
+"""What is said on stderr about packages that write into their own directory: each sentence once."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sif_writable.plan import packages as plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sif_writable import importhook
+    from sif_writable.facts.packages import Unit
+
+_said: set[str] = set()
+
+
+def say(sentence: str) -> None:
+    """Write a sentence to stderr, once in a process."""
+    if sys.stderr is not None and sentence not in _said:
+        _said.add(sentence)
+        sys.stderr.write(f"sif_writable: {sentence}\n")
+
+
+def from_the_next_run_on(units: Iterable[Unit], finder: importhook.Finder, more: str = "") -> None:
+    """Say that packages are imported from copies from the next run on, and how that is undone."""
+    names = sorted({unit.name for unit in units})
+    say(
+        f"{plan.join(names)} writes into its own directory, which cannot be written here; from the next run on it is "
+        f"imported from a writable copy in {finder.folder}. {more}To undo this: sif-writable cache forget "
+        f"{' '.join(names)}"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error in words, at most a line of it."""
+    text = str(error).strip().split("\n", 1)[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
