@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -102,7 +104,8 @@ def test_children_inherit_and_a_cleaned_environment_is_made_good(image: Image) -
     assert own.session["HOME"].startswith("/var/tmp/")
     assert child.session == own.session
     assert through_shell.session == own.session
-    assert {name: cleaned.env.get(name) for name in own.session} == own.session
+    values = {name: value for name, value in own.session.items() if name != "SIF_WRITABLE_SESSION"}
+    assert {name: cleaned.env.get(name) for name in values} == values
     assert result.stderr == ""
 
 
@@ -228,7 +231,6 @@ def test_strict_stops_the_heavy_import_and_not_the_interpreter(image: Image) -> 
 @pytest.mark.parametrize(
     ("words", "old", "why"),
     [
-        (["env", "-u", "HOME"], None, "HOME is not set"),
         (["env", "HOME="], "", "HOME is empty"),
         (["env", "HOME=/"], "/", "HOME is the root of the image"),
         (["env", "HOME=/nowhere"], "/nowhere", "HOME names a directory that does not exist"),
@@ -250,6 +252,118 @@ def test_a_home_of_no_use_is_repaired(image: Image, words: list[str], old: str |
     assert re.fullmatch(rf"/var/tmp/sif-writable-{ORDINARY_UID}/image-[0-9a-f]{{16}}/home", env["HOME"])
     assert (home["value"], written) == (env["HOME"], env["HOME"] + "/.new")
     assert env.get("SIF_WRITABLE_OLD_HOME") == old
+
+
+def test_without_the_variable_home_is_what_the_passwd_entry_says(image: Image) -> None:
+    """Where that can be used, nothing of HOME changes, whoever has cleaned the environment."""
+    write = "import os; p = os.path.expanduser('~/results.csv'); open(p, 'a').close(); print(p, os.environ.get('HOME'))"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {write!r}], env={{'PATH': '/usr/bin'}})"
+    cleaned, by_child = (f"{PYTHON} -c {shlex.quote(program)}" for program in (write, child))
+    result = image.shell(f"""env -i {cleaned}\n{by_child}\nenv -u HOME {PYTHON} -c "$TELL" """)
+    assert (result.returncode, result.stderr) == (0, "")
+    *written, tale = result.stdout.splitlines()
+    assert written == [f"{image.apptainer.home}/results.csv None"] * 2
+    assert "results.csv" in os.listdir(image.apptainer.places.home)
+    assert Told(*json.loads(tale)).session["NUMBA_CACHE_DIR"].startswith(f"{image.apptainer.home}/.cache/")
+    # Where it cannot be used, it is repaired: here there is no such directory.
+    (repaired,) = told(image.shell(f"""env -u HOME {PYTHON} -c "$TELL" """, options=["--no-home"]))
+    assert repaired.env["HOME"].startswith("/var/tmp/")
+
+
+# Has a child tell for each change of its environment, and then as often a second one that it starts with no change.
+_CHANGED = """
+import json, os, subprocess, sys
+tell = sys.argv[1]
+again = "import subprocess, sys\\nexec(sys.argv[1])\\nsubprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+for change in json.loads(sys.argv[2]):
+    subprocess.run([sys.executable, "-c", again, tell], env={**os.environ, **change}, check=True)
+print(subprocess.check_output(["sif-writable", "status", "--json", "--no-gpu"], text=True).replace("\\n", ""))
+off = {**os.environ, "SIF_WRITABLE": "off"}
+print(subprocess.check_output(["sif-writable", "status", "--json", "--no-gpu"], env=off, text=True).replace("\\n", ""))
+"""
+
+
+def test_a_child_gets_what_the_user_wants_for_it(image: Image) -> None:
+    changes = [
+        {"SIF_WRITABLE": "off"},
+        {"SIF_WRITABLE_DIR": "/data"},
+        {"HOME": image.apptainer.home},
+        {"HF_HOME": "/of/mine"},
+        {"LD_LIBRARY_PATH": "/x"},
+    ]
+    where: dict[str, Any] = {"options": image.bind(), "env": {"APPTAINERENV_PYTENSOR_FLAGS": "device=cpu"}}
+    script = f"""HOME=/nowhere {PYTHON} -c "$CHANGED" "$TELL" '{json.dumps(changes)}' """
+    result = image.run(["sh", "-c", f"TELL=$1 CHANGED=$2\n{script}", "sh", TELL, _CHANGED], **where)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    *tales, inherited, off = [json.loads(line) for line in result.stdout.splitlines()]
+    pairs = [(Told(*tales[at]), Told(*tales[at + 1])) for at in range(0, len(tales), 2)]
+    states = [(child.state, grandchild.state) for child, grandchild in pairs]
+    assert states == [("off", "off"), *[("active", "inherited")] * 3, ("inherited", "inherited")]
+    without, given, home, hf, _ = [grandchild.env for _, grandchild in pairs]
+    assert (without["HOME"], without["PYTENSOR_FLAGS"]) == ("/nowhere", "device=cpu")
+    assert [name for name, value in without.items() if "sif-writable" in value and name != "PATH"] == []
+    assert given["NUMBA_CACHE_DIR"].startswith("/data/")
+    assert home["HOME"] == image.apptainer.home
+    assert home["NUMBA_CACHE_DIR"].startswith(f"{home['HOME']}/.cache/")
+    assert (hf["HF_HOME"], "HF_HUB_CACHE" in hf) == ("/of/mine", False)
+    assert (inherited["hook"]["state"], inherited["hook"]["by"]) == ("inherited", "an ancestor")
+    assert [entry["variable"] for entry in inherited["user_set"]] == []
+    assert (off["hook"]["state"], off["redirects"], off["home"]["value"]) == ("off", [], "/nowhere")
+
+
+_HOOK_BY_PATH = "/opt/venv/lib/python3.11/site-packages/sif_writable/hook"
+_INSTALL = """
+import os, subprocess, sys
+words = ["install", "--quiet", "--no-index", "--no-deps", "/data/tiny-1.0-py3-none-any.whl"]
+words = [sys.executable, "-m", "pip", *words]
+subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+import tiny
+print(tiny.__file__.replace(os.environ["HOME"], "~"))
+"""
+
+
+def test_what_pip_installs_without_an_environment_is_found(image: Image) -> None:
+    """By the process that has started pip, by one that starts afresh, and HOME cannot be used."""
+    folder = image.folder()
+    with zipfile.ZipFile(f"{folder}/tiny-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in {
+            "tiny.py": "VALUE = 7\n",
+            "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+            "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "tiny-1.0.dist-info/RECORD": "tiny.py,,\ntiny-1.0.dist-info/METADATA,,\ntiny-1.0.dist-info/RECORD,,\n",
+        }.items():
+            wheel.writestr(name, text)
+    tiny = "import os, tiny; print(tiny.__file__.replace(os.environ['HOME'], '~'))"
+    script = f"""export HOME=/nowhere PYTHONPATH={_HOOK_BY_PATH} PIP_BREAK_SYSTEM_PACKAGES=1
+    python=$(readlink -f {PYTHON})
+    $python -c "$INSTALL" && $python -c "{tiny}" """
+    result = image.run(
+        ["sh", "-c", f"INSTALL=$1\n{script}", "sh", _INSTALL],
+        options=["--bind", f"{image.apptainer.inside(folder)}:/data"],
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert result.stdout.splitlines() == ["~/.local/lib/python3.11/site-packages/tiny.py"] * 2
+
+
+_INTERRUPT = """
+import os, signal, subprocess, sys, time
+on = 0
+for number in range(24):
+    home = f"/data/{number}"
+    os.mkdir(home)
+    words = [sys.executable, "-c", "import time; time.sleep(0.5); print('it goes on')"]
+    start = subprocess.Popen(words, env={**os.environ, "HOME": home}, stdout=-1, stderr=-1, text=True)
+    time.sleep(0.008 + number * 0.004)
+    start.send_signal(signal.SIGINT)
+    on += "it goes on" in start.communicate()[0]
+print(on)
+"""
+
+
+def test_ctrl_c_during_a_cold_start_ends_it(image: Image) -> None:
+    result = image.run([PYTHON, "-S", "-c", _INTERRUPT], options=image.bind())
+    assert (result.returncode, result.stderr) == (0, "")
+    assert int(result.stdout) <= 1  # one that came before Python could see to signals; without us there are as many
 
 
 def test_a_uid_without_a_name_gets_one(squashfs_root: SquashfsRoot) -> None:
