@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from typing import Optional
 
 REFUSED = "SIF_WRITABLE_REFUSED"
+TOLD = "SIF_WRITABLE_TOLD"
 COPIES = "SIF_WRITABLE_COPIES"
 GPU_CHECKED = "SIF_WRITABLE_GPU_CHECKED"
-HANDED_DOWN = (REFUSED, COPIES, startup.PYCACHE)
+HANDED_DOWN = (REFUSED, TOLD, COPIES, startup.PYCACHE)
 """Variables of ours that a session has besides those that it names, and :data:`~.startup.OLD` of each."""
 
 taken_back: "dict[str, Optional[str]]" = {}
 """Variables that this process has taken back at its start, with their value since then."""
+told = ""
+"""What an ancestor had in :data:`TOLD`."""
 
 
 def fields(environ: "Mapping[str, str]") -> "list[str]":
@@ -82,8 +85,10 @@ def take_back(environ: "MutableMapping[str, str]") -> str:
     :param environ: os.environ.
     :returns: as :func:`forget`.
     """
+    global told
     before = dict(environ)
     damaged = forget(environ)
+    told = before.get(TOLD, "")
     taken_back.update({name: environ.get(name) for name, value in before.items() if environ.get(name) != value})
     prefix = before.get("PYTHONPYCACHEPREFIX")
     if "PYTHONPYCACHEPREFIX" in taken_back and prefix and sys.pycache_prefix == prefix:

@@ -26,7 +26,7 @@ from sif_writable.facts.filesystem import (
     way,
 )
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, TARGET, inputs, was_set
+from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, TARGET, check_sum, inputs, was_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ LOOSE = "others may write {!r}, which has no sticky bit, and could put something
 
 REFUSED = "SIF_WRITABLE_REFUSED"
 """The variable that tells descendants why the place that the user named was not taken."""
+TOLD = "SIF_WRITABLE_TOLD"
+"""The variable that tells descendants, by a check sum, what has been said on stderr."""
 _COPIES = "SIF_WRITABLE_COPIES"
 _DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS": ("overlay", "::")}
 """Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
@@ -392,19 +394,29 @@ def apply(
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
-        from sif_writable.report.startup import say, unmet
+        from sif_writable.report.startup import unmet
 
         os.environ[REFUSED] = unmet(storage)
-        say([os.environ[REFUSED]])
+        _say_once([os.environ[REFUSED]])
     elif storage.loose and storage.loose[0][0].given:
-        from sif_writable.report.startup import say, unmet
+        from sif_writable.report.startup import unmet
 
-        say([unmet(storage, storage.loose[0][0].label)])
+        _say_once([unmet(storage, storage.loose[0][0].label)])
     elif unheard:
-        from sif_writable.report.startup import say, silence
+        from sif_writable.report.startup import silence
 
-        say([silence(path) for path in unheard])
+        _say_once([silence(path) for path in unheard])
     return outcome
+
+
+def _say_once(lines: "list[str]") -> None:
+    """Say lines on stderr, unless an ancestor of a process that is decided anew has said the same."""
+    from sif_writable.report.startup import say
+
+    told = check_sum("\n".join(lines))
+    if getattr(sys.modules.get("sif_writable.session"), "told", "") != told:
+        say(lines)
+    os.environ[TOLD] = told
 
 
 def _set(variable: str, value: str, outcome: Outcome) -> None:

@@ -182,3 +182,14 @@ def test_the_shell_drops_what_a_changed_wish_no_longer_sets(hooked: Hooked) -> N
     assert off["HOME"] == "/no/such/home"
     assert [name for name, value in off.items() if "sif-writable" in value] == []
     assert {name for name in off if name.startswith("SIF_WRITABLE")} == {"SIF_WRITABLE"}
+
+
+def test_a_child_that_is_decided_anew_does_not_say_the_same_again(hooked: Hooked) -> None:
+    changes = [{"TMPDIR": "/var/tmp"}, {"SIF_WRITABLE_DIR": "/no/other"}, {"SIF_WRITABLE_DIR": None}]
+    result = hooked.run("-c", _FAMILY, _TELL, json.dumps(changes), env={"SIF_WRITABLE_DIR": "/no/place"})
+    assert result.returncode == 0
+    assert [line.partition(" does not exist")[0] for line in result.stderr.splitlines()] == [
+        "sif_writable: SIF_WRITABLE_DIR=/no/place", "sif_writable: SIF_WRITABLE_DIR=/no/other",
+    ]  # fmt: skip
+    states = [json.loads(line)[0] for line in result.stdout.splitlines()]
+    assert states == ["active", "inherited", "inherited", *["active", "inherited"] * 3]
