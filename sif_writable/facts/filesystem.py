@@ -365,15 +365,13 @@ def look(path: str) -> str:
     """
     if unheard and is_unheard(path):
         return "silent"
-    if os.access(path, os.W_OK | os.X_OK):
-        return "writable"
-    try:
+    try:  # first, since of those that are asked about the most are not there
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
     except (OSError, ValueError):  # it may well be there; it is of no use as it is
         return "read-only"
-    return "read-only"
+    return "writable" if os.access(path, os.W_OK | os.X_OK) else "read-only"
 
 
 def _full(path: "object") -> str:
