@@ -26,7 +26,7 @@ from sif_writable.facts.filesystem import (
     way,
 )
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, TARGET, check_sum, inputs, was_set
+from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, check_sum, inputs, was_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _consider_well(
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
     # Who gives a place vouches for who owns it, but not for somebody who knew of it and made it first.
     problem, loose = way(place.base, facts.uid)
-    if loose == TARGET and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if loose == place.base and place.given and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
         loose = ""  # kubelet makes volumes so, for the containers of this pod alone
     problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid))
     if problem:
@@ -246,15 +246,20 @@ def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
     if own:
         marker = read_marker(place.base, ours=True)
         if marker:
-            return place.base, marker if marker != UNTRIED else ""
+            return _itself(place.base), marker if marker != UNTRIED else ""
     root = plan.own_folder(place, shared=shared, user=user)
     marker = read_marker(root)
     if own and not marker:
         from sif_writable.act.roots import is_for_us
 
         if is_for_us(place.base):
-            return place.base, ""
+            return _itself(place.base), ""
     return root, marker
+
+
+def _itself(base: str) -> str:
+    """Return what a path that the user gave leads to: a link of his is fine, and was looked through."""
+    return os.path.realpath(base) if os.path.islink(base) else base
 
 
 def _is_small(place: "Place", device: int, facts: "Facts") -> bool:

@@ -88,7 +88,10 @@ def _is_own(folder: str) -> bool:
 
 
 def _link_downloads(old: str, new: str) -> None:
-    """Link what is in each folder that the table of locations knows; programs go on to write where they did."""
+    """Link what is in each folder that the table of locations knows; programs go on to write where they did.
+
+    The links are relative, since the place is at another path where it is bound to ``/sif-writable``.
+    """
     left = _LINKS
     for row in (*ROWS, *OPT_IN):
         name = row[6].replace("/", "-")
@@ -97,8 +100,8 @@ def _link_downloads(old: str, new: str) -> None:
         listed = names(f"{old}/{name}")
         left -= len(listed)
         if left < 0:
-            os.symlink(f"{old}/{name}", f"{new}/{name}")
+            os.symlink(f"../../data/{name}", f"{new}/{name}")
             continue
         os.mkdir(f"{new}/{name}", 0o700)
         for entry in listed:
-            os.symlink(f"{old}/{name}/{entry}", f"{new}/{name}/{entry}")
+            os.symlink(f"../../../data/{name}/{entry}", f"{new}/{name}/{entry}")

@@ -160,12 +160,18 @@ def way(path: str, uid: int) -> "tuple[str, str]":
         linked = linked or is_link
         open_to_all = not is_link and bool(status.st_mode & 0o002)
         if status.st_mode & 0o022 and not is_link and not status.st_mode & _S_ISVTX and not loose:
-            loose = "" if _is_private(here, status, uid) else here
+            loose = "" if _is_private(here, status, uid) or _is_of_image(here, status, uid) else here
     real = os.path.realpath(path) if linked else path
     if real == path:
         return "", loose
     problem, further = way(real, uid)
     return problem, loose or further
+
+
+def _is_of_image(path: str, status: "os.stat_result", uid: int) -> bool:
+    """Whether a directory that its mode lets this user write cannot be written, as what lies in a read-only root."""
+    grants = status.st_mode & (0o202 if status.st_uid == uid else 0o002)
+    return bool(grants) and status.st_dev == os.stat("/").st_dev and not os.access(path, os.W_OK)
 
 
 def _is_private(path: str, status: "os.stat_result", uid: int) -> bool:

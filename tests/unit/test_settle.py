@@ -160,6 +160,17 @@ def test_what_we_marked_is_our_folder_whatever_its_name(tmp_path: Path) -> None:
     assert roots(given(tmp_path / "cache")) == {str(tmp_path / "cache")}
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_link_of_ones_own_to_our_folder_is_looked_through(tmp_path: Path, marked: bool) -> None:
+    (tmp_path / "disk").mkdir(0o700)
+    (tmp_path / "sif-writable").symlink_to("disk")
+    if marked:
+        (tmp_path / "disk").rmdir()
+        os.rename(roots(given(tmp_path / "x")).pop(), tmp_path / "disk")
+    for _ in range(2):
+        assert roots(given(tmp_path / "sif-writable")) == {str(tmp_path / "disk")}
+
+
 @pytest.mark.parametrize(
     "names", [("README",), ("data",), ("data", ".new-results"), (".try-2",), ("image-mine", "data")]
 )
@@ -226,7 +237,9 @@ def test_what_an_earlier_version_kept_is_found_and_stays(tmp_path: Path, monkeyp
     storage = settle(given(tmp_path))
     root = tmp_path / "sif-writable"
     assert {storage.roots[kind] for kind in KINDS} == {str(root)}
-    assert (root / "data/torch/hub/checkpoints/weights.pth").read_text() == "x" * 10
+    os.rename(tmp_path, f"{tmp_path}-elsewhere")  # as where it is bound to another path
+    assert Path(f"{tmp_path}-elsewhere/sif-writable/data/torch/hub/checkpoints/weights.pth").read_text() == "x" * 10
+    os.rename(f"{tmp_path}-elsewhere", tmp_path)
     assert storage.present["data"] == {"torch"}
     settings = Path(storage.folders["config"]) / "matplotlib" / "matplotlibrc"
     assert (settings.read_text(), settings.is_symlink()) == ("backend: agg\n", False)
