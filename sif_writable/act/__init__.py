@@ -249,7 +249,8 @@ def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
             return _itself(place.base), marker if marker != UNTRIED else ""
     root = plan.own_folder(place, shared=shared, user=user)
     marker = read_marker(root)
-    if own and not marker:
+    named = os.path.basename(place.base) == plan.FOLDER
+    if own and named and not marker and not unfit(place.base + "/.", uid=os.geteuid(), counted=False):
         from sif_writable.act.roots import is_for_us
 
         if is_for_us(place.base):
