@@ -5,6 +5,7 @@ What is written to a layer in memory is brought to storage at exit, and whenever
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -131,9 +132,12 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
             kernel.overlay(target.point, kept, work, target.point, shared=True)
         except OSError as error:
             let_pass(error)
+            if error.errno == errno.EBUSY:  # a second layer, in memory, would be lost in part
+                raise
             note = namespaces.mount_words(error.errno, target.point, [])
         else:
             return Entered(target.point, target.how, kept, "", target.why)
+    _be_the_only_one(f"{place}/in-memory.lock")
     layer = f"{memory(folder)}/{os.getpid()}-{plan.folder_name(target.point)}"
     upper.make_folder(f"{layer}/upper", target.point)
     os.makedirs(f"{layer}/work", 0o700)
@@ -143,6 +147,24 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
     kernel.overlay(target.point, f"{layer}/upper", f"{layer}/work", target.point, shared=False)
     _memories.append(_Memory(f"{layer}/upper", kept, before, bool(in_storage)))
     return Entered(target.point, target.how, kept, f"in memory, brought to storage at exit: {note}", target.why)
+
+
+def _be_the_only_one(path: str) -> None:
+    """Take a lock that this process keeps to its end.
+
+    :raises OSError: EBUSY: another process has it, which would replace at its end what this one brings to storage.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path) from error
+    except OSError as error:  # no locks here
+        let_pass(error)
+        return
 
 
 def memory(folder: str) -> str:

@@ -8,21 +8,23 @@ none of them raises, and what is not possible leaves the process as it was.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from sif_writable.act import directories, mounting, trial
 from sif_writable.facts import ground as facts_ground
-from sif_writable.facts import namespaces
+from sif_writable.facts import image_mounts, namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
+from sif_writable.report.startup import say
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 SESSION = "SIF_WRITABLE_IN_OVERLAY"
 """Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
@@ -37,21 +39,13 @@ refused: list[tuple[str, str]] = []
 
 
 def at_start(environ: Mapping[str, str], image: str) -> str:
-    """Enter what is known to be needed at interpreter start: what the user named, and the learned list.
+    """Enter at interpreter start what the user or the image has declared; with ``on``, what packages are known to need.
 
     :param image: the folder of this image in storage; the learned list of this interpreter is below it.
     """
-    listed = f"{image}/packages-{sys.implementation.cache_tag}/learned"
     wanted = list(plan.named(environ, sys.prefix, _purelib()))
-    with suppress(OSError), open(listed, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.rstrip("\n").split("\t")
-            if fields[:2] == ["path", "-"] and len(fields) == 5:
-                # The image's own word is as good as the user's.
-                wanted.append(Wanted(fields[2], fields[4] or "learned", declared=fields[3] == "manifest"))
-            elif fields[0] == "package" and len(fields) == 5 and plan.mode(environ) == plan.ON and fields[2] != "*":
-                wanted.append(Wanted(f"{fields[2]}/{fields[1].rpartition('.')[2]}", "learned", declared=True))
     if plan.mode(environ) == plan.ON:
+        wanted += _packages(f"{image}/packages-{sys.implementation.cache_tag}")
         names = environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", ":")
         wanted += plan.named({plan.PATHS: names}, sys.prefix, _purelib())
     problem = serve(wanted, environ, image) if wanted else ""
@@ -60,13 +54,27 @@ def at_start(environ: Mapping[str, str], image: str) -> str:
     return problem
 
 
-def cures(paths: Iterable[str], environ: Mapping[str, str], image: str, *, declared: bool = False) -> bool:
-    """Whether something has become writable just now that an import has failed for, so that it may be tried again.
+def _packages(folder: str) -> Iterator[Wanted]:
+    """Yield the packages of the image that are known to write into their directory."""
+    from sif_writable.act import copyup
+    from sif_writable.plan.packages import PACKAGE
 
-    :param declared: also in packages, as ``SIF_WRITABLE_OVERLAY=on`` asks for.
+    for line in copyup.listed(folder)[0]:
+        path = f"{line.place}/{line.name.rpartition('.')[2]}"
+        if line.what == PACKAGE and line.place != "*" and image_mounts.environment_directory(path):
+            yield Wanted(path, "learned", declared=True)
+
+
+def cures(paths: Iterable[str], environ: Mapping[str, str], image: str, *, declared: bool = False) -> bool:
+    """Whether packages have become writable just now that an import has failed for, so that it may be tried again.
+
+    :param declared: they were asked for, as with ``SIF_WRITABLE_OVERLAY=on``; else nothing is done.
     """
+    if not declared:
+        return False
     before = len(entered)
-    serve([Wanted(path, "import", declared) for path in paths], environ, image)
+    of_image = [path for path in paths if image_mounts.environment_directory(path)]
+    serve([Wanted(path, "import", declared=True) for path in of_image], environ, image)
     return len(entered) > before
 
 
@@ -74,7 +82,7 @@ def before_import(name: str, environ: Mapping[str, str], image: str) -> str:
     """Enter what a package is known to write outside its directory, before it is imported."""
     for package, paths, why in plan.PLACES:
         if package == name:
-            problem = serve([Wanted(path, f"catalogue: {why}", declared=False) for path in paths], environ, image)
+            problem = serve([Wanted(path, f"catalogue: {why}", declared=True) for path in paths], environ, image)
             if problem and not (namespaces.parallel(environ) or namespaces.threads()):
                 _remember(package, paths, problem)
             return problem
@@ -156,6 +164,9 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
             done = mounting.mount(target, folder, in_storage)
         except OSError as error:
             words = namespaces.mount_words(error.errno, target.point, mounts())
+            if error.errno == errno.EBUSY:
+                words = in_use_words(target.point, os.path.basename(os.path.dirname(folder)))
+                say([words])
             problems.append(words)
             refused.extend((path, words) for path in target.paths)
             continue
@@ -173,6 +184,17 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
 
     importlib.invalidate_caches()
     return problems[0] if problems else ""
+
+
+def in_use_words(point: str, image: str) -> str:
+    """Say why a second process cannot write what another one has made writable for itself."""
+    holders = [number for number in namespaces.users(image) if number != os.getpid()]
+    who = f"process {holders[0]}" if holders else "another process"
+    return (
+        f"{point} stays read-only here: {who} has it writable, and of two at once one would lose what it writes. "
+        "Remedy: run one after the other, start them from one Python program, or give each storage of its own "
+        "(SIF_WRITABLE_DIR)."
+    )
 
 
 def current(environ: Mapping[str, str]) -> list[str]:

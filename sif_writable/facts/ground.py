@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sif_writable.facts import namespaces
+from sif_writable.facts import image_mounts, namespaces
 from sif_writable.facts.mounts import mounts
 
 
@@ -52,6 +52,10 @@ class Ground:
 
         unit = packages.unit_at(path, packages.directories([*sys.path]))
         return unit.name if unit else ""
+
+    def host_mount(self, path: str) -> str:
+        """Return the mount point of what is bound in from the host and holds a path, or an empty string."""
+        return image_mounts.host_mount(path)
 
 
 def resolved(path: str) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def mounts_below(self, path: str) -> list[str]: ...  # noqa: D102
         def size(self, path: str) -> int: ...  # noqa: D102
         def package_of(self, path: str) -> str: ...  # noqa: D102
+        def host_mount(self, path: str) -> str: ...  # noqa: D102
 
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -64,7 +65,7 @@ class Wanted(NamedTuple):
     why: str
     """The evidence."""
     declared: bool
-    """The user or the image named it, so it may also be a package or the whole prefix."""
+    """The user, the image or the table of packages names it; nothing else is served."""
 
 
 class Target(NamedTuple):
@@ -120,7 +121,7 @@ def decide(wanted: Iterable[Wanted], ground: Ground, mode: str) -> Plan:
     for one in dict.fromkeys(wanted):
         path = os.path.normpath(one.path)
         problem = "" if mode != OFF else f"{path} gets no overlay: {MODE}=off."
-        problem = problem or _problem(one, path, ground, mode)
+        problem = problem or _problem(one, path, ground)
         if problem:
             refused.append((path, problem))
             continue
@@ -134,7 +135,7 @@ def decide(wanted: Iterable[Wanted], ground: Ground, mode: str) -> Plan:
     return Plan(tuple(_without_nested(targets)), tuple(refused))
 
 
-def _problem(one: Wanted, path: str, ground: Ground, mode: str) -> str:
+def _problem(one: Wanted, path: str, ground: Ground) -> str:
     """Say why a path is refused; an empty string also where nothing is to be done for it."""
     if not one.path.startswith("/") or ".." in one.path.split("/"):
         return f"{one.path!r} gets no overlay: it is not an absolute path without '..'."
@@ -146,10 +147,17 @@ def _problem(one: Wanted, path: str, ground: Ground, mode: str) -> str:
             f"{path} gets no overlay: it would lie in the root directory itself. "
             f"Remedy: bind a directory there (apptainer exec --bind DIRECTORY:{path})."
         )
-    if mode == AUTO and not one.declared:
+    point = ground.host_mount(path)
+    if point and not ground.writable(place):
+        return (
+            f"{path} gets no overlay: {point} is bound in from the host, and stays as it is. "
+            "Remedy: bind it such that it can be written (without :ro)."
+        )
+    if not one.declared:
         package = ground.package_of(path)
         if package:
             return f"{path} gets no overlay: it belongs to {package}, which a writable copy serves."
+        return f"{path} gets no overlay: nobody has declared it. Remedy: name it with {PATHS}, or bind a directory."
     return ""
 
 

@@ -35,6 +35,8 @@ class Entry(TypedDict):
     """The new root: a folder, mounted as it is; `/` keeps the present one. Empty where another root is given."""
     squashfs: str
     """The new root: a squashfs file, mounted by the kernel; `FILE:OFFSET` where something stands before it."""
+    layer: str
+    """With `squashfs`: a folder whose files are parts of the image too. Empty: there is none."""
     mirror: bool
     """The new root: the present one again, on superblocks that are read-only."""
     layers: list[str]
@@ -141,13 +143,16 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
         with contextlib.suppress(OSError):
             _mount("none", root, flags=_MS_REMOUNT | _MS_BIND)
     elif entry["squashfs"]:
-        lower = parts["lower"] if entry["overlay"] else root
+        lower = parts["lower"] if entry["overlay"] or entry["layer"] else root
         # The program, not the system call: it finds a free loop device, which goes with the mount.
         file, _, offset = entry["squashfs"].partition(":")
         options = f"loop,ro,nosuid,offset={offset or 0}"
         subprocess.run(["mount", "-t", "squashfs", "-o", options, file, lower], check=True)
+        options = f"lowerdir={entry['layer']}:{lower}" if entry["layer"] else f"lowerdir={lower}"
         if entry["overlay"]:
-            _mount("none", root, "overlay", "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts))
+            options += ",upperdir={upper},workdir={work}".format(**parts)
+        if lower != root:
+            _mount("none", root, "overlay", options)
     elif entry["mirror"]:
         _mirror(entry, root, parts["lower"], parts["upper"])
     if root:

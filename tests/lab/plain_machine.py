@@ -97,10 +97,15 @@ class PlainMachine:
             timeout=timeout,
         )
 
-    def in_image(self, path: str) -> str:
-        """Return the folder outside that is this one of the image, which can only be read there."""
+    def in_image(self, path: str, source: str = "") -> str:
+        """Return the folder outside that is this one of the image, which can only be read there.
+
+        :param source: a folder of the lab that it shall hold the files of.
+        """
         self._make_tree()
         os.makedirs(self._tree + path, exist_ok=True)
+        if source:
+            subprocess.run(["cp", "-al", "-T", source, self._tree + path], check=True)
         if path not in self._own:
             self._own.append(path)
         return self._tree + path

@@ -139,6 +139,7 @@ def running(nodes: int = NODES) -> Iterator[Cluster]:
             stage=places.stage,
             tree=runtime.tree,
             squashfs="",
+            layer="",
             mirror=False,
             layers=[],
             overlay=False,

@@ -36,6 +36,7 @@ class SquashfsRoot:
         tmpfs: Sequence[str] = (),
         userns: bool = True,
         overlay_tmpfs: bool = False,
+        layer: str = "",
         passwd: bool = True,
         folder: str = "/",
         timeout: float = 300,
@@ -45,7 +46,8 @@ class SquashfsRoot:
         `home` is the value of HOME, and the image has no such folder: bind one to /data and say so for a writable HOME.
         `binds` are `outside:inside[:ro]`; inside must exist (/data and /sif-writable do). `writable` says which of the
         usual places can be written; they keep their contents between commands. With `overlay_tmpfs` the root can be
-        written, but its files are root's: EACCES in place of EROFS. Without `passwd` the uid has no name.
+        written, but its files are root's: EACCES in place of EROFS. A `layer` is a folder with further files of the
+        image. Without `passwd` the uid has no name.
         """
         places = {"/tmp": self.places.tmp, "/var/tmp": self.places.var_tmp, "/dev/shm": self.places.shm}
         usual = [f"{places[name]}:{name}" for name in writable]
@@ -62,6 +64,7 @@ class SquashfsRoot:
             argv,
             squashfs=self.image,
             overlay=overlay_tmpfs,
+            layer=layer,
             binds=[*usual, *binds],
             tmpfs=tmpfs,
             environment={**environment, **(env or {})},

@@ -26,18 +26,11 @@ REFUSALS: dict[str, dict[str, Any]] = {
 
 
 class World(Kernel):
-    """The image, with a package that writes at import, and a folder of the host's at /data."""
-
-    def __init__(self, root: SquashfsRoot) -> None:
-        """Make the folder."""
-        super().__init__(root)
-        self.library = root.places.new_folder("library")
+    """The image, with a package that writes at import."""
 
     def program(self, code: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program."""
-        result: subprocess.CompletedProcess[str] = self.run(
-            [PYTHON, "-c", code], binds=[f"{self.library}:/data:ro", *options.pop("binds", ())], **options
-        )
+        result: subprocess.CompletedProcess[str] = self.run([PYTHON, "-c", code], **options)
         return result
 
     def says(self, code: str, **options: Any) -> list[str]:
@@ -116,12 +109,14 @@ tell([problem, read(package + "/made"), m.__file__.startswith(package), m.__file
 
 
 def test_object_code_of_one_file_gets_no_copy_there(world: World) -> None:
-    with open(f"{world.library}/single.so", "wb"):
+    layer = os.path.join(world.places.folder, "layer")
+    os.makedirs(f"{layer}/opt/lib")
+    with open(f"{layer}/opt/lib/single.so", "wb"):
         pass
     binds = [f"{world.places.var_tmp}:/var/tmp:noexec", f"{world.places.tmp}:/tmp:noexec"]
-    options: dict[str, Any] = {"writable": (), "binds": binds}
-    options["env"] = {"PYTHONPATH": "/data", "SIF_WRITABLE_PACKAGES": "single"}
+    options: dict[str, Any] = {"writable": (), "binds": binds, "layer": layer}
+    options["env"] = {"PYTHONPATH": "/opt/lib", "SIF_WRITABLE_PACKAGES": "single"}
     failed = world.program("import single", **options)
-    assert "/data/single.so: file too short" in failed.stderr
+    assert "/opt/lib/single.so: file too short" in failed.stderr
     words = " ".join(world.program(STATUS, **options).stdout.split())
     assert "single gets no writable copy: it is object code, which cannot be loaded from /var/tmp/" in words

@@ -116,20 +116,65 @@ tell([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/
     assert ask(world, code, env=_inside(world, env)) == ["", ["/opt/venv"], "xx"]
 
 
-def test_what_was_learned_is_entered_at_start(world: Any) -> None:
+def test_what_earlier_versions_have_learned_of_paths_counts_no_more(world: Any) -> None:
+    """A thousand lines cost nothing: the list is not read at a start."""
     learn = """
-from sif_writable.act import copyup
-from sif_writable.plan.packages import PATH, Line
 importhook.finder().wanted()
-copyup.learn([Line(PATH, "-", "/var/log/tool/x.log", "cannot be written", ""),
-              Line(PATH, "-", "/opt/venv/share/tool", "manifest", "seen by trace")])
+folder = importhook.folder()
+with open(folder + "/learned", "a") as file:
+    for path in ["/var/log/tool", *(f"/results{n}" for n in range(1000))]:
+        file.write(f"path\\t-\\t{path}\\tcannot be written\\ta program failed without it\\n")
+write(folder + "/outside", "")
 tell(0)
 """
     code = """
-tell([overlay.at_start(os.environ, IMAGE), overlay.current(os.environ), os.mkdir("/var/log/tool")])
+from sif_writable.report import packages
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+importhook.serve_outside()
+learned = any(path.endswith("/learned") for path in opened)
+try:
+    os.mkdir("/var/log/tool")
+except OSError as error:
+    tell([learned, overlay.current(os.environ), error.errno, packages.notes(importhook.folder())])
 """
     ask(world, learn)
-    assert ask(world, code) == ["", ["/opt/venv/share", "/var/log"], None]
+    learned, points, number, notes = ask(world, code)
+    assert (learned, points, notes) == (False, [], [])
+    assert number in (13, 30)
+
+
+def test_a_bind_is_not_overruled_by_a_declaration(world: Any) -> None:
+    """At the path itself, above it and below it; what is bound there is neither covered nor copied."""
+    real = world.places.new_folder("real")
+    with open(f"{real}/data", "w", encoding="utf-8") as file:
+        file.write("before")
+    declared = {"SIF_WRITABLE_OVERLAY_PATHS": "/srv/results:/srv/results/deep/er:/srv/other"}
+    code = """
+problems = [words for _, words in overlay.refused]
+point = os.stat("/srv/results").st_dev
+with open("/srv/results/data") as file:
+    told = [file.read()]
+try:
+    write("/srv/results/new", "x")
+except OSError as error:
+    told.append(error.errno)
+os.makedirs("/srv/other"); write("/srv/other/x", "x")
+tell([problems, told, overlay.current(os.environ)])
+"""
+    if isinstance(world, Sif):
+        inside = world.apptainer.inside(real)
+        options: dict[str, Any] = {"options": ["--bind", f"{inside}:/srv/results:ro"], "env": _inside(world, declared)}
+    else:
+        layer = os.path.join(world.places.folder, "layer")
+        os.makedirs(f"{layer}/srv/results")
+        options = {"layer": layer, "binds": [f"{real}:/srv/results:ro"], "env": declared}
+    problems, told, points = ask(world, code, **options)
+    assert told == ["before", 30]
+    assert points == ["/srv"]
+    assert [words.partition(" gets ")[0] for words in problems] == ["/srv/results", "/srv/results/deep/er"]
+    for words in problems:
+        assert "/srv/results is bound in from the host, and stays as it is. Remedy: bind it such that" in words
 
 
 def test_descendants_see_it_and_do_not_enter_again(world: Any) -> None:
@@ -209,31 +254,45 @@ tell([problem, overlay.entered[0].note[:9], open(some[0], "rb").read(9).decode()
     assert not any(name.startswith(".new-") for name in os.listdir(storage(world)))
 
 
-def test_of_two_at_once_one_writes_to_memory(world: Any) -> None:
+@pytest.mark.parametrize("memory", ["", MEMORY], ids=["storage", "memory"])
+def test_of_two_at_once_the_second_is_refused(world: Any, memory: str) -> None:
+    """Its writes fail as without us; what it wrote to memory was lost, at exit 0 too."""
     other = (
         PRELUDE
-        + f"""
-assert serve({TREE!r}) == ""
-write({TREE!r} + "/second", "x")
-tell([overlay.entered[0].note])
+        + f"""{memory}
+problem = serve({TREE!r})
+try:
+    write({TREE!r} + "/second", "x")
+except OSError as error:
+    tell([problem, error.errno, overlay.entered])
 """
     )
     # The other one must not inherit the namespace, so it is started before this process has one of its own.
-    code = f"""
+    code = f"""{memory}
 readable, writable = os.pipe()
 other = subprocess.Popen([sys.executable, "-c", "import os; os.read(" + str(readable) + ", 1)\\n" + {other!r}],
-                     pass_fds=[readable], stdout=subprocess.PIPE, text=True)
+                     pass_fds=[readable], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 assert serve({TREE!r}) == ""
 write({TREE!r} + "/first", "x")
+child = "open(" + repr({TREE!r} + "/child") + ", 'w').close()"
+subprocess.run([sys.executable, "-c", child], check=True)
 os.write(writable, b"x")
-said = json.loads(other.communicate()[0].splitlines()[-1])
-tell([other.returncode, said, overlay.entered[0].note])
+out, error = other.communicate()
+tell([other.returncode, out, error, os.getpid()])
 """
-    code_, (note,), own = ask(world, code)
-    assert (code_, own) == (0, "")
-    assert note.startswith("in memory, brought to storage at exit: another process uses")
-    after = f"assert serve({TREE!r}) == ''\ntell(sorted(n for n in os.listdir({TREE!r}) if n in ('first', 'second')))"
-    assert ask(world, after) == ["first", "second"]
+    returncode, out, error, first = ask(world, code)
+    problem, number, entered = json.loads(out.splitlines()[-1])
+    assert (returncode, entered) == (0, [])
+    assert number in (13, 30)
+    assert problem.startswith(f"{TREE} stays read-only here: ")
+    assert "Remedy: run one after the other" in problem
+    assert memory or f": process {first} has it writable" in problem
+    assert error == f"sif_writable: {problem}\n"
+    after = f"""{memory}
+assert serve({TREE!r}) == ""
+tell(sorted(n for n in os.listdir({TREE!r}) if n in ("first", "second", "child")))
+"""
+    assert ask(world, after) == ["child", "first"]
 
 
 @pytest.mark.parametrize("memory", ["", MEMORY], ids=["storage", "memory"])

@@ -66,6 +66,9 @@ class Ground:
     def package_of(self, path: str) -> str:  # noqa: D102
         return "pkg" if path.startswith(PKG + "/") else ""
 
+    def host_mount(self, path: str) -> str:  # noqa: D102
+        return next((mount for mount in self.mounts if path == mount or path.startswith(mount + "/")), "")
+
 
 def decide(*paths: str, declared: bool = True, mode: str = "auto") -> overlay.Plan:
     return overlay.decide([Wanted(path, "why", declared) for path in paths], Ground(), mode)
@@ -133,10 +136,17 @@ def test_refused_paths(path: str, words: str) -> None:
     assert words in plan.refused[0][1]
 
 
-def test_auto_leaves_packages_to_their_copies_unless_declared() -> None:
+def test_only_what_is_declared_is_served() -> None:
     assert "belongs to pkg" in decide(f"{PKG}/new", declared=False).refused[0][1]
-    assert decide(f"{PKG}/new", declared=False, mode="on").targets
+    assert "nobody has declared it" in decide("/results", "/var/log/x", declared=False, mode="on").refused[1][1]
     assert decide(f"{PKG}/new").targets
+
+
+def test_a_mount_of_the_host_stays_as_it_is() -> None:
+    for path in ("/etc/hosts", "/etc/hosts/x"):
+        plan = decide(path)
+        assert plan.targets == ()
+        assert "/etc/hosts is bound in from the host, and stays as it is. Remedy: bind it" in plan.refused[0][1]
     assert "SIF_WRITABLE_OVERLAY=off" in decide("/etc/tool", mode="off").refused[0][1]
 
 
