@@ -206,14 +206,31 @@ def session_device(home: str) -> "Optional[int]":
     return None
 
 
+def site_directories(purelib: str) -> "list[str]":
+    """Return the directories of the image that installed distributions are recorded in, wherever we were loaded from.
+
+    :param purelib: the folder that holds this package. Where it is no directory of the environment's, as with a bind on
+        PYTHONPATH, it says nothing of the image.
+    """
+    if purelib.startswith(sys.prefix + "/") and purelib.endswith(("/site-packages", "/dist-packages")):
+        found = [purelib]
+        if purelib.endswith("/dist-packages"):  # Debian's: pip's own beside those of the system
+            found.append(f"{sys.prefix}/lib/python3/dist-packages")
+        return found
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    places = [f"lib/{version}/site-packages", f"local/lib/{version}/dist-packages", "lib/python3/dist-packages"]
+    return [f"{sys.prefix}/{place}" for place in places]
+
+
 def identity_ingredients(
     purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None
 ) -> "list[tuple[str, bytes]]":
     """List what the image identity is made of, as (name, value) pairs; what an image lacks is left out.
 
     labels.json carries the build date in seconds and is equal in every mode of one SIF (apptainer.md, section 3); the
-    installed distributions catch what was added in an upper layer; the time stamp of this package tells apart images
-    without labels (Docker, Charliecloud). The root directory's own times differ per run and are of no use.
+    installed distributions and the times of their directories catch what was added in an upper layer. In images without
+    labels (Docker, Charliecloud) sizes and times of the RECORDs take their place. The root directory's own times differ
+    per run and are of no use.
 
     A manifest has a stamp that stands for the distributions of the image. What is installed in an upper layer later
     makes a directory in site-packages, whose time then changes; images keep whole seconds only.
@@ -222,6 +239,7 @@ def identity_ingredients(
     :raises OSError: the image cannot be read at the moment; less would make it equal to another one.
     """
     ingredients = [("prefix", os.fsencode(sys.prefix))]
+    labels = b""
     try:
         with open(LABELS, "rb", buffering=0) as file:
             labels = file.read()
@@ -229,18 +247,32 @@ def identity_ingredients(
         ingredients.append(("labels.json", b"%d %s" % (seconds, labels)))
     except OSError as error:  # not there, or not readable (apptainer/singularity#6223)
         _raise_if_passing(error)
+    directories = site_directories(purelib)
     stamp = (declared(purelib) if manifest is None else manifest).get("stamp")
-    if stamp:
+    if stamp and purelib in directories:
         ingredients.append(("stamp", b"%d %s" % (int(os.stat(purelib).st_mtime), os.fsencode(stamp[0]))))
         return ingredients
-    try:
-        names = [n for n in os.listdir(purelib) if n.endswith((".dist-info", ".egg-info"))]
+    for directory in directories:
+        try:
+            names = [n for n in os.listdir(directory) if n.endswith((".dist-info", ".egg-info"))]
+            seconds = int(os.stat(directory).st_mtime)
+        except OSError as error:
+            _raise_if_passing(error)
+            continue
         names.sort()
-        ingredients.append(("distributions", os.fsencode("\n".join(names))))
-        ingredients.append(("installed", b"%d" % int(os.stat(__file__).st_mtime)))
+        ingredients.append((directory, b"%d %s" % (seconds, os.fsencode("\n".join(names)))))
+        if not labels:
+            ingredients.append(("records", b" ".join([_record(f"{directory}/{name}/RECORD") for name in names])))
+    return ingredients
+
+
+def _record(path: str) -> bytes:
+    try:
+        status = os.stat(path)
     except OSError as error:
         _raise_if_passing(error)
-    return ingredients
+        return b""
+    return b"%d.%d" % (status.st_size, int(status.st_mtime))
 
 
 def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None) -> str:

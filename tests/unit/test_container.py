@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,18 +71,57 @@ def test_mount_table(tmp_path: Path) -> None:
     assert mounts.mounts(str(tmp_path / "none")) == []
 
 
-def test_identity_is_stable_and_moves_with_its_ingredients(tmp_path: Path) -> None:
-    (tmp_path / "numpy-2.0.dist-info").mkdir()
-    before = facts.identity(str(tmp_path))
-    assert before == facts.identity(str(tmp_path))
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the site-packages of an environment without labels, in which numpy is installed."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    site = tmp_path / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
+    _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\n")
+    return site
+
+
+def _install(site: Path, name: str, record: str) -> None:
+    (site / f"{name}.dist-info").mkdir(parents=True, exist_ok=True)
+    (site / f"{name}.dist-info" / "RECORD").write_text(record, encoding="utf-8")
+    os.utime(site / f"{name}.dist-info" / "RECORD", (1000, 1000))
+    os.utime(site, (1000, 1000))
+
+
+def test_identity_is_stable_and_moves_with_its_ingredients(site: Path) -> None:
+    before = facts.identity(str(site))
+    assert before == facts.identity(str(site))
     assert len(before) == 16
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "written_at_run_time").mkdir()
-    assert facts.identity(str(tmp_path)) == before
-    (tmp_path / "scipy-1.0.dist-info").mkdir()
-    assert facts.identity(str(tmp_path)) != before
-    names = [name for name, _ in facts.identity_ingredients(str(tmp_path))]
-    assert names == ["prefix", "distributions", "installed"]  # no labels.json on a host
+    os.utime(site, (1000, 1000.9))  # an image keeps whole seconds
+    assert facts.identity(str(site)) == before
+    _install(site, "scipy-1.0", "")
+    more = facts.identity(str(site))
+    assert more != before
+    os.utime(site, (1000, 1001))
+    assert facts.identity(str(site)) != more
+    names = [name for name, _ in facts.identity_ingredients(str(site))]
+    assert names == ["prefix", str(site), "records"]  # no labels.json on a host
+
+
+def test_a_rebuild_with_new_code_under_the_same_version_is_another_image(site: Path) -> None:
+    before = facts.identity(str(site))
+    _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\nnumpy/new.py,sha256=0,1\n")
+    assert facts.identity(str(site)) != before
+
+
+def test_identity_is_the_images_wherever_this_package_was_loaded_from(site: Path, tmp_path: Path) -> None:
+    """A bind on PYTHONPATH says nothing of the image, not even by a stamp that lies beside it."""
+    own = facts.identity(str(site))
+    bound = tmp_path.parent / "bound"
+    bound.mkdir(exist_ok=True)
+    for place in (bound, tmp_path / "bound"):
+        place.mkdir(exist_ok=True)
+        one = facts.identity(str(place), {"stamp": ["abc"]})
+        assert one == facts.identity(str(place)) == facts.identity("/elsewhere")
+        _install(site, "pandas-2.0", "x")
+        assert facts.identity(str(place), {"stamp": ["abc"]}) != one
+        shutil.rmtree(site / "pandas-2.0.dist-info")
+        os.utime(site, (1000, 1000))
+    assert facts.identity(str(site)) == own
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,10 @@ def test_demands_become_variables() -> None:
     assert manifest.demands(declared) == {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_MIN_MEMORY": "20GiB"}
 
 
-def test_identity_with_a_stamp(tmp_path: Path) -> None:
-    lib = str(tmp_path)
+def test_identity_with_a_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lib = str(tmp_path / "site-packages")
+    os.mkdir(lib)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     plain = facts.identity(lib)
     writer.update(lib, {"stamp": ["abc"]})
     os.utime(lib, (1000, 1000))
