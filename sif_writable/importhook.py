@@ -33,8 +33,6 @@ MORE_HEAVY = "SIF_WRITABLE_HEAVY"
 
 OUTSIDE = frozenset(("certbot",))
 """Packages that write outside their directory and the prefix: :data:`sif_writable.plan.overlay.PLACES`."""
-OUTSIDE_LEARNED = "/outside"
-"""The file beside the learned list that is there when the list names paths which lie in no package."""
 MOST_LEARNED = 1 << 20
 """Bytes of the learned list that are read; 10,000 packages."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
@@ -394,12 +392,8 @@ class Finder:
             if where in (directory, ANYWHERE):
                 path = f"{directory}/{entry}"
                 # Somebody may have mounted something writable on the package itself: a bind, an overlay.
-                if not os.access(path, os.W_OK):
-                    from sif_writable import lease
-
-                    lease.hold(self.folder)  # before it is seen whether there is a copy
-                    if self.has(path) or self._make(spec):
-                        spec = moved(spec, self.tree)
+                if not os.access(path, os.W_OK) and self._has_good_copy(spec, path):
+                    spec = moved(spec, self.tree)
                 break
         if target is not None:
             return spec
@@ -418,6 +412,20 @@ class Finder:
         except OSError:
             return False
         return copy.st_mode & _S_IFMT != _S_IFLNK and (copy.st_dev, copy.st_ino) != (own.st_dev, own.st_ino)
+
+    def _has_good_copy(self, spec: "ModuleSpec", path: str) -> bool:
+        """Whether a package has a copy of what the image has now; one that is missing or outdated is made."""
+        from sif_writable import lease
+        from sif_writable.facts import copies
+
+        lease.hold(self.folder)  # before it is seen whether there is a copy
+        state = copies.state(self.folder, path)
+        if state == copies.UNTRUSTED:
+            from sif_writable.act import copyup
+            from sif_writable.report.startup import say
+
+            say([copyup.untrusted_words(spec.name, self.tree + path)])
+        return state == copies.GOOD or (state != copies.UNTRUSTED and self._make(spec))
 
     def _make(self, spec: "ModuleSpec") -> bool:
         self.busy.add(spec.name)
@@ -451,6 +459,8 @@ class Finder:
                 elif line[:8] == "refused\t" and line.endswith(TAKEN_BACK):
                     fields = line.split("\t")
                     wanted[fields[1]] = tuple([where for where in wanted.get(fields[1], ()) if where != fields[2]])
+                elif line[:10] == "forgotten\t":
+                    wanted.pop(line.split("\t", 2)[1], None)
             for name in os.environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", " ").split():
                 wanted[name] = (ANYWHERE,)
             self._wanted = wanted
@@ -677,9 +687,9 @@ def install() -> None:
 
 
 def serve_outside(name: str = "") -> None:
-    """Make paths of the image writable that no copy can serve, where they are known to be needed.
+    """Make paths of the image writable that no copy can serve, where the user or the image has declared them.
 
-    :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is known at start.
+    :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is declared at start.
     """
     this = finder()
     if this is None or not this.folder:
@@ -690,7 +700,7 @@ def serve_outside(name: str = "") -> None:
                 os.environ.get("SIF_WRITABLE_OVERLAY_PATHS")
                 or os.environ.get("SIF_WRITABLE_OVERLAY", "").lower() == "on"
             )
-            if not named and not os.access(this.folder + OUTSIDE_LEARNED, os.F_OK):
+            if not named:
                 return
             # What an ancestor has decided holds in its namespace.
             if os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):

@@ -1,24 +1,20 @@
 """Give packages of the image their writable copies, and keep the list of those that have or shall have one.
 
-A copy lies in storage at the path that the package has in the image, below ``tree``; every directory on the way from
-the environment's prefix down is real and holds links to what the image has beside it. So what a package reaches by
-``..`` is found, and what it makes there lands in storage.
+How they are copied is in :mod:`sif_writable.act.copying`, when a copy may be used in :mod:`sif_writable.facts.copies`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
-import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import act, aside, importhook, lease
-from sif_writable.act import directories, kept
-from sif_writable.facts import manifest, packages
+from sif_writable.act import copying, directories, kept
+from sif_writable.facts import copies, image_mounts, manifest, packages
 from sif_writable.facts.filesystem import explain
 from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
+from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
 from sif_writable.signals import suppress
 
@@ -64,9 +60,6 @@ def _declared() -> Iterator[Line]:
     for value in declared.get("package", ()):
         name, _, why = value.partition(" ")
         yield Line(PACKAGE, name, importhook.ANYWHERE, "manifest", why)
-    for value in declared.get("overlay", ()):
-        path, _, why = value.partition(" ")
-        yield Line(PATH, "-", path, "manifest", why)
 
 
 def provide(spec: ModuleSpec) -> bool:
@@ -93,16 +86,14 @@ def make(units: Iterable[Unit], why: str, detail: str) -> str:
         return "the import hook is not in place"
     lease.hold(finder.folder)
     asked = list(units)
-    listed = list(dict.fromkeys(mate for unit in asked for mate in packages.mates(unit)))
-    missing = [unit for unit in listed if not finder.has(unit.path)]
-    execute = act.read_marker(os.path.dirname(os.path.dirname(finder.folder))).startswith("exec")
-    problem = ""
-    if missing:
-        problem = (
-            ("" if execute else _object_code(missing, finder.folder))
-            or _room(asked[0].name, missing, finder.folder, execute=execute)
-            or _copy(missing, finder, execute=execute)
-        )
+    if known_before := _why_taken_back(asked, finder):
+        return known_before
+    problem = _not_of_image(asked)
+    listed: list[Unit] = []
+    if not problem:
+        mates = dict.fromkeys(mate for unit in asked for mate in packages.mates(unit))
+        listed = [unit for unit in mates if unit in asked or not _not_of_image([unit])]
+        problem = _provide(asked[0].name, listed, finder)
     if problem:
         refuse(asked[0], problem)
         return problem
@@ -115,6 +106,85 @@ def make(units: Iterable[Unit], why: str, detail: str) -> str:
     for unit in listed:
         known[unit.name] = (*known.get(unit.name, ()), unit.directory)
     return ""
+
+
+def _provide(name: str, units: list[Unit], finder: importhook.Finder) -> str:
+    """Copy those of some units that have no good copy; return an empty string or why that is not possible."""
+    missing = []
+    for unit in units:
+        state = copies.state(finder.folder, unit.path)
+        if state == copies.UNTRUSTED:
+            return untrusted_words(unit.name, finder.tree + unit.path)
+        if state == copies.CHANGED:
+            from sif_writable.act import forgetting
+
+            if problem := forgetting.replace(unit, finder.folder):
+                return problem
+        if state != copies.GOOD:
+            missing.append(unit)
+    if not missing:
+        return ""
+    execute = act.read_marker(os.path.dirname(os.path.dirname(finder.folder))).startswith("exec")
+    return (
+        ("" if execute else _object_code(missing, finder.folder))
+        or _room(name, missing, finder.folder, execute=execute)
+        or _copy(missing, finder, execute=execute)
+    )
+
+
+def _not_of_image(units: Iterable[Unit]) -> str:
+    """Say why units get no copy that are not the image's own, or return an empty string."""
+    for unit in units:
+        if not image_mounts.environment_directory(unit.path):
+            point = image_mounts.host_mount(unit.path)
+            why = f"{point} is bound in from the host" if point else f"{unit.path} is no directory of packages"
+            return (
+                f"{unit.name} gets no writable copy: {why}, and only what is the image's own is copied. "
+                f"Remedy: bind it such that it can be written (without :ro)."
+            )
+    return ""
+
+
+def untrusted_words(name: str, path: str) -> str:
+    """Say why a copy is not imported that others could have changed."""
+    return (
+        f"{name} is imported from the image: its copy {path} does not belong to this user alone, so that others could "
+        "have changed its code. Remedy: remove that folder."
+    )
+
+
+def was_taken_back(units: Iterable[Unit], finder: importhook.Finder) -> bool:
+    """Whether the copy of one of these units was there and has cured nothing."""
+    return bool(_why_taken_back(units, finder))
+
+
+def _why_taken_back(units: Iterable[Unit], finder: importhook.Finder) -> str:
+    names = {unit.name for unit in units}
+    lines = [line for line in listed(finder.folder)[0] if line.what == REFUSED and line.detail == plan.TAKEN_BACK]
+    return next((line.why for line in lines if line.name in names), "")
+
+
+def take_back(units: Iterable[Unit], why: str) -> None:
+    """Have units imported from the image again from now on, since their copies have cured nothing.
+
+    They get no further copy until they are forgotten (``sif-writable cache forget NAME``).
+
+    :param why: what shows that.
+    """
+    taken = list(dict.fromkeys(mate for unit in units for mate in packages.mates(unit)))
+    withdraw({unit.name for unit in taken})
+    sentence = f"its copy did not help: {why}"
+    learn(Line(REFUSED, unit.name, unit.directory, sentence, plan.TAKEN_BACK) for unit in taken)
+
+
+def withdraw(names: Iterable[str]) -> None:
+    """Let all that the learned list says of some packages or paths count no more, also for this process."""
+    finder = importhook.finder()
+    wanted = sorted(names)
+    learn((Line(FORGOTTEN, name, importhook.ANYWHERE, "", "") for name in wanted), again=True)
+    if finder is not None:
+        for name in wanted:
+            finder.wanted().pop(name, None)
 
 
 def _object_code(units: list[Unit], folder: str) -> str:
@@ -145,11 +215,14 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
         target = finder.tree + unit.path
         given: list[str] = []
         try:
-            _mirror(unit.directory, finder.tree)
+            record = packages.record(unit)
+            stamp = copies.seal(unit.path, record), record
+            copying.mirror(unit.directory, finder.tree)
             if unit.is_package:
 
-                def fill(new: str, unit: Unit = unit, given: list[str] = given) -> None:
-                    _copy_tree(unit.path, new, execute=execute)
+                def fill(new: str, unit: Unit = unit, stamp: tuple[str, str] = stamp, given: list[str] = given) -> None:
+                    copying.copy_tree(unit.path, new, execute=execute)
+                    _write_stamp(unit, finder.folder, *stamp)
                     given[:] = kept.settle(finder.folder, unit.path, new)
 
                 directories.publish(
@@ -159,7 +232,8 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
                 with directories.bounded_lock(finder.folder + "/locks", unit.entry, seconds):
                     # What another process has made meanwhile may have been written to since.
                     if os.path.islink(target) or not os.path.exists(target):
-                        _copy_module(unit, target, finder.folder)
+                        _write_stamp(unit, finder.folder, *stamp)
+                        copying.copy_module(unit, target, finder.folder)
                         given = kept.settle(finder.folder, unit.path, target)
             kept.forget(given, finder.folder)
         except OSError as error:
@@ -169,114 +243,12 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
     return ""
 
 
-def _mirror(directory: str, tree: str) -> None:
-    """Make the directory of the tree that stands for one of the image, with links to what the image has in it.
-
-    So it is with those above it, up to the prefix: ``..`` finds there what it finds in the image.
-    """
-    levels = [directory]
-    for prefix in (sys.prefix, sys.base_prefix):
-        while directory.startswith(prefix + "/") and levels[-1] != prefix:
-            levels.append(os.path.dirname(levels[-1]))
-    for level in reversed(levels):
-        mirror = tree + level
-
-        def link(into: str, level: str = level) -> None:
-            present = set(os.listdir(into))
-            for name in os.listdir(level):
-                # Bytecode of modules beside the package is written there.
-                if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
-                    with suppress(FileExistsError):
-                        os.symlink(f"{level}/{name}", f"{into}/{name}")
-
-        if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link: as a neighbour of an earlier copy
-            os.makedirs(os.path.dirname(mirror), 0o700, exist_ok=True)
-            directories.put(mirror, link, aside_in=os.path.dirname(tree), over_link=True)
-        link(mirror)
-
-
-def _copy_tree(source: str, target: str, *, execute: bool) -> None:
-    """Copy a directory's contents: everything that may be rewritten as real files that their owner may write.
-
-    Times are kept, since bytecode is valid for the time of its source.
-
-    :raises OSError: the target cannot be written. What cannot be read becomes a link to the image.
-    """
-    stack = [(source, target)]
-    while stack:
-        here, there = stack.pop()
-        with os.scandir(here) as entries:
-            for entry in entries:
-                path, new = entry.path, f"{there}/{entry.name}"
-                borrowed = packages.borrowed(path, source) if entry.is_symlink() else None
-                if entry.is_symlink() and borrowed is None:
-                    os.symlink(_link_target(path, source), new)
-                    continue
-                status = borrowed or entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    if os.access(path, os.R_OK | os.X_OK) and not os.access(path, os.W_OK):
-                        os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)
-                        stack.append((path, new))
-                    else:  # unreadable, or something writable that is mounted there
-                        os.symlink(path, new)
-                elif stat.S_ISREG(status.st_mode):
-                    if plan.is_linked(entry.name, status.st_size, execute=execute):
-                        os.symlink(path, new)
-                    else:
-                        _copy_file(path, new, status)
-    os.chmod(target, stat.S_IMODE(os.stat(source).st_mode) & 0o777 | stat.S_IRWXU)
-
-
-def _copy_file(path: str, new: str, status: os.stat_result) -> None:
-    try:
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        os.symlink(path, new)
-        return
-    try:
-        mode = stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IWUSR
-        target = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            while block := os.read(source, _BLOCK):
-                while block:
-                    block = block[os.write(target, block) :]
-            os.fchmod(target, mode)  # the umask has had its say
-            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
-
-
-_BLOCK = 1 << 20
-
-
-def _link_target(path: str, package: str) -> str:
-    """Return what the copy of a link points at: its copied neighbour within the package, else the image."""
-    return os.readlink(path) if packages.is_inner_link(path, package) else os.path.realpath(path)
-
-
-def _copy_module(unit: Unit, target: str, folder: str) -> None:
-    """Copy a module of one file, with its bytecode."""
-    _copy_into_place(unit.path, target, folder)
-    with suppress(OSError):
-        stem = unit.entry.rpartition(".")[0]
-        caches = (f"{unit.directory}/__pycache__", f"{os.path.dirname(target)}/__pycache__")
-        os.makedirs(caches[1], 0o700, exist_ok=True)
-        for name in os.listdir(caches[0]):
-            if name.startswith(f"{stem}.{sys.implementation.cache_tag}") and not os.path.lexists(f"{caches[1]}/{name}"):
-                _copy_into_place(f"{caches[0]}/{name}", f"{caches[1]}/{name}", folder)
-
-
-def _copy_into_place(path: str, target: str, folder: str) -> None:
-    """Copy a file such that it appears whole: half a bytecode file would stop its module from being imported."""
-    new = aside.path(folder, os.path.basename(path))
-    try:
-        _copy_file(path, new, os.stat(path))
-        os.rename(new, target)
-    finally:
-        with suppress(OSError):
-            os.unlink(new)
+def _write_stamp(unit: Unit, folder: str, seal: str, record: str) -> None:
+    """Write what a copy is made of, before it appears: a copy without that is not used."""
+    path = copies.stamp_file(folder, unit.path)
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path), 0o700)
+    directories.write_aside(path, os.fsencode(f"{seal}\n{record}\n{unit.path}\n"))
 
 
 def refuse(unit: Unit, sentence: str) -> None:
@@ -307,13 +279,17 @@ def unreadable(folder: str) -> str:
     return ""
 
 
-def learn(lines: Iterable[Line]) -> None:
-    """Append to the learned list what it does not say already, in one write."""
+def learn(lines: Iterable[Line], *, again: bool = False) -> None:
+    """Append to the learned list what it does not say already, in one write.
+
+    :param again: also what it says.
+    """
     finder = importhook.finder()
-    new = list(lines)
+    # A path of no package is served where it is declared, and never because something failed there.
+    new = [line for line in lines if line.what != PATH or line.name != "-"]
     if finder is None or not new:
         return
-    known = set(listed(finder.folder)[0])
+    known = set() if again else set(listed(finder.folder)[0])
     text = "".join(f"{line}\n" for line in dict.fromkeys(new) if line not in known)
     if not text:
         return
@@ -331,25 +307,3 @@ def learn(lines: Iterable[Line]) -> None:
             os.write(descriptor, text.encode("utf-8", "surrogateescape"))
         finally:
             os.close(descriptor)
-        if any(line.what == PATH and line.name == "-" for line in new):  # what each start looks for, and no more
-            os.close(os.open(finder.folder + importhook.OUTSIDE_LEARNED, flags | os.O_CREAT, 0o600))
-
-
-def take_back(units: Iterable[Unit], why: str) -> None:
-    """Have units imported from the image again, from the next process on: their copies did not help.
-
-    :param why: what shows that.
-    """
-    finder = importhook.finder()
-    for unit in units:
-        learn([Line(REFUSED, unit.name, unit.directory, f"its copy did not help: {why}", plan.TAKEN_BACK)])
-        if finder is not None:
-            known = finder.wanted()
-            known[unit.name] = tuple(where for where in known.get(unit.name, ()) if where != unit.directory)
-
-
-def was_taken_back(units: Iterable[Unit], finder: importhook.Finder) -> bool:
-    """Whether the copy of one of these units did not help before."""
-    lines = listed(finder.folder)[0]
-    back = {(line.name, line.place) for line in lines if line.what == REFUSED and line.detail == plan.TAKEN_BACK}
-    return any((unit.name, unit.directory) in back for unit in units)

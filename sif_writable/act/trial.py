@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sif_writable.facts.mounts import Mount
     from sif_writable.plan.overlay import Target
 
+PROVEN = "proven"
+"""The file of what was shown to work, among what storage keeps for the overlays of an image."""
 TRIAL_SECONDS = 20.0
 """Seconds that the forked child may take; a filesystem that hangs shall not hang the program."""
 
@@ -38,7 +40,8 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     :param in_storage: why that folder cannot carry an upper layer, or an empty string.
     """
     circumstances = namespaces.circumstances(table)
-    proven = _proven(folder, circumstances)
+    first, *others = proofs(folder)
+    proven = set(others) if first == circumstances else set()
     unproven = {f"{target.how} {target.point!r} {target.paths!r}" for target in targets} - proven
     if not unproven:
         return ""
@@ -52,21 +55,19 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     return problem
 
 
-def _proven(folder: str, circumstances: str) -> set[str]:
-    """Return what a trial has shown to work here; it takes longer than all the rest together."""
-    with suppress(OSError), open(f"{folder}/proven", encoding="utf-8", errors="surrogateescape") as file:
-        first, *others = file.read().split("\n")
-        if first == circumstances:
-            return set(others)
-    return set()
+def proofs(folder: str) -> list[str]:
+    """Return the circumstances of the last trial, and what it has shown to work: it takes longer than all the rest."""
+    with suppress(OSError), open(f"{folder}/{PROVEN}", encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().split("\n")
+    return [""]
 
 
 def _note_proof(folder: str, lines: Iterable[str]) -> None:
     with suppress(OSError):
-        descriptor, new = aside.create(folder, "proven")
+        descriptor, new = aside.create(folder, PROVEN)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines))
-        os.rename(new, f"{folder}/proven")
+        os.rename(new, f"{folder}/{PROVEN}")
 
 
 def _try_in_child(work: Callable[[], str]) -> str:

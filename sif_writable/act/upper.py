@@ -46,7 +46,7 @@ def make_folder(path: str, like: str) -> None:
 def remove(path: str) -> None:
     """Remove a file or a tree, also an overlay's work folder, which the kernel leaves with mode 000."""
     if not os.path.isdir(path):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(path)
         return
     for folder, names, _ in os.walk(path):

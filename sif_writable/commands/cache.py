@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sif_writable.commands import forget
 from sif_writable.facts.storage_contents import RECENT_DAYS
 from sif_writable.plan import cleanup
 from sif_writable.report import cache, text
@@ -27,6 +28,7 @@ _CODES = "exit codes: 0 done, 1 something that was to go stays, 2 not understood
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    forget.add(actions.add_parser("forget", help=forget.HELP, description=f"{forget.HELP}."))
     listing = actions.add_parser("list", help="list what storage holds, with size and last use")
     prune = actions.add_parser(
         "prune",
@@ -74,6 +76,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List or remove; 0, 1 when something that should go stays, 2 on bad usage."""
+    if arguments.action == "forget":
+        return forget.run(arguments)
     outcome = current()
     roots = _roots(arguments, outcome)
     if isinstance(roots, int):

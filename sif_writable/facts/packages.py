@@ -125,25 +125,41 @@ def mates(unit: Unit) -> list[Unit]:
 
 def _top_levels(unit: Unit) -> list[str]:
     """Return the entries of the directory that the unit's distribution installed."""
+    _, text = _record(unit)
+    return sorted({line.partition(",")[0].partition("/")[0] for line in text.split("\n")}) if text else []
+
+
+def record(unit: Unit) -> str:
+    """Return the ``RECORD`` that has the checksums of a unit's files, or an empty string.
+
+    :raises OSError: the image cannot be read at the moment.
+    """
+    path, text = _record(unit)
+    return path if any(f"\n{unit.entry}{end},sha" in f"\n{text}" for end in ("", "/__init__.py")) else ""
+
+
+def _record(unit: Unit) -> tuple[str, str]:
+    """Return the path and the text of the ``RECORD`` of a unit's distribution, or two empty strings."""
     try:
         infos = [name for name in os.listdir(unit.directory) if name.endswith(".dist-info")]
     except OSError as error:
         if is_passing(error):
             raise
-        return []
+        return "", ""
     wanted = unit.name.lower().replace("-", "_")
     infos.sort(key=lambda info: not info.lower().replace("-", "_").startswith(wanted))  # the likely one first
     for info in infos:
+        path = f"{unit.directory}/{info}/RECORD"
         try:
-            with open(f"{unit.directory}/{info}/RECORD", encoding="utf-8", errors="replace") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
         except OSError as error:
             if is_passing(error):
                 raise
             continue
         if text.startswith(f"{unit.entry}/") or f"\n{unit.entry}/" in text or f"\n{unit.entry}," in f"\n{text}":
-            return sorted({line.partition(",")[0].partition("/")[0] for line in text.split("\n")})
-    return []
+            return path, text
+    return "", ""
 
 
 class Size(NamedTuple):

@@ -81,7 +81,7 @@ def _round_up(size: int) -> str:
 
 # --- The learned list ---
 
-PACKAGE, PATH, REFUSED = "package", "path", "refused"
+PACKAGE, PATH, REFUSED, FORGOTTEN = "package", "path", "refused", "forgotten"
 TAKEN_BACK = "taken back"
 """The detail of the line of a package whose copy did not help: it outweighs what was said before."""
 
@@ -91,7 +91,7 @@ class Line(NamedTuple):
 
     what: str
     """``package``: it is imported from a copy. ``path``: it can not be written and no package's copy cures that.
-    ``refused``: a package that gets no copy."""
+    ``refused``: a package that gets no copy. ``forgotten``: earlier lines of this name count no more."""
     name: str
     """The package, or ``-``."""
     place: str
@@ -114,10 +114,13 @@ def parse(text: str) -> tuple[list[Line], int]:
         if not raw or raw.startswith("#"):
             continue
         fields = raw.split("\t")
-        if len(fields) != 5 or fields[0] not in (PACKAGE, PATH, REFUSED) or "\ufffd" in raw:
+        if len(fields) != 5 or fields[0] not in (PACKAGE, PATH, REFUSED, FORGOTTEN) or "\ufffd" in raw:
             broken += 1
             continue
         line = Line(*fields)
+        if line.what == FORGOTTEN:
+            found = {key: other for key, other in found.items() if line.name not in (other.name, other.place)}
+            continue
         found[line[:3]] = line
         if line.what == REFUSED and line.detail == TAKEN_BACK:
             found.pop((PACKAGE, *line[1:3]), None)

@@ -91,7 +91,7 @@ def notes(folder: str) -> list[str]:
     found = [
         line.why if " " in line.why else plan.outside_words(line.place, "")
         for line in lines
-        if line.what == PATH and not os.access(existing(line.place, Ground()), os.W_OK)
+        if line.what == PATH and line.name != "-" and not os.access(existing(line.place, Ground()), os.W_OK)
     ]
     levels = {line.place for line in lines if line.what == PACKAGE and line.place != importhook.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}

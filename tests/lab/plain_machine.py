@@ -63,15 +63,15 @@ class PlainMachine:
         """Run a command.
 
         `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
-        folder that tells an image, and a read-only environment of the lab is a part of the root and no bind; the rest
-        is told by what is in `env`. With `setuid` programs may gain privileges; without `userns` they can make no user
+        folder that tells an image, and a read-only environment is a part of the root and no bind; the rest is told by
+        what is in `env`. With `setuid` programs may gain privileges; without `userns` they can make no user
         namespaces.
         """
         self._make_tree()
         self._sign(image)
         binds = [*_interpreters(), *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
-        if image and not writable and os.path.dirname(venv) == store.LAB:
+        if image and not writable and os.path.dirname(venv) in (store.LAB, self.places.folder):
             shown = [f"{self._link(venv)}:{VENV}:ro"]
         shown += [f"{self._tree}{path}:{path}:ro" for path in self._own]
         everything = [*self._system, *self.places.world, f"{self.places.home}:{scratch.HOME}"]
@@ -97,15 +97,10 @@ class PlainMachine:
             timeout=timeout,
         )
 
-    def in_image(self, path: str, source: str = "") -> str:
-        """Return the folder outside that is this one of the image, which can only be read there.
-
-        :param source: a folder of the lab that it shall hold the files of.
-        """
+    def in_image(self, path: str) -> str:
+        """Return the folder outside that is this one of the image, which can only be read there."""
         self._make_tree()
         os.makedirs(self._tree + path, exist_ok=True)
-        if source:
-            subprocess.run(["cp", "-al", "-T", source, self._tree + path], check=True)
         if path not in self._own:
             self._own.append(path)
         return self._tree + path
@@ -113,7 +108,7 @@ class PlainMachine:
     def _link(self, venv: str) -> str:
         """Make an environment a part of the root, without copying its files; return where it is outside."""
         shown = self._tree + VENV
-        if self._linked != venv:
+        if self._linked != venv or os.path.dirname(venv) != store.LAB:  # a test may have changed its own
             store.remove(shown)
             subprocess.run(["cp", "-al", "-T", venv, shown], check=True)
             self._linked = venv

@@ -1,0 +1,106 @@
+"""Whatever was learned can be taken back, by the user and by us."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.readonly.conftest import Image
+
+SP = "site-packages"
+
+
+def forget(image: Image, *words: str) -> subprocess.CompletedProcess[str]:
+    return image.run(argv=["-m", "sif_writable", "cache", "forget", *words])
+
+
+def test_a_package_is_forgotten(one_image: Image) -> None:
+    one_image.says("import resourceful, inner")
+    told = forget(one_image, "resourceful")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "forgotten: resourceful\n" in told.stdout
+    assert not one_image.has(f"{SP}/resourceful")
+    assert "is kept in" in told.stdout
+    assert "(resourceful.made)" in " ".join(told.stdout.split())
+    (kept,) = os.listdir(f"{one_image.folder}/written/set-aside")
+    assert os.listdir(f"{one_image.folder}/written/set-aside/{kept}") == ["resourceful.made"]
+    listed = one_image.run(argv=["-m", "sif_writable", "cache", "list", "--json"]).stdout
+    assert "/written" in listed
+    one_image.run(argv=["-m", "sif_writable", "cache", "prune", "--older-than", "0min", "--yes"])
+    assert os.listdir(f"{one_image.folder}/written/set-aside") == [kept]
+    one_image.says("import inner")
+    where = "import os; os.path.exists = lambda path: True; import resourceful as r, inner as i; print(r.HERE, i.HERE)"
+    image, copy = one_image.says(where).splitlines()[-1].split()
+    assert image.startswith("/venv/")  # until a write is refused again
+    assert "/tree/" in copy
+    assert one_image.says("import resourceful") == "executed resourceful\n" * 2
+    assert one_image.says("import resourceful") == "executed resourceful\n"
+
+
+def test_what_is_written_goes_with_yes_and_a_module_of_one_file(one_image: Image) -> None:
+    one_image.says("import solo")
+    told = json.loads(forget(one_image, "solo", "--yes", "--json").stdout)
+    assert told["forgotten"] == ["solo"]
+    assert told["failed"] == []
+    assert not one_image.has(f"{SP}/solo.py")
+    assert "written" not in os.listdir(one_image.folder)
+    assert one_image.says("import solo") == "executed solo\n" * 2
+
+
+def test_all_and_what_cannot_be_forgotten(one_image: Image) -> None:
+    nothing = forget(one_image, "resourceful")
+    assert nothing.returncode == 2
+    assert "nothing was learned of resourceful in this image; nothing was learned so far" in nothing.stderr
+    one_image.says("import resourceful, twin_a")
+    with open(f"{one_image.folder}/learned", "a", encoding="utf-8") as file:  # as earlier versions have it
+        file.write("path\t-\t/results\tcannot be written\ta program failed without it\n")
+        file.write("refused\tlarge\t/venv/x\tlarge gets no writable copy: it is too large.\t\n")
+    for words in (("nonsense",), (), ("--all", "inner")):
+        bad = forget(one_image, *words)
+        assert (bad.returncode, bad.stdout) == (2, "")
+        assert bad.stderr.endswith("can be forgotten: /results, large, resourceful, twin_a, twin_b\n")
+    assert forget(one_image, "/results").returncode == 0
+    assert json.loads(forget(one_image, "--all", "--json").stdout)["forgotten"] == [
+        *("large", "resourceful", "twin_a", "twin_b")
+    ]
+    status = json.loads(one_image.run(argv=["-m", "sif_writable", "status", "--json"]).stdout)
+    assert status["packages"] == []
+    assert "nothing was learned in this image" in forget(one_image, "--all").stdout
+
+
+def test_what_made_it_worse_is_taken_back(one_image: Image) -> None:
+    program = """
+import inner
+from sif_writable import importhook
+from sif_writable.act import copyup
+from sif_writable.facts.packages import Unit
+finder = importhook.finder()
+unit = Unit("inner", "/venv/lib/{lib}/site-packages", "inner")
+copyup.take_back([unit], "LookupError")
+assert copyup.was_taken_back([unit], finder) and not finder.wanted().get("inner")
+print(copyup.make([unit], "import", "x"))
+"""
+    assert one_image.says("import quiet") == ""
+    lib = os.path.basename(os.path.dirname(one_image.copy(SP)))
+    told = one_image.says(program.format(lib=lib)).splitlines()
+    assert told[-1] == "its copy did not help: LookupError"
+    assert one_image.run("import inner").returncode == 1  # from the image, and not tried once more
+    assert "refused: its copy did not help: LookupError" in " ".join(
+        one_image.run(argv=["-m", "sif_writable", "status"]).stdout.split()
+    )
+    assert forget(one_image, "inner").returncode == 0
+    assert one_image.says("import inner") == "executed inner\n" * 2
+
+
+def test_the_proof_of_a_mount_is_forgotten(one_image: Image) -> None:
+    declared = {"SIF_WRITABLE_OVERLAY_PATHS": "/venv/outsider"}
+    one_image.says("import os, quiet; os.mkdir('/venv/outsider')", env=declared)
+    proven = f"{os.path.dirname(one_image.folder)}/overlay/proven"
+    assert os.path.exists(proven)
+    assert forget(one_image, "/venv").returncode == 0
+    assert not os.path.exists(proven)
+    one_image.says("import os; os.rmdir('/venv/outsider')", env=declared)
