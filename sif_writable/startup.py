@@ -432,10 +432,12 @@ def _activate(damaged: str) -> str:
         told.say(told.decision_lines(decision))
     outcome = act.apply(decision, seen, storage, environ, token())
     kept = recall.path(seen, storage)
-    if not recalled and kept and recall.is_due(kept):
+    if not recalled:
         from sif_writable.act import housekeeping, remember
 
-        remember.keep(kept, outcome, environ)
+        if kept and recall.is_due(kept):
+            remember.keep(kept, outcome, environ)
+        housekeeping.mark_used(storage, kept)
         housekeeping.keep_in_bounds(storage, seen.identity, environ)
     if damaged:
         outcome.failed.append(damaged)

@@ -15,7 +15,7 @@ from sif_writable.act.removal import delete, move_aside, remove_copies
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.measure import names
 from sif_writable.facts.namespaces import used_by
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, PACKAGES, Item, is_image
+from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, PACKAGES, USED, Item, is_image
 from sif_writable.plan.cleanup import NEEDED
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _drop_empty_image(folder: str, outcome: Outcome | None) -> None:
     if outcome is not None and os.path.basename(image) == f"image-{outcome.facts.identity}":
         return
     with contextlib.suppress(OSError):
-        notes = [name for name in names(image) if name == NOTE or name.startswith(recall.PLAN)]
+        notes = [name for name in names(image) if name in (NOTE, USED) or name.startswith(recall.PLAN)]
         folders = [name for name in names(image) if name not in notes]
         if any(names(f"{image}/{name}") for name in folders):
             return

@@ -14,6 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from sif_writable.facts.storage_contents import USED
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
@@ -32,6 +33,23 @@ SECONDS, ENTRIES = 1.0, 50_000
 """How long a round may take, and how many files and folders it may look at or remove."""
 AGAIN = 600.0
 """Seconds after which a round that did not come to its end is gone on with."""
+
+
+def mark_used(storage: Storage, plan: str) -> None:
+    """Let each folder of this image say that it was used today; where a plan is kept, that says so.
+
+    :param plan: the path of the kept plan, or an empty string.
+    """
+    folders = {storage.folders.get("image", ""), os.path.dirname(storage.folders.get("compiled", ""))}
+    for folder in folders - {"", os.path.dirname(plan) if os.path.lexists(plan) else ""}:
+        with suppress(OSError):
+            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(f"{folder}/{USED}", flags, 0o600)
+            try:
+                if abs(time.time() - os.fstat(descriptor).st_mtime) > DAY:
+                    os.utime(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) -> None:
@@ -164,7 +182,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         return True
     inner = names(image)
     gone = []
-    for plan in (entry for entry in inner if entry.startswith(storage_contents.PLAN)):
+    for plan in (entry for entry in inner if entry.startswith(storage_contents.PLAN) or entry == USED):
         moved = move_aside(f"{image}/{plan}")
         if now - os.lstat(moved).st_mtime <= recent:  # it has started just now
             os.rename(moved, f"{image}/{plan}")

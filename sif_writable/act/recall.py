@@ -10,7 +10,7 @@ import os
 
 import sif_writable
 from sif_writable.facts.filesystem import is_unheard, unchanged, unheard
-from sif_writable.plan import Decision, Redirect
+from sif_writable.plan import COMPILED, Decision, Redirect
 from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
@@ -25,6 +25,8 @@ PLAN = "plan-"
 """How the name of the file begins, in the folder of the image; the interpreter tag follows."""
 SECONDS = 60.0
 """How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
+USED = "used"
+"""The file that says when an image was used in a place where it has no plan (:mod:`~.act.housekeeping`)."""
 DAY = 86400.0
 """Seconds. The time of a kept plan is not renewed more often."""
 LARGEST = 1 << 20
@@ -92,13 +94,16 @@ def settled(storage: "Storage") -> "list[Any]":
     return [storage.roots, storage.folders, given, storage.small]
 
 
-def _use(descriptor: int) -> None:
+def _use(descriptor: int, storage: "Storage") -> None:
     """Let the time of a kept plan say that its image was used today: nothing else says so everywhere."""
     import time
 
     try:
         if abs(time.time() - os.fstat(descriptor).st_mtime) > DAY:
             os.utime(descriptor)
+            compiled = os.path.dirname(storage.folders.get(COMPILED, ""))
+            if compiled not in ("", storage.folders.get("image")):  # in another place, where no plan says so
+                os.utime(f"{compiled}/{USED}")
     except OSError as error:  # a filesystem that gives files to somebody else; the plan is good nevertheless
         let_pass(error)
 
@@ -112,7 +117,7 @@ def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -
         return None
     try:
         content = os.read(descriptor, LARGEST)
-        _use(descriptor)
+        _use(descriptor, storage)
     except OSError:
         return None
     finally:

@@ -32,6 +32,8 @@ home, what overlays hold, what a killed process left aside, a lock file."""
 
 NOTE = "image.txt"
 """In the folder of an image: which image it is, in ``key: value`` lines."""
+USED = "used"
+"""In the folder of an image where it has no kept plan: the time of the file is that of the image's last use."""
 LOCKS = "locks"
 PLAN = "plan-"
 """How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
@@ -153,12 +155,12 @@ def images(root: str) -> list[str]:
 
 
 def image_used(path: str) -> float:
-    """Return when an image was last used: each start renews its kept plan once a day, and so is it with its copies.
+    """Return when an image was last used: each start renews its kept plan or its mark once a day, and so do copies.
 
     Times of reading are not kept everywhere, and where they are, a backup reads everything.
     """
     inner = names(path)
-    told = [f"{path}/{name}" for name in inner if name.startswith(PLAN)]
+    told = [f"{path}/{name}" for name in inner if name.startswith(PLAN) or name == USED]
     told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith("packages-")]
     times = []
     for file in told:

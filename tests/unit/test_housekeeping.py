@@ -49,6 +49,7 @@ def test_limits(text: str, allowed: Limit | None, understood: bool) -> None:
 
 def test_one_name_of_kept_plans() -> None:
     assert storage_contents.PLAN == recall.PLAN
+    assert storage_contents.USED == recall.USED
 
 
 class Images:
@@ -224,6 +225,32 @@ def _start(images: Images, this: str, **environ: str) -> None:
     storage = Storage()
     storage.roots[COMPILED] = str(images.root)
     housekeeping.keep_in_bounds(storage, this * 16, environ)
+
+
+def test_an_image_without_a_plan_in_this_place_says_itself_that_it_is_used(images: Images) -> None:
+    """Compiled files go to another place than settings, where those are on a filesystem without exec."""
+    image = images.root / images.add("a", 61)
+    elsewhere = images.root / "elsewhere" / image.name
+    elsewhere.mkdir(parents=True)
+    plan = elsewhere / "plan-cpython-311"
+    plan.write_text("plan")
+    storage = Storage()
+    storage.folders = {COMPILED: str(image / "compiled-cpython-311"), "image": str(elsewhere)}
+    for path in image.glob("plan-*"):
+        path.unlink()
+    housekeeping.mark_used(storage, str(plan))
+    assert (os.listdir(elsewhere), (image / "used").exists()) == ([plan.name], True)
+    old = images.now - 61 * DAY
+    for path in (image / "used", plan):
+        os.utime(path, (old, old))
+    descriptor = os.open(plan, os.O_RDONLY)  # a warm start
+    recall._use(descriptor, storage)
+    os.close(descriptor)
+    assert images.tidy()
+    assert images.there() == "a"
+    os.utime(image / "used", (old, old))
+    assert images.tidy()
+    assert not image.exists()
 
 
 def test_once_a_day_by_one_process_and_not_at_all_when_switched_off(images: Images) -> None:
