@@ -123,19 +123,19 @@ def _run(environ: "MutableMapping[str, str]") -> str:
 def from_handler(error: BaseException) -> bool:
     """Whether a signal handler of the program raised an error while our code ran: then it is not ours to swallow.
 
-    It can be of any class, OSError included. The interpreter calls handlers between any two steps, and with the frame
-    that it interrupts, which nothing that we call is given. One that is written in C leaves no such trace.
+    It can be of any class, OSError included. The interpreter calls handlers between any two steps, with the number of
+    the signal and the frame that it interrupts: no other function gets these two, one after the other. A handler that
+    is written in C leaves no such trace, nor does one that gives both names another meaning.
     """
     trace = error.__traceback__
     while trace is not None:
         code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
-        for name in code.co_varnames[: code.co_argcount]:
-            if type(values.get(name)) is type(trace.tb_frame):
-                return True
+        given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
         if code.co_flags & _HAS_VARARGS:
-            for value in values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()):
-                if type(value) is type(trace.tb_frame):
-                    return True
+            given += values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+        for number, frame in zip(given, given[1:]):
+            if type(frame) is type(trace.tb_frame) and isinstance(number, int):
+                return True
         trace = trace.tb_next
     return False
 

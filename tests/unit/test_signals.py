@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,17 @@ def test_what_a_handler_raises_passes(handled: Callable[[Callable[..., Any]], No
                 asked(caught.value)
 
 
-@pytest.mark.parametrize("action", [lambda: _raise(ValueError("x")), lambda: os.stat("/no/such"), [].pop])
+def _traced(frame: Any, event: str, _: Any) -> None:
+    raise PermissionError(13, "Permission denied", f"{event} {frame.f_lineno}")
+
+
+def _of_a_debugger() -> None:
+    _traced(sys._getframe(), "call", None)
+
+
+@pytest.mark.parametrize(
+    "action", [_of_a_debugger, lambda: _raise(ValueError("x")), lambda: os.stat("/no/such"), [].pop]
+)
 def test_what_is_raised_otherwise_does_not(action: Callable[[], Any]) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         action()
