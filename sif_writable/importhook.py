@@ -619,7 +619,9 @@ def storage_hangs() -> bool:
     root, kind = startup.kept_by(os.environ.get(startup.SESSION, ""), os.environ.get(COPIES, "").rpartition(":")[2])
     if kind == startup.STEADY or _given_up:
         return _given_up
-    _given_up = startup.silent(root, kind)
+    from sif_writable import hanging
+
+    _given_up = hanging.silent(root, kind)
     if _given_up:
         from sif_writable.report.startup import say, silence
 

@@ -340,7 +340,9 @@ def reachable(path: str) -> bool:
         point, kind = keeper(path, waiting)
         if not point:
             return True
-        if startup.silent(point, kind):
+        from sif_writable import hanging
+
+        if hanging.silent(point, kind):
             unheard.append(point)
             if not is_unheard(path):  # a link leads there
                 unheard.append(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act, startup
+from sif_writable import act, hanging, startup
 from sif_writable.act import directories
 from sif_writable.facts import filesystem, home_problem
 from sif_writable.facts.filesystem import SILENT, keeper, look, reachable, unsteady_in
@@ -79,7 +79,7 @@ def test_who_answers_for_a_path(tmp_path: Path) -> None:
 
 _ASK = """
     import os, sys, time, _thread
-    from sif_writable import startup
+    from sif_writable import hanging, startup
     def alone():
         try:
             os.waitpid(-1, os.WNOHANG)
@@ -101,7 +101,7 @@ def _run(program: str) -> str:
 def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
     program = f"""
     descriptors = os.listdir("/proc/self/fd")
-    told = [(startup.silent(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
+    told = [(hanging.silent(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
     print(set(told), os.listdir("/proc/self/fd") == descriptors)
     """
     assert _run(program) == "{(False, True)} True"
@@ -111,10 +111,10 @@ def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
 def test_nobody_waits_for_longer_than_the_patience_lasts(kind: str, left: bool) -> None:
     """Who writes for others to read, and has ended, is not kept from it by the one who asks."""
     program = f"""
-    startup._ask = lambda path: time.sleep(100)
+    hanging._ask = lambda path: time.sleep(100)
     startup.PATIENCE = 0.3
     begun = time.monotonic()
-    print(startup.silent("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
+    print(hanging.silent("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
     """
     assert _run(program) == f"True True {left}"
 
@@ -125,7 +125,7 @@ def test_without_anybody_to_ask_the_filesystem_counts_as_one_that_answers(kind: 
     def refused(*arguments):
         raise RuntimeError
     _thread.start_new_thread = os.fork = refused
-    print(startup.silent("/", {kind!r}), alone())
+    print(hanging.silent("/", {kind!r}), alone())
     """
     assert _run(program) == "False True"
 
@@ -134,7 +134,7 @@ def test_children_that_nobody_waits_for() -> None:
     program = """
     import signal
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    print(startup.silent("/", startup.FUSE), alone())
+    print(hanging.silent("/", startup.FUSE), alone())
     """
     assert _run(program) == "False True"
 
@@ -164,7 +164,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     (tmp_path / "mount" / "home").mkdir(parents=True)
     (tmp_path / "well" / "home").mkdir(parents=True)
     monkeypatch.setattr(filesystem, "_unsteady", points)
-    monkeypatch.setattr(startup, "silent", ask)
+    monkeypatch.setattr(hanging, "silent", ask)
     yield asked
     filesystem.unheard.clear()
     filesystem._heard.clear()

@@ -1,0 +1,88 @@
+"""Whether a filesystem answers: asked of those that another machine or a program serves, before anything else is."""
+
+import os
+
+from sif_writable import startup
+
+
+def silent(path: str, kind: str) -> bool:
+    """Whether the filesystem under a path does not answer for :data:`.startup.PATIENCE` seconds.
+
+    No call has a time limit, so somebody else has to ask. A thread costs a third of a child. But from a FUSE server
+    that has taken a request and is stuck with it, not even SIGKILL frees who asked (request_wait_answer in the kernel's
+    fs/fuse/dev.c), and no process ends before its threads.
+
+    :param kind: :data:`.startup.NETWORK` or :data:`.startup.FUSE`.
+    """
+    return _silent_to_child(path) if kind == startup.FUSE and _is_alone() else _silent_to_thread(path)
+
+
+def _is_alone() -> bool:
+    """Whether this process may fork: what other threads have locked would stay locked in the child."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _ask(path: str) -> None:
+    try:
+        os.statvfs(path)  # the one question that is always passed on: attributes may be known from before
+    except (OSError, ValueError):
+        return  # which is an answer, too
+
+
+def _silent_to_thread(path: str) -> bool:
+    import _thread
+
+    asked = _thread.allocate_lock()
+    asked.acquire()
+    names: list[str] = []
+
+    def ask() -> None:
+        names.append(f"/proc/self/task/{_thread.get_native_id()}")
+        _ask(path)
+        asked.release()
+
+    try:
+        _thread.start_new_thread(ask, ())
+    except RuntimeError:  # this process may have no more threads: then all is as with a filesystem that answers
+        return False
+    if not asked.acquire(True, startup.PATIENCE):
+        return True
+    # It has done its work and is about to end. The program must not meet it: with two threads os.fork warns, since
+    # CPython 3.12, and unshare(2) makes no user namespace.
+    for _ in range(1000):
+        if not os.access(names[0], os.F_OK):
+            break
+        asked.acquire(True, 0.00002)
+    return False
+
+
+def _silent_to_child(path: str) -> bool:
+    import time
+
+    try:
+        child = os.fork()
+    except (OSError, RuntimeError):  # no more processes, or none from here: as above
+        return False
+    if not child:
+        try:
+            # Who reads what this process writes waits until the last one that could write has ended.
+            os.closerange(0, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))
+            _ask(path)
+        finally:
+            os._exit(0)
+    begun, pause, killed = time.monotonic(), 0.0002, False
+    try:
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if killed and time.monotonic() > begun + startup.PATIENCE + 1:
+                return True
+            if not killed and time.monotonic() > begun + startup.PATIENCE:
+                os.kill(child, 9)
+                killed = True
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.02)
+    except OSError:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
+        return killed
+    return killed
