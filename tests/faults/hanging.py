@@ -199,7 +199,7 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
     mark = session["SIF_WRITABLE_SESSION"].partition(";")[0]
     as_of_a_network = {
         **session,
-        "SIF_WRITABLE_SESSION": session["SIF_WRITABLE_SESSION"].replace(mark, mark.replace("f", "n")),
+        "SIF_WRITABLE_SESSION": session["SIF_WRITABLE_SESSION"].replace(mark, mark.replace("f", "n"), 1),
     }
     results["session"] = mark
     results["before"] = Started("-c", STATE, **GIVEN).end()
