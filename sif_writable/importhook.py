@@ -288,11 +288,18 @@ class Finder:
         self._listening = False
         self._threads = False
         self._processes = False
+        self._prompts = False
 
     def find_spec(
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
     ) -> "Optional[ModuleSpec]":
-        """Find packages of read-only directories; what is awaited is found such that its execution checks first."""
+        """Find packages of read-only directories; what is awaited is found such that its execution checks first.
+
+        Whoever stands before us is asked by us from now on: what he finds is served and watched, too.
+        """
+        if sys.meta_path[0] is not self and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            sys.meta_path.insert(0, self)
         if self.bytecode:
             self._check_bytecode()
         if name not in self.awaited:
@@ -381,12 +388,17 @@ class Finder:
     def _serve(self, spec: "ModuleSpec", target: "Optional[ModuleType]") -> "ModuleSpec":
         """Return the spec of the copy, or this spec with a loader that can try again, or this spec."""
         directory, entry = place_of(spec)
+        if directory.startswith(self.tree + "/"):  # found there by the path's own finder, see _Served
+            return spec if target is not None else self._watch(spec)
         read_only = self._read_only.get(directory)
         if read_only is None:
             read_only = self._read_only[directory] = _is_read_only(directory)
         if not read_only:
             return spec
         self.listen()
+        of_path = sys.path_importer_cache.get(directory)
+        if type(of_path) is _external.FileFinder:
+            of_path.__class__ = _Served
         name = spec.name
         for where in self.wanted().get(name, ()):
             if where in (directory, ANYWHERE):
@@ -395,11 +407,22 @@ class Finder:
                 if not os.access(path, os.W_OK) and self._has_good_copy(spec, path):
                     spec = moved(spec, self.tree)
                 break
-        if target is not None:
-            return spec
+        return spec if target is not None else self._watch(spec)
+
+    def _watch(self, spec: "ModuleSpec") -> "ModuleSpec":
         if spec.submodule_search_locations is not None:
-            self._followed.add(name)
+            self._followed.add(spec.name)
         return _watched(spec)
+
+    def serve_to_others(self, spec: "ModuleSpec") -> "ModuleSpec":
+        """Return the spec of the copy, or this one, to a finder that is asked before us."""
+        if not self.folder or spec.name in self.busy or spec.name in NEVER:
+            return spec
+        try:
+            return self._serve(spec, _NOBODY)
+        except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
+            _note(problem)
+            return spec
 
     def seen(self) -> "list[str]":
         """Return the read-only directories that packages were found in."""
@@ -489,6 +512,12 @@ class Finder:
                     _learn(arguments.exc_value)
 
                 threading.excepthook = excepthook  # type: ignore[union-attr]
+        if not self._prompts and (
+            hasattr(sys, "ps1") or sys.flags.interactive or "IPython.core.interactiveshell" in sys.modules
+        ):
+            from sif_writable.act import prompts
+
+            self._prompts = prompts.listen(_learn)
         if not self._processes:
             process: Any = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
             bootstrap = getattr(process, "_bootstrap", None)
@@ -545,12 +574,53 @@ def _watched(spec: "ModuleSpec") -> "ModuleSpec":
     """Have the module of a spec executed by us.
 
     Its loader stays what it is, whoever's: it only gets an attribute of its own, for as long as nothing is executed.
-    One that several modules share gets none.
+    Another stands for one that several modules share.
     """
     loader: Any = spec.loader
     if isinstance(loader, _PYTHON_LOADERS) and loader.path == spec.origin and "exec_module" not in vars(loader):
         loader.exec_module = _execute.__get__(loader)  # type: ignore[method-assign]
+    elif (
+        str(spec.origin).endswith(".py")
+        and type(loader).__module__ != "zipimport"
+        and not isinstance(loader, (*_FILE_LOADERS, _Standing))
+    ):
+        spec.loader = _Standing(loader)  # type: ignore[assignment] # it is what a loader is by __getattr__
     return spec
+
+
+class _Standing:
+    """Stands for a loader that several modules share, until it is asked to execute one."""
+
+    def __init__(self, loader: "Any") -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Put the loader in its place, and execute the module as :func:`_execute` does."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        _execute(self._loader, module)
+
+    exec_module.__code__ = exec_module.__code__.replace(
+        co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
+    )
+
+
+class _Served(_external.FileFinder):
+    """Finds packages in their copies for whoever asks the path's finders himself, such as jaxtyping and pytest."""
+
+    def find_spec(self, fullname: str, target: "Optional[ModuleType]" = None) -> "Optional[ModuleSpec]":
+        spec = super().find_spec(fullname, target)
+        if spec is None or spec.loader is None or (this := finder()) is None:
+            return spec
+        return this.serve_to_others(spec)
+
+
+_NOBODY: "Any" = object()
+"""In place of a module: what is found is not watched."""
 
 
 def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
