@@ -73,9 +73,15 @@ def test_of_three_rebuilds_the_last_keeps_its_copy(apptainer: Apptainer, sif: st
         if "/plan-" in path or path.endswith(("/lease", "/own.db", "/housekeeping")):
             os.utime(path, (then, then))
     status = ["sh", "-c", f"{PYTHON} -c 'import pyparsing' && sif-writable status --json --no-gpu"]
-    done = apptainer.exec(sif, status, options=_build(apptainer, 3), env=COPIED)
-    assert (done.returncode, done.stderr) == (0, "")
-    after = _files(root)
+    for _ in range(5):  # on a busy machine a round may not come to its end in a second
+        done = apptainer.exec(sif, status, options=_build(apptainer, 3), env=COPIED)
+        assert (done.returncode, done.stderr) == (0, "")
+        after = _files(root)
+        if not [path for path in after if "-gone-" in path or (path.endswith("/plan-cpython-311") and path in before)]:
+            break
+        os.utime(f"{root}/locks/housekeeping", (then, then))
+        for path in {path for path in after if "/plan-" in path}.difference(before):
+            os.unlink(path)
     assert len([path for path in before if path.endswith("/pyparsing/core.py")]) == 3
     assert len([path for path in after if path.endswith("/pyparsing/core.py")]) == 1
     assert len([path for path in after if path.endswith("/own.db")]) == 3
