@@ -48,7 +48,7 @@ def mirror(directory: str, tree: str) -> None:
         link(mirror)
 
 
-def copy_tree(source: str, target: str, *, execute: bool) -> None:
+def copy_tree(source: str, target: str) -> None:
     """Copy a directory's contents: everything that may be rewritten as real files that their owner may write.
 
     Times are kept, since bytecode is valid for the time of its source.
@@ -73,7 +73,7 @@ def copy_tree(source: str, target: str, *, execute: bool) -> None:
                     else:  # unreadable, or something writable that is mounted there
                         os.symlink(path, new)
                 elif stat.S_ISREG(status.st_mode):
-                    if plan.is_linked(entry.name, status.st_size, execute=execute):
+                    if plan.is_linked(entry.name, status.st_size):
                         os.symlink(path, new)
                     else:
                         _copy_file(path, new, status)

@@ -127,8 +127,8 @@ def _provide(name: str, units: list[Unit], finder: importhook.Finder) -> str:
     execute = act.read_marker(os.path.dirname(os.path.dirname(finder.folder))).startswith("exec")
     return (
         ("" if execute else _object_code(missing, finder.folder))
-        or _room(name, missing, finder.folder, execute=execute)
-        or _copy(missing, finder, execute=execute)
+        or _room(name, missing, finder.folder)
+        or _copy(missing, finder)
     )
 
 
@@ -197,8 +197,8 @@ def _object_code(units: list[Unit], folder: str) -> str:
     return ""
 
 
-def _room(name: str, units: list[Unit], folder: str, *, execute: bool) -> str:
-    size = packages.measure(units, execute=execute)
+def _room(name: str, units: list[Unit], folder: str) -> str:
+    size = packages.measure(units)
     allowed, _ = plan.limit(os.environ)
     try:
         space = os.statvfs(folder)
@@ -208,9 +208,9 @@ def _room(name: str, units: list[Unit], folder: str, *, execute: bool) -> str:
     return plan.refusal(name, size.copied, size.entries, free, inodes, allowed, folder)
 
 
-def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str:
+def _copy(units: list[Unit], finder: importhook.Finder) -> str:
     """Copy each unit and publish it; return an empty string or what went wrong."""
-    seconds = directories.LOCK_SECONDS + packages.measure(units, execute=execute).copied / BYTES_PER_SECOND
+    seconds = directories.LOCK_SECONDS + packages.measure(units).copied / BYTES_PER_SECOND
     for unit in units:
         target = finder.tree + unit.path
         given: list[str] = []
@@ -221,7 +221,7 @@ def _copy(units: list[Unit], finder: importhook.Finder, *, execute: bool) -> str
             if unit.is_package:
 
                 def fill(new: str, unit: Unit = unit, stamp: tuple[str, str] = stamp, given: list[str] = given) -> None:
-                    copying.copy_tree(unit.path, new, execute=execute)
+                    copying.copy_tree(unit.path, new)
                     _write_stamp(unit, finder.folder, *stamp)
                     given[:] = kept.settle(finder.folder, unit.path, new)
 

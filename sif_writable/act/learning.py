@@ -86,7 +86,11 @@ def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.
         yield f"HOME={home} does not exist here. Remedy: unset SIF_WRITABLE_HOME, or bind a directory to {home}."
     table = image_mounts.mounts()
     for path in dict.fromkeys(os.path.normpath(failure.path) for failure in verdict.failed):
-        if path.startswith(finder.tree + "/") or not table.is_image(os.path.realpath(path)):
+        real = os.path.realpath(path)
+        if path.startswith(finder.tree + "/") or not table.is_image(real):
+            continue
+        if not table.is_image(os.path.realpath(os.path.dirname(path))):
+            yield plan.link_words(path, real)
             continue
         if packages.unit_at(path, packages.directories(finder.seen())) is not None:
             continue

@@ -173,17 +173,14 @@ class Size(NamedTuple):
     """Files, links and directories."""
 
 
-def measure(units: Iterable[Unit], *, execute: bool) -> Size:
-    """Count what the copies of some units need.
-
-    :param execute: whether object code can be loaded from the place of the copies.
-    """
+def measure(units: Iterable[Unit]) -> Size:
+    """Count what the copies of some units need."""
     copied = linked = entries = 0
     for unit in units:
         for name, status in _walk(unit.path):
             entries += 1
             if stat.S_ISREG(status.st_mode):
-                if is_linked(name, status.st_size, execute=execute):
+                if is_linked(name, status.st_size):
                     linked += status.st_size
                 else:
                     copied += status.st_size

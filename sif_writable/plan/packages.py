@@ -23,15 +23,17 @@ MARGIN = 16 << 20
 """Bytes that a copy leaves free for what the package is going to write."""
 MAX = "SIF_WRITABLE_COPYUP_MAX"
 
-_LIBRARY = re.compile(r"\.so(\.\d+)*$|\.a$|\.cubin$|\.fatbin$")
+_SHARED = re.compile(r"\.so(\.\d+)*$")
+_LIBRARY = re.compile(r"\.a$|\.cubin$|\.fatbin$")
 
 
-def is_linked(name: str, size: int, *, execute: bool) -> bool:
+def is_linked(name: str, size: int) -> bool:
     """Whether a file of a package is linked to the image rather than copied.
 
-    :param execute: whether object code can be loaded from the place of the copies.
+    A shared object always is: the linker knows a library by its inode, so that a copy beside the original, which other
+    packages load, would be there twice, each with variables of its own.
     """
-    return bool(_LIBRARY.search(name)) and (size >= LINK_BYTES or not execute)
+    return bool(_SHARED.search(name)) or (bool(_LIBRARY.search(name)) and size >= LINK_BYTES)
 
 
 def limit(environ: Mapping[str, str]) -> tuple[int, str]:
@@ -140,6 +142,14 @@ def outside_words(path: str, variable: str) -> str:
     return (
         f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
         f"Remedy: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
+    )
+
+
+def link_words(path: str, target: str) -> str:
+    """Say what a link is that was written through and leads into the image, as some in the copy of a package do."""
+    return (
+        f"{path} is a link to {target}, a file of the image, which cannot be written. Remedy: put a copy of that file "
+        "there (cp -L, or shutil.copytree without symlinks=True)."
     )
 
 

@@ -281,7 +281,23 @@ def test_libraries_beside_a_package_are_found(one_image: Image) -> None:
         assert told == "42\n"
     copy = f"{one_image.folder}/tree/opt/l/native_pkg"
     assert os.readlink(f"{copy}/big.so") == "/opt/l/native_pkg/big.so"
-    assert not os.path.islink(f"{copy}/near.so")
+    # A library is known by its inode: another package that loads the image's own gets the same one.
+    os.makedirs(f"{library}/neighbour")
+    with open(f"{library}/neighbour/__init__.py", "w", encoding="utf-8") as file:
+        file.write(
+            "import ctypes, os\nctypes.CDLL(os.path.dirname(os.path.dirname(__file__)) + '/native_pkg/near.so')\n"
+        )
+    inodes = "{line.split()[4] for line in open('/proc/self/maps') if '/near.so' in line or '/libfar.so' in line}"
+    told = one_image.says(f"import native_pkg, neighbour; print(len({inodes}))", env={"PYTHONPATH": "/opt/l"})
+    assert told == "42\n2\n"
+    # Whoever hands links on gets links; what is said of them is true.
+    hand_on = (
+        "import native_pkg, shutil; shutil.copytree(native_pkg.HERE, '/tmp/out', symlinks=True); "
+        "open('/tmp/out/big.so', 'r+b')"
+    )
+    words = one_image.run(hand_on, env={"PYTHONPATH": "/opt/l"}).stderr.splitlines()[-1]
+    assert words.startswith("sif_writable: /tmp/out/big.so is a link to /opt/l/native_pkg/big.so, a file of the image")
+    assert "symlinks=True" in words
 
 
 # --- What is tried again, and what is not ---

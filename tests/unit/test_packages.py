@@ -115,12 +115,13 @@ def test_which_unit_a_path_belongs_to(tmp_path: Path) -> None:
 
 
 def test_libraries_are_linked_and_what_may_be_rewritten_is_not() -> None:
-    assert plan.is_linked("x.cpython-311-x86_64-linux-gnu.so", 2 * MIB, execute=True)
-    assert plan.is_linked("libx.so.1.2", 2 * MIB, execute=True)
-    assert plan.is_linked("x.so", 10, execute=False)
-    assert not plan.is_linked("x.so", 10, execute=True)
-    assert not plan.is_linked("model.bin", GIB, execute=True)
-    assert not plan.is_linked("chromedriver", 20 * MIB, execute=True)
+    assert plan.is_linked("x.cpython-311-x86_64-linux-gnu.so", 2 * MIB)
+    assert plan.is_linked("libx.so.1.2", 2 * MIB)
+    assert plan.is_linked("x.so", 10)
+    assert plan.is_linked("x.a", 2 * MIB)
+    assert not plan.is_linked("x.a", 10)
+    assert not plan.is_linked("model.bin", GIB)
+    assert not plan.is_linked("chromedriver", 20 * MIB)
 
 
 def test_every_known_writer_has_its_reason() -> None:
