@@ -21,7 +21,9 @@ FILES = {
     # Other reasons to fail, after a side effect and beside code that would write.
     "unlicensed": {
         "__init__.py": _HERE + "def save():\n    " + _WRITE + "raise RuntimeError('no licence server')\n",
-        "numpyish.py": _HERE + "raise ImportError('compiled for another numpy')\n",
+    },
+    "compiled": {
+        "__init__.py": _HERE + "def save():\n    " + _WRITE + "raise ImportError('compiled for another numpy')\n"
     },
     # Its second execution would double something, and a registry refuses that.
     "registering": {"__init__.py": _HERE + "import atexit\natexit.register(print, 'bye')\n" + _WRITE},
