@@ -92,7 +92,9 @@ def run() -> None:
     state = "failed"
     try:
         state = _run(os.environ)
-    except Exception as error:  # noqa: BLE001 - but not KeyboardInterrupt, which is not ours to swallow
+    except KeyboardInterrupt:  # which is never of our making
+        raise
+    except BaseException as error:  # noqa: BLE001 - not even SystemExit of ours may stop an interpreter from starting
         let_pass(error)
         failure = error
 

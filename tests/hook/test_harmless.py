@@ -39,7 +39,7 @@ for name in names:
         found.append([name, spoil, result.returncode, result.stdout, result.stderr])
 print(json.dumps(found))
 """
-_SPOILS = ("missing", "unreadable", "raise SystemExit(3)", "raise KeyboardInterrupt", "no Python (", "NUL", "")
+_SPOILS = ("missing", "unreadable", "raise SystemExit(3)", "raise GeneratorExit", "no Python (", "NUL", "")
 _ROOT = ("__init__.py", "startup.py")
 """What the line in the .pth file itself imports: Python reports what goes wrong in there, and the program runs."""
 
