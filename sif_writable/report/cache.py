@@ -123,14 +123,19 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
         if any(not is_empty(item) for item in shared):
             lines += ["  shared by all images", *_rows(shared, now)]
         for identity, image in sorted(entry.images.items(), key=lambda pair: (pair[0] != this, -pair[1].used)):
+            rows = _rows([item for item in entry.items if item.image == identity and item.kind != LEFTOVER], now)
+            if not rows and identity != this:
+                continue
             whose = "this image" if identity == this else "another image" if this else "image"
             lines.append(f"  {whose}, {_named(image)}; last used {_ago(now - image.used)}")
-            lines += _rows([item for item in entry.items if item.image == identity and item.kind != LEFTOVER], now)
+            lines += rows
         rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
         if rest:
             size = human(sum(item.size for item in rest))
             locks = sum(item.kind == LOCK for item in rest)
-            lines.append(f"  {locks} lock files, {len(rest) - locks} things left aside, {size}")
+            left = len(rest) - locks
+            words = f"{locks} lock file{'s' * (locks != 1)}, {left} thing{'s' * (left != 1)} left aside"
+            lines.append(f"  {words}, {size}")
         if all(is_empty(item) for item in entry.items):
             lines.append("  empty")
         if not entry.reads_recorded:

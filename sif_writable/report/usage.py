@@ -57,7 +57,7 @@ def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
         "written_bytes": sum(item.written_size for item in found.items),
         "written_files": sum(item.written for item in found.items),
         "downloads_bytes": shared.size if shared else 0,
-        "downloads_files": shared.entries if shared and shared.files else 0,
+        "downloads_files": shared.files if shared else 0,
         "complete": not bound.exceeded,
         "limit_bytes": allowed.size if allowed else None,
         "limit_files": allowed.files if allowed else None,
@@ -84,12 +84,12 @@ def words(entry: Mapping[str, Any]) -> str:
     number = entry["images"]
     told = (
         f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)} {least}{human(entry['size_bytes'])} in "
-        f"{entry['files']:,} files"
+        f"{entry['files']:,} files and folders"
     )
     if entry["written_files"]:
-        told += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,}"
+        told += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,} files"
     if entry["downloads_files"]:
-        told += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,}"
+        told += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,} files"
     if entry["limit_bytes"] is None:
         return f"{told}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"

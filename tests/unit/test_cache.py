@@ -205,7 +205,9 @@ def test_list_tells_kind_size_files_use_and_image(store: Store) -> None:
     assert (entry["kind"], entry["files"], entry["this_image"]) == ("compiled", 1, True)
     assert entry["size_bytes"] == 8192
     assert abs(float(str(entry["last_used"])) - time.time()) < 60
+    (store.root / f"image-{OTHER}" / "config" / "empty").mkdir(parents=True)
     text = store.cache("list").stdout
+    assert OTHER not in text  # nothing is in it
     assert "numba" in text
     assert "this image" in text
     assert str(store.root) in text
