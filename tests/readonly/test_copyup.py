@@ -542,15 +542,13 @@ def test_a_broken_learned_list_is_passed_over_and_noted(one_image: Image) -> Non
 
 
 def test_paths_of_no_package_are_explained_and_not_learned(one_image: Image) -> None:
-    one_image.says("import inner")
-    before = one_image.learned()
     for _ in range(2):
         first = one_image.run("import outsider.use")
         assert first.returncode == 1
         line = first.stderr.splitlines()[-1]
         assert line.startswith("sif_writable: /venv/outsider cannot be written, and it belongs to no package")
         assert "--bind DIRECTORY:/venv/outsider" in line
-    assert one_image.learned() == before
+    assert "\t-\t" not in one_image.learned()
     declared = {"SIF_WRITABLE_OVERLAY_PATHS": "/venv/outsider"}
     one_image.says("import outsider.use", env=declared)
     status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"], env=declared).stdout.split())
