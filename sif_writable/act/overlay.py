@@ -89,14 +89,6 @@ def before_import(name: str, environ: Mapping[str, str], image: str) -> str:
     return ""
 
 
-def is_for_the_next_start(path: str, environ: Mapping[str, str]) -> bool:
-    """Whether a start like this one is going to try to make a learned path writable."""
-    wanted = Wanted(facts_ground.resolved(path), "learned", declared=False)
-    if plan.decide([wanted], facts_ground.Ground(), plan.mode(environ)).refused:
-        return False
-    return not (namespaces.parallel(environ) or namespaces.switched_off())  # the threads of now will be gone
-
-
 def _remember(package: str, paths: Iterable[str], problem: str) -> None:
     """Keep for ``status`` what stays impossible here: the package alone knows how to say it, and says it badly."""
     from sif_writable.act import copyup
