@@ -282,6 +282,8 @@ class Finder:
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
+        self._places: Optional[set[str]] = None
+        """Directories that hold packages with a copy."""
         self._read_only: dict[str, bool] = {}
         self._followed: set[str] = set()
         """Packages whose modules are watched."""
@@ -396,9 +398,12 @@ class Finder:
         if not read_only:
             return spec
         self.listen()
-        of_path = sys.path_importer_cache.get(directory)
-        if type(of_path) is _external.FileFinder:
-            of_path.__class__ = _Served
+        if self._places is None:
+            self._places = {where for places in self.wanted().values() for where in places}
+        for place in (directory, *sys.path):
+            of_path = sys.path_importer_cache.get(place)
+            if type(of_path) is _external.FileFinder and (place is directory or place in self._places):
+                of_path.__class__ = _Served
         name = spec.name
         for where in self.wanted().get(name, ()):
             if where in (directory, ANYWHERE):

@@ -301,3 +301,10 @@ assert inner.__loader__ is inner.__spec__.loader and '/tree/' in inner.__file__,
     else:
         assert (result.returncode, result.stderr) == (0, ""), result
     assert one_image.says(program) == "executed outer\nexecuted inner\n"
+
+
+def test_a_finder_before_us_gets_what_is_copied_from_a_directory_that_nothing_else_came_from(one_image: Image) -> None:
+    _package(one_image, "lonely", WRITE)
+    program = f"seen = []\n{OTHERS['a finder before us']}\nimport lonely\nprint('/tree/' in lonely.__file__, seen[-1])"
+    assert "cache forget lonely" in one_image.run(program, env=OWN).stderr
+    assert one_image.says(program, env=OWN) == "executed\nTrue lonely\n"
