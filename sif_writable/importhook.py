@@ -279,6 +279,8 @@ class Finder:
         """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
         self.busy: set[str] = set()
         """Names whose copy is being made: what that imports is none of our business."""
+        self._in_use = False
+        """Whether a package was imported from its copy, whose modules may be imported at any time."""
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
@@ -304,6 +306,10 @@ class Finder:
             sys.meta_path.insert(0, self)
         if self.bytecode:
             self._check_bytecode()
+        if self._in_use and path is not None:
+            spec = self._instead_of_copy(name, path, target)
+            if spec is not None:
+                return spec
         if name not in self.awaited:
             return self._find(name, path, target)
         spec = self._find(name, path, target) or self._ask_others(name, path, target)
@@ -311,6 +317,30 @@ class Finder:
             from sif_writable.act import heavy
 
             spec = heavy.with_check(spec, self)
+        return spec
+
+    def _instead_of_copy(
+        self, name: str, path: "Sequence[str]", target: "Optional[ModuleType]"
+    ) -> "Optional[ModuleSpec]":
+        """Return the image's own module of a package with a copy, where storage is not this user's alone any more.
+
+        :raises ModuleNotFoundError: the image has none.
+        """
+        places = [place for place in map(str, path) if place.startswith(self.tree + "/")]
+        if not places:
+            return None
+        from sif_writable import startup
+
+        root = os.path.dirname(os.path.dirname(self.folder))
+        if startup.is_own(root, os.geteuid()):
+            return None
+        spec = self._ask_others(name, [place[len(self.tree) :] for place in places], target)
+        if spec is None:
+            raise ModuleNotFoundError(
+                f"No module named {name!r} (the copy of its package is in {root}, which is gone or not this user's "
+                "alone any more)",
+                name=name,
+            )
         return spec
 
     def _check_bytecode(self) -> None:
@@ -411,6 +441,7 @@ class Finder:
                 # Somebody may have mounted something writable on the package itself: a bind, an overlay.
                 if not os.access(path, os.W_OK) and self._has_good_copy(spec, path):
                     spec = moved(spec, self.tree)
+                    self._in_use = True
                 break
         return spec if target is not None else self._watch(spec)
 

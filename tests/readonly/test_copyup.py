@@ -100,6 +100,27 @@ def test_every_interpreter(each_image: Image) -> None:
         assert each_image.has(way.made)
 
 
+def test_modules_of_a_copy_come_from_the_image_once_others_may_write_the_storage(one_image: Image) -> None:
+    program = """
+import os, resourceful, sys
+with open(resourceful.__path__[0] + '/more.py', 'w') as file:
+    file.write('print("evil")')
+folder = os.environ['SIF_WRITABLE_COPIES'].rpartition(':')[2]
+os.chmod(os.path.dirname(folder), int(os.environ['MODE'], 8))
+sys.modules.pop('resourceful.sub', None)  # the package itself has imported it
+import resourceful.sub
+print(sys.modules['resourceful.sub'].__file__.startswith(folder))
+try:
+    import resourceful.more
+except ModuleNotFoundError as error:
+    print('not this user' in str(error))
+"""
+    own = {"SIF_WRITABLE_PACKAGES": "resourceful"}
+    assert one_image.says(program, env={**own, "MODE": "777"}).endswith("\nFalse\nTrue\n")
+    assert one_image.says("import os; os.chmod(os.environ['HOME'] + '/.cache/sif-writable', 0o700)", env=own) == ""
+    assert one_image.says(program, env={**own, "MODE": "700"}).endswith("\nTrue\nevil\n")
+
+
 # --- Every shape of package ---
 
 
