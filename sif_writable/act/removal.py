@@ -39,7 +39,7 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
 
     :param keep_written: what programs wrote in them stays in ``written``, and with it what was learned.
     :param unlocked: also where nobody can tell whether they are in use.
-    :returns: what is to be deleted, and why nothing is; one of the two is empty.
+    :returns: what is to be deleted, and why nothing is; either may be empty.
     :raises OSError: they cannot be renamed.
     """
     with alone(folder) as problem:
@@ -52,6 +52,8 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
                     os.rename(f"{folder}/{copied.TREE}", removing)
             record = copied.recorded(folder)
             _save_written(folder, removing, record)
+            if os.path.lexists(f"{folder}/{copied.TREE}"):  # copied anew since: that is for another removal
+                return move_aside(removing), ""
             kept = [
                 os.path.relpath(path, f"{folder}/{copied.WRITTEN}") for path in _files(f"{folder}/{copied.WRITTEN}")
             ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act import housekeeping, recall
+from sif_writable.act import housekeeping, recall, removal
 from sif_writable.facts import leases, storage_contents
 from sif_writable.facts.measure import Bound
 from sif_writable.facts.mounts import Mount
@@ -166,6 +167,19 @@ def test_what_programs_wrote_stays_and_is_counted(images: Images) -> None:
     assert seen.used <= images.now  # that something was removed is no use
     assert images.tidy()
     assert sorted(str(path.relative_to(image)) for path in image.rglob("*") if path.is_file()) == left
+
+
+def test_a_killed_removal_takes_nothing_of_the_next_copy(images: Images) -> None:
+    folder = images.root / images.add("c", 100) / "packages-cpython-311"
+    tree = folder / "tree" / "venv"
+    shutil.copytree(folder / "tree", folder / "removing")
+    (tree / "own.db").write_text("mine")
+    for _ in range(2):
+        gone, problem = removal.remove_copies(str(folder), keep_written=True)
+        assert (removal.delete(gone), problem) == (True, "")
+        (mine,) = folder.rglob("own.db")
+        assert mine.read_text() == "mine"
+    assert not tree.exists()
 
 
 def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
