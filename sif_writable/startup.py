@@ -354,10 +354,11 @@ def _activate(damaged: str) -> str:
         told.say(told.decision_lines(decision))
     outcome = act.apply(decision, seen, storage, environ, token())
     kept = recall.path(seen, storage)
-    if not recalled:
+    # Between two plans, a start that decided anew because something has come is as cheap as it can be.
+    if not recalled and (not kept or recall.is_due(kept)):
         from sif_writable.act import housekeeping, remember
 
-        if kept and recall.is_due(kept):
+        if kept:
             remember.keep(kept, outcome, environ)
         housekeeping.mark_used(storage, kept)
         housekeeping.keep_in_bounds(storage, seen.identity, environ)
