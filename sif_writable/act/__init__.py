@@ -163,7 +163,7 @@ def _consider_well(
     problem, loose = way(place.base, facts.uid)
     if loose == place.base and place.given and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
         loose = ""  # kubelet makes volumes so, for the containers of this pod alone
-    problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid))
+    problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))
     if problem:
         return problem
     foreign_mode = 0o022 if place.given and not shared else 0o077

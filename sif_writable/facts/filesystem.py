@@ -144,28 +144,43 @@ def way(path: str, uid: int) -> "tuple[str, str]":
     """Look at each part of a path once: return what :func:`planted` does, and the first directory that is loose.
 
     In a loose one others can write, and it has no sticky bit: they could rename what is in it, and put their own in its
-    place after it was looked at. The owner of a directory is believed, as who gives it vouches for him.
+    place after it was looked at. One that they cannot get to is none. The owner of a directory is believed, as who
+    gives it vouches for him. Links are followed one by one: what holds the second of two counts as well.
     """
-    here, loose, open_to_all, linked = "", "", False, False
-    for part in path.strip("/").split("/"):
-        here += "/" + part
+    loose, left = "", _MAX_LINKS
+    passed: list[tuple[str, os.stat_result]] = []
+    parts = path.split("/")[::-1]
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            del passed[-1:]
+        if part in ("", ".", ".."):
+            continue
+        here = f"{passed[-1][0] if passed else ''}/{part}"
         try:
             status = os.lstat(here)
+            leads_to = os.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
         except OSError:  # not there: then nobody has put it there, and who makes it looks again
             break
-        if open_to_all and status.st_uid not in (uid, 0):
+        if passed and passed[-1][1].st_mode & 0o002 and status.st_uid not in (uid, 0):
             where = "is" if here == path else f"leads through {here}, which is"
             return f"{where} somebody else's, in a directory where everybody may make one", loose
-        is_link = status.st_mode & _S_IFMT == _S_IFLNK
-        linked = linked or is_link
-        open_to_all = not is_link and bool(status.st_mode & 0o002)
-        if status.st_mode & 0o022 and not is_link and not status.st_mode & _S_ISVTX and not loose:
-            loose = "" if _is_private(here, status, uid) or _is_of_image(here, status, uid) else here
-    real = os.path.realpath(path) if linked else path
-    if real == path:
-        return "", loose
-    problem, further = way(real, uid)
-    return problem, loose or further
+        if leads_to:
+            left -= 1
+            if not left:
+                break
+            parts += leads_to.split("/")[::-1]
+            if leads_to.startswith("/"):
+                passed.clear()
+            continue
+        if status.st_mode & 0o022 and not status.st_mode & _S_ISVTX and not loose:
+            loose = "" if is_private(here, status, uid) or _is_of_image(here, status, uid) else here
+            if loose and passed:
+                from sif_writable.facts.access import is_shut_off
+
+                loose = "" if is_shut_off(here, passed, uid) else here
+        passed.append((here, status))
+    return "", loose
 
 
 def _is_of_image(path: str, status: "os.stat_result", uid: int) -> bool:
@@ -174,7 +189,7 @@ def _is_of_image(path: str, status: "os.stat_result", uid: int) -> bool:
     return bool(grants) and status.st_dev == os.stat("/").st_dev and not os.access(path, os.W_OK)
 
 
-def _is_private(path: str, status: "os.stat_result", uid: int) -> bool:
+def is_private(path: str, status: "os.stat_result", uid: int) -> bool:
     """Whether the group that may write a directory is this user's alone, as with a umask of 002 on many systems.
 
     Its number is the user's then, and no access control list lets anybody else write, which shows in the group's bits.
@@ -197,16 +212,16 @@ def _is_private(path: str, status: "os.stat_result", uid: int) -> bool:
     return False
 
 
-def replaceable(base: "os.stat_result", uid: int) -> str:
+def replaceable(base: "os.stat_result", uid: int, *, loose: bool = True) -> str:
     """Say who could replace a folder that is made in a directory, or return an empty string.
 
-    :param base: what :func:`os.stat` says of the directory.
+    :param base: what :func:`os.stat` says of the directory; :param loose: whether :func:`way` calls any part of it so.
     """
     if base.st_uid not in (uid, 0, _NOBODY):
         return f"belongs to uid {base.st_uid}, who could replace what we make in it"
     if base.st_mode & _S_ISVTX:
         return ""
-    if base.st_mode & 0o002:
+    if base.st_mode & 0o002 and loose:
         return "can be written by everybody and has no sticky bit, so others could replace what we make in it"
     if base.st_mode & 0o020 and base.st_uid != uid:
         return "can be written by its group and has no sticky bit, so others could replace what we make in it"

@@ -42,8 +42,8 @@ def test_what_the_user_has_in_a_given_place_is_never_touched(apptainer: Apptaine
     script = f"""set -e
     {PYTHON} -c "$1"; {PYTHON} -c "$1"
     sif-writable cache list
-    sif-writable cache prune --older-than 1d --dead --max-size 0 --yes
-    sif-writable cache clear torch --yes
+    sif-writable cache prune --all-images --older-than 1d --dead --max-size 0 --yes
+    sif-writable cache clear --all-images torch --yes
     {PYTHON} -c "$1" """
     options = ["--bind", f"{apptainer.inside(place)}:/data"]
     done = apptainer.exec(sif, ["sh", "-c", script, "sh", TELL], options=options, env={"SIF_WRITABLE_DIR": "/data"})
@@ -94,3 +94,22 @@ def test_where_a_group_could_swap_our_folder_no_code_goes_and_doctor_says_so(app
     done = apptainer.exec(sif, [PYTHON, "-c", TELL], options=options, env=env)
     assert done.stderr == ""
     assert {path.split("/")[2] for path in json.loads(done.stdout)} == {f"sif-writable-{ORDINARY_UID}"}
+
+
+@pytest.mark.parametrize("home", [0o700, 0o750])
+def test_a_cache_directory_that_a_group_may_write_but_not_get_to_keeps_everything(
+    apptainer: Apptainer, sif: str, home: int
+) -> None:
+    """What a umask of 002 makes, with a group that others are in; whether they get there is up to HOME."""
+    if os.getuid() != 0:
+        pytest.skip(f"{NOT_RUN}only root can give a directory to another group")
+    cache = f"{apptainer.places.home}/.cache"
+    os.mkdir(cache)
+    os.chown(cache, ORDINARY_UID, 4711)
+    os.chmod(cache, 0o775)
+    os.chown(apptainer.places.home, ORDINARY_UID, 4711)
+    os.chmod(apptainer.places.home, home)
+    done = apptainer.exec(sif, [PYTHON, "-c", "import os; print(os.environ['NUMBA_CACHE_DIR'])"])
+    assert (done.returncode, done.stderr) == (0, "")
+    own = f"{apptainer.home}/.cache/sif-writable-{ORDINARY_UID}/image-"
+    assert done.stdout.startswith(own) == (home == 0o700), done

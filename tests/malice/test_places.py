@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -15,7 +16,7 @@ from sif_writable.act import directories
 from sif_writable.facts.filesystem import planted
 from sif_writable.plan import Place, places
 from tests.conftest import or_skip
-from tests.lab import apt
+from tests.lab import apt, enter
 from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 from tests.unit.test_plan import make_facts
 
@@ -217,7 +218,7 @@ def globals_places(facts: Any) -> list[Place]:
     return list(places(facts, {}))
 
 
-GROUP = 4711
+GROUP, OTHER_GROUP = 4711, 4712
 
 
 @pytest.mark.parametrize("below", ["", "/mine", "/mine/deeper"])
@@ -253,6 +254,92 @@ def test_where_a_group_could_swap_our_folder_only_downloads_go(
     words = f"keeps no code and no settings: others may write {base!r}, which has no sticky bit"
     assert [problem.startswith(words) for problem in said] == [True] * loose
     assert not loose or sorted(os.listdir(own)) == [act.MARKER, "data"]
+
+
+@pytest.mark.parametrize(
+    ("home", "owner", "group", "shut_off"),
+    [
+        (0o700, VICTIM, GROUP, True),
+        (0o700, VICTIM, VICTIM, True),
+        (0o2700, VICTIM, OTHER_GROUP, True),
+        (0o750, VICTIM, VICTIM, True),  # its own group
+        (0o740, VICTIM, OTHER_GROUP, True),  # they may list it, and not pass
+        (0o704, VICTIM, GROUP, True),
+        (0o750, VICTIM, GROUP, False),
+        (0o710, VICTIM, GROUP, False),
+        (0o750, VICTIM, OTHER_GROUP, False),  # who is in both groups can swap it, as the next test does
+        (0o711, VICTIM, GROUP, False),
+        (0o701, VICTIM, OTHER_GROUP, False),
+        (0o755, VICTIM, GROUP, False),
+        (0o770, NEIGHBOUR, VICTIM, False),  # who may open it at any time
+    ],
+)
+@pytest.mark.parametrize("mode", [0o775, 0o2775, 0o777])
+def test_a_folder_that_others_may_write_and_cannot_get_to_is_ones_own(
+    places: Scratch, home: int, owner: int, group: int, mode: int, shut_off: bool
+) -> None:
+    """``~/.cache``, as a umask of 002 makes it, with a group that others are in, and one of them who tries."""
+    base = _cache_of(places, home, owner, group, mode)
+    found = settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[VICTIM, GROUP])
+    own = f"{base}/{NAME}"
+    assert {found["roots"][kind] for kind in ("compiled", "config")} == {own if shut_off else f"{places.shm}/{NAME}"}
+    assert [label for label, _ in found["refused"]] == ["cache"] * (not shut_off)
+
+    def swap() -> bool:
+        with contextlib.suppress(OSError):
+            os.rename(f"{base}/other", f"{base}/mine")
+            return True
+        return False
+
+    swapped = [as_user(NEIGHBOUR, swap, groups) for groups in ([GROUP, OTHER_GROUP], [GROUP], [])]
+    assert any(swapped) != shut_off
+
+
+def _cache_of(places: Scratch, home: int, owner: int, group: int, mode: int) -> str:
+    top = places.new_folder("home")
+    os.makedirs(f"{top}/.cache/other")
+    os.chown(f"{top}/.cache", VICTIM, GROUP)
+    os.chmod(f"{top}/.cache", mode)
+    os.chown(top, owner, group)
+    os.chmod(top, home)
+    return f"{top}/.cache"
+
+
+def test_an_access_list_that_lets_another_user_through_counts(places: Scratch) -> None:
+    or_skip(apt.ensure, "setfacl")
+    base = _cache_of(places, 0o700, VICTIM, VICTIM, 0o2775)
+    subprocess.run(["setfacl", "-m", f"u:{NEIGHBOUR}:x", os.path.dirname(base)], check=True)
+    found = settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[GROUP])
+    assert found["roots"]["config"] == f"{places.shm}/{NAME}"
+
+
+def test_what_is_mounted_in_a_home_may_have_another_way_to_it(places: Scratch) -> None:
+    base, shared = _cache_of(places, 0o700, VICTIM, VICTIM, 0o755), places.new_folder("shared")
+    os.chown(shared, VICTIM, GROUP)
+    os.chmod(shared, 0o775)
+
+    def work() -> dict[str, Any]:
+        enter._unshare(enter._CLONE_NEWNS)
+        enter._mount("none", "/", flags=enter._MS_REC | enter._MS_PRIVATE)
+        enter._mount(shared, base, flags=enter._MS_BIND)
+        return settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[GROUP])
+
+    assert as_user(0, work)["roots"]["config"] == f"{places.shm}/{NAME}"
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777])
+def test_a_directory_between_two_links_counts(places: Scratch, mode: int) -> None:
+    """Who can replace the second link leads the first one elsewhere, and with it all that is imported through them."""
+    shared = places.new_folder("project")
+    os.symlink(shared, f"{places.home}/first")
+    os.symlink(places.home, f"{shared}/second")
+    for link in (f"{places.home}/first", f"{shared}/second"):
+        os.lchown(link, VICTIM, VICTIM)
+    os.chown(shared, VICTIM, GROUP)
+    os.chmod(shared, mode)
+    found = settle(given(f"{places.home}/first/second/cache"), Place("next", places.shm, "memory"), groups=[GROUP])
+    assert found["roots"]["config"] == f"{places.shm}/{NAME}"
+    assert f"others may write {shared!r}" in found["refused"][0][1]
 
 
 def test_an_access_list_that_lets_another_user_write_counts(places: Scratch) -> None:

@@ -83,12 +83,15 @@ def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path:
     )
 
 
-def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path) -> None:
+def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o777)
+    assert set(settle(Place("shared", str(tmp_path), "node")).roots.values()) == {str(tmp_path / f"sif-writable-{UID}")}
+    os.rename(tmp_path / f"sif-writable-{UID}", tmp_path / "away")  # pytest's own folder above lets nobody else through
+    monkeypatch.setattr("sif_writable.facts.access.is_shut_off", lambda *_: False)
     storage = settle(Place("shared", str(tmp_path), "node"))
     assert storage.roots == {}
     assert "no sticky bit" in problems(storage)["shared"]
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["away"]
     assert settle(Place("given", str(tmp_path), "persistent", given=True)).roots["data"] == str(
         tmp_path / f"sif-writable-{UID}"
     )
