@@ -172,6 +172,8 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     from sif_writable.plan.cleanup import KNOWN
 
     image = f"{root}/{name}"
+    if storage_contents.is_mounted(image):
+        return True
     found = storage_contents.look_at_images(root, [name], KNOWN, bound)
     if not found.complete:
         return False

@@ -178,6 +178,8 @@ def _items(
     root: str, folder: str, name: str, kind: str, image: str, points: list[str], bound: Bound | None
 ) -> list[Item]:
     path = os.path.join(root, folder, name)
+    if any(path.startswith(point + "/") for point in points):  # what somebody bound in is his, whatever its names
+        return []
     try:
         record = copied.recorded(path) if kind == PACKAGES else None
         found = measure(path, points, record, bound)
@@ -212,6 +214,11 @@ def _items(
 
 def _mounted_below(root: str) -> list[str]:
     return [mount.point for mount in mounts() if mount.point.startswith(root + "/")]
+
+
+def is_mounted(path: str) -> bool:
+    """Whether a folder in storage, or anything in it, is a mount point."""
+    return any(f"{mount.point}/".startswith(f"{path}/") for mount in mounts())
 
 
 def _reads_recorded(root: str) -> bool:

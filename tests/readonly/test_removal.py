@@ -7,15 +7,16 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from sif_writable.act import housekeeping, removal
 from sif_writable.facts import copied
 from sif_writable.facts.measure import Bound
 from sif_writable.facts.storage_contents import look
 from sif_writable.plan.cleanup import DAY, KNOWN, Limit
+from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.readonly.conftest import Image
 
 WANTED = {"SIF_WRITABLE_PACKAGES": "large"}
@@ -267,3 +268,70 @@ def _files(root: str) -> list[str]:
 def _count(root: str) -> tuple[int, int]:
     found = [os.path.join(here, name) for here, folders, names in os.walk(root) for name in (*folders, *names)]
     return sum(os.lstat(path).st_blocks * 512 for path in found), len(found)
+
+
+@pytest.mark.parametrize("folder", ["data", "image/config", "image/compiled-cpython-311", "image", "data/torch"])
+def test_what_somebody_mounted_in_storage_is_his(one_image: Image, folder: str) -> None:
+    """A bind of the user's own project, with names like ours in it: nothing in it is listed, counted or removed."""
+    root = f"{one_image.places.home}/.cache/sif-writable"
+    one_image.says("pass")
+    (image,) = (name for name in os.listdir(root) if name.startswith("image-"))
+    project = one_image.places.new_folder("project")
+    names = (
+        "torch/checkpoint",
+        "numba/results",
+        "config/ipython/notes",
+        "compiled-cpython-311/numba/results",
+        "torch.db",
+    )
+    for name in names:
+        os.makedirs(os.path.dirname(f"{project}/{name}"), exist_ok=True)
+        _write(f"{project}/{name}", "precious")
+    _give_to_the_user(project)
+    os.makedirs(f"{root}/data/torch", exist_ok=True)
+    point = one_image.inside(f"{root}/{folder.replace('image', image, 1)}")
+    told = one_image.run(
+        argv=["-S", "-c", _DRIVER, json.dumps([
+            ("cache", "list"),
+            ("cache", "prune", "--all-images", "--older-than", "1d", "--dead", "--max-size", "0", "--yes"),
+            ("cache", "clear", "--all-images", "torch", "numba", "ipython", image, "--yes"),
+        ])],
+        binds=[f"{project}:{point}"],
+    )  # fmt: skip
+    assert (told.returncode, told.stderr) == (0, ""), told
+    left = sorted(os.path.relpath(path, project) for path in _files(project))
+    assert set(names) <= set(left), (left, told.stdout)
+    assert "precious" not in told.stdout
+
+
+@pytest.mark.parametrize("folder", ["config", "compiled-cpython-311", ""])
+def test_an_old_image_with_something_mounted_in_it_does_not_go_by_itself(one_image: Image, folder: str) -> None:
+    root = f"{one_image.places.home}/.cache/sif-writable"
+    image = f"image-{'0' * 16}"
+    project = one_image.places.new_folder("project")
+    for name in ("compiled-cpython-311/numba/results", "numba/results", "plan-b"):
+        for top in (project, f"{root}/{image}"):
+            os.makedirs(os.path.dirname(f"{top}/{name}"), exist_ok=True)
+            _write(f"{top}/{name}", "precious")
+    os.makedirs(f"{root}/{image}/config")
+    for top in (project, f"{one_image.places.home}/.cache"):
+        _give_to_the_user(top)
+    before = sorted(_files(project))
+    at = f"{one_image.inside(root)}/{image}/{folder}".rstrip("/")
+    program = (
+        "from sif_writable.act import housekeeping\nfrom sif_writable.facts.measure import Bound\n"
+        "from sif_writable.plan.cleanup import Limit\nimport time\n"
+        f"print(housekeeping.tidy({one_image.inside(root)!r}, '', Limit(0, 0), Bound(60, 1 << 20), "
+        "time.time() + 61 * 86400))"
+    )
+    assert one_image.says(program, env={"SIF_WRITABLE": "off"}, binds=[f"{project}:{at}"]) == "True\n"
+    assert sorted(_files(project)) == before
+
+
+def _give_to_the_user(folder: str) -> None:
+    """Let files be old and his."""
+    for here, _, files in os.walk(folder, topdown=False):
+        for path in (*(f"{here}/{name}" for name in files), here):
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+            if os.getuid() == 0:
+                os.chown(path, ORDINARY_UID, ORDINARY_UID)
