@@ -1,8 +1,8 @@
 """Copy a package of the image: everything that may be rewritten as real files, the rest as links.
 
-A copy lies in storage at the path that the package has in the image, below ``tree``; every directory on the way from
-the environment's prefix down is real and holds links to what the image has beside it. So what a package reaches by
-``..`` is found, and what it makes there lands in storage.
+A copy lies in storage at the path that the package has in the image, below ``tree``; every directory on the way down to
+it is real and holds links to what the image has beside it. So what a package reaches by ``..`` is found, and what it
+makes there lands in storage.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ if TYPE_CHECKING:
 def mirror(directory: str, tree: str) -> None:
     """Make the directory of the tree that stands for one of the image, with links to what the image has in it.
 
-    So it is with those above it, up to the prefix: ``..`` finds there what it finds in the image.
+    So it is with those above it, all but the root: ``..`` finds there what it finds in the image.
     """
     levels = [directory]
-    for prefix in (sys.prefix, sys.base_prefix):
-        while directory.startswith(prefix + "/") and levels[-1] != prefix:
-            levels.append(os.path.dirname(levels[-1]))
+    while os.path.dirname(levels[-1]) != "/":
+        levels.append(os.path.dirname(levels[-1]))
     for level in reversed(levels):
         mirror = tree + level
 
         def link(into: str, level: str = level) -> None:
             present = set(os.listdir(into))
-            for name in os.listdir(level):
+            try:
+                names = os.listdir(level)
+            except PermissionError:  # what is in it is reached by name only
+                return
+            for name in names:
                 # Bytecode of modules beside the package is written there.
                 if name not in present and name != "__pycache__" and f"{level}/{name}" not in levels:
                     with suppress(FileExistsError):

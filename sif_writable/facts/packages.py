@@ -255,8 +255,15 @@ def beside(tree: str, directories: Iterable[str]) -> list[str]:
         for directory in directories
         if os.path.isdir(tree + directory)
         for name in sorted(os.listdir(tree + directory))
-        if name != "__pycache__" and not os.path.lexists(f"{directory}/{name}")
+        if name != "__pycache__"
+        and not os.path.lexists(f"{directory}/{name}")
+        and not _is_link_to(f"{tree}{directory}/{name}", f"{directory}/{name}")
     ]
+
+
+def _is_link_to(path: str, target: str) -> bool:
+    """Whether a path is a link to another one, also where that is not there: bound in at other times, perhaps."""
+    return os.path.islink(path) and os.readlink(path) == target
 
 
 def is_extension(path: str | None) -> bool:

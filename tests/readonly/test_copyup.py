@@ -264,6 +264,23 @@ def test_a_package_outside_site_packages(one_image: Image) -> None:
     assert os.path.exists(f"{one_image.folder}/tree/opt/lib/afield/a.made")
 
 
+def test_an_application_outside_the_prefix_finds_its_root(one_image: Image) -> None:
+    library = one_image.machine.in_image("/opt/l/app/lib/python")
+    with open(f"{one_image.machine.in_image('/opt/l/app/share')}/model.txt", "w", encoding="utf-8") as file:
+        file.write("the model")
+    os.mkdir(f"{library}/rooted")
+    with open(f"{library}/rooted/__init__.py", "w", encoding="utf-8") as file:
+        file.write(
+            "import os\nHERE = os.path.dirname(__file__)\nopen(HERE + '/made', 'a').close()\n"
+            "ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))\n"
+            "print(open(ROOT + '/share/model.txt').read(), open(HERE + '/../../../share/model.txt').read())\n"
+        )
+    for _ in range(2):
+        told = one_image.says("import rooted", env={"PYTHONPATH": "/opt/l/app/lib/python"})
+        assert told == "the model the model\n"
+    assert os.path.exists(f"{one_image.folder}/tree/opt/l/app/lib/python/rooted/made")
+
+
 def test_a_package_in_a_zip_file_is_refused_with_a_sentence(one_image: Image) -> None:
     library = one_image.places.new_folder("library")
     with zipfile.ZipFile(f"{library}/z.zip", "w") as file:
