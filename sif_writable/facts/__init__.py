@@ -212,14 +212,18 @@ def site_directories(purelib: str) -> "list[str]":
     :param purelib: the folder that holds this package. Where it is no directory of the environment's, as with a bind on
         PYTHONPATH, it says nothing of the image.
     """
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     if purelib.startswith(sys.prefix + "/") and purelib.endswith(("/site-packages", "/dist-packages")):
         found = [purelib]
         if purelib.endswith("/dist-packages"):  # Debian's: pip's own beside those of the system
-            found.append(f"{sys.prefix}/lib/python3/dist-packages")
-        return found
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    places = [f"lib/{version}/site-packages", f"local/lib/{version}/dist-packages", "lib/python3/dist-packages"]
-    return [f"{sys.prefix}/{place}" for place in places]
+            found += [f"{sys.prefix}/lib/python3/dist-packages", f"{sys.prefix}/local/lib/{version}/dist-packages"]
+    else:
+        places = [f"lib/{version}/site-packages", f"local/lib/{version}/dist-packages", "lib/python3/dist-packages"]
+        found = [f"{sys.prefix}/{place}" for place in places]
+    if sys.platlibdir != "lib":  # Fedora's: object code has a directory of its own, and pip's own lies beside both
+        for top in (sys.prefix, f"{sys.prefix}/local"):
+            found += [f"{top}/{library}/{version}/site-packages" for library in ("lib", sys.platlibdir)]
+    return list(dict.fromkeys(found))
 
 
 def identity_ingredients(

@@ -125,6 +125,30 @@ def test_identity_is_the_images_wherever_this_package_was_loaded_from(site: Path
 
 
 @pytest.mark.parametrize(
+    ("place", "library"),
+    [
+        ("local/lib/{}/site-packages", "lib64/{}/site-packages"),  # Fedora, Rocky: dnf's numpy, pip's sif-writable
+        ("local/lib/{}/site-packages", "local/lib64/{}/site-packages"),
+        ("lib/{}/site-packages", "local/lib64/{}/site-packages"),
+        ("elsewhere", "lib64/{}/site-packages"),
+        ("lib/python3/dist-packages", "local/lib/{}/dist-packages"),  # Debian: its own package, pip's others
+        ("local/lib/{}/dist-packages", "lib/python3/dist-packages"),
+    ],
+)
+def test_packages_count_in_each_directory_of_a_system_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, library: str
+) -> None:
+    version = f"python3.{sys.version_info[1]}"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "platlibdir", "lib64" if "64" in library else "lib")
+    site, own = tmp_path / library.format(version), str(tmp_path / place.format(version))
+    _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\n")
+    before = facts.identity(own)
+    _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\nnumpy/new.py,sha256=0,1\n")
+    assert facts.identity(own) != before
+
+
+@pytest.mark.parametrize(
     ("home", "problem"),
     [
         ("", "is empty"),
