@@ -137,12 +137,26 @@ def _not_of_image(units: Iterable[Unit]) -> str:
     for unit in units:
         if not image_mounts.environment_directory(unit.path):
             point = image_mounts.host_mount(unit.path)
+            if not point and (words := words_of_a_bind_within(unit)):
+                return words
             why = f"{point} is bound in from the host" if point else f"{unit.path} is no directory of packages"
             return (
                 f"{unit.name} gets no writable copy: {why}, and only what is the image's own is copied. "
                 f"Remedy: bind it such that it can be written (without :ro)."
             )
     return ""
+
+
+def words_of_a_bind_within(unit: Unit) -> str:
+    """Say that a package of the image gets no copy for what is bound into it, or return an empty string."""
+    table, path = image_mounts.mounts(), os.path.realpath(unit.path)
+    within = table.host_mounts_below(path) if table.is_image(path) else []
+    if not within:
+        return ""
+    return (
+        f"{unit.name} gets no writable copy: {within[0]} in it is bound in from the host, which a copy would not "
+        f"follow. Remedy: leave out that bind, or bind a copy of the whole package, which can be written, to {path}."
+    )
 
 
 def untrusted_words(name: str, path: str) -> str:

@@ -92,7 +92,10 @@ def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.
         if not table.is_image(os.path.realpath(os.path.dirname(path))):
             yield plan.link_words(path, real)
             continue
-        if packages.unit_at(path, packages.directories(finder.seen())) is not None:
+        unit = packages.unit_at(path, packages.directories(finder.seen()))
+        if unit is not None:
+            if words := copyup.words_of_a_bind_within(unit):
+                yield words
             continue
         yield plan.outside_words(path, _variable_for(path))
     if not verdict.failed and refusals.is_of_a_database(error):

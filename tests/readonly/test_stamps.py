@@ -123,15 +123,24 @@ def test_a_development_version_bound_over_a_package(one_image: Image) -> None:
     assert one_image.says(SAY, **_options()) == "1 True\n"
 
 
-def test_a_package_with_a_bind_in_it_is_left_alone(one_image: Image) -> None:
+@pytest.mark.parametrize("copied_before", [False, True])
+def test_a_package_with_a_bind_in_it_is_left_alone(one_image: Image, copied_before: bool) -> None:
     library = one_image.machine.in_image("/opt/l/sp")
     _write(library, 1)
     os.mkdir(f"{library}/fresh/data")
+    if copied_before:
+        assert one_image.says(SAY, **_options()) == "1 True\n"
     data = one_image.places.new_folder("data")
     binds = [f"{data}:/opt/l/sp/fresh/data"]
     result = one_image.run(SAY, **_options(), binds=binds)  # type: ignore[arg-type]
     assert result.returncode == 1
-    assert not os.path.lexists(f"{one_image.folder}/tree/opt/l/sp/fresh")
+    assert result.stderr.endswith(
+        "sif_writable: fresh gets no writable copy: /opt/l/sp/fresh/data in it is bound in from the host, which a copy "
+        "would not follow. Remedy: leave out that bind, or bind a copy of the whole package, which can be written, to "
+        "/opt/l/sp/fresh.\n"
+    )
+    assert os.path.lexists(f"{one_image.folder}/tree/opt/l/sp/fresh") == copied_before
+    assert one_image.says(SAY, **_options()) == "1 True\n"
 
 
 def test_a_copy_that_others_could_have_changed_is_not_imported(one_image: Image) -> None:
