@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Forget; 0, 1 when a copy is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
     folder = importhook.folder()
     known = forgetting.known(folder) if folder else {}
-    names = list(known) if arguments.all else list(dict.fromkeys(arguments.names))
+    names = list(known) if arguments.all else list(dict.fromkeys(_name(word, known) for word in arguments.names))
     if arguments.all == bool(arguments.names):
         return _bad("give either names or --all", known)
     unknown = [name for name in names if name not in known]
@@ -62,6 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         for line in _lines(result):
             print(text.paragraph(line, 0))
     return int(bool(result["failed"]))
+
+
+def _name(word: str, known: dict[str, list[str]]) -> str:
+    """Return what is known by a word: a path counts however it is written, and that of a package for the package."""
+    if word in known or "/" not in word:
+        return word
+    path = os.path.normpath(word)
+    return path if path in known else next((name for name, paths in known.items() if path in paths), word)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -39,6 +41,14 @@ def test_a_package_is_forgotten(one_image: Image) -> None:
     assert "/tree/" in copy
     assert one_image.says("import resourceful") == "executed resourceful\n" * 2
     assert one_image.says("import resourceful") == "executed resourceful\n"
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_package_is_named_by_its_path(one_image: Image, end: str) -> None:
+    where = one_image.says("import inner; print(inner.__file__)").splitlines()[-1]
+    path = os.path.dirname(where.partition("/tree")[2])
+    assert json.loads(forget(one_image, path + end, "inner", "--json").stdout)["forgotten"] == ["inner"]
+    assert not one_image.has(f"{SP}/inner")
 
 
 def test_what_is_written_goes_with_yes_and_a_module_of_one_file(one_image: Image) -> None:
