@@ -136,6 +136,8 @@ begun: "dict[str, Before]" = {}
 """Packages with what was when their execution began."""
 registered: "dict[str, int]" = {}
 """Modules whose import has left something for ``atexit``, with how much."""
+untried: "set[str]" = set()
+"""Packages whose copy was made for the import that is under way: it is not known yet whether they bear it."""
 
 
 def _callbacks() -> int:
@@ -207,6 +209,7 @@ def _execute(loader: "Any", module: "ModuleType") -> None:
                 raise
         else:
             _settle(module.__name__, before)
+            untried.discard(module.__name__)
             if module.__name__ in _LISTENED and (found := finder()) is not None:
                 found.listen()
         if again is not None:  # outside the handler, so that the next try does not see this one's exception
@@ -255,8 +258,13 @@ def _settle(name: str, before: Before) -> None:
 
 def _try_again(module: "ModuleType", error: BaseException, before: Before) -> "Any":
     try:
-        if not tells_of_a_refusal(error, before.handled) or _is_of_a_handler(error) or storage_hangs():
+        refused = tells_of_a_refusal(error, before.handled)
+        if not (refused or module.__name__ in untried) or _is_of_a_handler(error) or storage_hangs():
             return None
+        if not refused:
+            from sif_writable.act import worse
+
+            return worse.prepare(module, error, before)
         from sif_writable.act import retry
 
         return retry.prepare(module, error, before)
@@ -484,7 +492,13 @@ class Finder:
             from sif_writable.report.startup import say
 
             say([copyup.untrusted_words(spec.name, self.tree + path)])
-        return state == copies.GOOD or (state != copies.UNTRUSTED and self._make(spec))
+        if state == copies.GOOD:
+            return True
+        if state == copies.UNTRUSTED or not self._make(spec):
+            return False
+        if state == copies.ABSENT:
+            untried.add(spec.name)
+        return True
 
     def _make(self, spec: "ModuleSpec") -> bool:
         self.busy.add(spec.name)
@@ -669,13 +683,22 @@ def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
 
 def moved(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
     """Return this spec with every path of it below ``tree``."""
-    origin = tree + (spec.origin or "")
+    return _relocated(spec, tree, 0)
+
+
+def moved_back(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
+    """Return the spec of a copy with every path of it in the image."""
+    return _relocated(spec, "", len(tree))
+
+
+def _relocated(spec: "ModuleSpec", more: str, less: int) -> "ModuleSpec":
+    origin = more + (spec.origin or "")[less:]
     places = spec.submodule_search_locations
     found = _external.spec_from_file_location(
         spec.name,
         origin,
         loader=_moved_loader(spec.loader, spec.origin, origin),
-        submodule_search_locations=None if places is None else [tree + place for place in places],
+        submodule_search_locations=None if places is None else [more + place[less:] for place in places],
     )
     return found or spec
 

@@ -114,3 +114,52 @@ def test_the_proof_of_a_mount_is_forgotten(one_image: Image) -> None:
     assert forget(one_image, "/venv").returncode == 0
     assert not os.path.exists(proven)
     one_image.says("import os; os.rmdir('/venv/outsider')", env=declared)
+
+
+WRITER = "\ndef use():\n    open(os.path.join(HERE, 'made'), 'a').close()\n"
+
+
+def library(image: Image, path: str, text: str) -> dict[str, dict[str, str]]:
+    """Put a package `late` into a directory of the image; return how a program is run that imports it."""
+    os.makedirs(f"{image.machine.in_image(path)}/late", exist_ok=True)
+    with open(f"{image.machine.in_image(path)}/late/__init__.py", "w", encoding="utf-8") as file:
+        file.write("import os\nHERE = os.path.dirname(os.path.abspath(__file__))\n" + text + WRITER)
+    return {"env": {"PYTHONPATH": path}}
+
+
+def test_a_copy_that_makes_the_import_fail_is_taken_back_at_once(one_image: Image) -> None:
+    """It wrote at use, and its copy cannot even be imported: the program is no worse off than without us."""
+    options = library(one_image, "/opt/l/sp", "if '/tree/' in HERE:\n    raise RuntimeError('it was moved')\n")
+    say = "import late; print(late.HERE)"
+    assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]
+    result = one_image.run(say, **options)  # type: ignore[arg-type]
+    assert result.stdout == "/opt/l/sp/late\n"
+    assert result.stderr == (
+        "sif_writable: The writable copy of late is not used any more: the import of late fails with it and works "
+        "without (RuntimeError: it was moved).\n"
+    )
+    assert one_image.says(say, **options) == "/opt/l/sp/late\n"
+    last = one_image.run("import late; late.use()", **options).stderr.splitlines()[-1]  # type: ignore[arg-type]
+    assert last.startswith("sif_writable: late cannot write /opt/l/sp/late/made; its copy did not help")
+    assert forget(one_image, "late").returncode == 0
+    assert "from the next run on" in one_image.run("import late; late.use()", **options).stderr  # type: ignore[arg-type]
+
+
+def test_a_copy_is_not_blamed_for_what_fails_without_it_too(one_image: Image) -> None:
+    options = library(one_image, "/opt/l/sp", "if 'FAIL' in os.environ:\n    raise RuntimeError('no licence server')\n")
+    assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]
+    failing = {"env": {**options["env"], "FAIL": "1"}}
+    for _ in range(2):
+        result = one_image.run("import late", **failing)  # type: ignore[arg-type]
+        assert result.stderr.splitlines()[-1] == "RuntimeError: no licence server"
+        assert result.stderr.count("Traceback") == 1
+    assert "/tree/" in one_image.says("import late; late.use(); print(late.HERE)", **options)
+
+
+def test_what_a_second_execution_would_double_is_not_tried_and_the_way_back_is_named(one_image: Image) -> None:
+    text = "import atexit\natexit.register(print, 'bye')\nif '/tree/' in HERE:\n    raise RuntimeError('moved')\n"
+    options = library(one_image, "/opt/l/sp", text)
+    assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]
+    result = one_image.run("import late", **options)  # type: ignore[arg-type]
+    assert (result.returncode, result.stdout) == (1, "bye\n")
+    assert "undo the copy: sif-writable cache forget late" in result.stderr
