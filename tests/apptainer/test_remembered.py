@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer
+    from tests.lab.squashfs_root import SquashfsRoot
 
 PYTHON = "/opt/venv/bin/python"
 SP = "/opt/venv/lib/python3.11/site-packages"
@@ -75,3 +76,24 @@ def test_a_path_that_failed_once_is_not_written_elsewhere_ever_after(apptainer: 
     assert declared.returncode == 1
     with open(f"{real}/x", encoding="utf-8") as file:
         assert file.read() == "mine"
+
+
+def test_on_a_kernel_mount_without_user_namespaces(squashfs_root: SquashfsRoot) -> None:
+    """Files are root's: what is the image's is copied, what is bound is not; a copy is forgotten by its path."""
+    development = squashfs_root.places.new_folder("development")
+    over = [f"{development}:{SP}/early:ro"]
+
+    def run(*argv: str, binds: list[str] | None = None) -> Any:
+        environment = {"CH_RUNNING": "1"}
+        return squashfs_root.run([PYTHON, *argv], binds=binds or [], env=environment, userns=False)
+
+    copy, _ = _last(run("-c", WHERE))
+    assert copy.endswith(f"/tree{SP}/early/__init__.py")
+    for value in (1, 2):
+        with open(f"{development}/__init__.py", "w", encoding="utf-8") as file:
+            file.write(f"VALUE = {value}\n")
+        assert _last(run("-c", WHERE, binds=over)) == [f"{SP}/early/__init__.py", value]
+    assert _last(run("-c", WHERE)) == [copy, 0]
+    told = json.loads(run("-m", "sif_writable", "cache", "forget", f"{SP}/early", "--json").stdout)
+    assert (told["forgotten"], told["failed"]) == (["early"], [])
+    assert run("-c", WHERE).stdout.count("executed early") == 2
