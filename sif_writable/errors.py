@@ -83,16 +83,17 @@ def somebody_waits() -> bool:
 
     At a prompt and in a notebook (IPython sets ``sys.ps1``, too) it would end somebody's session. The pools of
     multiprocessing, also those of threads, hand on every Exception and nothing else: who waits for the result would
-    wait for ever.
+    wait for ever. A worker of gunicorn that exits is started again, for ever, while an Exception ends the server.
     """
     if hasattr(sys, "ps1"):
         return True
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
     while frame is not None:
-        if frame.f_code.co_name == "worker" and frame.f_globals.get("__name__") in _POOLS:
+        if frame.f_globals.get("__name__") in _HAND_ON.get(frame.f_code.co_name, ()):
             return True
         frame = frame.f_back
     return False
 
 
-_POOLS = ("multiprocessing.pool", "multiprocess.pool")
+_HAND_ON = {"worker": ("multiprocessing.pool", "multiprocess.pool"), "spawn_worker": ("gunicorn.arbiter",)}
+"""Functions below which an Exception is handed on and a SystemExit is not, with their modules."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import or_skip
 from tests.hook.hooked import Hooked, write
+from tests.lab import wheels
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
@@ -136,6 +138,18 @@ if __name__ == "__main__":
     _write(job, "work.py", "def work(_):\n    try: import torch\n    except ImportError: return 'on the CPU'\n")
     done = job.run("-c", program, env=REQUIRE, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "GpuUnavailableException torch no-gpu\n", LINES)
+
+
+def test_a_server_whose_worker_cannot_boot_ends(job: Hooked) -> None:
+    """A worker of gunicorn that exits is started again, for ever."""
+    path = or_skip(wheels.installed, "gunicorn", ("gunicorn==23.0.0",), job.python.version)
+    _write(job, "app.py", "try: import torch\nexcept ImportError: print('on the CPU')\napp = None\n")
+    words = ("timeout", "--signal=KILL", "60", "python", "-m", "gunicorn", "--bind=unix:server", "app:app")
+    env = {**REQUIRE, "PYTHONPATH": f"{MODULES}:/gunicorn"}
+    done = job.machine.run(words, venv=job.environment, env=env, binds=[f"{path}:/gunicorn:ro"])
+    assert (done.returncode, done.stdout) == (3, ""), done
+    assert done.stderr.count(LINES) == 1
+    assert "Worker failed to boot" in done.stderr
 
 
 def test_a_prompt_is_not_ended(job: Hooked) -> None:
