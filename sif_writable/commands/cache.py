@@ -129,7 +129,8 @@ def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] 
         below = cache.below(directory)
         if not below:
             return _bad(
-                f"{directory} holds no storage of sif-writable (no .sif-writable file marks it, or a folder in it). "
+                f"{directory or repr('')} holds no storage of sif-writable (no .sif-writable file marks it, or a "
+                "folder in it). "
                 "Remedy: name the directory that is bound to /sif-writable, or one that `cache list` shows."
             )
         found += below

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _bad("give either names or --all", known)
     unknown = [name for name in names if name not in known]
     if unknown:
-        return _bad(f"nothing was learned of {' or '.join(unknown)} in this image", known)
+        return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", known)
     result: dict[str, Any] = {"schema": 1, "forgotten": names, "kept": [], "removed": [], "failed": []}
     with alone(folder) if any(known[name] for name in names) else contextlib.nullcontext("") as problem:
         for path in [path for name in names for path in known[name]]:

@@ -122,7 +122,7 @@ def _demands(arguments: argparse.Namespace) -> dict[str, list[str]]:
                 problems.append(image.missing_package(name, sorted(known)))
         declared["package"] = list(dict.fromkeys(wanted))
     for path in arguments.overlay or ():
-        if not os.path.isabs(path) or not os.path.isdir(path):
+        if not os.path.isabs(path) or not os.path.isdir(path) or image.is_never_mounted_on(os.path.normpath(path)):
             problems.append(f"--overlay {path!r} is not a directory of this image, given by its absolute path")
     if arguments.overlay:
         declared["overlay"] = list(dict.fromkeys(os.path.normpath(path) for path in arguments.overlay))

@@ -235,9 +235,9 @@ def clear(found: Sequence[Contents], asked: Sequence[str], *, reach: Reach, now:
         elif beyond := [item for item in beyond if not is_empty(item)]:
             notes.append(f"{_beyond(name, beyond)}, and stays. Remedy: add --all-images.")
         elif not hits and wanted in _ALL:
-            notes.append(f"there is no {name} in storage")
+            notes.append(f"there is no {name or repr('')} in storage")
         elif not hits:
-            wrong.append(f"there is no {name} in storage")
+            wrong.append(f"there is no {name or repr('')} in storage")
         for item, contents in hits:
             if problem := _stays(item, contents, reach, now):
                 notes.append(problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from sif_writable.plan import diagnosis
+from sif_writable.plan import diagnosis, overlay
 from sif_writable.plan.catalog import OPT_IN, ROWS
 
 if TYPE_CHECKING:
@@ -46,11 +46,22 @@ def gpu_problems(values: Iterable[tuple[str, str, str]]) -> list[str]:
     :param values: (variable, option, value).
     """
     listed = list(values)
-    options = {variable: option for variable, option, _ in listed}
-    read = diagnosis.demands({variable: value for variable, _, value in listed}, {})
+    given = {variable: (option, value) for variable, option, value in listed}
+    # A blank value is none for a variable; of an option it is what a variable of the recipe did not hold.
+    read = diagnosis.demands({variable: value.strip() or "?" for variable, _, value in listed}, {})
     return [
-        f"{options[variable]} {value!r} is not understood; allowed: {forms}" for variable, value, forms in read.problems
+        f"{given[variable][0]} {given[variable][1][:80]!r} is not understood; allowed: {forms}"
+        for variable, _, forms in read.problems
     ]
+
+
+def is_never_mounted_on(path: str) -> bool:
+    """Whether a declared directory would be refused at each start, whatever the image: the root itself, /tmp, ...
+
+    :param path: normalised, as ``//`` may be, too.
+    """
+    path = "/" + path.lstrip("/")
+    return path in overlay.NEVER or path.startswith(tuple(never + "/" for never in overlay.NEVER[1:]))
 
 
 def missing_package(name: str, known: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def is_linked(name: str, size: int) -> bool:
 
 def limit(environ: Mapping[str, str]) -> tuple[int, str]:
     """Return the bytes that copies of one package may take, and a note where the user's figure is not understood."""
-    text = environ.get(MAX, "")
+    text = environ.get(MAX, "").strip()
     if not text:
         return MAX_COPIES, ""
     size = parse_size(text)

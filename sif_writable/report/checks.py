@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import site
 from typing import Any, NamedTuple
@@ -161,12 +162,19 @@ def _redirects(model: dict[str, Any]) -> list[Check]:
 
 def _user_directories() -> list[Check]:
     """Ask for the user's directories as libraries do, and see whether they can be used."""
-    import platformdirs
+    try:
+        import platformdirs
 
+        kinds = {kind: getattr(platformdirs, f"user_{kind}_dir") for kind in ("cache", "config", "data", "state")}
+    except Exception as error:  # noqa: BLE001 - whatever it is that bears this name
+        spec = importlib.util.find_spec("platformdirs")
+        why = f"{spec.origin} is not platformdirs" if spec else "platformdirs is not installed"
+        text = f"they were not asked for: {why} ({type(error).__name__}: {error})"
+        return [Check(WARN, "user directories", text, "rename that module, or install platformdirs")]
     found = []
-    for kind in ("cache", "config", "data", "state"):
+    for kind, ask in kinds.items():
         try:
-            path = getattr(platformdirs, f"user_{kind}_dir")()
+            path = ask()
         except RuntimeError as error:  # platformdirs 4.12: no HOME and no passwd entry
             found.append(
                 Check(WARN, "user directories", f"platformdirs finds no user {kind} directory: {error}", "set HOME")

@@ -77,6 +77,7 @@ def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (("env", "--shell", "zsh"), "invalid choice: 'zsh'"),
         (("run",), "no command given"),
         (("run", "--"), "no command given"),
+        (("cache", "list", "--dir", ""), "'' holds no storage"),
     ],
 )
 def test_bad_usage_exits_2_and_says_what_is_wrong(arguments: tuple[str, ...], words: str) -> None:
@@ -129,6 +130,17 @@ def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) 
     assert told[0] == told[1]
     assert len(told[0]) == len(COMMAND_LINES)
     assert [line.split()[-2] for line in told[0][: 1 + len(COMMANDS)]] == ["0"] * (1 + len(COMMANDS))
+
+
+@pytest.mark.parametrize(("text", "why"), [("", "AttributeError: "), ("raise OSError('mine')", "OSError: mine")])
+def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "platformdirs.py").write_text(text)
+    done = cli("doctor", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.stderr == ""
+    told = " ".join(done.stdout.split())
+    assert (
+        f"WARN user directories: they were not asked for: {tmp_path}/platformdirs.py is not platformdirs ({why}" in told
+    )
 
 
 def test_run_passes_on_what_its_command_says() -> None:

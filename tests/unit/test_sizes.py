@@ -71,6 +71,13 @@ def test_all_settings_read_a_size_alike(text: str) -> None:
     assert bool(note) == bool(memory.problems) == (parse_size(text) is None)
 
 
+@pytest.mark.parametrize("text", ["", " ", "\t"])
+def test_all_settings_take_blanks_for_unset(text: str) -> None:
+    assert plan.limit({plan.MAX: text}) == (plan.MAX_COPIES, "")
+    assert cleanup.limit({cleanup.MAX: text}) == cleanup.limit({})
+    assert not diagnosis.demands({diagnosis.MIN_MEMORY: text}, {}).problems
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [
