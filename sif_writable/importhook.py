@@ -66,8 +66,8 @@ _DENIED = (1, 13, 30)
 """EPERM, EACCES, EROFS."""
 _WORDS = (
     "read-only", "readonly", "read only", "permission denied", "not permitted", " writable", " writeable", "errno = ",
-    "errno=", "errno 30", "errno 13", "error number ", "no locator available", "unable to open database file", "erofs",
-    "eacces", "eperm",
+    "errno=", "errno: ", "errno 30", "errno 13", "error number ", "no locator available",
+    "unable to open database file", "erofs", "eacces", "eperm",
 )  # fmt: skip
 """Of which one is in every text that :mod:`sif_writable.plan.refusals` understands."""
 _MOST_ERRORS, _MOST_TEXT = 50, 1 << 15

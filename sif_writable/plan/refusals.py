@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _REFUSED = re.compile(
     r"(?:\[errno \d+\] )?(?:read[- ]?only (?:file ?system|database)|permission denied|operation not permitted)"
-    r"|(?:not|n't)(?: a)? write?able|err(?:no|or number)(?: = |=| )?(?:30|13)\b|no locator available"
+    r"|(?:not|n't)(?: a)? write?able|err(?:no|or number)(?: = |=|: | )?(?:30|13)\b|no locator available"
     r"|\b(?:EROFS|EACCES|EPERM)\b",
     re.IGNORECASE,
 )
@@ -31,18 +31,24 @@ _PATH = re.compile(
 _OTHER_CAUSE = re.compile(
     r"no space left|quota exceeded|no such file|not found|shared object|for reading|not a directory|file exists"
     r"|(?:cannot|can't|could not|unable to|failed to) read\b|too many open"
-    r"|\w*sh: (?:line )?\d+: [^:\s]*: permission denied",
+    r"|(?:\w*sh|env|make): (?:(?:line )?\d+: )?[^:\s]*: permission denied|permission denied \((?:publickey|password)",
     re.IGNORECASE,
 )
-"""The last is a shell's way to say that a program may not be run."""
+"""A shell's way to say that a program may not be run, and what a server says of a user, are among them."""
+_OTHER_WORK = re.compile(
+    r"\b(?:load|loading|dlopen|exec|execv\w*|execute|executing|run|running|launch|start|starting|spawn|connect|connecting"
+    r"|import|importing|stat|lstat|list|listing|mmap|map)\b(?:\s(?:\w+\s){0,3}|[:(\s]*)[\s(\[{'\"`‘“]*$",  # noqa: RUF001
+    re.IGNORECASE,
+)
+"""What stands right before a path that was denied, but not to be written. What is read-only is only ever written."""
 _BETWEEN_AFTER = re.compile(
     r"(?:\s*[(\[][^)\]/\n]{0,30}[)\]])?['\"]?\s*[:,]?\s*"
     r"(?:(?:open|opening|mkdir|unlink|rename|rmdir|access|write|writing|create|creating|copyfile|symlink|chmod|utime"
-    r"|at|to|for|on|in|by|path|file|directory|folder|filename|the|while|when|trying)[\s:=]*){0,4}[(\[<]?",
+    r"|at|to|for|on|in|by|path|file|directory|folder|filename|the|while|when|trying|@ \w+)[\s:=-]*){0,6}(?:- )?[(\[<]?",
     re.IGNORECASE,
 )
 _BETWEEN_BEFORE = re.compile(
-    r"(?!:\d)[\s)\]]*(?:; mode=\w+\))?"
+    r"(?!:\d)[\s)\]'\"]*(?:; mode=\w+\)|, ?['\"]?\w{1,3}\+?['\"]?\)|, ?O_[\w|]+(?:, ?\w+)?\) = -1)?"
     r"(?:[\s:;,.=()\[\]'\"-]|\b(?:is|are|was|it|its|which|a|the|on|for|writing|output|write|open|opening|create|cannot"
     r"|could|not|be|created|written|opened|because|due|to|with|detail|details|cause|caused|reason|error|errno|os"
     r"|system|message|failed|directory|file|oserror|ioerror|permissionerror|flags|because of|30|13)\b){0,40}",
@@ -51,6 +57,9 @@ _BETWEEN_BEFORE = re.compile(
 _FRAME = re.compile(r'^([\s|]*)File "([^"\n]+\.pyw?|<[^"\n]*)", line \d+[^\n]*(?:\n\1\s\s[^\n]*)*', re.MULTILINE)
 """A frame of a traceback as text, with the lines of code below it. HDF5 tells of its own C files likewise."""
 _DATABASE = re.compile(r"unable to open database file|readonly database")
+_STARTERS = ("_execute_child", "_posix_spawn")
+"""Functions of ``subprocess`` that start a program."""
+_SPAWNERS = frozenset(("posix_spawn", "posix_spawnp"))
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -78,7 +87,8 @@ def failures(errors: Iterable[BaseException], folder: str) -> list[Failure]:
                 if isinstance(name, (str, bytes)) and name:
                     found[Failure(os.path.join(_folder(this, folder), os.fsdecode(name)), number)] = None
             continue
-        for path in refused(said(this)):
+        text = said(this)
+        for path in () if _tells_of_a_program(text) else refused(text):
             found[Failure(os.path.join(folder, path), number or 0)] = None
     return list(found)
 
@@ -110,15 +120,27 @@ def _objects(line: str, begin: int, end: int, paths: list[tuple[int, int, str]])
     before = [number for number, (_, last, _) in enumerate(paths) if last <= begin]
     if before and _BETWEEN_BEFORE.fullmatch(line[paths[before[-1]][1] : begin]):
         number = before[-1]
+        if "only" not in line[begin:end].lower() and _OTHER_WORK.search(line[: paths[number][0]]):
+            return
         if number and line[paths[number - 1][1] : paths[number][0]].strip() == "->":
             yield paths[number - 1][2]
         yield paths[number][2]
 
 
 def _is_of_a_program(error: BaseException) -> bool:
-    """Whether what was refused is to run a program, which has the errno and the attributes of a refused write."""
+    """Whether what was refused is to run a program, which has the errno and the attributes of a refused write.
+
+    The error of a worker process has no traceback but the text of one, in what it came from.
+    """
     frame = _innermost(error)
-    return frame is not None and frame.f_code.co_name == "_execute_child"
+    if frame is not None and (frame.f_code.co_name in _STARTERS or {*frame.f_code.co_names} & _SPAWNERS):
+        return True
+    return error.__cause__ is not None and _tells_of_a_program(said(error.__cause__))
+
+
+def _tells_of_a_program(text: str) -> bool:
+    """Whether the innermost frame of a traceback in words is where a program is started."""
+    return text.rpartition('File "')[2].partition("\n")[0].rpartition(", in ")[2].strip() in _STARTERS
 
 
 def _folder(error: BaseException, folder: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import subprocess
+import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -87,7 +89,30 @@ REFUSED = {
     f"See '/opt/guide.txt'.\nwriting failed\n{P}: Read-only file system.": [P],
     WORKER: [P],
     "".join(f"  | {line}\n" for line in WORKER.splitlines()): [P],
+    f"Read-only file system @ rb_sysopen - {P}": [P],
+    f"Read-only file system while trying to write to {P}": [P],
+    f'fopen("{P}", "w") failed: Read-only file system': [P],
+    f'open("{P}", O_RDWR|O_CREAT, 0666) = -1 EROFS (Read-only file system)': [P],
+    f"Cannot mkdir {P} (errno: 30)": [P],
+    f"failed to load settings: {P}: Read-only file system": [P],
+    f"failed to load settings: [Errno 13] Permission denied: '{P}'": [P],
     # Another cause, another object, or none.
+    f"could not load {P}: Permission denied": [],
+    f"failed to load model from '{P}': Permission denied": [],
+    f"cannot execute '{P}': execvp: Permission denied": [],
+    f"fork/exec {P}: permission denied": [],
+    f'exec: "{P}": permission denied': [],
+    f"failed to spawn `{P}`: Permission denied (os error 13)": [],
+    f"env: ‘{P}’: Permission denied": [],  # noqa: RUF001
+    f"/bin/sh: {P}: Permission denied": [],
+    f"/bin/bash: line 1: {P}: Permission denied": [],
+    f"make: {P}: Permission denied": [],
+    f"cannot connect to socket {P}: Permission denied": [],
+    f"stat {P}: permission denied": [],
+    f"dlopen({P}): Operation not permitted": [],
+    f"mmap of {P} failed: Operation not permitted": [],
+    f"scp: user@host:{P}: Permission denied": [],
+    f"{P}: Permission denied (publickey)": [],
     f"{P}.h:12: fatal error: cannot write PCH file: No space left on device": [],
     f"[Errno 28] No space left on device: '{P}'": [],
     f"[Errno 122] Disk quota exceeded: '{P}'": [],
@@ -215,11 +240,33 @@ def test_the_parts_of_a_group_count() -> None:
     assert [failure.path for failure in refusals.failures(chain(GroupError("two")), "/")] == [P]
 
 
-def test_what_may_not_be_run_is_no_refused_write(tmp_path: object) -> None:
+RUNS: dict[str, Callable[[str], object]] = {
+    "a child": lambda path: subprocess.run([path], check=True),
+    "posix_spawn": lambda path: os.posix_spawn(path, [path], {}),
+    "a child by posix_spawn": lambda path: subprocess.run([path], check=True, close_fds=False),
+    "a worker's child": lambda path: _as_from_a_worker(lambda: subprocess.run([path], check=True)),
+    "a worker's child by posix_spawn": lambda path: _as_from_a_worker(
+        lambda: subprocess.run([path], check=True, close_fds=False)
+    ),
+}
+
+
+def _as_from_a_worker(work: Callable[[], object]) -> None:
+    """Raise an error as a pool of processes brings it: without a traceback, but the text of it."""
+    try:
+        work()
+    except OSError as error:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        again: BaseException = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    raise again from RuntimeError(f'\n"""\n{text}"""')
+
+
+@pytest.mark.parametrize("how", RUNS)
+def test_what_may_not_be_run_is_no_refused_write(tmp_path: object, how: str) -> None:
     program = f"{tmp_path}/program"
     with open(program, "w", encoding="utf-8"):
         pass
-    error = _raised(lambda: subprocess.run([program], check=True))
+    error = _raised(lambda: RUNS[how](program))
     assert isinstance(error, PermissionError)
     assert refusals.failures(chain(error), "/") == []
 
