@@ -154,6 +154,20 @@ def _is_held(name: str, names: list[str], importing: str, units: list[Unit]) -> 
     return False
 
 
+def made_anew(importing: str, restarted: Unit | None, units: list[Unit]) -> list[str]:
+    """Return the modules that a beginning would execute again."""
+    names = list(sys.modules)
+    since = names.index(importing) if importing in names else len(names)
+    again = (importing,) if restarted is None else (importing, restarted.name)
+    return [
+        name
+        for at, name in enumerate(names)
+        if name in again
+        or name.startswith(tuple(f"{each}." for each in again))
+        or (at > since and _unit_of(name, units) is not None)
+    ]
+
+
 def is_beginning(name: str, package: str) -> bool:
     """Whether a package that a module lies in, or one between, is being imported itself."""
     while name != package:

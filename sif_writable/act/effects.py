@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import os
 import sys
 import threading
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 _STARTED = 21
 """The place of the start time in /proc/PID/stat, in clock ticks since boot, counted from the end of the name."""
@@ -86,3 +89,75 @@ def _hooks(before: importhook.Before) -> str:
         if handler is not None and not isinstance(handler, logging.NullHandler) and handler is not logging.lastResort:
             return "it has added a handler to logging"
     return ""
+
+
+def handed_out(names: Iterable[str]) -> str:
+    """Say what others hold of modules that a second execution would make anew, or return an empty string.
+
+    A function that was put in the place of another one calls what its module calls so: after a second execution that is
+    itself, for ever. What was registered would be registered once more.
+
+    :param names: the modules.
+    """
+    modules = {name: sys.modules.get(name) for name in names}
+    mine = _Mine(modules)
+    for name, module in list(sys.modules.items()):
+        if name in modules or not isinstance(module, ModuleType):
+            continue
+        for key, value in list(vars(module).items()):
+            if value is None or isinstance(value, (str, int)):
+                continue
+            if mine.made(value):
+                return f"it is in use as {name}.{key}"
+            if mine.contained(value):
+                return f"{name}.{key} holds a part of it"
+            if isinstance(value, type) and value.__module__ == name:
+                for attribute, part in list(vars(value).items()):
+                    if mine.made(part):
+                        return f"it is in use as {name}.{key}.{attribute}"
+                    if mine.contained(part):
+                        return f"{name}.{key}.{attribute} holds a part of it"
+    lists = [each for each in gc.get_objects() if type(each) is list and 0 < len(each) < _MOST and mine.contained(each)]
+    for each in lists:
+        if not [holder for holder in gc.get_referrers(each) if holder is not lists]:
+            return "the interpreter calls a function of it"  # at a fork, for an audit, for a codec
+    return ""
+
+
+_MOST = 1000
+"""Parts of a container that are looked at."""
+
+
+class _Mine:
+    """Tells what modules have made."""
+
+    def __init__(self, modules: dict[str, Any]) -> None:
+        self._names = {*modules}
+        self._globals = {id(vars(module)) for module in modules.values() if isinstance(module, ModuleType)}
+
+    def made(self, value: Any) -> bool:
+        """Whether a value is a function or a class of the modules, or an object of such a class."""
+        if isinstance(value, (staticmethod, classmethod, MethodType)):
+            value = value.__func__
+        elif type(value) is property:
+            value = value.fget
+        elif type(value) is functools.partial:
+            value = value.func
+        if isinstance(value, FunctionType):
+            return id(value.__globals__) in self._globals
+        kind = value if isinstance(value, type) else type(value)
+        return kind.__dict__.get("__module__") in self._names
+
+    def contained(self, value: Any) -> bool:
+        """Whether one of the first parts of a container is made by the modules."""
+        if type(value) not in (list, dict, set):
+            return False
+        with contextlib.suppress(RuntimeError):  # another thread is changing it
+            if type(value) is dict:
+                return any(self.made(part) for part in _first(value.values())) or any(map(self.made, _first(value)))
+            return any(self.made(part) for part in _first(value))
+        return False
+
+
+def _first(parts: Iterable[Any]) -> Iterable[Any]:
+    return [part for part, _ in zip(parts, range(_MOST))]

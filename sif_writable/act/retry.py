@@ -60,6 +60,8 @@ class Again:
         obstacle = effects.since(self.before, again)
         if restarted is not None and not obstacle:
             obstacle = afresh.obstacle(restarted, name, finder)
+        if not obstacle:
+            obstacle = effects.handed_out(afresh.made_anew(name, restarted, units))
         if obstacle:
             setattr(error, blame.ANSWERED, True)
             copyup.learn(Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units)

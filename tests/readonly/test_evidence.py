@@ -93,10 +93,53 @@ EFFECTS = {
     "hooked": "import sys; sys.excepthook = lambda *a: sys.__excepthook__(*a)",
     "a handler to logging": "import logging; logging.getLogger('x').addHandler(logging.StreamHandler())",
 }
+HANDED_OUT = {
+    "it is in use as json.loads": (
+        "import json\nloads = json.loads\ndef mine(text): return loads(text)\njson.loads = mine",
+        "import json; json.loads('1')",
+    ),
+    "it is in use as json.dumps": (
+        (
+            "import functools, json\ndumps = json.dumps\n@functools.wraps(dumps)\ndef mine(it): return dumps(it)\n"
+            "json.dumps = mine"
+        ),
+        "import json; json.dumps('1')",
+    ),
+    "it is in use as json.decoder.JSONDecoder.decode": (
+        (
+            "import json\ndecode = json.JSONDecoder.decode\ndef mine(self, text): return decode(self, text)\n"
+            "json.JSONDecoder.decode = mine"
+        ),
+        "import json; json.loads('1')",
+    ),
+    "it is in use as threading.excepthook": (
+        "import threading\nhook = threading.excepthook\ndef mine(told): hook(told)\nthreading.excepthook = mine",
+        "",
+    ),
+    "it is in use as sys.stdout": (
+        (
+            "import sys\nclass Out:\n    def __init__(self, out): self.write, self.flush = out.write, out.flush\n"
+            "sys.stdout = Out(sys.stdout)"
+        ),
+        "",
+    ),
+    "gc.callbacks holds a part of it": ("import gc\ndef collected(*told): pass\ngc.callbacks.append(collected)", ""),
+    "holder.classes holds a part of it": (
+        "import holder\nclass Mine(holder.Base): pass",
+        "import holder; assert len(holder.classes) == 1",
+    ),
+    "the interpreter calls a function of it": (
+        "import os\nos.register_at_fork(before=lambda: print('fork'))",
+        "import os; os.fork() or os._exit(0)",
+    ),
+}
+"""What others hold: of the module, or of one of its own."""
 NONE = {
     "logging": "import logging.handlers, multiprocessing.util, concurrent.futures.thread, weakref; "
     "logging.getLogger('x').addHandler(logging.NullHandler())",
     "others": "import leaving",
+    "its own": "import functools, enum, json\nclass Kind(enum.Enum): A = 1\n@functools.lru_cache\ndef cached(): pass\n"
+    "class Encoder(json.JSONEncoder): pass\nhooks = [cached, Encoder]\njson.dumps(1, cls=Encoder)",
 }
 WRITE = "\nimport os\nprint('executed')\nopen(os.path.join(os.path.dirname(__file__), 'made'), 'a').close()\n"
 
@@ -123,6 +166,22 @@ def test_what_a_second_try_would_double_is_not_tried_again(one_image: Image, eff
     assert told[0].endswith("sif-writable cache forget effective")
     again = one_image.run("import effective", env=OWN)
     assert (again.returncode, again.stdout.count("executed")) == (0, 1), again
+
+
+@pytest.mark.parametrize("where", ["the package", "a module"])
+@pytest.mark.parametrize("held", HANDED_OUT)
+def test_what_others_hold_is_not_made_anew(one_image: Image, held: str, where: str) -> None:
+    _package(one_image, "holder", "classes = []\nclass Base:\n    def __init_subclass__(cls): classes.append(cls)")
+    body, use = HANDED_OUT[held]
+    _package(one_image, "effective", ("import effective.part" if where == "a module" else body) + WRITE)
+    with open(f"{one_image.machine.in_image('/opt/own')}/effective/part.py", "w", encoding="utf-8") as file:
+        file.write(body)
+    program = f"import effective\n{use}"
+    first = one_image.run(program, env=OWN)
+    assert (first.returncode, first.stdout.count("executed")) == (1, 1), first
+    assert f"This import is not tried again: {held}. " in first.stderr
+    again = one_image.run(program, env=OWN)
+    assert (again.returncode, again.stdout.count("executed"), again.stderr) == (0, 1, ""), again
 
 
 @pytest.mark.parametrize("harmless", NONE)
