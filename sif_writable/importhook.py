@@ -261,6 +261,7 @@ def _try_again(module: "ModuleType", error: BaseException, before: Before) -> "A
         refused = tells_of_a_refusal(error, before.handled)
         if not (refused or module.__name__ in untried) or _is_of_a_handler(error) or storage_hangs():
             return None
+        _lead()
         if not refused:
             from sif_writable.act import worse
 
@@ -309,9 +310,9 @@ class Finder:
 
         Whoever stands before us is asked by us from now on: what he finds is served and watched, too.
         """
-        if sys.meta_path[0] is not self and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            sys.meta_path.insert(0, self)
+        self.lead()
+        if path is not None and name[:13] == "sif_writable.":
+            return _of_ours(name, path)
         if self.bytecode:
             self._check_bytecode()
         if self._in_use and path is not None:
@@ -326,6 +327,12 @@ class Finder:
 
             spec = heavy.with_check(spec, self)
         return spec
+
+    def lead(self) -> None:
+        """Be asked first: our own modules, too, are loaded as we find them."""
+        if sys.meta_path[0] is not self and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            sys.meta_path.insert(0, self)
 
     def _instead_of_copy(
         self, name: str, path: "Sequence[str]", target: "Optional[ModuleType]"
@@ -462,6 +469,7 @@ class Finder:
         """Return the spec of the copy, or this one, to a finder that is asked before us."""
         if not self.folder or spec.name in self.busy or spec.name in NEVER:
             return spec
+        self.lead()
         try:
             return self._serve(spec, _NOBODY)
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
@@ -669,6 +677,16 @@ class _Served(_external.FileFinder):
         return this.serve_to_others(spec)
 
 
+def _of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
+    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
+    for place in path:
+        loaders = (_external.SourceFileLoader, [".py"]), (_external.SourcelessFileLoader, [".pyc"])
+        spec = _external.FileFinder(place, *loaders).find_spec(name)
+        if spec is not None:
+            return spec
+    return None
+
+
 _NOBODY: "Any" = object()
 """In place of a module: what is found is not watched."""
 
@@ -768,11 +786,18 @@ def _learn(error: "Optional[BaseException]") -> None:
             return
         if _is_of_a_handler(error) or storage_hangs():
             return
+        _lead()
         from sif_writable.act import learning
 
         learning.learn(error)
     except Exception as problem:  # noqa: BLE001 - the user has an error already
         _note(problem)
+
+
+def _lead() -> None:
+    this = finder()
+    if this is not None:
+        this.lead()
 
 
 def _is_of_a_handler(error: BaseException) -> bool:

@@ -362,6 +362,17 @@ assert inner.__loader__ is inner.__spec__.loader and '/tree/' in inner.__file__,
     assert one_image.says(program) == "executed outer\nexecuted inner\n"
 
 
+@pytest.mark.parametrize("others", ["a loader of its own class", "a finder before us"])
+def test_our_own_modules_are_not_rewritten_by_others(one_image: Image, others: str) -> None:
+    """As beartype and typeguard do with whatever is imported, and fail: our annotations are for a checker of types."""
+    refuse = "assert name[:13] != 'sif_writable.', name"
+    program = OTHERS[others].replace("seen.append(name)", refuse) + "\nimport lonely"
+    _package(one_image, "lonely", WRITE)
+    first = one_image.run(program, env=OWN)
+    assert "cache forget lonely" in first.stderr or (first.returncode, first.stderr) == (0, ""), first
+    assert one_image.says(program, env=OWN) == "executed\n"
+
+
 def test_a_finder_before_us_gets_what_is_copied_from_a_directory_that_nothing_else_came_from(one_image: Image) -> None:
     _package(one_image, "lonely", WRITE)
     program = f"seen = []\n{OTHERS['a finder before us']}\nimport lonely\nprint('/tree/' in lonely.__file__, seen[-1])"
