@@ -79,7 +79,8 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
     if any(packages.is_extension(getattr(this, "__file__", None)) for this in (module, *loaded)):
         done = "it has loaded object code"
     else:
-        done = effects.since(before, {spec.name})
+        names = [name for name in sys.modules if name.startswith(own) or name == spec.name]
+        done = effects.since(before, {spec.name}) or effects.handed_out(names)
     if done:
         telling.say(
             f"The import of {unit.name} from its new writable copy has failed, and is not tried without it: {done}. "

@@ -163,3 +163,14 @@ def test_what_a_second_execution_would_double_is_not_tried_and_the_way_back_is_n
     result = one_image.run("import late", **options)  # type: ignore[arg-type]
     assert (result.returncode, result.stdout) == (1, "bye\n")
     assert "undo the copy: sif-writable cache forget late" in result.stderr
+
+
+def test_nor_is_what_others_hold_already(one_image: Image) -> None:
+    """Executed twice, the function in the place of another one would call itself."""
+    text = "import json\nloads = json.loads\ndef mine(text): return loads(text)\njson.loads = mine\n"
+    options = library(one_image, "/opt/l/sp", text + "if '/tree/' in HERE:\n    raise RuntimeError('moved')\n")
+    assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]
+    program = "try:\n    import late\nexcept RuntimeError:\n    import json; print(json.loads('1'))"
+    result = one_image.run(program, **options)  # type: ignore[arg-type]
+    assert result.returncode == 0
+    assert "is not tried without it: it is in use as json.loads. " in result.stderr
