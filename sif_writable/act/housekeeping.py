@@ -5,7 +5,9 @@ days, or, the least recently used first, when all images together keep more than
 within 14 days or is leased never goes, nor what programs wrote.
 
 A cold start that keeps a new plan does it, at most once a day, one process at a time, for a second at most. What is
-left over then is done ten minutes later. A round that is killed leaves what any killed removal leaves.
+left over then is done ten minutes later. What can be made again is counted in one go, and that may take longer where
+there is much or the filesystem is slow: so after a round that did not come to its end the next may take twice as long.
+A round that is killed leaves what any killed removal leaves.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from sif_writable.plan.cleanup import Limit
 
 STAMP = "locks/housekeeping"
-"""The file in a storage root whose time says when this was done, whose lock keeps others from it, and which tells what
-went last."""
+"""The file in a storage root whose time says when this was done, and whose lock keeps others from it."""
+_WORDS = (
+    b"its time says when storage was last kept in bounds, each dot after this that a round did not come to its end\n"
+)
 DAY = 86400.0
 SECONDS, ENTRIES = 1.0, 50_000
 """How long a round may take, and how many files and folders it may look at or remove."""
+DOUBLINGS = 4
+"""Times that both are doubled: the default limit is 100,000 files, on NFS a second is enough for some thousands."""
 AGAIN = 600.0
 """Seconds after which a round that did not come to its end is gone on with."""
 
@@ -83,7 +89,13 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
             from sif_writable.plan.cleanup import limit
 
             allowed, _ = limit(environ)
-            if allowed is not None and not tidy(root, this, allowed, Bound(SECONDS, ENTRIES), now):
+            size = os.fstat(descriptor).st_size
+            doublings = min(max(size - len(_WORDS), 0), DOUBLINGS)
+            bound = Bound(SECONDS * (1 << doublings), ENTRIES << doublings)
+            if allowed is not None and not tidy(root, this, allowed, bound, now):
+                if doublings < DOUBLINGS:
+                    os.pwrite(descriptor, b".", size)
+                    os.utime(descriptor, (now, now - DAY + AGAIN))
                 return
         os.utime(descriptor)
     finally:
@@ -94,7 +106,7 @@ def _was_done(descriptor: int, now: float) -> bool:
     """Whether another process was first: the file is written to by the first who holds its lock."""
     status = os.fstat(descriptor)
     if not status.st_size:
-        os.write(descriptor, b"its time says when storage was last kept in bounds\n")
+        os.write(descriptor, _WORDS)
         return False
     return abs(now - status.st_mtime) < DAY
 

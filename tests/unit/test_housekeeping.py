@@ -294,3 +294,25 @@ def test_a_round_that_did_not_end_is_gone_on_with_soon(images: Images, monkeypat
     assert images.there() == "ab"
     again = (images.root / housekeeping.STAMP).stat().st_mtime + DAY - time.time()
     assert abs(again - housekeeping.AGAIN) < 60
+
+
+@pytest.mark.parametrize(
+    ("days", "limit"), [(61, "1GiB"), (30, "1GiB,300"), (30, "1MiB")], ids=["by age", "by number", "by size"]
+)
+def test_what_cannot_be_counted_in_one_round_goes_in_the_end(
+    images: Images, monkeypatch: pytest.MonkeyPatch, days: float, limit: str
+) -> None:
+    """The limit is 100,000 files, and a round looks at 50,000: an image alone may have more than that."""
+    images.add("a", 0, files=100)
+    images.add("b", days, files=200)
+    images.add("c", days + 1, files=200)
+    monkeypatch.setattr(housekeeping, "ENTRIES", 60)
+    for _ in range(12):
+        stamp = images.root / housekeeping.STAMP
+        if stamp.exists():
+            assert stamp.stat().st_mtime < time.time() - DAY + 2 * housekeeping.AGAIN or images.there() == "a"
+            os.utime(stamp, (1, 1))
+        _start(images, "a", SIF_WRITABLE_MAX=limit)
+    assert images.there() == "a"
+    assert stamp.stat().st_mtime > time.time() - 60
+    assert stamp.stat().st_size - len(housekeeping._WORDS) <= housekeeping.DOUBLINGS
