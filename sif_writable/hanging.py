@@ -21,7 +21,8 @@ def _is_alone() -> bool:
     """Whether this process may fork: what other threads have locked would stay locked in the child."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return False
 
 
@@ -46,7 +47,8 @@ def _silent_to_thread(path: str) -> bool:
 
     try:
         _thread.start_new_thread(ask, ())
-    except RuntimeError:  # this process may have no more threads: then all is as with a filesystem that answers
+    except RuntimeError as error:  # this process may have no more threads: all is as with a filesystem that answers
+        startup.let_pass(error)
         return False
     if not asked.acquire(True, startup.PATIENCE):
         return True
@@ -62,9 +64,12 @@ def _silent_to_thread(path: str) -> bool:
 def _silent_to_child(path: str) -> bool:
     import time
 
+    from sif_writable import signals
+
     try:
-        child = os.fork()
-    except (OSError, RuntimeError):  # no more processes, or none from here: as above
+        child = signals.fork()
+    except (OSError, RuntimeError) as error:  # no more processes, or none from here: as above
+        startup.let_pass(error)
         return False
     if not child:
         try:
@@ -83,6 +88,7 @@ def _silent_to_child(path: str) -> bool:
                 killed = True
             time.sleep(pause)
             pause = min(1.5 * pause, 0.02)
-    except OSError:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
+    except OSError as error:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
+        startup.let_pass(error)
         return killed
     return killed

@@ -7,6 +7,8 @@ process that finds the new HOME from the beginning.
 import os
 import sys
 
+from sif_writable.startup import let_pass
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
@@ -61,7 +63,8 @@ def _make(path: str) -> None:
     if os.path.realpath(path).startswith(home):  # a link may lead out of the directory that is ours
         try:
             os.makedirs(path, 0o700)
-        except OSError:  # then it is not there, as for a child
+        except OSError as error:  # then it is not there, as for a child
+            let_pass(error)
             return
 
 

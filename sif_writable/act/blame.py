@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import importhook
 from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import refusals
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -137,7 +138,8 @@ def working_directory() -> str:
     """Return the working directory, which errors' relative paths lie in."""
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError as error:  # it was removed
+        let_pass(error)
         return "/"
 
 

@@ -17,6 +17,7 @@ from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
 from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,7 +47,8 @@ def begin(folder: str) -> str:
             os.link(new, folder + "/learned")
         except FileExistsError:
             pass
-        except OSError:  # a filesystem without hard links
+        except OSError as error:  # a filesystem without hard links
+            let_pass(error)
             if not os.path.lexists(folder + "/learned"):
                 os.rename(new, folder + "/learned")
         with suppress(OSError):
@@ -274,7 +276,8 @@ def listed(folder: str) -> tuple[list[Line], int]:
     """Return the learned list, and how many of its lines are not understood; nothing where it cannot be read."""
     try:
         return plan.parse(importhook.learned_list(folder))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return [], 0
 
 
@@ -285,6 +288,7 @@ def unreadable(folder: str) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
+        let_pass(error)
         why = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
         return (
             f"{folder}/learned cannot be used ({why}), so packages are imported from the image and not from their "

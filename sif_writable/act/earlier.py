@@ -15,6 +15,7 @@ from sif_writable.facts.measure import names
 from sif_writable.facts.storage_contents import NOTE, is_image
 from sif_writable.plan import DATA, FOLDER
 from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.startup import let_pass
 
 _LINKS = 10_000
 """Links that are made at most."""
@@ -72,7 +73,8 @@ def _noted(folder: str) -> str:
     try:
         with open(f"{folder}/{NOTE}", encoding="utf-8", errors="surrogateescape") as file:
             first = file.readline(4096)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
     key, _, value = first.partition(": ")
     return value.strip() if key == "image" else ""
@@ -82,7 +84,8 @@ def _is_own(folder: str) -> bool:
     """Whether a folder is this user's, and nobody else could have put anything into it."""
     try:
         status = os.lstat(folder)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 

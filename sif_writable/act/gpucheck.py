@@ -12,6 +12,7 @@ from _thread import allocate_lock
 
 from sif_writable.facts import gpu, manifest
 from sif_writable.plan import diagnosis
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def tell(trigger: str, fact: str, remedy: str) -> None:
     try:
         sys.stderr.write(f"sif-writable: before 'import {trigger}': {fact}\nsif-writable: remedy: {remedy}\n")
         sys.stderr.flush()
-    except (OSError, ValueError):
-        pass  # closed: nobody listens
+    except (OSError, ValueError) as error:
+        let_pass(error)  # closed: nobody listens
 
 
 def declared() -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from sif_writable.act.seed import NEVER, contents, drop_dangling, link, link_hom
 from sif_writable.act.watch import Watch
 from sif_writable.facts.filesystem import is_unheard, planted
 from sif_writable.plan import templates
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class Links:
         os.makedirs(target, 0o700, exist_ok=True)
         try:
             names = self._watch.names(source)
-        except OSError:  # it is gone, or may not be read: then without us it would not be found either
+        except OSError as error:  # it is gone, or may not be read: then without us it would not be found either
+            let_pass(error)
             names = []
         there = contents(target)
         for name in names:
@@ -140,21 +142,24 @@ def _is_believed(path: str, outcome: Outcome) -> bool:
     """Whether nobody else can have put there what is at a path."""
     try:
         return not planted(path, outcome.facts.uid)
-    except OSError:  # a link that may not be read
+    except OSError as error:  # a link that may not be read
+        let_pass(error)
         return False
 
 
 def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []
 
 
 def _is_directory(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
 
 

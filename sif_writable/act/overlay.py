@@ -155,6 +155,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
         try:
             done = mounting.mount(target, folder, in_storage)
         except OSError as error:
+            let_pass(error)
             words = namespaces.mount_words(error.errno, target.point, mounts())
             if error.errno == errno.EBUSY:
                 words = in_use_words(target.point, os.path.basename(os.path.dirname(folder)))

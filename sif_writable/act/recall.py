@@ -50,7 +50,8 @@ def is_due(path: str) -> bool:
 
     try:
         return abs(time.time() - os.lstat(path).st_mtime) > SECONDS
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return True
 
 
@@ -78,7 +79,8 @@ def unchanged_since(noted: "list[tuple[str, int, bytes]]") -> bool:
                 return False
             if os.stat(directory).st_ctime_ns != changed and sum_of_names(os.listdir(directory)) != names:
                 return False
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True
 
@@ -113,12 +115,14 @@ def decision(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -
     try:
         # The folder is ours and private: it was looked at when storage was settled.
         descriptor = os.open(path(facts, storage), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     try:
         content = os.read(descriptor, LARGEST)
         _use(descriptor, storage)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     finally:
         os.close(descriptor)

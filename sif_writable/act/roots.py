@@ -15,6 +15,7 @@ from sif_writable.facts.filesystem import explain, unfit
 from sif_writable.facts.storage_contents import LOCKS, is_image
 from sif_writable.plan import FOLDER
 from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 
 def is_for_us(base: str) -> bool:
@@ -23,7 +24,8 @@ def is_for_us(base: str) -> bool:
         return False
     try:
         listed = os.listdir(base)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     # Another process may have marked it just now: it does that before it makes anything to stay.
     return not _others(listed) or bool(read_marker(base, ours=True))

@@ -11,6 +11,7 @@ import stat
 
 from sif_writable import aside
 from sif_writable.facts.filesystem import is_passing
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def real_path(path: str) -> str:
     """Return a path without links; the path itself where they may not be read, as below ``/proc/1``."""
     try:
         return os.path.realpath(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return path
 
 
@@ -107,7 +109,8 @@ def contents(directory: str) -> dict[str, str]:
                 entry.name: "link" if entry.is_symlink() else "directory" if entry.is_dir() else "file"
                 for entry in entries
             }
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return {}
 
 
@@ -124,7 +127,8 @@ def drop_dangling(source: str, target: str, there: dict[str, str], names: Iterab
         try:
             if os.readlink(place) == f"{source.rstrip('/')}/{name}" and not os.path.lexists(f"{source}/{name}"):
                 os.unlink(place)
-        except OSError:  # another process was faster
+        except OSError as error:  # another process was faster
+            let_pass(error)
             continue
 
 
@@ -196,7 +200,8 @@ def _place(path: str, target: str, status: os.stat_result | None, budget: _Budge
     elif directory and depth and budget.entries > 0:
         try:
             entries = _entries(path, target, budget)
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             link(path, target)
             return
         _fill(entries, path, target, budget, depth - 1)
@@ -210,7 +215,10 @@ def _place(path: str, target: str, status: os.stat_result | None, budget: _Budge
         try:
             with open(path, "rb") as file:
                 content = file.read(SMALL_FILE)
-        except OSError:  # its filesystem fails (a stale handle, an input error): it may be back when it is needed
+        except (
+            OSError
+        ) as error:  # its filesystem fails (a stale handle, an input error): it may be back when it is needed
+            let_pass(error)
             link(path, target)
             return
         descriptor, new = aside.create(os.path.dirname(target), name)

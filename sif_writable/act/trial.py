@@ -18,7 +18,7 @@ from sif_writable.act import mounting, upper
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan.overlay import GRAFT
-from sif_writable.signals import suppress
+from sif_writable.signals import fork, suppress
 from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def _try_in_child(work: Callable[[], str]) -> str:
     """Run something in a forked child that ends with it; return what it returns, or what became of it."""
     readable, writable = os.pipe()
     try:
-        child = os.fork()
+        child = fork()
     except OSError as error:
+        let_pass(error)
         os.close(readable)
         os.close(writable)
         return f"no child process can be made to try it in: {error.strerror}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.facts.filesystem import is_private
 from sif_writable.facts.mounts import mounts
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,8 @@ def _lets_others_through(path: str, status: os.stat_result, uid: int) -> bool:
         return True
     try:
         return names_others(os.getxattr(path, "system.nfs4_acl"))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
 
 

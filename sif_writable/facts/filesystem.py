@@ -160,7 +160,8 @@ def way(path: str, uid: int) -> "tuple[str, str]":
         try:
             status = os.lstat(here)
             leads_to = os.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
-        except OSError:  # not there: then nobody has put it there, and who makes it looks again
+        except OSError as error:  # not there: then nobody has put it there, and who makes it looks again
+            startup.let_pass(error)
             break
         if passed and passed[-1][1].st_mode & 0o002 and status.st_uid not in (uid, 0):
             where = "is" if here == path else f"leads through {here}, which is"
@@ -203,11 +204,13 @@ def is_private(path: str, status: "os.stat_result", uid: int) -> bool:
             with open("/proc/self/gid_map", "rb", buffering=0) as groups:
                 if groups.read().split()[:2] != outside:
                     return False
-        except OSError:
+        except OSError as error:
+            startup.let_pass(error)
             return False
     try:
         os.getxattr(path, "system.posix_acl_access")
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return True
     return False
 
@@ -292,13 +295,15 @@ def unsteady() -> "dict[str, str]":
         _unsteady = {}
         try:
             descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            startup.let_pass(error)
             return _unsteady
         try:
             table = b""
             while more := os.read(descriptor, 1 << 16):
                 table += more
-        except OSError:
+        except OSError as error:
+            startup.let_pass(error)
             return _unsteady
         finally:
             os.close(descriptor)
@@ -339,7 +344,8 @@ def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
                 return here, points[here]
             try:
                 leads_to = os.readlink(here)
-            except OSError:  # it is none, or is not there
+            except OSError as error:  # it is none, or is not there
+                startup.let_pass(error)
                 continue
             path = os.path.join(parent or "/", leads_to, *parts[number + 1 :])
             break
@@ -392,7 +398,8 @@ def look(path: str) -> str:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
-    except (OSError, ValueError):  # it may well be there; it is of no use as it is
+    except (OSError, ValueError) as error:  # it may well be there; it is of no use as it is
+        startup.let_pass(error)
         return "read-only"
     return "writable" if os.access(path, os.W_OK | os.X_OK) else "read-only"
 
@@ -405,7 +412,8 @@ def _full(path: "object") -> str:
         except FileNotFoundError:  # what could not be made
             path = os.path.dirname(path)
             continue
-        except OSError:
+        except OSError as error:
+            startup.let_pass(error)
             break
         from sif_writable.sizes import human
 
@@ -424,7 +432,8 @@ def holds(path: str, text: str) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
         with open(descriptor, "rb", buffering=0) as file:
             return text.encode() in (file.read(1 << 20) or b"")
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return False
 
 
@@ -437,7 +446,8 @@ def unchanged(told: "Told") -> bool:
                 return False
             if asked.intersection(os.listdir(directory)) != there:
                 return False
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return False
     for path, state in looked:
         if look(path) != state:

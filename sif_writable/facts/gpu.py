@@ -205,7 +205,8 @@ def _at(root: str, path: str) -> str:
 def _list(folder: str) -> tuple[str, ...] | None:
     try:
         return tuple(sorted(os.listdir(folder)))
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return None
 
 
@@ -214,7 +215,8 @@ def _driver_version(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             words = file.readline().split()
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return ""
     return next((word for word in words if "." in word and word.replace(".", "").isdigit()), "")
 
@@ -336,12 +338,13 @@ def _start(out: int, limit: int, details: bool) -> int:
     if _may_fork():
         import ctypes  # noqa: F401 - half as dear here as in the copied memory of the child
 
+        from sif_writable import signals
         from sif_writable.facts import nvml
 
         try:
-            pid = os.fork()
-        except RuntimeError:  # subinterpreters may not
-            pass
+            pid = signals.fork()
+        except RuntimeError as error:  # subinterpreters may not
+            startup.let_pass(error)
         else:
             if pid == 0:
                 try:
@@ -371,7 +374,8 @@ def _may_fork() -> bool:
             return False
         with open("/proc/self/maps", "rb") as file:
             maps = file.read()
-    except OSError:
+    except OSError as error:
+        startup.let_pass(error)
         return False
     return not any(name in maps for name in (b"/libnvidia-ml.", b"/libcuda.", b"/libmpi", b"/libibverbs."))
 
@@ -381,16 +385,17 @@ def _end(pid: int, victim: int) -> None:
     import time
 
     if victim:
-        try:  # noqa: SIM105 - contextlib would cost more than the rest of the check
+        try:
             os.kill(victim, 9)
-        except OSError:
-            pass  # it has ended meanwhile
+        except OSError as error:
+            startup.let_pass(error)  # it has ended meanwhile
     for pause in (0, 0.001, 0.01, 0.1, 0.5):  # bounded: an interpreter on a dead filesystem cannot even be killed
         time.sleep(pause)
         try:
             if os.waitpid(pid, os.WNOHANG)[0]:
                 return
-        except OSError:  # reaped by somebody else
+        except OSError as error:  # reaped by somebody else
+            startup.let_pass(error)
             return
 
 

@@ -6,6 +6,7 @@ Loaded where no earlier start has left its plan.
 import os
 
 from sif_writable.facts.filesystem import holds, is_unheard, look, unheard
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Locations:
         names: Optional[frozenset[str]]
         try:
             names = frozenset(os.listdir(directory))
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             names = None
         self._listings[directory] = names
         return names

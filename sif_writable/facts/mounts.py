@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from sif_writable.startup import let_pass
+
 NETWORK = frozenset(("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "panfs", "ceph", "9p", "afs", "wekafs"))
 """Filesystem types shared between nodes, on which sockets do not work and locks may not."""
 
@@ -35,7 +37,8 @@ def mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
                 fields, rest = left.split(), right.split(maxsplit=2)
                 if len(fields) > 4 and len(rest) > 1:
                     found.append(Mount(_plain(fields[4]), rest[0], _plain(rest[1]), rest[2] if len(rest) > 2 else ""))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []
     return found
 

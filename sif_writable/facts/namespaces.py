@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.facts.mounts import mount_of, mounts
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,8 @@ def threads(path: str = "/proc/self/task") -> str:
     """Say how many threads run, which forbids a new user namespace, or return an empty string."""
     try:
         count = len(os.listdir(path))
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return "/proc is not there to count threads in"
     return "" if count == 1 else f"{count} threads run in this process, and the kernel asks for a single one"
 
@@ -121,7 +123,8 @@ def namespace() -> str:
     """Return the name of this process's mount namespace, such as ``mnt:[4026531841]``; empty without /proc."""
     try:
         return os.readlink("/proc/self/ns/mnt")
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
 
 
@@ -172,7 +175,8 @@ def uid_map(path: str = "/proc/self/uid_map") -> str:
     try:
         with open(path, encoding="ascii") as file:
             lines = [line.split() for line in file]
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return "unknown"
     if lines == [["0", "0", "4294967295"]]:
         return "all, as on the host"

@@ -12,6 +12,7 @@ from sif_writable.facts.filesystem import is_passing
 from sif_writable.importhook import NEVER, place_of
 from sif_writable.plan.packages import is_linked
 from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -243,7 +244,8 @@ def written(unit: Unit, copy: str) -> tuple[list[str], int]:
             original = os.lstat(there)
             if (original.st_size, original.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
                 found.append(name)
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             found.append(name)
     return found, size
 

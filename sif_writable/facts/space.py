@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts import SMALL, mounts, session_device
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,8 @@ def look(path: str, environ: Mapping[str, str], table: list[mounts.Mount] | None
     try:
         space = os.statvfs(path)
         device = os.stat(path).st_dev
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     mount = mounts.mount_of(path, table)
     filesystem, total = mount.type if mount else "unknown", space.f_blocks * space.f_frsize

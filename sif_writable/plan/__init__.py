@@ -6,7 +6,7 @@ goes there is decided in :mod:`sif_writable.plan.redirects`.
 
 import os
 
-from sif_writable.startup import TARGET
+from sif_writable.startup import TARGET, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,10 +158,10 @@ def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
     """Yield the candidates for storage, best first."""
     if environ.get("SIF_WRITABLE_DIR"):
         base = environ["SIF_WRITABLE_DIR"]
-        try:  # noqa: SIM105 - contextlib is an import too many
+        try:
             base = os.path.abspath(base)
-        except OSError:  # the working directory is gone: what is relative to it is refused when it is tried
-            pass
+        except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
+            let_pass(error)
         yield Place("SIF_WRITABLE_DIR", base, "persistent", given=True, make=True)
     if facts.target_mounted:
         yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)

@@ -506,6 +506,27 @@ def test_a_process_that_hangs_holds_nothing_of_the_job(room: Container, before: 
     assert done.stdout == "0:/dev/null 1:pipe: 2:/dev/null\n", done.stderr
 
 
+SIGNALLED = """
+import os, signal, subprocess, sys
+os.setpgrp()
+signal.signal(signal.SIGUSR1, lambda *_: open("SAVED", "a").write("saved "))
+words = [sys.executable, "-S", "-c", "import os, sys, time; time.sleep(0.7); os.killpg(int(sys.argv[1]), 10)"]
+other = subprocess.Popen([*words, str(os.getpgrp())], start_new_session=True)
+from sif_writable.act import gpucheck
+gpucheck.check("torch", os.environ)
+print(os.environ["SIF_WRITABLE_GPU_CHECKED"].split("|")[1])
+"""
+
+
+def test_the_programs_signal_handlers_run_in_the_program_alone(room: Container) -> None:
+    """As Slurm warns a job, or Ctrl-C ends it: all processes of the group get the signal."""
+    nvml("nvmlInitWithFlags.delay 2000\n")(room)
+    saved = room.folder / "saved"
+    done = room.run(SIGNALLED.replace("SAVED", str(saved)), SIF_WRITABLE_GPU_TIMEOUT="10")
+    assert (done.stdout, done.stderr) == ("present\n", "")
+    assert saved.read_text() == "saved "
+
+
 NOTHING_LEFT = """
 import os
 before = dict(os.environ), sorted(os.listdir("/proc/self/fd")), os.getcwd()
