@@ -181,7 +181,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     from sif_writable.act.removal import delete, move_aside, remove_copies
     from sif_writable.facts import storage_contents
     from sif_writable.facts.measure import names
-    from sif_writable.plan.cleanup import KNOWN
+    from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN
 
     image = f"{root}/{name}"
     if storage_contents.is_mounted(image):
@@ -194,6 +194,8 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         return True  # something was written in its caches, by a session that has run for so long
     if any(item.problem and not item.unlocked for item in found.items):
         return True
+    # A session may run for weeks without a start; it expects its folders to be there, and HOME, maybe of links only.
+    idle = now - storage_contents.image_used(image) > IDLE_DAYS * DAY
     inner = names(image)
     gone = []
     for plan in (entry for entry in inner if entry.startswith(storage_contents.PLAN) or entry == USED):
@@ -206,7 +208,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         path = f"{image}/{entry}"
         if entry.startswith("packages-"):
             gone.append(remove_copies(path, keep_written=True, unlocked=True)[0])
-        elif entry.startswith("compiled-") or (os.path.isdir(path) and not _has_files(path, bound)):
+        elif entry.startswith("compiled-") or (idle and os.path.isdir(path) and not _has_files(path, bound)):
             gone.append(move_aside(path))
     done = all([delete(path, bound) for path in gone if path])  # noqa: C419 - each of them
     if names(image) == [storage_contents.NOTE]:

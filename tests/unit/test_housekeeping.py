@@ -316,3 +316,14 @@ def test_what_cannot_be_counted_in_one_round_goes_in_the_end(
     assert images.there() == "a"
     assert stamp.stat().st_mtime > time.time() - 60
     assert stamp.stat().st_size - len(housekeeping._WORDS) <= housekeeping.DOUBLINGS
+
+
+@pytest.mark.parametrize(("days", "stays"), [(30, True), (61, False)])
+def test_beyond_the_limit_a_session_of_weeks_keeps_its_home_and_its_folders(
+    images: Images, days: float, stays: bool
+) -> None:
+    image = images.root / images.add("b", days)
+    (image / "home").mkdir(exist_ok=True)
+    assert images.tidy(Limit(1, 1))
+    assert images.there() == ""
+    assert ((image / "home" / ".ssh").is_symlink(), (image / "config" / "matplotlib").is_dir()) == (stays, stays)
