@@ -221,6 +221,11 @@ def home(environ: "Mapping[str, str]") -> str:
             found = pwd.getpwuid(os.getuid()).pw_dir
         except KeyError:
             return ""
+    if found[:1] not in ("", "/"):  # from the working directory on, as everybody reads it
+        try:
+            return os.path.abspath(found)
+        except OSError as error:  # which is gone
+            let_pass(error)
     return found
 
 

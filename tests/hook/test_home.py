@@ -69,6 +69,17 @@ def test_where_the_passwd_entry_is_of_no_use_home_is_repaired(hooked: Hooked, ho
     assert answer(result) == (None, expected)
 
 
+def test_a_relative_home_that_works_is_left_alone(hooked: Hooked) -> None:
+    place = f"{hooked.machine.places.work}/mine"
+    os.mkdir(place)
+    os.chmod(place, 0o777)
+    told = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'])"
+    state, home, results, cache = hooked.ask(told, home="mine")
+    assert (state, home, results) == ("active", "mine", "mine/results.csv")
+    assert cache.startswith(f"{WORK}/mine/.cache/")
+    assert hooked.state(home="mine", writable=True) == "writable"
+
+
 # --- The user's own packages, of an interpreter that is no virtual environment.
 
 SITES = (
