@@ -13,6 +13,7 @@ import pytest
 from tests.hook.hooked import STATE, Hooked, answer, question, write
 from tests.lab import debian, scratch
 from tests.lab.plain_machine import WORK
+from tests.lab.store import ORDINARY_UID
 
 HERE = "(os.environ.get('HOME'), os.path.expanduser('~/results.csv'))"
 
@@ -72,7 +73,8 @@ def test_where_the_passwd_entry_is_of_no_use_home_is_repaired(hooked: Hooked, ho
 def test_a_relative_home_that_works_is_left_alone(hooked: Hooked) -> None:
     place = f"{hooked.machine.places.work}/mine"
     os.mkdir(place)
-    os.chmod(place, 0o777)
+    if os.getuid() == 0:
+        os.chown(place, ORDINARY_UID, ORDINARY_UID)
     told = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'])"
     state, home, results, cache = hooked.ask(told, home="mine")
     assert (state, home, results) == ("active", "mine", "mine/results.csv")
