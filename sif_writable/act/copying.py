@@ -19,6 +19,8 @@ from sif_writable.plan import packages as plan
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sif_writable.facts.packages import Unit
 
 
@@ -113,9 +115,12 @@ def _link_target(path: str, package: str) -> str:
     return os.readlink(path) if packages.is_inner_link(path, package) else os.path.realpath(path)
 
 
-def copy_module(unit: Unit, target: str, folder: str) -> None:
-    """Copy a module of one file, with its bytecode."""
-    _copy_into_place(unit.path, target, folder)
+def copy_module(unit: Unit, target: str, folder: str, settle: Callable[[str], None]) -> None:
+    """Copy a module of one file, with its bytecode.
+
+    :param settle: is given the path of the copy before that is in its place.
+    """
+    _copy_into_place(unit.path, target, folder, settle)
     with suppress(OSError):
         stem = unit.entry.rpartition(".")[0]
         caches = (f"{unit.directory}/__pycache__", f"{os.path.dirname(target)}/__pycache__")
@@ -125,11 +130,13 @@ def copy_module(unit: Unit, target: str, folder: str) -> None:
                 _copy_into_place(f"{caches[0]}/{name}", f"{caches[1]}/{name}", folder)
 
 
-def _copy_into_place(path: str, target: str, folder: str) -> None:
+def _copy_into_place(path: str, target: str, folder: str, settle: Callable[[str], None] | None = None) -> None:
     """Copy a file such that it appears whole: half a bytecode file would stop its module from being imported."""
     new = aside.path(folder, os.path.basename(path))
     try:
         _copy_file(path, new, os.stat(path))
+        if settle is not None:
+            settle(new)
         os.rename(new, target)
     finally:
         with suppress(OSError):

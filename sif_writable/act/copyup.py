@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from sif_writable import act, aside, importhook, lease
 from sif_writable.act import copying, directories, kept
 from sif_writable.facts import copies, image_mounts, manifest, packages
-from sif_writable.facts.filesystem import explain
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
@@ -217,9 +216,13 @@ def _room(name: str, units: list[Unit], folder: str) -> str:
     size = packages.measure(units)
     allowed, _ = plan.limit(os.environ)
     try:
+        with suppress(FileExistsError):  # it is not there where its beginning failed: this says why
+            os.mkdir(folder, 0o700)
         space = os.statvfs(folder)
     except OSError as error:
-        return f"{name} gets no writable copy: {folder} {explain(error)}"
+        problem = directories.complaint(error, folder, os.path.dirname(folder)).rstrip(".")
+        remedy = "" if "Remedy: " in problem else ". Remedy: name another place with SIF_WRITABLE_DIR"
+        return f"{name} gets no writable copy: {problem}{remedy}."
     free, inodes = space.f_bavail * space.f_frsize, space.f_favail if space.f_files else None
     return plan.refusal(name, size.copied, size.entries, free, inodes, allowed, folder)
 
@@ -249,8 +252,11 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
                     # What another process has made meanwhile may have been written to since.
                     if os.path.islink(target) or not os.path.exists(target):
                         _write_stamp(unit, finder.folder, *stamp)
-                        copying.copy_module(unit, target, finder.folder)
-                        given = kept.settle(finder.folder, unit.path, target)
+
+                        def settle(new: str, unit: Unit = unit, given: list[str] = given) -> None:
+                            given[:] = kept.settle(finder.folder, unit.path, new)
+
+                        copying.copy_module(unit, target, finder.folder, settle)
             kept.forget(given, finder.folder)
         except OSError as error:
             problem = directories.complaint(error, error.filename or target, finder.folder)

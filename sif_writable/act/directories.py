@@ -260,9 +260,12 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
         _try_lock(path)
         from filelock import FileLock
 
-        # No more arguments than every version takes: one that refuses an argument leaves an object half made, whose
-        # end prints a traceback on the program's stderr.
-        lock = FileLock(path, timeout=seconds)
+        # No argument that a version does not know: it would leave an object half made, whose end prints a traceback on
+        # the program's stderr. One that has soft locks makes them where a call fails that was just tried.
+        if "fallback_to_soft" in FileLock.__init__.__code__.co_varnames:
+            lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
+        else:
+            lock = FileLock(path, timeout=seconds)
         lock.acquire()
     except Exception as error:  # noqa: BLE001 - not in time, no locks here, or another module bears the name filelock
         let_pass(error)

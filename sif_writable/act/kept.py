@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 def settle(folder: str, path: str, copy: str) -> list[str]:
     """Write down what was copied, and give it what programs had written in an earlier copy.
 
-    Called before the copy is in its place. Without a record all in it counts as a program's work.
+    Called before the copy is in its place: without a record all in it counts as a program's work, for ever.
 
     :param folder: that of the copies; :param path: what was copied, in the image; :param copy: where it lies now.
     :returns: what was given back and may go once the copy is in its place.
+    :raises OSError: what was copied cannot be written down.
     """
     before = copied.recorded(folder) if os.path.lexists(f"{folder}/{copied.WRITTEN}{path}") else None
     _record(folder, path, copy)
@@ -72,12 +73,11 @@ def _remove_empty(place: str) -> None:
 
 
 def _record(folder: str, path: str, copy: str) -> None:
-    record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy)}
+    record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy, strict=True)}
     name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
-    with suppress(OSError):
-        with suppress(FileExistsError):
-            os.mkdir(f"{folder}/{copied.RECORDS}", 0o700)
-        write_aside(f"{folder}/{copied.RECORDS}/{name}", copied.lines(record))
+    with suppress(FileExistsError):
+        os.mkdir(f"{folder}/{copied.RECORDS}", 0o700)
+    write_aside(f"{folder}/{copied.RECORDS}/{name}", copied.lines(record))
 
 
 def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, int]]) -> list[str]:
@@ -113,15 +113,19 @@ def _figures(status: os.stat_result) -> tuple[int, int]:
     return copied.LINK if stat.S_ISLNK(status.st_mode) else (status.st_size, status.st_mtime_ns)
 
 
-def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield files and links below a path, or the path itself where it is one, as (path, status)."""
+def _walk(path: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield files and links below a path, or the path itself where it is one, as (path, status).
+
+    :param strict: also where something in it cannot be read.
+    :raises OSError: it is no path, or ``strict`` and something in it cannot be read.
+    """
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         yield path, status
         return
     stack = [path]
     while stack:
-        with suppress(OSError), os.scandir(stack.pop()) as entries:
+        with suppress(*() if strict else (OSError,)), os.scandir(stack.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):

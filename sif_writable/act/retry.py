@@ -5,6 +5,7 @@ Loaded when an import from a read-only directory has failed with an error that t
 
 from __future__ import annotations
 
+import errno
 import os
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING
 from sif_writable import importhook
 from sif_writable.act import afresh, blame, copyup, effects, telling
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import packages
+from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import PACKAGE, Line
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
+    from collections.abc import Iterable
     from importlib.machinery import ModuleSpec
 
     from sif_writable.act.afresh import Afresh
@@ -27,6 +29,13 @@ _MOST_TRIES = 4
 """Of one module: a package that is cured may go on to write into another one's directory."""
 _tried: set[str] = set()
 """Modules whose import was tried again: that is done once in a process."""
+_PASSING = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        *(errno.ETIMEDOUT, errno.ENOTCONN),
+    )
+)
+"""Errors of storage that say nothing about what was tried there."""
 _JUDGED = "__sif_writable__"
 """The attribute of an error that was judged already: it passes through the import of each package on its way."""
 
@@ -104,10 +113,11 @@ class Again:
     def goes_on(self, error: BaseException) -> bool:
         """Whether there is yet another try after one that has failed; if not, everything is as after the first.
 
-        A cure that does not cure is taken back.
+        A cure that does not cure is taken back; where storage has failed, it has not been tried.
         """
         finder = importhook.finder()
-        if finder is not None and len(self.tries) < _MOST_TRIES and importhook.tells_of_a_refusal(error):
+        tried = finder is not None and self._is_tried(finder)
+        if finder is not None and tried and len(self.tries) < _MOST_TRIES and importhook.tells_of_a_refusal(error):
             verdict = blame.judge(error, finder)
             if verdict.units and self.prepare(error, verdict, finder):
                 return True
@@ -116,16 +126,57 @@ class Again:
         if finder is not None and self.units:
             names = plan.join(unit.name for unit in self.units)
             why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
+            if not tried or _has_passed(error, self.units, finder):
+                copyup.withdraw({unit.name for unit in self.units})
+                setattr(self.first, blame.ANSWERED, True)
+                telling.say(
+                    f"A writable copy of {names} could not be used this time: {why}. The next run tries it again."
+                )
+                return False
             copyup.take_back(self.units, why)
             if not any(blame.is_beside(failure.path, finder) for failure in blame.judge(self.first, finder).failed):
                 setattr(self.first, blame.ANSWERED, True)  # otherwise there is more to say about the path
             telling.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
         return False
 
+    def _is_tried(self, finder: importhook.Finder) -> bool:
+        """Whether the copies were used: for a moment, storage may have looked as if they were not there."""
+        units = [unit for unit in self.units if image_mounts.environment_directory(unit.path)]
+        if not all(finder.has(unit.path) for unit in units):
+            return False
+        name, origin = self.spec.name, self.tries[-1].spec.origin or ""
+        own = any(f"{name}.".startswith(f"{unit.name}.") for unit in units)
+        return not own or origin.startswith(finder.tree + "/")
+
     def end(self) -> None:
         """Let other threads have the module: the import system knows of the first spec only."""
         for each in self.tries:
             each.end()
+
+
+def _has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.Finder) -> bool:
+    """Whether an error from a copy says nothing about the copy: storage has failed, or did not answer for a moment.
+
+    What tells the latter is a module that was not found and whose file is there.
+    """
+    for this in importhook.chain(error):
+        if isinstance(this, OSError) and this.errno in _PASSING:
+            return True
+        name = _not_found(this) if isinstance(this, ImportError) else ""
+        for unit in units:
+            if name.startswith(unit.name + "."):
+                inner = f"{finder.tree}{unit.path}/{name[len(unit.name) + 1 :].replace('.', '/')}"
+                if os.path.isfile(f"{inner}.py") or os.path.isfile(f"{inner}/__init__.py"):
+                    return True
+    return False
+
+
+def _not_found(error: ImportError) -> str:
+    """Return the module that was not found, or an empty string; from a package, it is a name that is missing."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name or ""
+    name = str(error).partition("cannot import name '")[2].partition("'")[0]
+    return f"{error.name}.{name}" if name else ""
 
 
 def prepare(module: ModuleType, error: BaseException, before: importhook.Before) -> Again | None:

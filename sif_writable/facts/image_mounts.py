@@ -146,15 +146,25 @@ def mounts() -> Mounts:
     """Return the mounts of this process as they are now."""
     global _last
     try:
-        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        text = _table()
+    except FileNotFoundError:  # no /proc
+        text = ""
     except OSError as error:
         startup.let_pass(error)
-        text = ""
+        try:  # what failed once would leave a package without what is installed with it
+            text = _table()
+        except OSError as error:
+            startup.let_pass(error)
+            text = ""
     if _last is None or _last[0] != text:
         signed = startup.in_container(os.environ)
         _last = (text, Mounts(text, os.path.realpath(sys.base_prefix), signed=signed))
     return _last[1]
+
+
+def _table() -> str:
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def environment_directories() -> "list[str]":

@@ -84,8 +84,12 @@ LIBRARY = re.compile(
 LIBRARY_ERROR = {"open": "EMFILE", "read": "EIO", "list": "ESTALE", "look": "", "look at open": "", "close": ""}
 ANSWERS = ("ENOENT", "EACCES", "ENOSYS")
 """What these say of a file is an answer, not a failure: it is believed, and nothing can tell that it is wrong."""
-WITHOUT_LOCKS = "exec nolock\n"
+WITHOUT_LOCKS = b"exec nolock "
 """What is kept of a place that has answered so."""
+UNTRIED = b"untried "
+"""What is kept of a place where a trial has failed for a cause that passes; the next start tries it again."""
+USED = re.compile(r"/image-\w+/used$")
+"""What says when an image was used where no plan could be kept. It is empty."""
 
 
 class Scenario(NamedTuple):
@@ -265,8 +269,11 @@ def reset(scenario: Scenario) -> None:
 # --- Looking at storage ---
 
 
-def listing() -> tuple[Listing, int]:
-    """Return everything in storage that a later run can see, and how many things were left aside."""
+def listing(*, passing: bool = False) -> tuple[Listing, int]:
+    """Return everything in storage that a later run can see, and how many things were left aside.
+
+    :param passing: a fault was there just now, and what the next run mends may be left.
+    """
     found: Listing = {}
     left = 0
     for where, folders, files in (step for place in PLACES for step in os.walk(place)):
@@ -276,11 +283,11 @@ def listing() -> tuple[Listing, int]:
             if _LEFTOVER.search(path):
                 left += _LEFTOVER.match("/" + name) is not None
             elif "/locks" not in path:
-                found[path] = _described(path)
+                found[path] = _described(path, passing=passing)
     return found, left
 
 
-def _described(path: str) -> tuple[str, ...]:
+def _described(path: str, *, passing: bool) -> tuple[str, ...]:
     status = os.lstat(path)
     if stat.S_ISDIR(status.st_mode):  # of which mode does not matter, below a root of 0700
         return ("directory",)
@@ -291,8 +298,10 @@ def _described(path: str) -> tuple[str, ...]:
         return (mode,)
     with open(path, "rb") as file:
         content = file.read()
-    if content == WITHOUT_LOCKS.encode():
-        content = b"exec\n"
+    if path.endswith("/.sif-writable"):
+        for words in (WITHOUT_LOCKS, UNTRIED) if passing else (WITHOUT_LOCKS,):
+            if content.startswith(words):
+                content = b"exec".ljust(len(words)) + content[len(words) :]
     if "/plan-" in path:  # it says what its start has met, a fault among it; whether it fits is asked anew each time
         return (mode, "whole" if _is_sealed(content) else "half")
     if path.endswith("/overlay/proven"):  # it says under which circumstances, and a tracer is one
@@ -394,6 +403,10 @@ SHOWN = (
     ("import of a declared package", "ESTALE", r"\.new-learned.*O_CREAT"),
     ("import that fails, tried again", "EIO", r"openat.*failing-1.0.dist-info/RECORD"),
     ("import that fails, tried again", "ESTALE", r'newfstatat.*/tree/venv/lib/python[\d.]+/site-packages/failing", '),
+    ("import of a declared package", "ENOSPC", r"records/\.new-declared.*O_CREAT"),
+    ("import of a declared package", KILL, r'rename\(.*/site-packages/declared.py"'),
+    ("import that fails, tried again", "EACCES", r"getdents64.*\.new-failing-\d.*/sub/__pycache__"),
+    ("import that fails, tried again", "ENOSPC", r"write.*/tree/venv/.*/failing/made.txt"),
     ("mount at start", "ESTALE", r"getdents64\(4</venv/shared>"),
 )
 """The rows that have shown something to mend: program, error, call. They belong to each sample."""
@@ -468,7 +481,7 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
     if len(result.said) > 2:
         problems.append(f"it says too much: {result.said}")
     believed = error in ANSWERS or call.syscall.startswith(("access", "faccess"))
-    found, left = listing()
+    found, left = listing(passing=True)
     if broken := strange(found, wanted.after):
         problems.append(f"half: {broken}")
     again = start(scenario)
@@ -500,6 +513,8 @@ def strange(found: Listing, after: list[Listing]) -> str:
         name, normal = usual(path, content)
         wanted = [listed[name] for listed in whole if name in listed]
         if normal in wanted or content == ("directory",) or (path.endswith("/learned") and wanted):
+            continue
+        if USED.search(path) and content[1:2] == ("0",):
             continue
         if path.endswith("/made.txt") and content[1] == "0":  # the program's own file, half written by the program
             continue
