@@ -5,13 +5,12 @@ Loaded when an import from a read-only directory has failed with an error that t
 
 from __future__ import annotations
 
-import errno
 import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import afresh, blame, copyup, effects, telling
+from sif_writable.act import afresh, blame, copyup, effects, passing, telling
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import packages as plan
@@ -19,7 +18,6 @@ from sif_writable.plan.packages import PACKAGE, Line
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
-    from collections.abc import Iterable
     from importlib.machinery import ModuleSpec
 
     from sif_writable.act.afresh import Afresh
@@ -29,13 +27,6 @@ _MOST_TRIES = 4
 """Of one module: a package that is cured may go on to write into another one's directory."""
 _tried: set[str] = set()
 """Modules whose import was tried again: that is done once in a process."""
-_PASSING = frozenset(
-    (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-        *(errno.ETIMEDOUT, errno.ENOTCONN),
-    )
-)
-"""Errors of storage that say nothing about what was tried there."""
 _JUDGED = "__sif_writable__"
 """The attribute of an error that was judged already: it passes through the import of each package on its way."""
 
@@ -126,7 +117,7 @@ class Again:
         if finder is not None and self.units:
             names = plan.join(unit.name for unit in self.units)
             why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
-            if not tried or _has_passed(error, self.units, finder):
+            if not tried or passing.has_passed(error, self.units, finder):
                 copyup.withdraw({unit.name for unit in self.units})
                 setattr(self.first, blame.ANSWERED, True)
                 telling.say(
@@ -152,31 +143,6 @@ class Again:
         """Let other threads have the module: the import system knows of the first spec only."""
         for each in self.tries:
             each.end()
-
-
-def _has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.Finder) -> bool:
-    """Whether an error from a copy says nothing about the copy: storage has failed, or did not answer for a moment.
-
-    What tells the latter is a module that was not found and whose file is there.
-    """
-    for this in importhook.chain(error):
-        if isinstance(this, OSError) and this.errno in _PASSING:
-            return True
-        name = _not_found(this) if isinstance(this, ImportError) else ""
-        for unit in units:
-            if name.startswith(unit.name + "."):
-                inner = f"{finder.tree}{unit.path}/{name[len(unit.name) + 1 :].replace('.', '/')}"
-                if os.path.isfile(f"{inner}.py") or os.path.isfile(f"{inner}/__init__.py"):
-                    return True
-    return False
-
-
-def _not_found(error: ImportError) -> str:
-    """Return the module that was not found, or an empty string; from a package, it is a name that is missing."""
-    if isinstance(error, ModuleNotFoundError):
-        return error.name or ""
-    name = str(error).partition("cannot import name '")[2].partition("'")[0]
-    return f"{error.name}.{name}" if name else ""
 
 
 def prepare(module: ModuleType, error: BaseException, before: importhook.Before) -> Again | None:

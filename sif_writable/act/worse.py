@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import blame, copyup, effects, telling
+from sif_writable.act import blame, copyup, effects, passing, telling
 from sif_writable.facts import packages
 from sif_writable.plan.packages import PACKAGE
 
@@ -57,9 +57,17 @@ class FromImage:
         return False
 
     def end(self) -> None:
-        """Take the copy back if the image's own has worked, and let other threads have the module."""
+        """Let other threads have the module, and take the copy back if the image's own has worked and storage too."""
         self._spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
         if self._worked:
+            finder = importhook.finder()
+            if finder is not None and passing.has_passed(self.first, [self._unit], finder):
+                finder.wanted().pop(self._unit.name, None)
+                telling.say(
+                    f"{self._unit.name} was imported from the image this time, since its writable copy could not be "
+                    f"({telling.first_line(self.first)})."
+                )
+                return
             why = f"the import of {self._spec.name} fails with it and works without ({telling.first_line(self.first)})"
             copyup.take_back([self._unit], why)
             telling.say(f"The writable copy of {self._unit.name} is not used any more: {why}.")

@@ -145,6 +145,38 @@ def test_a_copy_that_makes_the_import_fail_is_taken_back_at_once(one_image: Imag
     assert "from the next run on" in one_image.run("import late; late.use()", **options).stderr  # type: ignore[arg-type]
 
 
+FULL = "if '/tree/' in HERE and 'FULL' in os.environ:\n    raise OSError(28, 'No space left on device')\n"
+
+
+def test_a_copy_is_not_taken_back_for_what_storage_has_for_a_moment(one_image: Image) -> None:
+    options = library(one_image, "/opt/l/sp", FULL)
+    full = {"env": {**options["env"], "FULL": "1"}}
+    assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]
+    result = one_image.run("import late; print(late.HERE)", **full)  # type: ignore[arg-type]
+    assert (result.returncode, result.stdout) == (0, "/opt/l/sp/late\n")
+    assert result.stderr == (
+        "sif_writable: late was imported from the image this time, since its writable copy could not be "
+        "(OSError: [Errno 28] No space left on device).\n"
+    )
+    assert one_image.says("import late; late.use(); print('/tree/' in late.HERE)", **options) == "True\n"
+
+
+def test_a_second_try_that_storage_has_failed_is_made_again_by_the_next_run(one_image: Image) -> None:
+    """Nothing of it is held against the copy; where it lacks for a moment what the image has, likewise."""
+    options = library(one_image, "/opt/l/sp", FULL + "open(os.path.join(HERE, 'made'), 'a').close()\n")
+    for number in range(2):
+        env = {**options["env"], "FULL": "1"}
+        result = one_image.run("import late", env=env)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1].startswith("OSError: [Errno 30]"), number
+        (told,) = [line for line in result.stderr.splitlines() if line.startswith("sif_writable: ")]
+        assert told == (
+            "sif_writable: A writable copy of late could not be used this time: the import of late failed with it too "
+            "(OSError: [Errno 28] No space left on device). The next run tries it again."
+        )
+    assert one_image.says("import late; print('/tree/' in late.HERE)", **options) == "True\n"
+
+
 def test_a_copy_is_not_blamed_for_what_fails_without_it_too(one_image: Image) -> None:
     options = library(one_image, "/opt/l/sp", "if 'FAIL' in os.environ:\n    raise RuntimeError('no licence server')\n")
     assert one_image.run("import late; late.use()", **options).returncode == 1  # type: ignore[arg-type]

@@ -1,0 +1,47 @@
+"""Tell errors that storage has for a moment from those that show that a copy does not help."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from sif_writable import importhook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sif_writable.facts.packages import Unit
+
+_PASSING = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        *(errno.ETIMEDOUT, errno.ENOTCONN),
+    )
+)
+"""Errors that say nothing about what was tried."""
+
+
+def has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.Finder) -> bool:
+    """Whether an error from a copy says nothing about the copy: storage has failed, or did not answer for a moment.
+
+    What tells the latter is a module that was not found and whose file is there.
+    """
+    for this in importhook.chain(error):
+        if isinstance(this, OSError) and this.errno in _PASSING:
+            return True
+        name = _not_found(this) if isinstance(this, ImportError) else ""
+        for unit in units:
+            if name.startswith(unit.name + "."):
+                inner = f"{finder.tree}{unit.path}/{name[len(unit.name) + 1 :].replace('.', '/')}"
+                if os.path.isfile(f"{inner}.py") or os.path.isfile(f"{inner}/__init__.py"):
+                    return True
+    return False
+
+
+def _not_found(error: ImportError) -> str:
+    """Return the module that was not found, or an empty string; from a package, it is a name that is missing."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name or ""
+    name = str(error).partition("cannot import name '")[2].partition("'")[0]
+    return f"{error.name}.{name}" if name else ""
