@@ -38,6 +38,9 @@ MOST_LEARNED = 1 << 20
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
 """The variable that tells descendants in which namespace paths of the image were made writable."""
 
+OVERLAY = "SIF_WRITABLE_OVERLAY"
+"""The variable that says what may be mounted."""
+
 COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
@@ -290,6 +293,8 @@ class Finder:
         """Names whose copy is being made: what that imports is none of our business."""
         self._in_use = False
         """Whether a package was imported from its copy, whose modules may be imported at any time."""
+        self.layer = os.environ.get(OVERLAY, "").lower() == "layer"
+        """Whether the user wants a writable layer, which is on trial."""
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
@@ -395,6 +400,8 @@ class Finder:
         if not self.folder or name in self.busy or name in NEVER:
             return None
         spec = self._ask_others(name, path, target)
+        if self.layer and self._enters_layer(name, spec):
+            spec = self._ask_others(name, path, target)  # an earlier run may have written it, or another one
         if spec is None or not spec.has_location or spec.loader is None:
             return spec
         try:
@@ -475,6 +482,18 @@ class Finder:
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
             _note(problem)
             return spec
+
+    def _enters_layer(self, name: str, spec: "Optional[ModuleSpec]") -> bool:
+        try:
+            from sif_writable import layered
+
+            if not layered.enters(self, name, spec):
+                return False
+        except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
+            _note(problem)
+            return False
+        self._read_only.clear()
+        return True
 
     def seen(self) -> "list[str]":
         """Return the read-only directories that packages were found in."""
@@ -858,10 +877,7 @@ def serve_outside(name: str = "") -> None:
         return
     try:
         if not name:
-            named = (
-                os.environ.get("SIF_WRITABLE_OVERLAY_PATHS")
-                or os.environ.get("SIF_WRITABLE_OVERLAY", "").lower() == "on"
-            )
+            named = os.environ.get("SIF_WRITABLE_OVERLAY_PATHS") or os.environ.get(OVERLAY, "").lower() == "on"
             if not named:
                 return
             # What an ancestor has decided holds in its namespace.

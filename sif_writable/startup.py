@@ -74,6 +74,12 @@ _INPUTS = frozenset(
 _NO_INPUTS = (b"LD_LIBRARY_PATH",)
 """What ends like one, differs often between a process and its child, and decides nothing."""
 
+LAYER = "SIF_WRITABLE_LAYER"
+"""The variable that tells descendants of a writable layer: ``mnt:[N]:image-IDENTITY:PREFIX:PATH:…``.
+
+It counts in that mount namespace; the identity is that of the image for this prefix, and the paths can be written.
+"""
+
 OFF = ("off", "0", "no", "false", "never")
 ON = ("on", "1", "yes", "true", "always")
 
@@ -167,7 +173,12 @@ def gate(environ: "Mapping[str, str]") -> str:
             return "build"
     if not in_container(environ):
         return "host"
-    if os.access(sys.prefix, os.W_OK) and usable_home(home(environ)) and not given(environ):
+    if (
+        os.access(sys.prefix, os.W_OK)
+        and usable_home(home(environ))
+        and not given(environ)
+        and not (LAYER in environ and in_layer(environ))
+    ):
         return "writable"
     return ""
 
@@ -193,6 +204,21 @@ def elevated() -> bool:
         if words[at] == _AT_SECURE:
             return words[at + 1] != 0
     return False
+
+
+def in_layer(environ: "Mapping[str, str]") -> "list[str]":
+    """Return the fields of :data:`LAYER` after the namespace, if this process is in it; it is not where it is not set.
+
+    It can write in the environment and all the same is a process in a read-only image.
+    """
+    fields = environ.get(LAYER, "").split(":")
+    if len(fields) < 4:
+        return []
+    try:
+        return fields[2:] if os.readlink("/proc/self/ns/mnt") == ":".join(fields[:2]) else []
+    except OSError as error:
+        let_pass(error)
+        return []
 
 
 def in_container(environ: "Mapping[str, str]") -> bool:

@@ -30,7 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let tests/corpus, tests/faults and tests/slurm be told how much to try."""
     group = parser.getgroup("sif-writable")
     group.addoption("--all-corpus", action="store_true", help="tests/corpus: also what takes minutes")
-    group.addoption("--all-faults", action="store_true", help="tests/faults: every fault, and write the table of them")
+    group.addoption(
+        "--all-faults",
+        action="store_true",
+        help="tests/faults: every fault, and write the table of them; tests/layer: all",
+    )
     known = ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=known, help=f"replay only the cases that need one of these: {known}")
     group.addoption("--array-tasks", type=int, default=24, help="tests/slurm: tasks of each array job (default: 24)")

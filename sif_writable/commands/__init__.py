@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import startup
+from sif_writable import importhook, startup
 from sif_writable.errors import SifWritableError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = startup.state != "not run"
     if not ran:  # `pip install --target`, or -S: the commands work all the same
         startup.run()
+    if (finder := importhook.finder()) is not None:
+        finder.layer = False  # these tell of the image as it is
     parser = argparse.ArgumentParser(prog="sif-writable", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -99,7 +99,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.target_mounted = startup.TARGET in unsteady() or startup.mounted_at(startup.TARGET)
     facts.tmp_works = reachable("/tmp") and os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
-    facts.prefix_writable = os.access(sys.prefix, os.W_OK)
+    facts.prefix_writable = os.access(sys.prefix, os.W_OK) and not startup.in_layer(environ)
     facts.purelib = __file__.rsplit("/", 3)[0]
     facts.ships_bytecode = os.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
@@ -281,7 +281,15 @@ def _record(path: str) -> bytes:
 
 
 def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None) -> str:
-    """Return the image identity: 16 hexadecimal digits, equal in every mode of one image, new after a rebuild."""
+    """Return the image identity: 16 hexadecimal digits, equal in every mode of one image, new after a rebuild.
+
+    Below a writable layer it is what it was without: what is written there changes times that it is made of.
+    """
+    if startup.LAYER in os.environ:
+        image, prefix = (*startup.in_layer(os.environ), "", "")[:2]
+        known = image[len("image-") :]
+        if prefix == sys.prefix and len(known) == 16 and known.isalnum():  # it becomes part of a path
+            return known
     # The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone 0.1 ms.
     from _imp import source_hash
 

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
         def host_mount(self, path: str) -> str: ...  # noqa: D102
 
 
-AUTO, ON, OFF = "auto", "on", "off"
+AUTO, ON, OFF, LAYER = "auto", "on", "off", "layer"
 MODE, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
-MODES = (AUTO, ON, OFF)
+MODES = (AUTO, ON, OFF, LAYER)
+"""The last is for packages (:mod:`sif_writable.layer`), and for other paths the same as the first."""
 
 GRAFT, OVERLAY = "graft", "overlay"
 
@@ -91,7 +92,7 @@ class Plan(NamedTuple):
 def mode(environ: Mapping[str, str]) -> str:
     """Return ``auto``, ``on`` or ``off``; what is not understood counts as unset."""
     value = environ.get(MODE, "").lower()
-    return value if value in MODES else AUTO
+    return value if value in {ON, OFF} else AUTO
 
 
 def misunderstood(environ: Mapping[str, str]) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODES = {
     "SIF_WRITABLE": ("auto", "on", "off"),
     "SIF_WRITABLE_HOME": ("auto", "keep", "redirect"),
-    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
+    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off", "layer"),
     "SIF_WRITABLE_STRICT": ("0", "1"),
     "SIF_WRITABLE_DEBUG": ("0", "1"),
 }

@@ -22,6 +22,7 @@ user_set           list: variable, value, problem
 left_alone         list: variable, why
 packages           list: name, why, how (``copy``, ``mount``: writable where it is, ``next import`` or
                    ``refused: ...``), where, size_bytes, written (files of the copy that are not the image's own)
+layer              see report.layer; null where no layer is asked for, or the hook is not active
 overlay            see report.overlay; null where the hook is not active
 gpu                see report.gpus; null with ``--no-gpu``
 notes              list of sentences: values not understood, things that could not be done
@@ -132,6 +133,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "user_set": _user_set(outcome),
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
         "packages": packages.listed(importhook.folder()) if active else [],
+        "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
         "notes": [
@@ -230,6 +232,16 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _layer() -> dict[str, Any] | None:
+    from sif_writable.layer import decide
+
+    if not decide.is_asked(os.environ) or not importhook.folder():
+        return None
+    from sif_writable.report import layer
+
+    return layer.model(os.path.dirname(importhook.folder()))
 
 
 def _user_set(outcome: Outcome | None) -> list[dict[str, Any]]:

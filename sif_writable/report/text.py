@@ -71,6 +71,11 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     lines += _space_lines(model, paint)
     lines += _redirect_lines(model, paint)
     lines += _package_lines(model, paint)
+    if model["layer"]:
+        from sif_writable.report import layer
+
+        lines += ["", paint("writable layer (on trial)", "head")]
+        lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"])]
     outside = overlay.lines(model["overlay"]) if model["overlay"] else []
     if outside:
         lines += ["", paint("paths outside packages", "head")] + [paragraph(sentence, 2) for sentence in outside]

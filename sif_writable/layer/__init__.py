@@ -1,0 +1,1 @@
+"""The private writable layer over the environment of an image: made, joined, published."""

@@ -1,0 +1,104 @@
+"""May this process have a layer? Pure: every answer is a sentence, or an empty string for yes.
+
+Whether the kernel permits it is not decided here: a forked child tries (:mod:`sif_writable.layer.trial`).
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MODE = "SIF_WRITABLE_OVERLAY"
+INSIDE = "SIF_WRITABLE_LAYER"
+"""Tells descendants which mount namespace has the layer, below what, and over what: ``mnt:[N]:IMAGE:PREFIX:PATH:…``.
+
+It counts only in that namespace. IMAGE is the name of the image for ``sys.prefix`` PREFIX, made without a layer.
+"""
+
+# What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
+_RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
+_RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
+_SETTINGS = ("PMIX_MCA_", "PMI_MCA_")
+
+
+def is_asked(environ: "Mapping[str, str]") -> bool:
+    """Whether the user wants a layer."""
+    return environ.get(MODE, "").lower() == "layer"
+
+
+def is_inside(environ: "Mapping[str, str]", namespace: str) -> bool:
+    """Whether a process is in a layer already.
+
+    :param namespace: its mount namespace, of /proc/self/ns/mnt.
+    """
+    return environ.get(INSIDE, "").startswith(f"{namespace}:")
+
+
+def inside(namespace: str, image: str, prefix: str, directories: "Sequence[str]") -> str:
+    """Return the value of :data:`INSIDE`."""
+    return ":".join([namespace, image, prefix, *directories])
+
+
+def obstacle(environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: int, program: str) -> str:
+    """Say why this process must not have a layer, or return an empty string.
+
+    :param uid: the effective one.
+    :param uid_map: the text of /proc/self/uid_map; empty without /proc.
+    :param threads: how many run in this process; 0 if that is not known.
+    :param program: the file that this process executes, of /proc/self/exe.
+    """
+    if not is_asked(environ):
+        return f"it is made where {MODE}=layer asks for it"
+    return parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program) or _identity(uid, uid_map)
+
+
+def parallel(environ: "Mapping[str, str]") -> str:
+    """Say by what this process is known to be one rank of many, or return an empty string."""
+    for name in environ:
+        if name in _RANK_VARIABLES or (name.startswith(_RANK_PREFIXES) and not name.startswith(_SETTINGS)):
+            return f"this is a rank of an MPI program ({name} is set), and its ranks share memory"
+    # srun says how many tasks the step has; a batch script knows only the number for the job.
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    for variable, words in ((name, "a Slurm step"), ("WORLD_SIZE", "a group"), ("LOCAL_WORLD_SIZE", "a group")):
+        number = environ.get(variable, "")
+        if number.isdigit() and int(number) > 1:
+            return f"this is one of {number} tasks of {words} ({variable}), and those may share memory"
+    return ""
+
+
+def _keyring(environ: "Mapping[str, str]") -> str:
+    if environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
+        return "the Kerberos ticket is in a keyring (KRB5CCNAME), which belongs to the user namespace"
+    return ""
+
+
+def _threads(count: int) -> str:
+    if count == 1:
+        return ""
+    if not count:
+        return "/proc is not there to count threads in"
+    return f"{count} threads run in this process, and the kernel asks for a single one"
+
+
+def _embedded(program: str) -> str:
+    name = program.rpartition("/")[2]
+    if name.startswith(("python", "pypy")):
+        return ""
+    return f"Python runs inside another program ({name or 'unknown'}), which may have opened what a layer would cover"
+
+
+def _identity(uid: int, uid_map: str) -> str:
+    lines = [line.split() for line in uid_map.splitlines()]
+    if len(lines) == 1 and len(lines[0]) == 3 and (lines[0][0], lines[0][2]) == (str(uid), "1"):
+        return ""
+    if not lines:
+        return "/proc does not say which users there are"
+    return "this user namespace has more users than one, and a layer would hide them"
+
+
+def distinct(directories: "Sequence[str]") -> "list[str]":
+    """Return the directories that do not lie below another one, in their order, each once."""
+    found: list[str] = []
+    for path in directories:
+        if not any(path == other or path.startswith(f"{other}/") for other in directories if other != path):
+            found += [path] if path not in found else []
+    return found

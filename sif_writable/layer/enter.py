@@ -1,0 +1,302 @@
+"""The writable layer of this container: join the one that stands, or have it made (:mod:`sif_writable.layer.mount`).
+
+On the path of the first import from a read-only environment; what happens rarely is in modules that are loaded then.
+
+Folders, all in one place on a local filesystem, private to the user (:func:`places` yields the possible ones)::
+
+    trial                 what a trial has shown in these circumstances
+    container-TOKEN/      of one container run: `lock`, and `current`, a link to `NAME:NAMESPACE:DEVICE`
+    upper-NAME/           of one layer: `about`, `members` (who is in it), and for its Nth directory N/upper, N/work and
+                          N/hidden/image, where the layer's own processes find that directory as it is in the image
+    replica-NUMBER/       a copy of a generation: what earlier runs wrote
+"""
+
+import os
+import sys
+
+from sif_writable.layer import decide
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Optional
+
+ABOUT = 3
+"""Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes."""
+MEMBERS = 64
+"""How many processes are asked, the latest first, before all of /proc is looked through."""
+
+current: "Optional[Layer]" = None
+"""The layer that this process is in, and made or joined itself."""
+
+
+class Layer:
+    """A layer that stands."""
+
+    def __init__(self, place: str, token: str, image: str = "") -> None:
+        """:param place: the folder of all layers of this image on this node."""
+        self.place = place
+        self.token = token
+        self.image = image
+        self.name = ""
+        """Of the folder of its upper directories, in there."""
+        self.directories: list[str] = []
+
+    @property
+    def folder(self) -> str:
+        """Return the folder that holds its upper directories."""
+        return f"{self.place}/{self.name}"
+
+    @property
+    def state(self) -> str:
+        """Return the folder of what this container's processes tell each other."""
+        return f"{self.place}/container-{self.token}"
+
+    def uppers(self) -> "list[str]":
+        """Return its upper directories, one for each directory."""
+        return [f"{self.folder}/{number}/upper" for number in range(len(self.directories))]
+
+
+def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ: "Mapping[str, str]") -> str:
+    """Have the layer of this container: none is made where one stands.
+
+    The caller invalidates the caches of the import system where the answer is an empty string.
+
+    :param find: returns the directories that a layer is made over: absolute paths of the image, links resolved. It is
+        called only where none stands.
+    :param storage: the folder of this image in storage; empty: what is written stays on this node.
+    :param image: the name of this image, fit for a file name.
+    :returns: an empty string, or a sentence why there is no layer; then nothing of this process has changed, unless
+        the sentence says so.
+    """
+    uid = os.geteuid()
+    try:
+        namespace = os.readlink("/proc/self/ns/mnt")
+        threads = os.stat("/proc/self/task").st_nlink - 2
+        program = os.readlink("/proc/self/exe")
+    except OSError:
+        return "/proc is not there to be asked"
+    if decide.is_inside(environ, namespace):
+        return ""
+    uid_map = read("/proc/self/uid_map")
+    problem = decide.obstacle(environ, uid=uid, uid_map=uid_map, threads=threads, program=program)
+    if problem:
+        return problem
+    token = _token()
+    dead: list[str] = []
+    for place in places(storage, image, uid):
+        layer = Layer(place, token, image)
+        record = current_record(layer)
+        if record and is_private(place):
+            if join(layer, record, namespace):
+                return ""
+            dead.append(record)
+    from sif_writable.layer import mount
+
+    quick = mount.environment(uid_map)
+    found = mount.settled(places(storage, image, uid), 1, quick)
+    if found is None:
+        wanted = decide.distinct(find())
+        if not wanted or "\n" in "".join(wanted):
+            return "no directory of the environment is the image's own"
+        here = mount.circumstances(wanted, uid_map)
+        found = mount.settled(places(storage, image, uid), 0, here)
+        if found is None:
+            from sif_writable.layer import trial
+
+            found = trial.settle(wanted, storage, image, [here, quick])
+    place, words = found
+    if words[2] != "ok":
+        return words[2]
+    layer = Layer(place, token, image)
+    layer.directories = words[3:]
+    problem = mount.make(layer, storage, namespace, dead)
+    if problem and layer.name and not layer.name.startswith("upper-"):  # the mount itself: it is not tried again
+        from sif_writable.layer import trial
+
+        trial.note(place, [*words[:2], problem])
+    return problem
+
+
+def places(storage: str, image: str, uid: int) -> "Iterator[str]":
+    """Yield the folders that may hold the layers of an image on this node, the best first."""
+    if storage:
+        yield f"{storage}/layer"
+    for parent in ("/var/tmp", "/tmp"):  # noqa: S108 - private folders, which are checked at each use
+        yield f"{parent}/sif-writable-{uid}/layers/{image}"
+
+
+def is_private(folder: str) -> bool:
+    """Whether a place of layers is ours and closed to everybody else: asked at each use, as it may have been replaced.
+
+    Its name is safe, too: nobody else can write into the two folders that it lies in.
+    """
+    uid = os.geteuid()
+    try:
+        status, above = os.lstat(folder), os.lstat(folder.rsplit("/", 2)[0])
+    except OSError:
+        return False
+    return (
+        status.st_uid == above.st_uid == uid
+        and status.st_mode & 0o170077 == 0o040000
+        and above.st_mode & 0o170022 == 0o040000
+    )
+
+
+def _token() -> str:
+    """Name this very container run: the mount of ``/`` (its mtime is the container's start)."""
+    root = os.stat("/")
+    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}"
+
+
+def current_record(layer: Layer) -> str:
+    """Return which layer was made last in this container, or an empty string."""
+    try:
+        return os.readlink(f"{layer.state}/current")
+    except OSError:
+        return ""
+
+
+def join(layer: Layer, record: str, namespace: str) -> bool:
+    """Enter the layer that other processes of this container are in.
+
+    :param record: what :func:`current_record` returned.
+    """
+    layer.name, _, words = record.partition(":")
+    number, _, device = words.partition(":")
+    if not number.isdigit() or not device.isdigit():
+        return False
+    layer.directories = read(f"{layer.folder}/about").splitlines()[ABOUT:]
+    if not layer.directories:
+        return False
+    if namespace == f"mnt:[{number}]":  # a descendant with another environment
+        entered(layer, namespace)
+        return True
+    member = _member(layer, int(number), int(device))
+    if member is None:
+        return False
+    pid, mounts = member
+    from sif_writable.layer import kernel
+
+    try:
+        user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            path = cwd()
+            kernel.join(user, mounts)
+            kernel.drop_capabilities()
+            come_back(path, here)
+        finally:
+            os.close(user)
+            os.close(here)
+    except OSError:
+        return False
+    finally:
+        os.close(mounts)
+    note_member(layer.folder, me())
+    entered(layer, f"mnt:[{number}]")
+    return True
+
+
+def me() -> str:
+    """Return this process's line in the list of members: its number, and where that counts."""
+    return f"{os.getpid()} {os.readlink('/proc/self/ns/pid')}\n"
+
+
+def _member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
+    """Return a live process that is in a layer, and an open descriptor of its mount namespace."""
+    known = [line.partition(" ")[0] for line in reversed(read(f"{layer.folder}/members").splitlines())]
+    for pid in dict.fromkeys([int(word) for word in known[:MEMBERS] if word.isdigit()]):
+        found = _namespace_of(pid, number, layer, device)
+        if found is not None:
+            return pid, found
+    # A child that was forked in the layer, and has outlived who made or joined it.
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            found = _namespace_of(int(name), number, layer, device)
+            if found is not None:
+                return int(name), found
+    return None
+
+
+def _namespace_of(pid: int, number: int, layer: Layer, device: int) -> "Optional[int]":
+    """Open the mount namespace of a process if it is the one with a layer: numbers of processes are used again."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # it has ended, or is another user's
+        return None
+    try:
+        if os.fstat(descriptor).st_ino == number and _device(f"/proc/{pid}/root{layer.directories[0]}") == device:
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _device(path: str) -> int:
+    return os.stat(path).st_dev
+
+
+def cwd() -> str:
+    """Return the path of the working directory, or an empty string."""
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
+
+
+def come_back(path: str, descriptor: int) -> None:
+    """Enter the working directory anew: what it was lies below what was mounted over it, or in another namespace."""
+    try:
+        os.chdir(path)
+    except OSError:
+        os.fchdir(descriptor)
+
+
+def entered(layer: Layer, namespace: str) -> None:
+    """Tell descendants, and publish at the end what was written."""
+    global current
+    import atexit
+
+    os.environ[decide.INSIDE] = decide.inside(namespace, layer.image, sys.prefix, layer.directories)
+    current = layer
+    atexit.register(_at_exit, layer)
+
+
+def _at_exit(layer: Layer) -> None:
+    """Publish what was written, if this process is the last one in the layer."""
+    try:
+        if any(os.listdir(upper) for upper in layer.uppers()):
+            from sif_writable.layer import collect
+
+            collect.at_exit(layer)
+    except Exception:  # noqa: BLE001 - the folder or the disk is gone: the next start does it, or says what is wrong
+        return
+
+
+def read(path: str) -> str:
+    """Return the text of a small file, or an empty string."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+    except OSError:  # no security module answers
+        return ""
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def note_member(folder: str, line: str) -> None:
+    """Add a line to the list of a layer's members."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(f"{folder}/members", flags, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)

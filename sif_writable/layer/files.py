@@ -1,0 +1,143 @@
+"""Trees of files: walked, copied, linked and removed. What an overlay leaves in an upper directory is understood."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 20
+_OPAQUE, _WHITEOUT = "user.overlay.opaque", "user.overlay.whiteout"
+
+
+def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path below the top, status) of everything in a folder, sorted; what holds it comes first."""
+    stack = [""]
+    while stack:
+        where = stack.pop()
+        try:
+            with os.scandir(f"{top}/{where}" if where else top) as entries:
+                names = sorted([entry.name for entry in entries], reverse=True)
+        except FileNotFoundError:
+            continue
+        folders = []
+        for name in reversed(names):
+            path = f"{where}/{name}" if where else name
+            try:
+                status = os.lstat(f"{top}/{path}")
+            except FileNotFoundError:
+                continue
+            yield path, status
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+        stack += reversed(folders)
+
+
+def is_whiteout(path: str, status: os.stat_result) -> bool:
+    """Whether an entry of an upper directory stands for something that was removed."""
+    if stat.S_ISCHR(status.st_mode):
+        return status.st_rdev == 0
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0 and _has(path, _WHITEOUT)
+
+
+def is_opaque(path: str) -> bool:
+    """Whether a directory of an upper directory hides what lies below it in the image."""
+    return _has(path, _OPAQUE)
+
+
+def _has(path: str, attribute: str) -> bool:
+    try:
+        os.getxattr(path, attribute, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def copy(source: str, target: str, status: os.stat_result, *, link: bool = False) -> int:
+    """Copy a file or a link, with mode and times; what is there already is replaced. Return the bytes copied.
+
+    :param link: the source never changes, so that a second name for it does as well.
+    :raises OSError: it cannot be copied.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+        return 0
+    if link:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # another filesystem, or one without links
+            pass
+        else:
+            return 0
+    size = 0
+    incoming = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        outgoing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            while part := os.read(incoming, _CHUNK):
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(outgoing, view) :]
+                size += len(part)
+            os.fchmod(outgoing, status.st_mode & 0o777)
+            os.utime(outgoing, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(outgoing)
+    finally:
+        os.close(incoming)
+    return size
+
+
+def sync(top: str) -> None:
+    """Have the disk hold what is in a tree, before its name says that it is whole: a crash leaves no empty files."""
+    for path, status in walk(top):
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            descriptor = os.open(f"{top}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def make_folder(top: str, path: str, mode: int) -> None:
+    """Make a directory below another one, with those that lead to it.
+
+    :raises OSError: it cannot be made; a file that stands in its way is removed.
+    """
+    where = top
+    for part in path.split("/"):
+        where = f"{where}/{part}"
+        try:
+            os.mkdir(where, 0o700)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(where).st_mode):
+                os.unlink(where)
+                os.mkdir(where, 0o700)
+    os.chmod(where, mode & 0o1777 | 0o700)
+
+
+def remove(path: str, device: int = 0) -> None:
+    """Remove a tree as far as possible, also an overlay's work folder, which the kernel leaves with mode 000.
+
+    :param device: of the filesystem that is not left: what is mounted in the tree is nobody's to remove.
+    """
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(path)
+            return
+        if device and status.st_dev != device:
+            return
+        if status.st_mode & 0o700 != 0o700:
+            os.chmod(path, 0o700)
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            remove(f"{path}/{name}", status.st_dev)
+        os.rmdir(path)

@@ -1,0 +1,35 @@
+"""Installers go where they went without a layer: the process gets one more namespace, in which it cannot be written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sif_writable.layer import decide, enter, kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def cover(image: str, prefix: str, directories: Sequence[str]) -> None:
+    """Show the directories of this process's layer read-only, to it and its descendants.
+
+    :param image: and `prefix`: see :data:`sif_writable.layer.decide.INSIDE`.
+    :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
+    """
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    path = enter.cwd()
+    try:
+        kernel.separate(os.geteuid(), os.getegid())
+        try:
+            for directory in directories:
+                kernel.bind(directory, directory)
+                flags = kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NODEV
+                kernel.mount("", directory, "", flags)
+        finally:
+            kernel.drop_capabilities()
+        enter.come_back(path, here)
+    finally:
+        os.close(here)
+    # Nobody makes a layer inside a layer.
+    os.environ[decide.INSIDE] = decide.inside(os.readlink("/proc/self/ns/mnt"), image, prefix, [])

@@ -1,0 +1,139 @@
+"""The system calls that Python has no name for: namespaces, mounts, capabilities.
+
+On the path of the first import from a read-only environment. ``ctypes`` takes 2 ms to import, and all that is needed of
+it is in ``_ctypes``: a function type that saves errno, and a type for the result.
+"""
+
+import _ctypes
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+NEWNS, NEWUSER = 0x00020000, 0x10000000
+RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, SLAVE = 1, 1 << 1, 1 << 2, 1 << 5, 1 << 12, 1 << 14, 1 << 19
+_DETACH = 2
+_CAPABILITIES_3 = 0x20080522
+_PAGE = 4096
+"""Bytes that the kernel reads of the options of a mount; it drops the rest without a word."""
+
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - where ctypes has it from
+    _type_ = "i"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+
+
+def _call(name: str, what: str, *arguments: "Any") -> None:
+    """Call a function of the C library that returns 0, with numbers, bytes and None.
+
+    :raises OSError: with its errno, and `what` as the file name.
+    """
+    function: Any = _Function(_ctypes.dlsym(_libc, name))
+    if function(*arguments) != 0:
+        number = _ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def separate(uid: int, gid: int) -> None:
+    """Enter a user and a mount namespace of this process's own, in which it is the same user as before.
+
+    :raises OSError: it is not permitted; then nothing has changed, unless the file name begins with /proc.
+    """
+    _call("unshare", "unshare", NEWUSER | NEWNS)
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    # Slaves, so that what the host mounts later still arrives; and Apptainer's root is unbindable, from which no
+    # overlay can be made. The root of a chroot is no mount point, and needs neither.
+    try:
+        mount("", "/", "", REC | SLAVE)
+    except OSError as error:
+        if error.errno != 22:  # EINVAL; errno is one more module
+            raise
+
+
+def join(user: int, mounts: int) -> None:
+    """Enter the user and the mount namespace that these descriptors stand for.
+
+    The root directory becomes that of the mount namespace, and the working directory too.
+
+    :raises OSError: it is not permitted; then nothing has changed, unless the file name is "setns mnt".
+    """
+    _call("setns", "setns user", user, NEWUSER)
+    _call("setns", "setns mnt", mounts, NEWNS)
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    """Mount a filesystem, or change a mount.
+
+    :raises OSError: its error; the file name is the target.
+    """
+    words = [os.fsencode(word) or None for word in (source, target, kind, options)]
+    _call("mount", target, *words[:3], flags, words[3])
+
+
+def bind(source: str, target: str) -> None:
+    """Show a file or directory at another path, with everything mounted below it."""
+    mount(source, target, "", BIND | REC)
+
+
+def unmount(target: str) -> None:
+    """Take away what was mounted last at a path, with everything below it."""
+    _call("umount2", target, os.fsencode(target), _DETACH)
+
+
+def overlay(lower: "Sequence[str]", upper: str, work: str, target: str, words: str) -> None:
+    """Mount an overlay.
+
+    :param lower: the first one covers the others.
+    :param words: further options, separated by commas.
+    :raises OSError: EBUSY where `words` have ``index=on`` and the upper directory is in use; EINVAL where it was used
+        with ``volatile``, or is no filesystem for it; EPERM, EACCES, ENODEV.
+    """
+    opened: list[int] = []
+    paths = [*lower, upper, work]
+    options = _options([escaped(path) for path in paths], words)
+    try:
+        if len(os.fsencode(options)) >= _PAGE:
+            opened += [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in paths]
+            options = _options([f"/proc/self/fd/{descriptor}" for descriptor in opened], words)
+        mount("sif-writable", target, "overlay", NOSUID | NODEV, options)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _options(paths: "Sequence[str]", words: str) -> str:
+    return f"{words},lowerdir={':'.join(paths[:-2])},upperdir={paths[-2]},workdir={paths[-1]}"
+
+
+def escaped(path: str) -> str:
+    """Return a path as it stands in the options of an overlay."""
+    return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
+
+
+def drop_capabilities() -> None:
+    """Take from this process what the new namespace gave it: files deny again what they denied.
+
+    :raises OSError: the kernel refuses, which it never does.
+    """
+    header = _CAPABILITIES_3.to_bytes(4, sys.byteorder) + bytes(4)
+    _call("capset", "capset", header, bytes(24))
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,154 @@
+"""What of a layer is kept, and who wins where two sides changed a directory. Pure, but for what it is given to ask.
+
+The unit is the directory: a database and its journal, or an index and its data, belong together, and one side's with
+the other's are malformed or wrong.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from typing import Callable
+
+NEW, ALL, NONE = "new", "all", "none"
+KEEP = "SIF_WRITABLE_KEEP"
+
+FILE, LINK, FOLDER, GONE = "file", "link", "folder", "gone"
+
+_CODE = (".py", ".pyc", ".pyo", ".so", ".pyd", ".pyx", ".pxd", ".pyi", ".pth")
+_STARTED = ("sitecustomize", "usercustomize")
+"""Modules that the interpreter imports at each start."""
+_BESIDE = ("-journal", "-wal", "-shm", ".lock", ".lck", ".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
+"""Endings of what is of no use without the file that it belongs to."""
+
+
+class Change(NamedTuple):
+    """What a layer did to one path of the image."""
+
+    path: str
+    """In the image, absolute."""
+    kind: str
+    """``file``, ``link``, ``folder`` (made or changed) or ``gone``."""
+    time: int
+    """When it was written last, in ns."""
+
+
+class Kept(NamedTuple):
+    """What is kept of a layer."""
+
+    changes: list[Change]
+    dropped: list[str]
+    """Paths that are gone with the layer: code that was replaced, what an installer put there."""
+
+
+def mode(environ: Mapping[str, str]) -> str:
+    """Return what the user wants to be kept; what is not understood counts as unset."""
+    value = environ.get(KEEP, "").lower()
+    return value if value in {NEW, ALL, NONE} else NEW
+
+
+def is_code(path: str) -> bool:
+    """Whether a file of the image is run, so that a changed one would make another image of it."""
+    name = posixpath.basename(path)
+    return name.endswith(_CODE) or ".so." in name or "/bin/" in path or _in_metadata(path)
+
+
+def _in_metadata(path: str) -> bool:
+    return ".dist-info/" in path + "/" or ".egg-info/" in path + "/"
+
+
+def _runs_at_start(path: str) -> bool:
+    name = posixpath.basename(path)
+    return name.endswith(".pth") or name.partition(".")[0] in _STARTED
+
+
+def installed(records: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the paths that distributions own.
+
+    :param records: the path of each RECORD to its lines.
+    """
+    found = set()
+    for record, lines in records.items():
+        site = posixpath.dirname(posixpath.dirname(record))
+        for line in lines:
+            name = line[1:].partition('"')[0] if line.startswith('"') else line.partition(",")[0]
+            if name:
+                found.add(posixpath.normpath(posixpath.join(site, name)))
+    return found
+
+
+def keep(
+    changes: Iterable[Change],
+    how: str,
+    *,
+    in_image: Callable[[str], bool],
+    installed: Collection[str],
+) -> Kept:
+    """Return what of a layer's changes is kept.
+
+    :param in_image: whether the image has a path.
+    :param installed: paths that a distribution owns which the layer installed, changed or removed.
+    """
+    kept: list[Change] = []
+    dropped: list[str] = []
+    for change in changes:
+        path = change.path
+        is_metadata = _in_metadata(path)
+        if how == ALL or (how == NEW and change.kind == FOLDER and not is_metadata):
+            kept.append(change)
+        elif (
+            how == NONE
+            or is_metadata
+            or path in installed
+            or _runs_at_start(path)
+            or (is_code(path) and in_image(path))
+        ):
+            dropped.append(path)
+        else:
+            kept.append(change)
+    return Kept(kept, dropped)
+
+
+def by_folder(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    """Return the changes of each directory: what lies directly in it; a directory that was only made is its own."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        where = change.path if change.kind == FOLDER else posixpath.dirname(change.path)
+        found.setdefault(where, []).append(change)
+    return found
+
+
+OURS, THEIRS, BOTH = "ours", "theirs", "both"
+
+
+def winner(changes: Iterable[Change], base: int, stamp: tuple[int, int]) -> str:
+    """Say whose version of a directory goes into the next generation.
+
+    :param changes: what this layer changed directly in it.
+    :param base: the number of the generation that the layer was made from.
+    :param stamp: (number of the generation that changed it last, time in ns of what is in there).
+    :returns: ``both``: the others have not changed it since, so our changes are added; ``ours`` or ``theirs``: the one
+        that was written later is taken whole.
+    """
+    real = [change for change in changes if change.kind != FOLDER]
+    if stamp[0] <= base or not real:
+        return BOTH
+    return OURS if max(change.time for change in real) > stamp[1] else THEIRS
+
+
+def without_base(names: Collection[str], there: Callable[[str], bool]) -> list[str]:
+    """Return the names of a directory that are of no use: journals, locks and temporary files of no file.
+
+    :param there: whether the image has a name in this directory.
+    """
+    found = []
+    for name in names:
+        for ending in _BESIDE:
+            base = name[: -len(ending)]
+            if name.endswith(ending) and base and base not in names and not there(base):
+                found.append(name)
+                break
+    return found

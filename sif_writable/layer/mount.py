@@ -1,0 +1,270 @@
+"""Make the writable layer of a container: its folders, what lies under it, the mounts."""
+
+import os
+import sys
+
+from sif_writable.layer import enter, kernel
+from sif_writable.layer.enter import Layer, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Optional
+
+WORDS = "userxattr,volatile,index=off"
+"""Options of the layer: without ``volatile`` each exit flushes the whole filesystem, other people's pages included."""
+LOCK_SECONDS = 2.0
+EMPTY = 16
+"""How many layers that nothing was written to may lie about: they are removed together, which takes a process."""
+NEW = ".new-"
+ALONE = 3
+"""Links of /proc/self/task where this process has one thread."""
+
+
+def circumstances(directories: "Sequence[str]", uid_map: str) -> str:
+    """Return what a trial depends on, in one line: what worked once works while this stays the same."""
+    words = [boot(), read("/proc/self/attr/current"), " ".join(uid_map.split())]
+    for directory in directories:
+        status, space = os.stat(directory), os.statvfs(directory)
+        words.append(f"{directory} {status.st_uid} {space.f_bsize} {space.f_namemax} {space.f_flag}")
+    return repr(";".join([word.strip("\n\0") for word in words]))
+
+
+def environment(uid_map: str) -> str:
+    """Return what the choice of directories depends on, in one line, without asking the table of mounts what is whose.
+
+    Where it is as at a trial, the directories are, too. That spares the modules that know an image's own mounts.
+    """
+    mounts = [line.split(" - ")[0].split(" ")[3:5] + line.split(" - ")[1:] for line in _table()]
+    points = [fields[1] for fields in mounts if fields[1] != "/"]
+    known = [entry for entry in sys.path if entry[:1] == "/" and not _holders(entry, points) and os.path.isdir(entry)]
+    known += [sys.prefix, sys.base_prefix]
+    starts = tuple([f"{entry}/" for entry in known])
+    words = [boot(), read("/proc/self/attr/current"), " ".join(uid_map.split()), *known]
+    for root, point, kind in mounts:
+        if point == "/" or f"{point}/".startswith(starts) or any(entry.startswith(f"{point}/") for entry in known):
+            words.append(f"{root} {point} {kind.split(' ')[0]}")
+    return repr(";".join([word.strip("\n\0") for word in words]))
+
+
+def _holders(path: str, points: "Sequence[str]") -> "list[str]":
+    """Return the mount points at or above a path."""
+    return [point for point in points if path == point or path.startswith(f"{point}/")]
+
+
+def _table() -> "list[str]":
+    return [line for line in read("/proc/self/mountinfo").splitlines() if " - " in line]
+
+
+def settled(roots: "Iterator[str]", line: int, text: str) -> "Optional[tuple[str, list[str]]]":
+    """Return the place that a trial has chosen, with all that it noted: see :func:`sif_writable.layer.trial.settle`.
+
+    :param line: which of the lines has to have this text.
+    """
+    for root in roots:
+        lines = read(f"{root}/trial").splitlines()
+        if len(lines) > 2 and lines[line] == text and enter.is_private(root):  # two of circumstances, and the result
+            return root, lines
+    return None
+
+
+def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> str:
+    """Make a layer, one process at a time.
+
+    :param dead: records of layers that nobody is in any more.
+    """
+    try:
+        os.makedirs(layer.state, 0o700, exist_ok=True)
+        descriptor = os.open(f"{layer.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        return f"{layer.state} cannot be made: {error.strerror}"
+    try:
+        if not _locked(descriptor):
+            return f"another process has been making the layer of this container for {LOCK_SECONDS:.0f} seconds"
+        record = enter.current_record(layer)
+        joined = Layer(layer.place, layer.token, layer.image)
+        if record and record not in dead and enter.join(joined, record, namespace):
+            return ""
+        for attempt in (1, 2):
+            base = _base(layer, storage)
+            try:
+                layer.name = prepare(layer.place, layer.directories, base, storage)
+            except FileNotFoundError:  # the base was superseded and removed just now
+                if attempt == 1:
+                    continue
+                raise
+            break
+        problem = mount(layer, base)
+        if problem:
+            return problem
+        # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
+        os.rename(layer.folder, f"{layer.place}/{layer.name[len(NEW) :]}")
+        layer.name = layer.name[len(NEW) :]
+        made = os.readlink("/proc/self/ns/mnt")
+        device = os.stat(layer.directories[0]).st_dev
+        # A link appears as a whole, and replacing one does not make the disk write, as replacing a file does.
+        aside = f"{layer.state}/{NEW}{os.urandom(8).hex()}"
+        os.symlink(f"{layer.name}:{made[5:-1]}:{device}", aside)
+        os.rename(aside, f"{layer.state}/current")
+        enter.entered(layer, made)
+    except OSError as error:
+        return f"the layer failed: {error}"
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _locked(descriptor: int) -> bool:
+    """Take a lock, or return False: a process that holds it has been stopped, or its disk has."""
+    pause, passed = 0.0005, 0.0
+    while not _is_free(descriptor):
+        if passed > LOCK_SECONDS:
+            return False
+        import time
+
+        time.sleep(pause)
+        passed += pause
+        pause = min(2 * pause, 0.02)
+    return True
+
+
+def _is_free(descriptor: int) -> bool:
+    try:
+        os.lockf(descriptor, os.F_TLOCK, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _base(layer: Layer, storage: str) -> str:
+    """Return the folder of what earlier runs wrote, on this node, or an empty string; collect what they left here."""
+    names = os.listdir(layer.place)
+    newest = newest_generation(generations(layer.place, storage))
+    replica = f"replica-{newest}"
+    left = [name for name in names if name.startswith("upper-")]
+    if (newest and replica not in names) or len(left) > EMPTY or any(_is_written(layer.place, n) for n in left):
+        from sif_writable.layer import collect
+
+        return collect.before_making(layer.place, generations(layer.place, storage))
+    return f"{layer.place}/{replica}" if newest else ""
+
+
+def boot() -> str:
+    """Name this run of the machine: what a layer holds is not safe from its crash."""
+    return read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def newest_generation(folder: str) -> int:
+    """Return the number of the newest generation in storage, or 0."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return 0
+    return max([int(name[4:]) for name in names if name[:4] == "gen-" and name[4:].isdigit()], default=0)
+
+
+def generations(place: str, storage: str) -> str:
+    """Return the folder of the generations."""
+    return f"{storage}/layer" if storage else place
+
+
+def _is_written(place: str, name: str) -> bool:
+    """Whether something was written to a layer that may be dead."""
+    try:
+        for number in os.listdir(f"{place}/{name}"):
+            if number.isdigit() and os.listdir(f"{place}/{name}/{number}/upper"):
+                return True
+    except OSError:  # somebody collects it just now
+        pass
+    return False
+
+
+def prepare(place: str, directories: "Sequence[str]", base: str, storage: str) -> str:
+    """Make the upper directories of a new layer; return the name of their folder, until it is mounted.
+
+    :raises OSError: they cannot be made.
+    """
+    name = f"{NEW}upper-{os.urandom(8).hex()}"
+    folder = f"{place}/{name}"
+    os.mkdir(folder, 0o700)
+    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), *directories]))
+    enter.note_member(folder, enter.me())
+    if base and not os.path.isdir(base):
+        raise FileNotFoundError(2, "it was collected just now", base)
+    for number, directory in enumerate(directories):
+        os.mkdir(f"{folder}/{number}", 0o700)
+        os.mkdir(f"{folder}/{number}/work", 0o700)
+        os.mkdir(f"{folder}/{number}/hidden", 0o700)
+        os.mkdir(f"{folder}/{number}/hidden/image", 0o700)
+        os.mkdir(f"{folder}/{number}/upper", 0o700)
+        status = os.stat(directory)
+        os.chmod(f"{folder}/{number}/upper", status.st_mode & 0o1777 | 0o700)
+        # The time of a directory of packages is part of what an image is known by.
+        os.utime(f"{folder}/{number}/upper", ns=(status.st_atime_ns, status.st_mtime_ns))
+    return name
+
+
+def mount(layer: Layer, base: str) -> str:
+    """Enter namespaces of this process's own and mount a layer; return an empty string or what failed."""
+    below = _mounts_below(layer.directories)
+    held = [(point, os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)) for point in below]
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    mounted: list[str] = []
+    step = "a user namespace cannot be made here"
+    try:
+        path = enter.cwd()
+        kernel.separate(os.geteuid(), os.getegid())
+        try:
+            for upper, directory in zip(layer.uppers(), layer.directories):
+                step = f"an overlay over {directory} cannot be mounted here"
+                earlier = f"{base}/tree{directory}"
+                lower = [earlier, directory] if base and os.path.isdir(earlier) else [directory]
+                original = f"{upper[:-5]}hidden/image"
+                kernel.bind(directory, original)
+                mounted.append(original)
+                kernel.overlay(lower, upper, f"{upper[:-5]}work", directory, WORDS)
+                mounted.append(directory)
+            for point, descriptor in held:
+                step = f"what is mounted at {point} cannot be shown there again"
+                kernel.bind(f"/proc/self/fd/{descriptor}", point)
+        except OSError:
+            for point in reversed(mounted):
+                kernel.unmount(point)
+            raise
+        finally:
+            kernel.drop_capabilities()
+        for upper in layer.uppers():  # who walks through storage shall not find the image there
+            os.chmod(f"{upper[:-5]}hidden", 0o000)
+        enter.come_back(path, here)
+    except OSError as error:
+        return f"{step}: {error.strerror}"
+    finally:
+        os.close(here)
+        for _, descriptor in held:
+            os.close(descriptor)
+    return ""
+
+
+def _mounts_below(directories: "Sequence[str]") -> "list[str]":
+    """Return the mount points below some directories, but not those below others of them."""
+    found: list[str] = []
+    starts = tuple([f"{directory}/" for directory in directories])
+    for line in read("/proc/self/mountinfo").splitlines():
+        point = line.split(" ", 5)[4]
+        if "\\" in point:
+            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+        if point.startswith(starts) and not any(point == other or point.startswith(f"{other}/") for other in found):
+            found = [*[other for other in found if not other.startswith(f"{point}/")], point]
+    return found
+
+
+def write(path: str, text: str) -> None:
+    """Write a small file that is not there yet.
+
+    :raises OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, os.fsencode(text))
+    finally:
+        os.close(descriptor)

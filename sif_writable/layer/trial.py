@@ -1,0 +1,195 @@
+"""Try in a forked child what is going to be mounted, once for these circumstances: `unshare` cannot be taken back.
+
+A mount that succeeds proves nothing where the image's files are root's, or where the upper filesystem keeps no
+attributes: so a trial does what programs do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from sif_writable.layer import child, enter, files, mount
+
+UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
+"""Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
+SECONDS = 20.0
+_OK = "ok"
+_SMALL, _FEW, _MOST = 1 << 20, 20, 2000
+"""Bytes of a file and entries of a directory to try with, and how many paths are looked at for them."""
+
+
+def settle(directories: list[str], storage: str, image: str, here: list[str]) -> tuple[str, list[str]]:
+    """Return the place of the layers, and the lines that are kept there: `here`, then ``ok`` and directories.
+
+    :param here: the circumstances: what the trial depends on, and what the choice of directories does.
+    :returns: in place of ``ok`` and directories the refusal, where there is no layer.
+    """
+    refusal, first = "", ""
+    for place in enter.places(storage, image, os.geteuid()):
+        problem = _make_place(place, keep_parent=bool(storage) and place.startswith(f"{storage}/"))
+        if problem:
+            refusal = refusal or problem
+            continue
+        first = first or place
+        good, problem = _try(place, directories)
+        if good:
+            return place, note(place, [*here, _OK, *good])
+        refusal = refusal if problem.startswith("no layer on ") and refusal else problem
+        if not problem.startswith("no layer on "):
+            break  # another place changes nothing
+    return first, note(first, [*here, refusal])
+
+
+def note(place: str, lines: list[str]) -> list[str]:
+    """Keep what a trial has shown, where there is a place for it; return it."""
+    with contextlib.suppress(OSError):
+        aside = f"{place}/{mount.NEW}{os.urandom(8).hex()}"
+        mount.write(aside, "\n".join(lines))
+        os.rename(aside, f"{place}/trial")
+    return lines
+
+
+def _make_place(place: str, *, keep_parent: bool) -> str:
+    """Make a private folder; return what is wrong with it, or an empty string."""
+    path = place
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    try:
+        for folder in reversed(missing):
+            if keep_parent and folder != place:
+                return f"{folder} is not there"
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+    except OSError as error:
+        return f"{error.filename} cannot be made: {error.strerror}"
+    if not enter.is_private(place):
+        return f"{place} is not this user's alone"
+    kind = filesystem(place)
+    if kind not in UPPER_TYPES:
+        return f"no layer on {kind or 'an unknown filesystem'} ({place})"
+    return ""
+
+
+def filesystem(path: str) -> str:
+    """Return the type of the filesystem that holds a path."""
+    found, kind = "", ""
+    real = os.path.realpath(path)
+    for line in enter.read("/proc/self/mountinfo").splitlines():
+        fields = line.split(" ")
+        point = fields[4].replace("\\040", " ").replace("\\134", "\\")
+        if len(point) >= len(found) and (real == point or real.startswith(f"{point.rstrip('/')}/")):
+            found, kind = point, fields[fields.index("-") + 1]
+    return kind
+
+
+def _try(place: str, directories: list[str]) -> tuple[list[str], str]:
+    """Return the directories that can have a layer in a place, and what failed with the first that cannot."""
+    good: list[str] = []
+    problem = ""
+    for directory in directories:
+        try:
+            name = mount.prepare(place, [directory], "", "")
+        except OSError as error:
+            return [], f"no layer on what refuses to hold it ({place}: {error.strerror})"
+        layer = enter.Layer(place, "")
+        layer.name, layer.directories = name, [directory]
+        try:
+            answer = child.ask(lambda layer=layer: _trial(layer) or _OK, SECONDS)  # type: ignore[misc]
+        finally:
+            files.remove(layer.folder)
+        if answer == _OK:
+            good.append(directory)
+        else:
+            problem = problem or answer or f"trying a layer over {directory} failed, or took {SECONDS:.0f} seconds"
+            if not good:
+                break  # the environment itself comes first
+    return good, problem
+
+
+def _trial(layer: enter.Layer) -> str:
+    problem = mount.mount(layer, "")
+    if problem:
+        return problem
+    (point,) = layer.directories
+    step = "making a file"
+    try:
+        _make_things(point)
+        file, folder = _samples(point)
+        if folder:
+            step = f"making a file in {folder}"
+            _make_things(folder)
+        if file:
+            step = f"changing {file}"
+            _rewrite(file)
+            step = f"removing {file}"
+            _remove(file)
+        if folder:
+            step = f"removing {folder} and making it again"
+            _make_again(folder)
+    except OSError as error:
+        return f"a layer over {point} can be mounted here, but {step} in it fails: {error.strerror}"
+    return ""
+
+
+def _samples(point: str) -> tuple[str, str]:
+    """Return a small file of the image that its owner may write, and a directory without directories in it.
+
+    The first directory that belongs to somebody else is what fails, if anything does.
+    """
+    file = folder = ""
+    for number, (name, status) in enumerate(files.walk(point)):
+        path = f"{point}/{name}"
+        if stat.S_ISDIR(status.st_mode):
+            if status.st_uid != os.geteuid():
+                return file, path
+            folder = folder or _plain(path)
+        elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWUSR and 0 < status.st_size < _SMALL:
+            file = file or path
+        if (file and folder) or number > _MOST:
+            break
+    return file, folder
+
+
+def _plain(path: str) -> str:
+    """Return a directory if it holds a few files and no directories."""
+    try:
+        with os.scandir(path) as entries:
+            found = [entry.is_dir(follow_symlinks=False) for entry in entries]
+    except OSError:
+        return ""
+    return path if 0 < len(found) <= _FEW and not any(found) else ""
+
+
+def _make_things(directory: str) -> None:
+    name = f"{directory}/.try-{os.urandom(8).hex()}"
+    os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.rename(name, f"{name}-renamed")
+    os.unlink(f"{name}-renamed")
+    os.mkdir(name)
+    os.rmdir(name)
+
+
+def _rewrite(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, os.pread(descriptor, 1, 0))
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    os.unlink(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _make_again(folder: str) -> None:
+    for name in os.listdir(folder):
+        os.unlink(f"{folder}/{name}")
+    os.rmdir(folder)
+    os.mkdir(folder)
+    if os.listdir(folder):
+        raise FileExistsError(17, "what was removed is there again")

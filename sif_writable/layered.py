@@ -1,0 +1,115 @@
+"""The writable layer in the hook at import: when it is asked for, over what, and not for whom.
+
+Loaded at the first import of what is not the standard library, where ``SIF_WRITABLE_OVERLAY=layer``. The layer itself
+(:mod:`sif_writable.layer`) knows nothing of the rest.
+"""
+
+import _frozen_importlib_external as _external
+import os
+import sys
+
+from sif_writable import importhook, startup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.machinery import ModuleSpec
+    from typing import Optional
+
+INSTALLERS = frozenset(("pip", "conda", "mamba"))
+"""Programs that ask whether the environment can be written, and then change it: they find it as without a layer."""
+NEVER = frozenset(("apport_python_hook",))
+"""What Debian's sitecustomize imports at every start, which then would pay for a layer."""
+
+problem = ""
+"""Why this process has no layer."""
+_asked = False
+"""Whether a layer is no question any more."""
+_inside = startup.LAYER in os.environ
+_written: "Optional[frozenset[str]]" = None
+
+
+def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -> bool:
+    """Enter a layer at the first import from a read-only directory; return whether the module is to be found anew.
+
+    :param name: what is about to be imported: no standard library, nor part of a package.
+    :param spec: what was found, if anything.
+    """
+    if not _asked and name not in NEVER and not _is_installer(name) and _needs_layer(finder, name, spec):
+        return _enter(finder)
+    if _inside and spec is not None and spec.has_location and spec.loader is not None:
+        finder.listen()  # for what fails outside the layer's directories
+    return False
+
+
+def _is_installer(name: str) -> bool:
+    """Whether this process was started for an installer, ``pip`` or ``python -m pip``: then it gets no layer."""
+    global _asked
+    started = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    if name not in INSTALLERS or not (started == "-m" or started.startswith(name)):
+        return False
+    _asked = True
+    without(os.environ)
+    return True
+
+
+def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -> bool:
+    """Whether this is the first import from a read-only directory, or of what an earlier run has written."""
+    global _written
+    if spec is not None:
+        if not spec.has_location or spec.loader is None:
+            return False
+        return importhook._is_read_only(importhook.place_of(spec)[0])  # noqa: SLF001 - as above
+    if "." in name:
+        return False
+    if _written is None:
+        _written = frozenset()
+        folder = f"{os.path.dirname(finder.folder)}/layer"
+        if os.access(folder, os.F_OK) and not importhook.storage_hangs():
+            from sif_writable.layer import names
+
+            _written = names.written(folder, sys.path)
+    return name in _written
+
+
+def _enter(finder: importhook.Finder) -> bool:
+    """Have the environment writable as a whole, if that changes nothing else."""
+    global _asked, _inside, problem
+    _asked = True
+    if importhook.IN_OVERLAY in os.environ or importhook.storage_hangs():
+        return False
+    from sif_writable.layer import enter
+
+    image = os.path.dirname(finder.folder)
+    problem = enter.enter(directories, image, os.path.basename(image), os.environ)
+    if problem:
+        return False
+    _inside = True
+    _external.PathFinder.invalidate_caches()
+    return True
+
+
+def directories() -> "list[str]":
+    """Return the environment directories of the image that a layer covers, the environment itself first."""
+    from sif_writable.facts import image_mounts
+
+    table = image_mounts.mounts()
+    found = []
+    for directory in image_mounts.environment_directories():
+        if os.path.realpath(directory) != directory or not os.path.isdir(directory) or os.access(directory, os.W_OK):
+            continue
+        if table.is_image(directory) and not table.host_mounts_below(directory):  # the host's is never covered
+            found.append(directory)
+    return found
+
+
+def without(environ: "Mapping[str, str]") -> None:
+    """Have an installer that was started in a layer see the environment read-only, as without us.
+
+    :raises OSError: that is not possible; what it installs is gone with the layer then, and said so.
+    """
+    inside = startup.in_layer(environ)
+    if inside:
+        from sif_writable.layer import installers
+
+        installers.cover(inside[0], inside[1], inside[2:])

@@ -1,0 +1,134 @@
+"""The writable layer in a real rootless SIF: what is written beside a package works at the first run, and is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.readonly.ways import WAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from subprocess import CompletedProcess
+
+    from tests.lab.apptainer_root import Apptainer
+
+PYTHON = "/opt/venv/bin/python"
+SITE = "/opt/venv/lib/python3.11/site-packages"
+TELL = f"""
+import json, os, subprocess, sys
+def tell(value): print(json.dumps(value), flush=True)
+SITE = {SITE!r}
+INSIDE = "SIF_WRITABLE_LAYER"
+"""
+FIRST = (
+    TELL
+    + """
+import requests, sif_writable.layered as hook, sif_writable.startup as startup
+name = requests.__path__[0]
+open(name + "/new.json", "w").write("{}")
+open(name + "/cacert.txt", "w").close()
+os.chmod(name + "/cacert.txt", 0o444)
+try:
+    open(name + "/cacert.txt", "w"); locked = "no"
+except OSError as error:
+    locked = error.errno
+open(name + "/models.py", "a").write("# changed")
+child = "import os, requests as r; print(os.path.exists(r.__path__[0] + '/new.json'), '" + INSIDE + "' in os.environ)"
+same = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.split()
+open(SITE + "/of-nobody.json", "w").close()  # the time of site-packages is part of the image identity
+child_of = "import sif_writable.startup as s; print(s.state, s.outcome and s.outcome.facts.identity)"
+anew = [
+    subprocess.run([sys.executable, "-c", child_of], env={**os.environ, **env}, capture_output=True, text=True).stdout
+    for env in ({"HOME": "/tmp"}, {"SIF_WRITABLE_DIR": "/tmp/given"})
+]
+anew = [words.split() == ["active", startup.outcome.facts.identity] or words for words in anew]
+clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
+capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
+tell([hook.problem, str(startup.failure), locked, same, clean, capabilities, requests.__file__, anew])
+"""
+)
+SECOND = (
+    TELL
+    + """
+import requests
+name = requests.__path__[0]
+tell([os.path.exists(name + "/new.json"), "# changed" in open(name + "/models.py").read()])
+"""
+)
+ASKED = {"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer"}
+
+
+def run(apptainer: Apptainer, sif: str, argv: list[str], options: Sequence[str] = ()) -> CompletedProcess[str]:
+    return apptainer.exec(sif, argv, options=options, env=ASKED)
+
+
+LOST = "/models.py: code of the image, or installed into it; gone with this container's last process"
+
+
+def test_nobody_gets_one_who_does_not_ask_for_it(apptainer: Apptainer, sif: str) -> None:
+    look = "import requests, os, sys; print([n for n in (*sys.modules, *os.environ) if n.lower().startswith(P)])"
+    look = look.replace("P", "('sif_writable.layer', 'sif_writable_layer')")
+    script = f'for mode in "" auto on off no; do SIF_WRITABLE_OVERLAY=$mode {PYTHON} -c "$1"; done'
+    script += "; sif-writable status --no-gpu | grep -c 'writable layer'; ls -d ~/.cache/sif-writable/image-*/layer"
+    script += "; SIF_WRITABLE_OVERLAY=layer sif-writable status --no-gpu"
+    done = apptainer.exec(sif, ["sh", "-c", script, "sh", look])
+    assert done.stdout.splitlines()[:6] == [*["[]"] * 5, "0"], done
+    assert "/layer" not in done.stdout
+    assert "writable layer (on trial)\n  none was needed yet" in done.stdout, done
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--no-home"], ["--containall"]], ids=lambda options: "".join(options) or "plain"
+)
+def test_what_is_written_works_at_once_and_is_kept_where_storage_lasts(
+    apptainer: Apptainer, sif: str, options: list[str]
+) -> None:
+    first = run(apptainer, sif, [PYTHON, "-c", FIRST], options=options)
+    assert first.returncode == 0, first
+    assert json.loads(first.stdout) == [
+        "",
+        "None",
+        13,
+        ["True"] * 2,
+        ["True", "False"],
+        ["0" * 16],
+        f"{SITE}/requests/__init__.py",
+        [True, True],
+    ]
+    assert LOST in first.stderr
+    second = run(apptainer, sif, [PYTHON, "-c", SECOND], options=options)
+    assert (second.returncode, second.stderr) == (0, ""), second
+    assert json.loads(second.stdout) == [options != ["--containall"], False]
+
+
+def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: str) -> None:
+    files = {f"{SITE}/{path}": text for way in WAYS for path, text in way.files.items()}
+    make = TELL + "import requests\n"
+    make += "for path, text in json.load(open('ways.json')).items():\n"
+    make += "    os.makedirs(os.path.dirname(path), exist_ok=True)\n    open(path, 'w').write(text)\n"
+    use = TELL + "import importlib\nwrong = []\nfor name, use in json.load(open('uses.json')):\n    os.chdir('/')\n"
+    use += "    try:\n        module = importlib.import_module(name)\n        if use: exec(use, {name: module})\n"
+    use += "    except Exception as error:\n        wrong.append(f'{name}: {error!r}')\ntell(wrong)\n"
+    uses = [(way.name, way.use or (f"{way.name}.use()" if way.when == "use" else "")) for way in WAYS]
+    for name, value in (("ways.json", files), ("uses.json", uses)):
+        with open(f"{apptainer.places.work}/{name}", "w", encoding="utf-8") as file:
+            json.dump(value, file)
+    assert run(apptainer, sif, [PYTHON, "-c", make]).returncode == 0
+    for made in (len(WAYS), 0):
+        result = run(apptainer, sif, [PYTHON, "-c", use])
+        *lines, wrong = result.stdout.splitlines()
+        assert (json.loads(wrong), lines) == ([], ["made"] * made), result
+
+
+def test_installers_go_where_they_went(apptainer: Apptainer, sif: str, wheelhouse: str) -> None:
+    bound = ["--bind", f"{apptainer.inside(wheelhouse)}:/mnt"]
+    install = "-m pip install --no-index --no-deps --ignore-installed --find-links=/mnt idna"
+    program = f"{PYTHON} {install} 2>&1 | grep -om1 'Read-only file system'; {PYTHON} -c 'import idna' 2>&1 | tail -1"
+    without = apptainer.exec(sif, ["sh", "-c", program], options=bound, env={"SIF_WRITABLE": "off"}).stdout
+    assert "Read-only file system" in without
+    assert run(apptainer, sif, ["sh", "-c", program], bound).stdout == without
+    child = f"import requests\ntell(subprocess.run(['sh', '-c', {program!r}], capture_output=True, text=True).stdout)"
+    assert json.loads(run(apptainer, sif, [PYTHON, "-c", TELL + child], bound).stdout) == without

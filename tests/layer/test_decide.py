@@ -1,0 +1,125 @@
+"""Whether a process may have a layer, and how its directories are chosen."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sif_writable import facts, startup
+from sif_writable.layer import decide, kernel
+from sif_writable.plan import overlay, redirects
+from sif_writable.report import layer as report
+
+ONE = "      1000       1000          1\n"
+
+
+def ask(environ: dict[str, str] | None = None, **facts: object) -> str:
+    known = {"uid": 1000, "uid_map": ONE, "threads": 1, "program": "/usr/bin/python3.11", **facts}
+    return decide.obstacle({decide.MODE: "layer", **(environ or {})}, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("environ", "facts"),
+    [
+        ({}, {}),
+        ({"SIF_WRITABLE_OVERLAY": "Layer"}, {}),
+        ({"OMPI_MCA_btl": "tcp", "PMIX_MCA_x": "1"}, {}),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, {}),
+        ({"SLURM_NTASKS": "1"}, {}),
+        ({"WORLD_SIZE": "1"}, {}),
+        ({"KRB5CCNAME": "FILE:/tmp/krb5cc_1000"}, {}),
+        ({}, {"program": "/opt/pypy/bin/pypy3"}),
+    ],
+)
+def test_a_layer_is_allowed(environ: dict[str, str], facts: dict[str, object]) -> None:
+    assert ask(environ, **facts) == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "facts", "words"),
+    [
+        *[({"SIF_WRITABLE_OVERLAY": value}, {}, "=layer asks for it") for value in ("", "auto", "on", "off", "Never")],
+        ({"OMPI_COMM_WORLD_RANK": "0"}, {}, "OMPI_COMM_WORLD_RANK is set"),
+        ({"PMI_RANK": "0"}, {}, "PMI_RANK is set"),
+        ({"FLUX_TASK_RANK": "0"}, {}, "FLUX_TASK_RANK is set"),
+        ({"SLURM_NTASKS": "2"}, {}, "one of 2 tasks of a Slurm step"),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "4"}, {}, "one of 4 tasks of a Slurm step"),
+        ({"LOCAL_WORLD_SIZE": "2"}, {}, "one of 2 tasks of a group"),
+        ({"KRB5CCNAME": "KEYRING:persistent:1000"}, {}, "keyring"),
+        ({}, {"threads": 2}, "2 threads run"),
+        ({}, {"threads": 0}, "/proc is not there"),
+        ({}, {"program": "/usr/bin/gdb"}, "inside another program (gdb)"),
+        ({}, {"program": ""}, "inside another program (unknown)"),
+        ({}, {"uid_map": "0 0 4294967295\n"}, "more users than one"),
+        ({}, {"uid_map": "0 1000 1\n1 100000 65536\n"}, "more users than one"),
+        ({}, {"uid_map": "0 1000 1\n"}, "more users than one"),
+        ({}, {"uid_map": "1000 1000 2\n"}, "more users than one"),
+        ({}, {"uid_map": ""}, "/proc does not say"),
+    ],
+)
+def test_a_layer_is_refused_with_a_sentence(environ: dict[str, str], facts: dict[str, object], words: str) -> None:
+    assert words in ask(environ, **facts)
+
+
+def test_a_process_knows_that_it_is_inside_by_its_namespace() -> None:
+    environ = {decide.INSIDE: decide.inside("mnt:[402653]", "image-1", "/opt/venv", ["/opt/venv"])}
+    assert decide.is_inside(environ, "mnt:[402653]")
+    assert not decide.is_inside(environ, "mnt:[40265]")
+    assert not decide.is_inside({}, "mnt:[402653]")
+
+
+def test_directories_below_others_need_no_layer_of_their_own() -> None:
+    given = ["/opt/venv/lib/site", "/opt/venv", "/opt/venv2", "/opt/venv", "/usr/lib"]
+    assert decide.distinct(given) == ["/opt/venv", "/opt/venv2", "/usr/lib"]
+
+
+@pytest.mark.parametrize(
+    ("path", "escaped"), [("/a", "/a"), ("/a:b", "/a\\:b"), ("/a,b", "/a\\,b"), ("/a\\b", "/a\\\\b")]
+)
+def test_paths_are_escaped_in_the_options_of_a_mount(path: str, escaped: str) -> None:
+    assert kernel.escaped(path) == escaped
+
+
+def test_the_value_that_asks_for_it_is_understood_and_changes_nothing_for_other_paths() -> None:
+    assert redirects.misunderstood({decide.MODE: "Layer"}) == overlay.misunderstood({decide.MODE: "layer"}) == []
+    assert "auto, on, off, layer" in redirects.misunderstood({decide.MODE: "layers"})[0]
+    assert overlay.mode({decide.MODE: "layer"}) == "auto"
+
+
+def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIF_WRITABLE_KEEP", "everything")
+    *_, line = report.lines(report.model("/nowhere/image-1"))
+    assert line.startswith("SIF_WRITABLE_KEEP='everything' is not understood")
+
+
+def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = facts.identity("/of/the/image/site-packages")
+    here = os.readlink("/proc/self/ns/mnt")
+    for namespace, prefix, expected in (
+        (here, sys.prefix, "0" * 16),
+        (here, "/another/environment", without),
+        ("mnt:[1]", sys.prefix, without),
+    ):
+        monkeypatch.setenv(startup.LAYER, decide.inside(namespace, "image-" + "0" * 16, prefix, ["/opt/venv"]))
+        assert facts.identity("/of/the/image/site-packages") == expected
+    for damaged in ("", "mnt", here, f"{here}:", f"{here}:image-", f"{here}:image-{'../' * 5}x:{sys.prefix}"):
+        monkeypatch.setenv(startup.LAYER, damaged)
+        assert facts.identity("/of/the/image/site-packages") == without
+
+
+ALLOWED = ("sif_writable.layer", "sif_writable.signals")
+
+
+def test_it_imports_nothing_of_the_other_folders() -> None:
+    for path in Path(decide.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and node.module == "sif_writable":
+                names = [f"sif_writable.{alias.name}" for alias in node.names]
+            for name in names:
+                assert not name.startswith("sif_writable") or name.startswith(ALLOWED), (path, name)

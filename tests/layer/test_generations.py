@@ -1,0 +1,264 @@
+"""Generations in a plain folder: published by many at once, merged by directory, copied, superseded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.layer import collect, files, generations, mount
+from sif_writable.layer.mount import newest_generation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PKG = "/v/lib/pkg"
+
+
+class Node:
+    """A storage, an image, and layers that were written to by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make them in a folder."""
+        self.image = str(folder / "image")
+        self.storage = str(folder / "storage")
+        self.place = str(folder / "place")
+        self.number = 0
+        for path in (self.image + PKG, self.storage, self.place):
+            os.makedirs(path, 0o700)
+        self.put(f"{self.image}{PKG}/config.json", "{}")
+        self.put(f"{self.image}{PKG}/__init__.py", "")
+
+    @staticmethod
+    def put(path: str, text: str) -> None:
+        """Write a file, with the folders that it lies in."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def layer(self, base: str = "") -> str:
+        """Make an empty layer; return its folder."""
+        self.number += 1
+        folder = f"{self.place}/upper-{os.getpid()}-{self.number}"
+        os.makedirs(f"{folder}/0/upper", 0o700)
+        self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n/v")
+        return folder
+
+    def write(self, layer: str, path: str, text: str) -> None:
+        """Write a file in a layer; the path is below the package."""
+        self.put(f"{layer}/0/upper{PKG[2:]}/{path}", text)
+
+    def publish(self, layer: str) -> list[str]:
+        """Publish a layer; return what is said."""
+        return collect.publish(layer, lambda _, directory: self.image + directory)
+
+    def replica(self) -> str:
+        """Copy the newest generation; return where to."""
+        return generations.replicate(self.storage, self.place)
+
+    def newest(self) -> dict[str, str]:
+        """Return the newest generation's files: path below the package to text."""
+        tree = f"{self.storage}/gen-{newest_generation(self.storage)}/tree{PKG}"
+        found = {}
+        for name, status in files.walk(tree):
+            if stat.S_ISREG(status.st_mode):
+                with open(f"{tree}/{name}", encoding="utf-8", errors="replace") as file:
+                    found[name] = file.read()
+        return found
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def in_children(*work: Callable[[], object]) -> list[int]:
+    """Do things at the same time, each in a process of its own; return how these ended."""
+    children = []
+    for one in work:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                one()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+def test_many_publishers_at_once_lose_nothing(node: Node) -> None:
+    layers = [node.layer() for _ in range(8)]
+    for number, layer in enumerate(layers):
+        node.write(layer, f"of-{number}/x", str(number))
+        node.write(layer, f"of-{number}/y", str(number))
+    assert in_children(*[lambda layer=layer: node.publish(layer) for layer in layers]) == [0] * 8
+    assert newest_generation(node.storage) == 8
+    assert node.newest() == {f"of-{n}/{name}": str(n) for n in range(8) for name in "xy"}
+    assert not [name for name in os.listdir(node.storage) if name.startswith(".new")]
+
+
+def test_a_directory_that_both_changed_is_taken_whole_from_the_later_one(node: Node) -> None:
+    node.write(first := node.layer(), "cache/index", "base")
+    node.publish(first)
+    base = node.replica()
+    ours, theirs = node.layer(base), node.layer(base)
+    node.write(theirs, "cache/index", "theirs")
+    node.write(theirs, "cache/data-of-theirs", "theirs")
+    node.write(theirs, "other/theirs", "theirs")
+    time.sleep(0.02)
+    node.write(ours, "cache/data-of-ours", "ours")
+    node.write(ours, "another/ours", "ours")
+    assert node.publish(theirs) == []
+    (line,) = node.publish(ours)
+    # The later one's view: what it started from, and what it wrote.
+    assert node.newest() == {
+        "cache/index": "base",
+        "cache/data-of-ours": "ours",
+        "other/theirs": "theirs",
+        "another/ours": "ours",
+    }
+    assert f"{PKG}/cache was changed by two containers at once; the earlier published files are in " in line
+    aside = line.rpartition(" ")[2]
+    assert sorted(os.listdir(f"{aside}{PKG}/cache")) == ["data-of-theirs", "index"]
+
+
+def test_the_earlier_one_is_set_aside_when_it_is_published_later(node: Node) -> None:
+    ours, theirs = node.layer(), node.layer()
+    node.write(ours, "cache/x", "ours")
+    time.sleep(0.02)
+    node.write(theirs, "cache/x", "theirs")
+    node.publish(theirs)
+    (line,) = node.publish(ours)
+    assert node.newest() == {"cache/x": "theirs"}
+    assert "the later published files are in" in line
+    with open(f"{line.rpartition(' ')[2]}{PKG}/cache/x", encoding="utf-8") as file:
+        assert file.read() == "ours"
+
+
+def test_a_database_goes_with_its_journal_and_never_with_that_of_others(node: Node) -> None:
+    def fill(layer: str, value: int) -> None:
+        """Leave a database as a killed process does: with a hot journal."""
+        folder = f"{layer}/0/upper{PKG[2:]}"
+        os.makedirs(folder, exist_ok=True)
+        connection = sqlite3.connect(f"{folder}/t.db", isolation_level=None)
+        connection.execute("begin")  # one transaction: else each row is flushed
+        connection.execute("create table t (x)")
+        connection.executemany("insert into t values (?)", [(value,)] * 500)
+        connection.execute("commit")
+        connection.execute("pragma cache_size=1")
+        connection.execute("begin")
+        connection.execute("update t set x = -1")
+        os._exit(0)
+
+    ours, theirs = node.layer(), node.layer()
+    in_children(lambda: fill(ours, 1))
+    in_children(lambda: fill(theirs, 2))
+    node.publish(ours)
+    node.publish(theirs)
+    folder = f"{node.storage}/gen-2/tree{PKG}"
+    assert sorted(os.listdir(folder)) == ["t.db", "t.db-journal"]
+    connection = sqlite3.connect(f"{folder}/t.db")
+    assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("select distinct x from t").fetchall() == [(2,)]
+
+
+def test_what_was_removed_is_removed_again(node: Node) -> None:
+    first = node.layer()
+    node.write(first, "cache/x", "x")
+    node.write(first, "cache/y", "y")
+    upper = f"{first}/0/upper{PKG[2:]}"
+    try:
+        os.mknod(f"{upper}/config.json", stat.S_IFCHR, 0)
+        os.mknod(f"{upper}/__init__.py", stat.S_IFCHR, 0)
+    except PermissionError:
+        pytest.skip("not run: no whiteout can be made in the test's folder")
+    (line,) = node.publish(first)
+    assert f"{PKG}/__init__.py: code of the image" in line
+    base = node.replica()
+    assert files.is_whiteout(f"{base}/tree{PKG}/config.json", os.lstat(f"{base}/tree{PKG}/config.json"))
+    assert not os.path.lexists(f"{base}/tree{PKG}/__init__.py")
+    second = node.layer(base)
+    node.write(second, "config.json", "new")
+    os.makedirs(f"{second}/0/upper{PKG[2:]}/cache")
+    os.mknod(f"{second}/0/upper{PKG[2:]}/cache/x", stat.S_IFCHR, 0)
+    assert node.publish(second) == []
+    assert node.newest() == {"cache/y": "y", "config.json": "new"}
+    assert generations.read(node.storage, 2).removed == set()
+
+
+def test_a_layer_is_folded_in_once_and_again_when_more_was_written(node: Node) -> None:
+    layer = node.layer()
+    node.write(layer, "cache/x", "1")
+    node.publish(layer)
+    assert node.publish(layer) == []
+    assert newest_generation(node.storage) == 1
+    node.write(layer, "cache/y", "2")
+    assert node.publish(layer) == []  # and no conflict with itself
+    assert node.newest() == {"cache/x": "1", "cache/y": "2"}
+
+
+def test_a_publisher_killed_at_any_moment_leaves_a_whole_generation_or_none(
+    node: Node, request: pytest.FixtureRequest
+) -> None:
+    node.write(first := node.layer(), "cache/old", "old")
+    node.publish(first)
+    layer = node.layer(node.replica())
+    for number in range(40):
+        node.write(layer, f"cache/{number}", "new")
+    everything = request.config.getoption("--all-faults")
+    for delay in [number / 2000 for number in range(100)] if everything else [0.0, 0.003, 0.01, 0.04]:
+        child = os.fork()
+        if child == 0:
+            try:
+                node.publish(layer)
+            finally:
+                os._exit(0)
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert len(node.newest()) in (1, 41)
+    node.publish(layer)
+    assert len(node.newest()) == 41
+    generations.tidy(node.storage, time.time() + 2 * generations.STALE_SECONDS)
+    assert not [name for name in os.listdir(node.storage) if name.startswith(".new")]
+
+
+def test_superseded_generations_go_after_an_hour_and_large_ones_stay(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        node.write(layer := node.layer(), "cache/x", str(number))
+        node.publish(layer)
+    generations.tidy(node.storage, time.time())
+    assert newest_generation(node.storage) == 3
+    assert len([name for name in os.listdir(node.storage) if name.startswith("gen-")]) == 3
+    monkeypatch.setattr(generations, "REPLICA_BYTES", 0)
+    generations.tidy(node.storage, time.time() + 4000)
+    assert len([name for name in os.listdir(node.storage) if name.startswith("gen-")]) == 3
+    monkeypatch.undo()
+    generations.tidy(node.storage, time.time() + 4000)
+    assert [name for name in os.listdir(node.storage) if name.startswith("gen-")] == ["gen-3"]
+
+
+def test_nothing_changes_where_storage_is_full(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.write(first := node.layer(), "cache/x", "x")
+    node.publish(first)
+    layer = node.layer(node.replica())
+    node.write(layer, "cache/y", "y")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", node.storage)
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        node.publish(layer)
+    assert node.newest() == {"cache/x": "x"}
+    assert not [name for name in os.listdir(node.storage) if name.startswith(".new")]

@@ -1,0 +1,310 @@
+"""Layers in rootless containers, on the kernel's own mounts: made, joined, left, published, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.readonly.ways import WAYS
+
+if TYPE_CHECKING:
+    from tests.layer.conftest import Box
+
+WAYS_CODE = """
+import importlib
+ways = json.loads(os.environ["WAYS"])
+problem = enter()
+failed = []
+for name, use in ways:
+    os.chdir("/work-folder")
+    try:
+        module = importlib.import_module(name)
+        if use:
+            exec(use, {name: module})
+    except Exception as error:
+        failed.append(f"{name}: {error!r}")
+tell([problem, failed])
+"""
+
+
+def test_every_way_of_writing_works_at_the_first_run_and_is_kept(box: Box) -> None:
+    ways = [(way.name, way.use or (f"{way.name}.use()" if way.when == "use" else "")) for way in WAYS]
+    env = {"WAYS": json.dumps(ways)}
+    first = box.run(WAYS_CODE, env=env)
+    *made, told = first.stdout.splitlines()
+    assert (json.loads(told), made.count("made")) == (["", []], len(WAYS)), first
+    second = box.run(WAYS_CODE, env=env)
+    *made, told = second.stdout.splitlines()
+    assert (json.loads(told), made) == (["", []], []), second
+
+
+def test_a_file_that_its_owner_may_not_write_stays_refused_and_no_capability_is_left(box: Box) -> None:
+    code = """
+problem = enter()
+write(SITE + "/locked"); os.chmod(SITE + "/locked", 0o444)
+answers = []
+for attempt in (lambda: write(SITE + "/locked"), lambda: kernel.mount("tmpfs", "/venv", "tmpfs")):
+    try:
+        attempt()
+        answers.append("done")
+    except OSError as error:
+        answers.append(error.errno)
+capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapEff", "CapPrm"))]
+tell([problem, answers, capabilities, os.getuid() == os.stat("/work-folder").st_uid])
+"""
+    assert box.tells(code) == ["", [13, 1], ["0" * 16] * 2, True]
+
+
+def test_processes_of_one_container_share_one_layer_and_those_of_another_have_their_own(box: Box) -> None:
+    script = f"""
+$P 'assert enter() == ""
+write(SITE + "/from-first"); tell(["first", os.readlink("/proc/self/ns/mnt")])
+while not os.path.exists(SITE + "/from-second"): time.sleep(0.01)' &
+while ! ls {box.inside}/layer/container-*/current >/dev/null 2>&1; do sleep 0.01; done
+TOKEN=other $P 'assert enter() == ""
+tell(["other", os.readlink("/proc/self/ns/mnt"), os.path.exists(SITE + "/from-first")])'
+cd /venv/bin
+$P 'assert enter() == ""
+while not os.path.exists(SITE + "/from-first"): time.sleep(0.01)
+write(SITE + "/from-second")
+tell(["second", os.readlink("/proc/self/ns/mnt"), os.getcwd(), os.path.exists("python")])'
+wait
+"""
+    result = box.shell(script)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    told = {line[0]: line[1:] for line in map(json.loads, result.stdout.splitlines())}
+    assert told["first"][0] == told["second"][0] != told["other"][0]
+    assert told["second"][1:] == ["/venv/bin", True]
+    assert told["other"][1] is False
+    assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
+
+
+def test_many_first_processes_make_one_layer(box: Box) -> None:
+    script = """
+for i in 1 2 3 4 5 6 7 8; do
+$P 'problem = enter(); write(SITE + "/" + sys.argv[2]); tell([problem, os.readlink("/proc/self/ns/mnt")])
+while len([n for n in os.listdir(SITE) if n.startswith("many-")]) < 8: time.sleep(0.01)' many-$i & done
+wait
+"""
+    result = box.shell(script)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(told) == 8, result
+    assert len({json.dumps(line) for line in told}) == 1, told
+    assert told[0][0] == ""
+    assert len([path for path in box.generation() if "/many-" in path]) == 8
+
+
+def test_what_a_killed_process_wrote_is_published_by_the_next_start_and_not_while_a_child_lives(box: Box) -> None:
+    kill = """
+assert enter() == ""
+write(SITE + "/before")
+if os.fork() == 0:
+    time.sleep(1.5); write(SITE + "/late"); os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+    script = f"""
+$P '{kill}'
+TOKEN=b $P 'assert enter() == ""
+tell([os.path.exists(SITE + "/before"), [collect._states(entering.current.place, [n]) and 0 for n in ()]])'
+ls {box.inside}/layer | grep gen-
+$P 'assert enter() == ""
+tell([os.path.exists(SITE + "/before")])'
+sleep 2
+TOKEN=c $P 'assert enter() == ""
+tell([read(SITE + "/before"), read(SITE + "/late")])'
+"""
+    result = box.shell(script)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [[False, []], [True], ["x", "x"]], result
+
+
+def test_a_daemon_that_outlived_who_made_the_layer_is_joined(box: Box) -> None:
+    script = """
+$P 'assert enter() == ""
+write(SITE + "/here")
+if os.fork() == 0:
+    os.setsid()
+    while not os.path.exists(SITE + "/stop"): time.sleep(0.01)
+    os._exit(0)
+tell(os.readlink("/proc/self/ns/mnt"))' > first
+$P 'assert enter() == ""
+tell([read(SITE + "/here"), os.readlink("/proc/self/ns/mnt")]); write(SITE + "/stop")'
+cat first
+"""
+    result = box.shell(script)
+    (here, second), first = map(json.loads, result.stdout.splitlines())
+    assert (here, second) == ("x", first), result
+
+
+def test_the_kernel_says_who_is_alive(box: Box) -> None:
+    code = """
+assert enter() == ""
+names = [name for name in os.listdir(entering.current.place) if name.startswith("upper-")]
+from sif_writable.layer import child
+def ask():
+    return json.dumps(collect._states(entering.current.place, names))
+tell(list(json.loads(child.ask(ask, 10)).values()))
+if os.environ.get("KILLED"):
+    os.kill(os.getpid(), 9)
+"""
+    box.run(code, env={"KILLED": "1"})
+    assert sorted(box.tells(code)) == ["alive", "dead"]
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"SIF_WRITABLE_OVERLAY": "auto"}, "=layer asks for it"),
+        ({"OMPI_COMM_WORLD_RANK": "0"}, "a rank of an MPI program"),
+        ({"KRB5CCNAME": "KEYRING:persistent:1000"}, "keyring"),
+    ],
+)
+def test_where_no_layer_is_allowed_nothing_changes(box: Box, env: dict[str, str], words: str) -> None:
+    code = "a = os.readlink('/proc/self/ns/user'); p = enter(); tell([p, a == os.readlink('/proc/self/ns/user')])"
+    problem, same = box.tells(code, env=env)
+    assert words in problem
+    assert same
+
+
+def test_none_is_made_with_all_users_and_where_the_kernel_refuses_that_is_said_and_kept(
+    box: Box,
+) -> None:
+    code = "tell([enter(), os.readlink('/proc/self/ns/user')])"
+    if os.getuid() == 0:  # an ordinary user who runs the tests is in such a namespace already
+        assert "more users than one" in box.tells(code, rootless=False)[0]
+    refused = (
+        f"decide._identity = lambda *_: ''\n{code}"  # the decision is skipped, so that it is the kernel that refuses
+    )
+    first = box.tells(refused, rootless=False, userns=False)[0]
+    assert "a user namespace cannot be made here" in first
+    with open(f"{box.place}/trial", encoding="utf-8") as file:
+        assert first in file.read()
+
+
+def test_what_the_host_mounted_below_the_environment_stays(box: Box) -> None:
+    (site,) = box.tells("tell([SITE])")
+    folder = box.places.new_folder("bound")
+    with open(f"{folder}/of-the-host", "w", encoding="utf-8") as file:
+        file.write("host")
+    code = """
+problem = enter()
+try:
+    write(SITE + "/bound/new")
+    refused = "no"
+except OSError as error:
+    refused = error.errno
+tell([problem, read(SITE + "/large/of-the-host"), refused])
+""".replace("/bound/", "/large/")
+    problem, text, refused = box.tells(code, binds=[f"{folder}:{site}/large:ro"])
+    assert text == "host"
+    assert refused == 30
+    assert problem == "" or "cannot be mounted" in problem
+
+
+def test_what_a_machine_that_crashed_had_not_flushed_is_not_kept(box: Box) -> None:
+    box.run("assert enter() == ''\nwrite(SITE + '/unflushed'); os.kill(os.getpid(), 9)")
+    (upper,) = [name for name in os.listdir(box.place) if name.startswith("upper-")]
+    with open(f"{box.place}/{upper}/about", "r+", encoding="utf-8") as file:
+        file.write("another-run-of-the-machine"[:10])
+    result = box.run("assert enter() == ''\ntell(os.path.exists(SITE + '/unflushed'))")
+    assert result.stdout == "false\n"
+    assert "is lost, since half of it may be missing" in result.stderr
+    assert upper not in os.listdir(box.place)
+
+
+def test_many_containers_leave_no_more_than_a_few_empty_layers(box: Box) -> None:
+    code = 'mount.EMPTY = 3\nassert enter() == ""\nprint(len(os.listdir(entering.current.place)))'
+    script = "".join(f"TOKEN={number} $P '{code}'\n" for number in range(12))
+    result = box.shell(script)
+    assert result.stderr == ""
+    uppers = [name for name in os.listdir(box.place) if name.startswith("upper-")]
+    assert 1 <= len(uppers) <= 4
+
+
+def test_every_interpreter(each_box: Box) -> None:
+    code = """
+problem = enter()
+write(SITE + "/new"); write(SITE + "/large/__init__.py", "# changed", "a"); write(SITE + "/own.pth", "")
+tell([problem, sorted(name for name in sys.modules if name.startswith("sif_writable.layer"))])
+"""
+    result = each_box.run(code, env={"SIF_WRITABLE_KEEP": "new"})
+    problem, _ = json.loads(result.stdout)
+    assert problem == ""
+    assert "and 1 more: code of the image, or installed into it; gone with" in result.stderr
+    assert [os.path.basename(path) for path in each_box.generation()] == ["new"]
+    ask = "p = enter(); tell([p, os.path.exists(SITE + '/new'), 'changed' in read(SITE + '/large/__init__.py')])"
+    assert each_box.tells(ask) == ["", True, False]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", {"__init__.py", "own.pth"}), ("none", set())])
+def test_what_is_kept_is_the_users_choice(box: Box, keep: str, kept: set[str]) -> None:
+    code = 'assert enter() == ""\nwrite(SITE + "/large/__init__.py", "# changed", "a"); write(SITE + "/own.pth", "")'
+    result = box.run(code, env={"SIF_WRITABLE_KEEP": keep})
+    assert (result.returncode, result.stderr) == (0, ""), result
+    names = {os.path.basename(path) for path in box.generation()} if os.path.isdir(box.place) else set()
+    assert names == kept
+
+
+def test_an_installer_started_in_a_layer_sees_it_read_only_and_its_parent_does_not(box: Box) -> None:
+    code = """
+from sif_writable import layered
+assert enter() == ""
+write(SITE + "/before")
+child = os.fork()
+if child == 0:
+    os.chdir(SITE)
+    layered.without(os.environ)
+    try:
+        write("during")
+    except OSError as error:
+        os._exit(error.errno if read("before") == "x" and enter() == "" else 1)
+    os._exit(0)
+code = os.waitpid(child, 0)[1] >> 8
+write(SITE + "/after")
+tell([code, sorted(name for name in os.listdir(SITE) if name in ("before", "during", "after"))])
+"""
+    assert box.tells(code) == [30, ["after", "before"]]
+
+
+def test_two_containers_write_one_database_and_one_is_killed(box: Box) -> None:
+    work = """
+import sqlite3
+assert enter() == ""
+os.makedirs(SITE + "/quiet/store", exist_ok=True)
+connection = sqlite3.connect(SITE + "/quiet/store/t.db", isolation_level=None)
+connection.execute("begin"); connection.execute("create table if not exists t (x)")
+connection.executemany("insert into t values (?)", [(sys.argv[2],)] * 300)
+connection.execute("commit")
+connection.execute("pragma cache_size=1")
+connection.execute("begin"); connection.execute("update t set x = -1")
+write(SITE + "/quiet/store/of-" + sys.argv[2])
+if sys.argv[2] == "1":
+    open("ready", "w").close()
+    time.sleep(60)
+while not os.path.exists("ready"): time.sleep(0.01)
+connection.execute("commit"); connection.close()
+"""
+    check = """
+import sqlite3
+assert enter() == ""
+connection = sqlite3.connect(SITE + "/quiet/store/t.db")
+ok = connection.execute("pragma integrity_check").fetchall()
+tell([ok, connection.execute("select distinct x from t").fetchall(), sorted(os.listdir(SITE + "/quiet/store"))])
+"""
+    script = f"""
+cat > work.py <<'END'
+{work}
+END
+(export TOKEN=a; exec /venv/bin/python /work-folder/p.py "$(cat work.py)" 1) &
+first=$!
+TOKEN=b $P "$(cat work.py)" 2
+kill -9 $first; wait $first
+TOKEN=c $P '{check}'
+"""
+    result = box.shell(script)
+    told = json.loads(result.stdout.splitlines()[-1])
+    # One side whole: the one that wrote last, which was not rolled back by the other's journal.
+    assert told == [[["ok"]], [[-1]], ["of-2", "t.db"]] or told[1:] == [[["1"]], ["of-1", "t.db"]], result
+    assert "was changed by two containers at once" in result.stderr

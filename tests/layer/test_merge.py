@@ -1,0 +1,93 @@
+"""What of a layer is kept, and which side of a directory is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from sif_writable.layer import merge
+from sif_writable.layer.merge import ALL, FILE, FOLDER, GONE, LINK, NEW, NONE, Change
+
+SP = "/v/lib/site-packages"
+IMAGE = {f"{SP}/p/__init__.py", f"{SP}/p/config.json", f"{SP}/p/fast.so.1", f"{SP}/p/db", "/v/bin/tool"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "kept"),
+    [
+        (f"{SP}/p/cache.bin", FILE, True),
+        (f"{SP}/p/parsetab.py", FILE, True),
+        (f"{SP}/p/__pycache__/parsetab.cpython-311.pyc", FILE, True),
+        (f"{SP}/p/config.json", FILE, True),
+        (f"{SP}/p/config.json", GONE, True),
+        (f"{SP}/p/latest", LINK, True),
+        (f"{SP}/p/cache", FOLDER, True),
+        (f"{SP}/p/__init__.py", FILE, False),
+        (f"{SP}/p/__init__.py", GONE, False),
+        (f"{SP}/p/fast.so.1", FILE, False),
+        ("/v/bin/tool", FILE, False),
+        (f"{SP}/evil.pth", FILE, False),
+        (f"{SP}/sitecustomize.py", FILE, False),
+        (f"{SP}/__pycache__/usercustomize.cpython-311.pyc", FILE, False),
+        (f"{SP}/q-1.0.dist-info", FOLDER, False),
+        (f"{SP}/q-1.0.dist-info/METADATA", FILE, False),
+        (f"{SP}/q.egg-info/PKG-INFO", FILE, False),
+        (f"{SP}/q/data.json", FILE, False),
+    ],
+)
+def test_new_things_and_data_are_kept_and_code_of_the_image_stays(path: str, kind: str, kept: bool) -> None:
+    change = Change(path, kind, 1)
+    owned = {f"{SP}/q/data.json"}
+
+    def ask(how: str) -> merge.Kept:
+        return merge.keep([change], how, in_image=IMAGE.__contains__, installed=owned)
+
+    assert ask(NEW) == (([change], []) if kept else ([], [path]))
+    assert ask(ALL).changes == [change]
+    assert ask(NONE).changes == []
+
+
+def test_what_a_distribution_owns_is_read_from_its_record() -> None:
+    lines = ["q/__init__.py,sha256=x,3", '"q/a,b.json",,', "../../bin/q,,", "q-1.0.dist-info/RECORD,,", ""]
+    found = merge.installed({f"{SP}/q-1.0.dist-info/RECORD": lines})
+    assert found == {f"{SP}/q/__init__.py", f"{SP}/q/a,b.json", "/v/bin/q", f"{SP}/q-1.0.dist-info/RECORD"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "base", "stamp", "who"),
+    [
+        ([(FILE, 5)], 3, (3, 9), merge.BOTH),  # nobody has changed it since
+        ([(FILE, 5)], 3, (0, 0), merge.BOTH),
+        ([(FILE, 5)], 3, (4, 9), merge.THEIRS),
+        ([(FILE, 5), (GONE, 10)], 3, (4, 9), merge.OURS),
+        ([(FILE, 9)], 3, (4, 9), merge.THEIRS),
+        ([(FOLDER, 10)], 3, (4, 9), merge.BOTH),  # it was only made
+    ],
+)
+def test_of_two_sides_the_later_one_is_taken(
+    kinds: list[tuple[str, int]], base: int, stamp: tuple[int, int], who: str
+) -> None:
+    assert merge.winner([Change("/d/x", kind, time) for kind, time in kinds], base, stamp) == who
+
+
+def test_changes_are_told_by_directory() -> None:
+    changes = [Change("/d", FOLDER, 1), Change("/d/a", FILE, 1), Change("/d/e", FOLDER, 1), Change("/d/e/b", GONE, 1)]
+    assert merge.by_folder(changes) == {"/d": changes[:2], "/d/e": changes[2:]}
+
+
+@pytest.mark.parametrize(
+    ("names", "in_image", "useless"),
+    [
+        (["a.db", "a.db-journal", "a.db-wal"], [], []),
+        (["a.db-journal"], [], ["a.db-journal"]),
+        (["a.db-wal", "a.db-shm"], ["a.db"], []),
+        (["a.lock", "b.tmp", "b"], [], ["a.lock"]),
+        ([".lock", "lock"], [], []),
+    ],
+)
+def test_journals_and_locks_go_with_their_file(names: list[str], in_image: list[str], useless: list[str]) -> None:
+    assert merge.without_base(names, in_image.__contains__) == useless
+
+
+def test_what_is_not_understood_counts_as_new() -> None:
+    values = ("", "ALL", "none", "some")
+    assert [merge.mode({merge.KEEP: value}) for value in values] == [NEW, ALL, NONE, NEW]
