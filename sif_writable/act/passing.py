@@ -20,6 +20,8 @@ _PASSING = frozenset(
     )
 )
 """Errors that say nothing about what was tried."""
+_REFUSING = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
+"""Errors that say so where they name a path of the copies: storage can be written whenever it is chosen."""
 
 
 def has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.Finder) -> bool:
@@ -29,6 +31,8 @@ def has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.F
     """
     for this in importhook.chain(error):
         if isinstance(this, OSError) and this.errno in _PASSING:
+            return True
+        if isinstance(this, OSError) and this.errno in _REFUSING and str(this.filename).startswith(finder.tree + "/"):
             return True
         name = _not_found(this) if isinstance(this, ImportError) else ""
         for unit in units:

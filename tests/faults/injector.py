@@ -88,8 +88,9 @@ WITHOUT_LOCKS = b"exec nolock "
 """What is kept of a place that has answered so."""
 UNTRIED = b"untried "
 """What is kept of a place where a trial has failed for a cause that passes; the next start tries it again."""
-USED = re.compile(r"/image-\w+/used$")
-"""What says when an image was used where no plan could be kept. It is empty."""
+EMPTY = re.compile(r"/image-\w+/(used|overlay/[^/]+/in-memory\.lock)$")
+"""Empty files: what says when an image was used where no plan could be kept, and the lock of a mount that has to keep
+its files in memory."""
 
 
 class Scenario(NamedTuple):
@@ -406,6 +407,7 @@ SHOWN = (
     ("import of a declared package", "ENOSPC", r"records/\.new-declared.*O_CREAT"),
     ("import of a declared package", KILL, r'rename\(.*/site-packages/declared.py"'),
     ("import that fails, tried again", "EACCES", r"getdents64.*\.new-failing-\d.*/sub/__pycache__"),
+    ("import that fails, tried again", "EROFS", r"openat.*/tree/venv/.*/failing/made.txt"),
     ("import that fails, tried again", "ENOSPC", r"write.*/tree/venv/.*/failing/made.txt"),
     ("mount at start", "ESTALE", r"getdents64\(4</venv/shared>"),
 )
@@ -514,7 +516,7 @@ def strange(found: Listing, after: list[Listing]) -> str:
         wanted = [listed[name] for listed in whole if name in listed]
         if normal in wanted or content == ("directory",) or (path.endswith("/learned") and wanted):
             continue
-        if USED.search(path) and content[1:2] == ("0",):
+        if EMPTY.search(path) and content[1:2] == ("0",):
             continue
         if path.endswith("/made.txt") and content[1] == "0":  # the program's own file, half written by the program
             continue
