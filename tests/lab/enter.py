@@ -275,6 +275,8 @@ def _execute(entry: Entry, *, privileged: bool) -> int:
     if not entry["setuid"]:
         _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.chdir(entry["folder"])
+    # What a shell without job control runs in the background ignores it, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         os.execvpe(entry["argv"][0], entry["argv"], entry["environment"])  # noqa: S606
     except FileNotFoundError as error:
