@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sif_writable import facts
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import manifest
-from sif_writable.plan import packages as plan_packages
 from sif_writable.plan import trace as plan
-from sif_writable.plan.packages import PACKAGE, PATH, Line
+from sif_writable.plan.packages import PACKAGE, Line
 from sif_writable.report import text
 
 if TYPE_CHECKING:
@@ -161,11 +160,12 @@ def save(found: Iterable[Finding]) -> tuple[list[str], str]:
     if finder is None or not finder.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
     finder.wanted()  # makes the list with what is known beforehand
-    lines = [Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items()]
-    why = "seen by sif-writable trace"
-    lines += [Line(PATH, "-", path, plan_packages.outside_words(path, ""), why) for path in paths]
-    copyup.learn(lines)
-    return names, ""
+    copyup.learn(Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items())
+    if not paths:
+        return names, ""
+    listed = ":".join(paths)
+    problem = f"{', '.join(paths)} cannot be kept here: paths of no package are served where they are declared. "
+    return list(packages), f"{problem}Remedy: set SIF_WRITABLE_OVERLAY_PATHS={listed}, or bind directories there"
 
 
 def _added(values: list[str], names: Iterable[str]) -> list[str]:
