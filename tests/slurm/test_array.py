@@ -107,7 +107,8 @@ def test_nothing_is_left_over(cold: Job) -> None:
 
 def test_warm_takes_no_lock_and_writes_nothing(cold: Job, warm: Job) -> None:
     assert sum(len(task.locks) for task in cold.tasks) > 0  # so that their absence says something
-    assert [task.locks for task in warm.tasks if task.locks] == []
+    # Who imports from a copy shares its lease with all others, and waits for nobody.
+    assert {lock for task in warm.tasks for lock in task.locks if not lock.endswith("/lease")} == set()
     # numba tries each time whether its folder can be written, with a file that has no name.
     changes = [change for task in warm.tasks for change in task.changes if "/numba/" not in change[1]]
     assert changes == []

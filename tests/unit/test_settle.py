@@ -84,17 +84,20 @@ def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path:
 
 
 def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tmp_path.chmod(0o777)
-    assert set(settle(Place("shared", str(tmp_path), "node")).roots.values()) == {str(tmp_path / f"sif-writable-{UID}")}
-    os.rename(tmp_path / f"sif-writable-{UID}", tmp_path / "away")  # pytest's own folder above lets nobody else through
+    shared = tmp_path / "private" / "shared"
+    shared.mkdir(parents=True)
+    shared.parent.chmod(0o700)  # which lets nobody else through
+    shared.chmod(0o777)
+    root = shared / f"sif-writable-{UID}"
+    storage = settle(Place("shared", str(shared), "node"))
+    assert (storage.refused, set(storage.roots.values())) == ([], {str(root)})
+    os.rename(root, shared / "away")
     monkeypatch.setattr("sif_writable.facts.access.is_shut_off", lambda *_: False)
-    storage = settle(Place("shared", str(tmp_path), "node"))
+    storage = settle(Place("shared", str(shared), "node"))
     assert storage.roots == {}
     assert "no sticky bit" in problems(storage)["shared"]
-    assert os.listdir(tmp_path) == ["away"]
-    assert settle(Place("given", str(tmp_path), "persistent", given=True)).roots["data"] == str(
-        tmp_path / f"sif-writable-{UID}"
-    )
+    assert os.listdir(shared) == ["away"]
+    assert settle(Place("given", str(shared), "persistent", given=True)).roots["data"] == str(root)
 
 
 def given(path: Path) -> Place:
