@@ -111,6 +111,7 @@ def test_warm_takes_no_lock_and_writes_nothing(cold: Job, warm: Job) -> None:
     assert {lock for task in warm.tasks for lock in task.locks if not lock.endswith("/lease")} == set()
     # numba tries each time whether its folder can be written, with a file that has no name.
     changes = [change for task in warm.tasks for change in task.changes if "/numba/" not in change[1]]
+    changes = [change for change in changes if not change[1].endswith("/lease")]  # opened for its lock; `after` tells
     assert changes == []
     assert warm.after == warm.before
     assert sum(task.compiled for task in warm.tasks) == 0
