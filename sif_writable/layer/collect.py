@@ -199,11 +199,15 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
             f"{_first(lost)}: code of the image, or installed into it; gone with this container's last process. "
             f"{merge.KEEP}=all keeps such changes"
         )
-    if done.conflicts:
-        side = "earlier" if done.conflicts[0][1] == merge.OURS else "later"
+    both = [where for where, who in done.conflicts if who != merge.FORGOTTEN]
+    if both:
+        side = "earlier" if (both[0], merge.OURS) in done.conflicts else "later"
+        where = done.set_aside or "lost: it had only removed something"
+        lines.append(f"{_first(both)} was changed by two containers at once; the {side} published files are in {where}")
+    elif done.conflicts:
+        words = f"; it is in {done.set_aside}" if done.set_aside else ""
         lines.append(
-            f"{_first([where for where, _ in done.conflicts])} was changed by two containers at once; "
-            f"the {side} published files are in {done.set_aside}"
+            f"{done.conflicts[0][0]} was forgotten while a program used it, so what that wrote is not kept{words}"
         )
     return lines
 

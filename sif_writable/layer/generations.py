@@ -1,9 +1,9 @@
 """Generations: numbered, complete, immutable folders in storage, of all that earlier runs wrote and that is kept.
 
-``gen-N/``: ``tree`` (paths of the image), ``removed`` (paths), ``stamps`` (for each directory: the number of the
-generation that changed it last, and when), ``layers`` (what was folded in: name, state, number of the generation),
-``note`` (bytes, files, node). It is built aside and renamed: whoever comes second finds the name taken, and folds
-again.
+``gen-N/``: ``tree`` (paths of the image), ``removed`` and ``overridden`` (paths), ``forgotten`` (number, path),
+``stamps`` (for each directory: the number of the generation that changed it last, and when), ``layers`` (what was
+folded in: name, state, number of the generation), ``note`` (bytes, files, node). It is built aside and renamed:
+whoever comes second finds the name taken, and folds again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer import files, merge
+from sif_writable.layer import files, merge, records
 from sif_writable.layer.mount import newest_generation
+from sif_writable.layer.records import Generation, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,21 +32,8 @@ REPLICA_BYTES = 256 << 20
 """Up to here a generation is copied to each node."""
 SUPERSEDED_SECONDS = 3600.0
 """After that nobody copies from a generation any more that is not the newest; whoever does, tries the newest again."""
-LAYERS = 1000
-"""How many layers a generation remembers to be made of."""
 ASIDE, ASIDE_REPLICA, SET_ASIDE = ".new-gen-", ".new-replica-", "set-aside"
 STALE_SECONDS = 86400.0
-
-
-class Generation(NamedTuple):
-    """What a generation says about itself."""
-
-    number: int
-    folder: str
-    stamps: dict[str, tuple[int, int]]
-    removed: set[str]
-    layers: dict[str, tuple[str, int]]
-    size: int
 
 
 class Published(NamedTuple):
@@ -57,36 +45,6 @@ class Published(NamedTuple):
     """(directory, ``ours`` or ``theirs``: who was taken)."""
     set_aside: str
     """Where the others' files are, or an empty string."""
-
-
-def read(folder: str, number: int) -> Generation:
-    """Read what a generation says about itself; number 0 is the empty one.
-
-    :raises OSError: it is not there, or no longer.
-    """
-    where = f"{folder}/gen-{number}"
-    stamps: dict[str, tuple[int, int]] = {}
-    layers: dict[str, tuple[str, int]] = {}
-    if not number:
-        return Generation(0, "", stamps, set(), layers, 0)
-    for line in _lines(f"{where}/stamps"):
-        last, when, path = line.split(" ", 2)
-        stamps[path] = (int(last), int(when))
-    for line in _lines(f"{where}/layers"):
-        name, state, last = line.split(" ")
-        layers[name] = (state, int(last))
-    size = int((_lines(f"{where}/note") or ["0"])[0].split()[0])
-    return Generation(number, where, stamps, set(_lines(f"{where}/removed")), layers, size)
-
-
-def _lines(path: str) -> list[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return file.read().split("\n")[:-1]
-
-
-def _write(path: str, lines: Iterable[str]) -> None:
-    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
 
 
 class Layer(NamedTuple):
@@ -115,6 +73,27 @@ def publish(folder: str, layer: Layer) -> Published:
     os.makedirs(folder, 0o700, exist_ok=True)
     if not layer.changes:
         return Published(0, [], "")
+    conflicts: list[tuple[str, str]] = []
+
+    def fold(newest: Generation, aside: str, beside: str) -> int:
+        state, last = newest.layers.get(layer.name, ("", 0))
+        if state == layer.state:  # a publisher was killed before it had removed what it had published
+            conflicts.clear()
+            return last
+        conflicts[:] = _fold(layer, max(layer.base, last), newest, aside, beside)
+        return 0
+
+    number, kept = succeed(folder, fold)
+    return Published(number, conflicts, kept)
+
+
+def succeed(folder: str, build: Callable[[Generation, str, str], int]) -> tuple[int, str]:
+    """Build the generation after the newest one; return its number, and where what it set aside is, if anything.
+
+    :param build: is given the newest one, a folder for the next one and a folder for what is set aside. It returns 0,
+        or the number of a generation that serves as well. It is called again where another process was faster.
+    :raises OSError: storage does not take it; then nothing has changed there.
+    """
     for attempt in range(ATTEMPTS):
         number = newest_generation(folder)
         aside = f"{folder}/{ASIDE}{os.urandom(8).hex()}"
@@ -122,11 +101,9 @@ def publish(folder: str, layer: Layer) -> Published:
         os.mkdir(aside, 0o700)
         try:
             newest = read(folder, number)
-            state, last = newest.layers.get(layer.name, ("", 0))
-            if state == layer.state:  # a publisher was killed before it had removed what it had published
-                return Published(last, [], "")
             os.mkdir(beside, 0o700)
-            conflicts = _fold(layer._replace(base=max(layer.base, last)), newest, aside, beside)
+            if serves := build(newest, aside, beside):
+                return serves, ""
             files.sync(aside)
             os.rename(aside, f"{folder}/gen-{number + 1}")
         except FileNotFoundError:  # the newest one was superseded and removed meanwhile
@@ -137,11 +114,11 @@ def publish(folder: str, layer: Layer) -> Published:
                 raise
         else:
             kept = ""
-            if conflicts:
+            if os.listdir(beside):
                 os.makedirs(f"{folder}/{SET_ASIDE}", 0o700, exist_ok=True)
                 kept = f"{folder}/{SET_ASIDE}/{number + 1}-{os.urandom(4).hex()}"
                 os.rename(beside, kept)
-            return Published(number + 1, conflicts, kept)
+            return number + 1, kept
         finally:
             files.remove(aside)
             files.remove(beside)
@@ -149,16 +126,26 @@ def publish(folder: str, layer: Layer) -> Published:
     raise OSError(errno.EAGAIN, "others have published all the time", folder)
 
 
-def _fold(layer: Layer, newest: Generation, aside: str, beside: str) -> list[tuple[str, str]]:
-    """Fill the folder of the next generation; return the conflicts, of which one side's files are in `beside`."""
+def _fold(layer: Layer, base: int, newest: Generation, aside: str, beside: str) -> list[tuple[str, str]]:
+    """Fill the folder of the next generation; return the conflicts, of which one side's files are in `beside`.
+
+    :param base: the number of the generation that the layer has all of.
+    """
     tree = f"{aside}/tree"
     os.mkdir(tree, 0o700)
     if newest.number:
         _clone(f"{newest.folder}/tree", tree)
-    stamps, removed = dict(newest.stamps), set(newest.removed)
+    stamps, removed, overridden = dict(newest.stamps), set(newest.removed), set(newest.overridden)
     conflicts: list[tuple[str, str]] = []
-    for where, changes in sorted(merge.by_folder(layer.changes).items()):
-        who = merge.winner(changes, layer.base, stamps.get(where, (0, 0)))
+    late: list[Change] = []
+    timely: list[Change] = []
+    for change in layer.changes:
+        (late if merge.is_forgotten(change.path, newest.forgotten, layer.base) else timely).append(change)
+    if late:
+        conflicts.append((late[0].path, merge.FORGOTTEN))
+        _save([(change.path, layer.source(change.path)) for change in late], beside)
+    for where, changes in sorted(merge.by_folder(timely).items()):
+        who = merge.winner(changes, base, stamps.get(where, (0, 0)))
         if who == merge.THEIRS:
             conflicts.append((where, who))
             _save([(change.path, layer.source(change.path)) for change in changes], beside)
@@ -171,33 +158,28 @@ def _fold(layer: Layer, newest: Generation, aside: str, beside: str) -> list[tup
                 os.unlink(f"{tree}{where}/{name}")
             removed = {path for path in removed if posixpath.dirname(path) != where}
             if layer.replica:
-                removed.update(_clone_files(f"{layer.replica}/tree", tree, where))
-        _apply(layer, changes, tree, removed, stamps)
+                removed.update(_clone_files(layer, newest.forgotten, tree, where))
+        _apply(layer, base, changes, tree, removed, stamps)
         names = _entries(f"{tree}{where}")
         for name in merge.without_base(names, lambda name, where=where: layer.in_image(f"{where}/{name}")):  # type: ignore[misc]
             os.unlink(f"{tree}{where}/{name}")
         times = [change.time for change in changes if change.kind != merge.FOLDER]
         if times:
             stamps[where] = (newest.number + 1, max(times))
-    _write(f"{aside}/stamps", [f"{last} {when} {path}" for path, (last, when) in sorted(stamps.items())])
-    _write(f"{aside}/removed", sorted(removed))
+        overridden.update(f"{where}/{name}" for name in names if layer.in_image(f"{where}/{name}"))
     layers = {**newest.layers, layer.name: (layer.state, newest.number + 1)}
-    _write(f"{aside}/layers", [f"{n} {state} {last}" for n, (state, last) in list(layers.items())[-LAYERS:]])
-    regular = [status for _, status in files.walk(tree) if stat.S_ISREG(status.st_mode)]
-    _write(f"{aside}/note", [f"{sum(s.st_size for s in regular)} {len(regular)} {os.uname().nodename}"])
+    records.write(aside, newest._replace(stamps=stamps, removed=removed, layers=layers, overridden=overridden))
     return conflicts
 
 
 def _apply(
-    layer: Layer, changes: Iterable[Change], tree: str, removed: set[str], stamps: dict[str, tuple[int, int]]
+    layer: Layer, base: int, changes: Iterable[Change], tree: str, removed: set[str], stamps: dict[str, tuple[int, int]]
 ) -> None:
     for change in changes:
         target = f"{tree}{change.path}"
         source = layer.source(change.path)
         if change.kind == merge.GONE:
-            if any(
-                last > layer.base and f"{path}/".startswith(f"{change.path}/") for path, (last, _) in stamps.items()
-            ):
+            if any(last > base and f"{path}/".startswith(f"{change.path}/") for path, (last, _) in stamps.items()):
                 continue  # others have written into a directory that is removed here
             files.remove(target)
             if layer.in_image(change.path):
@@ -230,11 +212,14 @@ def _clone(source: str, target: str) -> None:
             files.copy(f"{source}/{path}", f"{target}/{path}", status, link=True)
 
 
-def _clone_files(source: str, tree: str, where: str) -> list[str]:
-    """Copy what lies directly in a directory of a replica; return the paths that are removed there."""
+def _clone_files(layer: Layer, forgotten: dict[str, int], tree: str, where: str) -> list[str]:
+    """Copy what lies directly in a directory of a layer's replica; return the paths that are removed there."""
+    source = f"{layer.replica}/tree"
     removed = []
     for name in _entries(f"{source}{where}"):
         path = f"{where}/{name}"
+        if merge.is_forgotten(path, forgotten, layer.base):
+            continue
         status = os.lstat(f"{source}{path}")
         if files.is_whiteout(f"{source}{path}", status):
             removed.append(path)

@@ -121,7 +121,20 @@ def by_folder(changes: Iterable[Change]) -> dict[str, list[Change]]:
     return found
 
 
-OURS, THEIRS, BOTH = "ours", "theirs", "both"
+OURS, THEIRS, BOTH, FORGOTTEN = "ours", "theirs", "both", "forgotten"
+
+
+def is_forgotten(path: str, forgotten: Mapping[str, int], base: int) -> bool:
+    """Whether the user had something forgotten while the layer that wrote it was in use.
+
+    :param forgotten: path to the number of the generation in which it was forgotten.
+    :param base: the number of the generation that the layer was made from.
+    """
+    while path and forgotten:
+        if forgotten.get(path, 0) > base:
+            return True
+        path = path.rpartition("/")[0]
+    return False
 
 
 def winner(changes: Iterable[Change], base: int, stamp: tuple[int, int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sif_writable.layer import decide, enter, files, generations, merge, mount
+from sif_writable.layer import decide, enter, files, merge, mount, records
 from sif_writable.sizes import human
 
 _NAMED = 5
@@ -50,7 +50,7 @@ def model(image: str) -> dict[str, Any]:
 
 def _contents(folder: str, number: int) -> dict[str, Any]:
     try:
-        newest = generations.read(folder, number)
+        newest = records.read(folder, number)
     except OSError:  # superseded just now
         return {}
     tree = f"{newest.folder}/tree"

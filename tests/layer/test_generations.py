@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.layer import collect, files, generations, mount
+from sif_writable.layer import collect, files, generations, mount, records
 from sif_writable.layer.mount import newest_generation
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def test_what_was_removed_is_removed_again(node: Node) -> None:
     os.mknod(f"{second}/0/upper{PKG[2:]}/cache/x", stat.S_IFCHR, 0)
     assert node.publish(second) == []
     assert node.newest() == {"cache/y": "y", "config.json": "new"}
-    assert generations.read(node.storage, 2).removed == set()
+    assert records.read(node.storage, 2).removed == set()
 
 
 def test_a_layer_is_folded_in_once_and_again_when_more_was_written(node: Node) -> None:
