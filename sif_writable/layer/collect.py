@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, files, generations, kernel, merge, mount
+from sif_writable.layer import child, decide, files, forget, generations, kernel, merge, mount
 from sif_writable.layer.enter import note_member, read
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
 from sif_writable.layer.mount import NEW
@@ -123,7 +123,7 @@ def _take_in(place: str, name: str) -> list[str]:
 def at_exit(layer: enter.Layer) -> None:
     """Publish a layer if this process is the last one in it."""
     note_member(layer.folder, f"-{os.getpid()}\n")
-    if merge.mode(os.environ) == merge.NONE or not _is_last(layer):
+    if kept_of(layer.folder) == merge.NONE or not _is_last(layer):
         return
     if os.stat("/proc/self/task").st_nlink <= mount.ALONE:  # a child inherits what other threads have locked
         with contextlib.suppress(RuntimeError):  # CPython 3.12 forks no more when it ends
@@ -183,22 +183,27 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
     _, base, target, *directories = read(f"{folder}/about").splitlines()
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
-    how = merge.mode(os.environ)
-    kept = merge.keep(changes, how, in_image=seen.in_image, installed=seen.installed(changes))
+    how = kept_of(folder)
+    installed = seen.installed(changes)
+    kept = merge.keep(changes, how, in_image=seen.in_image, installed=installed)
     number = int(base.rpartition("-")[2] or 0)
     name = os.path.basename(folder)
     layer = generations.Layer(name, kept.changes, seen.source, number, base, seen.in_image)
     done = generations.publish(target, layer)
     lines = []
-    lost = [path for path in kept.dropped if "/__pycache__/" not in path]
-    told = f"{len(changes)}.{len(lost)}"
-    if lost and how == merge.NEW and read(f"{folder}/told") != told:  # said once, though it may be looked at twice
+    usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
+    special = [path for path in usual.dropped if "/__pycache__/" not in path]
+    told = f"{len(changes)}.{len(special)}"
+    if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice
         with contextlib.suppress(OSError), open(f"{folder}/told", "w", encoding="ascii") as file:
             file.write(told)
-        lines.append(
-            f"{_first(lost)}: code of the image, or installed into it; gone with this container's last process. "
-            f"{merge.KEEP}=all keeps such changes"
-        )
+        words = f"{_first(special)}: code of the image, or installed into it; "
+        if how == merge.NEW:
+            words += f"gone with this container's last process. {decide.KEEP}=all keeps such changes"
+        else:
+            names = [unit.names[0] for unit in forget.units(special, lambda path: read(seen.source(path)))]
+            words += f"later runs have it, too. To undo this: sif-writable cache forget {' '.join(names)}"
+        lines.append(words)
     both = [where for where, who in done.conflicts if who != merge.FORGOTTEN]
     if both:
         side = "earlier" if (both[0], merge.OURS) in done.conflicts else "later"
@@ -210,6 +215,11 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
             f"{done.conflicts[0][0]} was forgotten while a program used it, so what that wrote is not kept{words}"
         )
     return lines
+
+
+def kept_of(folder: str) -> str:
+    """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
+    return merge.mode({decide.KEEP: read(f"{folder}/keep")})
 
 
 def _first(paths: list[str]) -> str:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MODE = "SIF_WRITABLE_OVERLAY"
+KEEP = "SIF_WRITABLE_KEEP"
 INSIDE = "SIF_WRITABLE_LAYER"
 """Tells descendants which mount namespace has the layer, below what, and over what: ``mnt:[N]:IMAGE:PREFIX:PATH:…``.
 

@@ -259,6 +259,8 @@ def entered(layer: Layer, namespace: str) -> None:
     global current
     import atexit
 
+    if decide.KEEP in os.environ:  # whoever publishes it may have another setting, or none
+        write(f"{layer.folder}/keep", os.environ[decide.KEEP])
     os.environ[decide.INSIDE] = decide.inside(namespace, layer.image, sys.prefix, layer.directories)
     current = layer
     atexit.register(_at_exit, layer)
@@ -290,6 +292,19 @@ def read(path: str) -> str:
     finally:
         os.close(descriptor)
     return b"".join(parts).decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def write(path: str, text: str) -> None:
+    """Write a small file of a layer, or another text into it.
+
+    :raises OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.write(descriptor, os.fsencode(text))
+    finally:
+        os.close(descriptor)
 
 
 def note_member(folder: str, line: str) -> None:

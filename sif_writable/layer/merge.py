@@ -9,12 +9,13 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.layer import decide
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Callable
 
 NEW, ALL, NONE = "new", "all", "none"
-KEEP = "SIF_WRITABLE_KEEP"
 
 FILE, LINK, FOLDER, GONE = "file", "link", "folder", "gone"
 
@@ -46,7 +47,7 @@ class Kept(NamedTuple):
 
 def mode(environ: Mapping[str, str]) -> str:
     """Return what the user wants to be kept; what is not understood counts as unset."""
-    value = environ.get(KEEP, "").lower()
+    value = environ.get(decide.KEEP, "").strip().lower()
     return value if value in {NEW, ALL, NONE} else NEW
 
 

@@ -77,11 +77,11 @@ def lines(told: dict[str, Any]) -> list[str]:
         found.append(f"kept: {size} in {told['folder']}/gen-{told['number']}; by {_some(told['written'])}")
     if told["overridden"] and not told["inside"]:
         found.append(f"in place of files of the image: {_some(told['overridden'])}")
-    if (value := os.environ.get(merge.KEEP, "")) and value.lower() != told["keep"]:
+    if (value := os.environ.get(decide.KEEP, "")) and value.lower() != told["keep"]:
         allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
-        found.append(f"{merge.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
+        found.append(f"{decide.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
     if told["keep"] != merge.NEW:
-        found.append(f"{merge.KEEP}={told['keep']}")
+        found.append(f"{decide.KEEP}={told['keep']}")
     return found
 
 

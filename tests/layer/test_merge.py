@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sif_writable.layer import merge
+from sif_writable.layer import decide, merge
 from sif_writable.layer.merge import ALL, FILE, FOLDER, GONE, LINK, NEW, NONE, Change
 
 SP = "/v/lib/site-packages"
@@ -90,4 +90,4 @@ def test_journals_and_locks_go_with_their_file(names: list[str], in_image: list[
 
 def test_what_is_not_understood_counts_as_new() -> None:
     values = ("", "ALL", "none", "some")
-    assert [merge.mode({merge.KEEP: value}) for value in values] == [NEW, ALL, NONE, NEW]
+    assert [merge.mode({decide.KEEP: value}) for value in values] == [NEW, ALL, NONE, NEW]
