@@ -6,29 +6,35 @@ it, in whatever namespace, and whether its maker lives or not.
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
 import os
-import stat
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import child, decide, files, forget, generations, kernel, merge, mount
-from sif_writable.layer.enter import note_member, read
-from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
+from sif_writable.layer.enter import ABOUT, note_member, read
 from sif_writable.layer.mount import NEW
+from sif_writable.layer.seen import Seen
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from sif_writable.layer import enter
 
-START_SECONDS, EXIT_SECONDS = 10.0, 30.0
-"""How long a start and an exit wait for storage at most; what is not published by then is left to the next start."""
+SECONDS = 10.0
+"""How long a start and an exit wait for storage that is silent; what is not published by then is left to the next."""
 UNFINISHED_SECONDS = 3600.0
 """After that a layer that was never mounted belongs to a process that was killed."""
+REPLACED_SECONDS = 60.0
+"""How long a replica is kept when a newer one is there: a start that has chosen it may be about to mount it."""
+STALE_SECONDS = 86400.0
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
+_GONE = f"{NEW}gone-"
+"""How a folder is called that is being removed: half of one must not be taken for what a program has left."""
 
 
 def before_making(place: str, folder: str) -> str:
@@ -36,12 +42,12 @@ def before_making(place: str, folder: str) -> str:
 
     :param folder: the generations.
     """
-    answer = child.ask(lambda: _collect(place, folder), START_SECONDS)
-    base, _, lines = (answer or "").partition("\n")
+    answer = child.ask(lambda: _collect(place, folder), SECONDS)
+    if answer is None:
+        _say(f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds")
+        return generations.newest_replica(place)
+    base, _, lines = answer.partition("\n")
     _say(lines)
-    if answer is None:  # then with what is here already
-        kept = [int(name[8:]) for name in os.listdir(place) if name[:8] == "replica-" and name[8:].isdigit()]
-        return f"{place}/replica-{max(kept)}" if kept else ""
     return base
 
 
@@ -50,15 +56,16 @@ def _collect(place: str, folder: str) -> str:
     names = sorted(name for name in os.listdir(place) if name.startswith(("upper-", f"{NEW}upper-")))
     state = _states(place, names)
     for name in names:
-        old = time.time() - os.lstat(f"{place}/{name}").st_mtime > UNFINISHED_SECONDS
-        if state[name] == DEAD and (not name.startswith(NEW) or old):
+        if state[name] == DEAD:
             lines += _take_in(place, name)
-    base = ""
-    with contextlib.suppress(OSError):
+    try:
         base = generations.replicate(folder, place)
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        base = generations.newest_replica(place)
+        lines.append(f"what earlier runs wrote may be missing here: {_words(error)} ({_path(error) or place})")
     generations.tidy(folder, time.time())
-    _drop_replicas(place, base)
-    _drop_containers(place)
+    _tidy(place, base, time.time())
     return "\n".join([base, *lines])
 
 
@@ -69,10 +76,12 @@ def _states(place: str, names: list[str]) -> dict[str, str]:
     found = dict.fromkeys(names, UNKNOWN)
     try:
         kernel.separate(os.geteuid(), os.getegid())
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return found
     for name in names:
-        found[name] = _state(f"{place}/{name}")
+        with suppress(OSError):  # another process has removed it
+            found[name] = _state(f"{place}/{name}")
     kernel.drop_capabilities()
     return found
 
@@ -84,6 +93,7 @@ def _state(folder: str) -> str:
         try:
             kernel.overlay([f"{here}/hidden"], f"{here}/upper", f"{here}/work", f"{here}/hidden", "userxattr,index=on")
         except OSError as error:
+            let_pass(error)
             if error.errno == errno.EBUSY:
                 return ALIVE
             if error.errno not in {errno.EINVAL, errno.ESTALE, errno.ENOENT}:
@@ -97,57 +107,141 @@ def _take_in(place: str, name: str) -> list[str]:
     """Publish a dead layer and remove it; return what is to be said."""
     folder = f"{place}/{name}"
     try:
-        descriptor = os.open(f"{folder}/about", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        files.remove(folder)
-        return []
-    try:
-        os.lockf(descriptor, os.F_TLOCK, 0)
-        if not os.path.exists(f"{folder}/about"):
+        if name.startswith(NEW) and time.time() - os.lstat(folder).st_mtime < UNFINISHED_SECONDS:
+            return []  # it is being made
+        if not os.path.lexists(f"{folder}/about") and not _is_written(folder):  # its maker was killed at once
+            _remove(place, name)
             return []
-        if read(f"{folder}/about").partition("\n")[0] == mount.boot():
+        lock = _lock(folder)
+    except OSError as error:
+        let_pass(error)
+        return [] if error.errno in {*_BUSY, errno.ENOENT} else [_kept(folder, error)]
+    try:
+        if _about(folder)[0] == mount.boot():
             lines = publish(folder, lambda _, directory: directory)  # no layer is over it here
         else:  # the disk may hold half of it: nothing was flushed for it
+            written = _is_written(folder)
             lines = ["what was written here when this machine stopped is lost, since half of it may be missing"]
-        files.remove(folder)
-    except OSError as error:
-        if error.errno in {errno.EACCES, errno.EAGAIN}:  # another process takes it in
-            return []
-        return [f"what was written in {folder} is kept there: {error.filename or ''} {error.strerror}".strip()]
+            lines = lines if written else []
+        _remove(place, name)
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return [_kept(folder, error)]
     else:
         return lines
     finally:
-        os.close(descriptor)
+        os.close(lock)
+
+
+def _is_written(folder: str) -> bool:
+    return any(os.listdir(f"{folder}/{name}/upper") for name in os.listdir(folder) if name.isdigit())
+
+
+def _kept(folder: str, error: BaseException) -> str:
+    where = f" ({_path(error)})" if _path(error) else ""
+    return (
+        f"what an earlier run wrote in the environment is not in storage yet: {_words(error)}{where}. "
+        f"It is kept in {folder}, and the next start on this node tries again"
+    )
+
+
+def _about(folder: str) -> list[str]:
+    """Return what a layer says of itself: the run of the machine, what is below it, where it goes, its directories.
+
+    :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
+    """
+    with open(f"{folder}/about", encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines()
+    if len(lines) <= ABOUT:
+        raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
+    return lines
+
+
+def _remove(place: str, name: str) -> None:
+    """Remove a folder such that half of it is never seen under its name.
+
+    :raises OSError: it cannot be renamed.
+    """
+    gone = f"{place}/{_GONE}{os.urandom(8).hex()}"
+    os.rename(f"{place}/{name}", gone)
+    files.remove(gone)
 
 
 def at_exit(layer: enter.Layer) -> None:
-    """Publish a layer if this process is the last one in it."""
-    note_member(layer.folder, f"-{os.getpid()}\n")
+    """Publish a layer if this process is the last one in it: another one does it, which storage cannot hold up."""
+    with suppress(OSError):  # where there is no space for a line, others look at /proc all the same
+        note_member(layer.folder, f"-{os.getpid()}\n")
     if kept_of(layer.folder) == merge.NONE or not _is_last(layer):
         return
-    if os.stat("/proc/self/task").st_nlink <= mount.ALONE:  # a child inherits what other threads have locked
-        with contextlib.suppress(RuntimeError):  # CPython 3.12 forks no more when it ends
-            _say(child.ask(lambda: "\n".join(_publish_from_within(layer)), EXIT_SECONDS) or "")
-            return
-    _say("\n".join(_publish_from_within(layer)))
+    lines = child.start(__name__, [layer.folder], SECONDS)
+    _say(_later(layer.folder, f"storage has not answered for {SECONDS:.0f} seconds") if lines is None else lines)
 
 
-def _publish_from_within(layer: enter.Layer) -> list[str]:
-    descriptor = os.open(f"{layer.folder}/about", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    hidden = [f"{upper[:-5]}hidden" for upper in layer.uppers()]
+def main(words: Sequence[str]) -> None:
+    """Publish a layer from within: what :func:`at_exit` starts.
+
+    :param words: the folder of the layer.
+    """
+    child.alone()
+    child.reports_to(1)
+    child.answer("\n".join(_publish_from_within(words[0])))
+
+
+def _publish_from_within(folder: str) -> list[str]:
     try:
-        os.lockf(descriptor, os.F_TLOCK, 0)
-        for folder in hidden:
-            os.chmod(folder, 0o700)
-        try:
-            return publish(layer.folder, lambda number, _: f"{hidden[number]}/image")
-        finally:
-            for folder in hidden:
-                os.chmod(folder, 0o000)
-    except OSError:  # another one that ends at this moment does it, or the next start does
-        return []
+        lock = _lock(folder)
+    except OSError as error:
+        let_pass(error)
+        return [] if error.errno in _BUSY else [_later(folder, _words(error))]
+    hidden = [f"{folder}/{name}/hidden" for name in os.listdir(folder) if name.isdigit()]
+    try:
+        for path in hidden:
+            os.chmod(path, 0o700)
+        return publish(folder, lambda number, _: f"{folder}/{number}/hidden/image")
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return [_later(folder, _words(error))]
     finally:
+        with suppress(OSError):
+            for path in hidden:
+                os.chmod(path, 0o000)
+        os.close(lock)
+
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+
+
+def _lock(folder: str) -> int:
+    """Have a layer to this process alone; return a descriptor that is to be closed.
+
+    The kernel's locks by process end where any descriptor of the file is closed; `about` is read, so this is no such.
+
+    :raises OSError: EAGAIN where another process has it, ENOENT where the layer is gone.
+    """
+    descriptor = os.open(f"{folder}/about", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(f"{folder}/about")  # who had it may have removed the layer
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _words(error: BaseException) -> str:
+    """Return what went wrong, without the name of a file that was being made."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _path(error: BaseException) -> str:
+    return str(getattr(error, "filename", None) or "")
+
+
+def _later(folder: str, why: str) -> str:
+    return (
+        f"what was written in the environment is not in storage yet: {why}. "
+        f"It is kept in {folder}, and the next start on this node publishes it"
+    )
 
 
 def _is_last(layer: enter.Layer) -> bool:
@@ -168,7 +262,7 @@ def _is_last(layer: enter.Layer) -> bool:
     here = os.readlink("/proc/self/ns/mnt")
     for name in os.listdir("/proc"):
         if name.isdigit() and name not in leaving:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 if os.readlink(f"/proc/{name}/ns/mnt") == here:
                     return False
     return True
@@ -180,7 +274,7 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
     :param original: tells where the directory with a number is seen as it is in the image.
     :raises OSError: storage does not take it.
     """
-    _, base, target, *directories = read(f"{folder}/about").splitlines()
+    _, base, target, *directories = _about(folder)
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
     how = kept_of(folder)
@@ -195,7 +289,7 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
     told = f"{len(changes)}.{len(special)}"
     if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice
-        with contextlib.suppress(OSError), open(f"{folder}/told", "w", encoding="ascii") as file:
+        with suppress(OSError), open(f"{folder}/told", "w", encoding="ascii") as file:
             file.write(told)
         words = f"{_first(special)}: code of the image, or installed into it; "
         if how == merge.NEW:
@@ -226,119 +320,43 @@ def _first(paths: list[str]) -> str:
     return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]
 
 
-class Seen:
-    """What a layer changed, as its upper directories show it."""
-
-    def __init__(self, folder: str, base: str, directories: list[str], originals: list[str]) -> None:
-        """:param originals: where each directory is seen as it is in the image."""
-        self.folder = folder
-        self.base = base
-        self.directories = directories
-        self.originals = originals
-
-    def _number(self, path: str) -> int:
-        for number, directory in enumerate(self.directories):
-            if path == directory or path.startswith(f"{directory}/"):
-                return number
-        raise ValueError(path)
-
-    def source(self, path: str) -> str:
-        """Return where a path is in its upper directory."""
-        number = self._number(path)
-        return f"{self.folder}/{number}/upper{path[len(self.directories[number]) :]}"
-
-    def original(self, path: str) -> str:
-        """Return where a path is as it is in the image."""
-        number = self._number(path)
-        return f"{self.originals[number]}{path[len(self.directories[number]) :]}"
-
-    def in_image(self, path: str) -> bool:
-        """Whether the image has a path."""
-        try:
-            return os.path.lexists(self.original(path))
-        except ValueError:
-            return False
-
-    def changes(self) -> Iterator[Change]:
-        """Yield what was changed; what holds it first."""
-        for number, directory in enumerate(self.directories):
-            top = f"{self.folder}/{number}/upper"
-            for name, status in files.walk(top):
-                here, path = f"{top}/{name}", f"{directory}/{name}"
-                if files.is_whiteout(here, status):
-                    when = os.lstat(os.path.dirname(here)).st_mtime_ns  # the kernel uses one inode for all of them
-                    yield from self._gone(path, when)
-                elif stat.S_ISDIR(status.st_mode):
-                    if not self.in_image(path):
-                        yield Change(path, FOLDER, status.st_ctime_ns)
-                    if files.is_opaque(here):
-                        yield from self._hidden(here, path, status.st_mtime_ns)
-                elif stat.S_ISREG(status.st_mode):
-                    yield Change(path, FILE, status.st_ctime_ns)
-                elif stat.S_ISLNK(status.st_mode):
-                    yield Change(path, LINK, status.st_ctime_ns)
-
-    def _gone(self, path: str, when: int) -> Iterator[Change]:
-        """Yield what of a removed path is to be removed: file by file where a directory holds code."""
-        original = self.original(path)
-        below = [name for name, _ in files.walk(original)] if os.path.isdir(original) else []
-        if any(merge.is_code(f"{path}/{name}") for name in below):
-            for name in below:
-                if not os.path.isdir(f"{original}/{name}"):
-                    yield Change(f"{path}/{name}", GONE, when)
-        else:
-            yield Change(path, GONE, when)
-
-    def _hidden(self, here: str, path: str, when: int) -> Iterator[Change]:
-        """Yield what a directory hides that was removed and made again."""
-        names: set[str] = set()
-        for lower in (self.original(path), f"{self.base}/tree{path}" if self.base else ""):
-            with contextlib.suppress(OSError):
-                names.update(os.listdir(lower) if lower else ())
-        for name in sorted(names):
-            if not os.path.lexists(f"{here}/{name}"):
-                yield from self._gone(f"{path}/{name}", when)
-
-    def installed(self, changes: list[Change]) -> set[str]:
-        """Return the paths of distributions that were installed, changed or removed in the layer."""
-        records: dict[str, list[str]] = {}
-        for change in changes:
-            where, metadata, name = change.path.partition(".dist-info")
-            if metadata and (name in {"", "/RECORD"}):
-                record = f"{where}.dist-info/RECORD"
-                for path in (self.source(record), self.original(record)):
-                    records.setdefault(record, []).extend(read(path).splitlines())
-        return merge.installed(records)
-
-
-def _drop_replicas(place: str, base: str) -> None:
-    """Remove replicas that no layer of this node was made from; one that is mounted would take the image along."""
-    used = {base}
-    names = os.listdir(place)
-    for name in names:
-        if name.startswith(("upper-", f"{NEW}upper-")):
-            used.update(read(f"{place}/{name}/about").splitlines()[1:2])
-    for name in names:
-        if name.startswith("replica-") and f"{place}/{name}" not in used:
-            gone = f"{place}/{generations.ASIDE_REPLICA}{os.urandom(8).hex()}"
-            with contextlib.suppress(OSError):
-                os.rename(f"{place}/{name}", gone)
-            files.remove(gone)
-
-
-def _drop_containers(place: str) -> None:
-    """Remove what containers noted whose layer is gone."""
+def _tidy(place: str, base: str, now: float) -> None:
+    """Remove from this node what nobody uses: replicas, what containers noted whose layer is gone, things aside."""
     for name in os.listdir(place):
-        if name.startswith("container-"):
-            with contextlib.suppress(OSError):
-                old = time.time() - os.lstat(f"{place}/{name}").st_mtime > UNFINISHED_SECONDS
+        with suppress(OSError):  # another process removes it
+            age = now - os.lstat(f"{place}/{name}").st_mtime
+            if name.startswith(_GONE):
+                files.remove(f"{place}/{name}")
+            elif name.startswith(NEW) and not name.startswith(f"{NEW}upper-") and age > STALE_SECONDS:
+                _remove(place, name)
+            elif name.startswith("container-") and age > UNFINISHED_SECONDS:
                 layer = os.readlink(f"{place}/{name}/current").partition(":")[0]
-                if old and not os.path.isdir(f"{place}/{layer}"):
-                    files.remove(f"{place}/{name}")
+                if not os.path.isdir(f"{place}/{layer}"):
+                    _remove(place, name)
+    with suppress(OSError):  # what cannot be read may be in use
+        _drop_replicas(place, base, now)
+
+
+def _drop_replicas(place: str, base: str, now: float) -> None:
+    """Remove replicas that no layer of this node was made from; one that is mounted would take the image along."""
+    if not base:
+        return
+    status = os.lstat(base)
+    names = [name for name in os.listdir(place) if name.startswith("replica-") and f"{place}/{name}" != base]
+    if not names or now - max(status.st_mtime, status.st_ctime) < REPLACED_SECONDS:
+        return
+    used = set()
+    for name in os.listdir(place):
+        if name.startswith(("upper-", f"{NEW}upper-")):
+            with suppress(FileNotFoundError):  # it was collected, or has not got so far as to choose
+                used.add(_about(f"{place}/{name}")[1])
+    for name in names:
+        if f"{place}/{name}" not in used:
+            _remove(place, name)
 
 
 def _say(lines: str) -> None:
     """Write lines to stderr, if there is one."""
     if lines.strip() and sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             sys.stderr.write("".join(f"sif_writable: {line}\n" for line in lines.splitlines() if line))

@@ -15,6 +15,7 @@ import os
 import sys
 
 from sif_writable.layer import decide
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         namespace = os.readlink("/proc/self/ns/mnt")
         threads = os.stat("/proc/self/task").st_nlink - 2
         program = os.readlink("/proc/self/exe")
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return "/proc is not there to be asked"
     if decide.is_inside(environ, namespace):
         return ""
@@ -134,7 +136,8 @@ def is_private(folder: str) -> bool:
     uid = os.geteuid()
     try:
         status, above = os.lstat(folder), os.lstat(folder.rsplit("/", 2)[0])
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return (
         status.st_uid == above.st_uid == uid
@@ -153,7 +156,8 @@ def current_record(layer: Layer) -> str:
     """Return which layer was made last in this container, or an empty string."""
     try:
         return os.readlink(f"{layer.state}/current")
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
 
 
@@ -183,17 +187,22 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
             path = cwd()
-            kernel.join(user, mounts)
-            kernel.drop_capabilities()
-            come_back(path, here)
+            with kernel.undisturbed():
+                kernel.join(user, mounts)
+                kernel.drop_capabilities()
+                come_back(path, here)
         finally:
             os.close(user)
             os.close(here)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     finally:
         os.close(mounts)
-    note_member(layer.folder, me())
+    try:
+        note_member(layer.folder, me())
+    except OSError as error:  # no space: others find it in /proc
+        let_pass(error)
     entered(layer, f"mnt:[{number}]")
     return True
 
@@ -223,13 +232,14 @@ def _namespace_of(pid: int, number: int, layer: Layer, device: int) -> "Optional
     """Open the mount namespace of a process if it is the one with a layer: numbers of processes are used again."""
     try:
         descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # it has ended, or is another user's
+    except OSError as error:  # it has ended, or is another user's
+        let_pass(error)
         return None
     try:
         if os.fstat(descriptor).st_ino == number and _device(f"/proc/{pid}/root{layer.directories[0]}") == device:
             return descriptor
-    except OSError:
-        pass
+    except OSError as error:
+        let_pass(error)
     os.close(descriptor)
     return None
 
@@ -242,7 +252,8 @@ def cwd() -> str:
     """Return the path of the working directory, or an empty string."""
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError as error:  # it was removed
+        let_pass(error)
         return ""
 
 
@@ -250,7 +261,8 @@ def come_back(path: str, descriptor: int) -> None:
     """Enter the working directory anew: what it was lies below what was mounted over it, or in another namespace."""
     try:
         os.chdir(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         os.fchdir(descriptor)
 
 
@@ -260,7 +272,10 @@ def entered(layer: Layer, namespace: str) -> None:
     import atexit
 
     if decide.KEEP in os.environ:  # whoever publishes it may have another setting, or none
-        write(f"{layer.folder}/keep", os.environ[decide.KEEP])
+        try:
+            write(f"{layer.folder}/keep", os.environ[decide.KEEP])
+        except OSError as error:
+            let_pass(error)
     os.environ[decide.INSIDE] = decide.inside(namespace, layer.image, sys.prefix, layer.directories)
     current = layer
     atexit.register(_at_exit, layer)
@@ -273,7 +288,8 @@ def _at_exit(layer: Layer) -> None:
             from sif_writable.layer import collect
 
             collect.at_exit(layer)
-    except Exception:  # noqa: BLE001 - the folder or the disk is gone: the next start does it, or says what is wrong
+    except Exception as error:  # noqa: BLE001 - the folder or the disk is gone: the next start does it, or says what is wrong
+        let_pass(error)
         return
 
 
@@ -281,13 +297,15 @@ def read(path: str) -> str:
     """Return the text of a small file, or an empty string."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
     try:
         parts = []
         while part := os.read(descriptor, 1 << 16):
             parts.append(part)
-    except OSError:  # no security module answers
+    except OSError as error:  # no security module answers
+        let_pass(error)
         return ""
     finally:
         os.close(descriptor)

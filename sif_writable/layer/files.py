@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
+
+from sif_writable.layer import child
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
+_FLUSHED = 64 << 20
+"""After so many bytes of a file its disk is asked to hold them: at the end, it would be silent for long."""
 _OPAQUE, _WHITEOUT = "user.overlay.opaque", "user.overlay.whiteout"
 
 
@@ -19,6 +24,7 @@ def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
     stack = [""]
     while stack:
         where = stack.pop()
+        child.progress()
         try:
             with os.scandir(f"{top}/{where}" if where else top) as entries:
                 names = sorted([entry.name for entry in entries], reverse=True)
@@ -52,7 +58,8 @@ def is_opaque(path: str) -> bool:
 def _has(path: str, attribute: str) -> bool:
     try:
         os.getxattr(path, attribute, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True
 
@@ -63,7 +70,7 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
     :param link: the source never changes, so that a second name for it does as well.
     :raises OSError: it cannot be copied.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(target)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(source), target)
@@ -71,8 +78,8 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
     if link:
         try:
             os.link(source, target, follow_symlinks=False)
-        except OSError:  # another filesystem, or one without links
-            pass
+        except OSError as error:  # another filesystem, or one without links
+            let_pass(error)
         else:
             return 0
     size = 0
@@ -85,6 +92,9 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
                 while view:
                     view = view[os.write(outgoing, view) :]
                 size += len(part)
+                if size % _FLUSHED == 0:
+                    os.fdatasync(outgoing)
+                child.progress()
             os.fchmod(outgoing, status.st_mode & 0o777)
             os.utime(outgoing, ns=(status.st_atime_ns, status.st_mtime_ns))
         finally:
@@ -97,6 +107,7 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
 def sync(top: str) -> None:
     """Have the disk hold what is in a tree, before its name says that it is whole: a crash leaves no empty files."""
     for path, status in walk(top):
+        child.progress()
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
             descriptor = os.open(f"{top}/{path}", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -127,7 +138,7 @@ def remove(path: str, device: int = 0) -> None:
 
     :param device: of the filesystem that is not left: what is mounted in the tree is nobody's to remove.
     """
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         status = os.lstat(path)
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(path)
@@ -138,6 +149,7 @@ def remove(path: str, device: int = 0) -> None:
             os.chmod(path, 0o700)
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries]
+        child.progress()
         for name in names:
             remove(f"{path}/{name}", status.st_dev)
         os.rmdir(path)

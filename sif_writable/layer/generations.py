@@ -8,7 +8,6 @@ whoever comes second finds the name taken, and folds again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import posixpath
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable.layer import files, merge, records
 from sif_writable.layer.mount import newest_generation
 from sif_writable.layer.records import Generation, read
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,6 +111,7 @@ def succeed(folder: str, build: Callable[[Generation, str, str], int]) -> tuple[
             if newest_generation(folder) == number:
                 raise
         except OSError as error:
+            let_pass(error)
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
         else:
@@ -199,7 +201,7 @@ def _apply(
 
 def _entries(folder: str) -> list[str]:
     """Return the names in a directory of what is no directory."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+    with suppress(OSError), os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
     return []
 
@@ -232,7 +234,7 @@ def _clone_files(layer: Layer, forgotten: dict[str, int], tree: str, where: str)
 def _save(pairs: Iterable[tuple[str, str]], beside: str) -> None:
     """Keep the files of the side that was not taken."""
     for path, source in pairs:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             status = os.lstat(source)
             if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                 files.make_folder(beside, posixpath.dirname(path).lstrip("/"), 0o700)
@@ -266,6 +268,7 @@ def replicate(folder: str, place: str) -> str:
         except FileNotFoundError:  # superseded and removed meanwhile
             continue
         except OSError as error:
+            let_pass(error)
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
         finally:
@@ -274,11 +277,17 @@ def replicate(folder: str, place: str) -> str:
     return ""
 
 
+def newest_replica(place: str) -> str:
+    """Return the folder of the newest generation that this node has a copy of, or an empty string."""
+    numbers = [int(name[8:]) for name in os.listdir(place) if name[:8] == "replica-" and name[8:].isdigit()]
+    return f"{place}/replica-{max(numbers)}" if numbers else ""
+
+
 def _replay(removed: Iterable[str], tree: str) -> None:
     """Have a replica hide what was removed; where it cannot, that is there again."""
     for path in removed:
         where = posixpath.dirname(path)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if not os.path.isdir(f"{tree}{where}"):
                 files.make_folder(tree, where.lstrip("/"), os.stat(where).st_mode)
             os.mknod(f"{tree}{path}", stat.S_IFCHR | 0o000, 0)
@@ -287,7 +296,7 @@ def _replay(removed: Iterable[str], tree: str) -> None:
 def tidy(folder: str, now: float) -> None:
     """Remove generations that nobody copies from any more, and what killed publishers left aside."""
     newest = newest_generation(folder)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for name in os.listdir(folder):
             path = f"{folder}/{name}"
             age = now - os.lstat(path).st_mtime

@@ -5,8 +5,11 @@ it is in ``_ctypes``: a function type that saves errno, and a type for the resul
 """
 
 import _ctypes
+import _signal  # type: ignore[import-not-found] # built in
 import os
 import sys
+
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +61,21 @@ def separate(uid: int, gid: int) -> None:
     try:
         mount("", "/", "", REC | SLAVE)
     except OSError as error:
+        let_pass(error)
         if error.errno != 22:  # EINVAL; errno is one more module
             raise
+
+
+class undisturbed:  # noqa: N801 - as contextlib's
+    """A block that no handler of the program interrupts: signals wait, so that no change is left half done."""
+
+    def __enter__(self) -> None:
+        """Hold them back."""
+        self.before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+
+    def __exit__(self, *_: object) -> None:
+        """Let them come: what their handlers raise passes."""
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.before)
 
 
 def join(user: int, mounts: int) -> None:

@@ -5,6 +5,7 @@ import sys
 
 from sif_writable.layer import enter, kernel
 from sif_writable.layer.enter import Layer, read
+from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> s
         os.makedirs(layer.state, 0o700, exist_ok=True)
         descriptor = os.open(f"{layer.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
+        let_pass(error)
         return f"{layer.state} cannot be made: {error.strerror}"
     try:
         if not _locked(descriptor):
@@ -94,24 +96,35 @@ def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> s
                     continue
                 raise
             break
-        problem = mount(layer, base)
+        with kernel.undisturbed():
+            problem = mount(layer, base)
+            if not problem:
+                _appear(layer)
         if problem:
             return problem
+    except OSError as error:
+        let_pass(error)
+        return f"the layer failed: {error}"
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _appear(layer: Layer) -> None:
+    """Have others find a layer that is mounted now. Where that fails, this process is in it alone, and it is kept."""
+    made = os.readlink("/proc/self/ns/mnt")
+    try:
         # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
         os.rename(layer.folder, f"{layer.place}/{layer.name[len(NEW) :]}")
         layer.name = layer.name[len(NEW) :]
-        made = os.readlink("/proc/self/ns/mnt")
         device = os.stat(layer.directories[0]).st_dev
         # A link appears as a whole, and replacing one does not make the disk write, as replacing a file does.
         aside = f"{layer.state}/{NEW}{os.urandom(8).hex()}"
         os.symlink(f"{layer.name}:{made[5:-1]}:{device}", aside)
         os.rename(aside, f"{layer.state}/current")
-        enter.entered(layer, made)
     except OSError as error:
-        return f"the layer failed: {error}"
-    finally:
-        os.close(descriptor)
-    return ""
+        let_pass(error)
+    enter.entered(layer, made)
 
 
 def _locked(descriptor: int) -> bool:
@@ -131,7 +144,8 @@ def _locked(descriptor: int) -> bool:
 def _is_free(descriptor: int) -> bool:
     try:
         os.lockf(descriptor, os.F_TLOCK, 0)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True
 
@@ -158,7 +172,8 @@ def newest_generation(folder: str) -> int:
     """Return the number of the newest generation in storage, or 0."""
     try:
         names = os.listdir(folder)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return 0
     return max([int(name[4:]) for name in names if name[:4] == "gen-" and name[4:].isdigit()], default=0)
 
@@ -174,8 +189,8 @@ def _is_written(place: str, name: str) -> bool:
         for number in os.listdir(f"{place}/{name}"):
             if number.isdigit() and os.listdir(f"{place}/{name}/{number}/upper"):
                 return True
-    except OSError:  # somebody collects it just now
-        pass
+    except OSError as error:  # somebody collects it just now
+        let_pass(error)
     return False
 
 
@@ -227,22 +242,31 @@ def mount(layer: Layer, base: str) -> str:
             for point, descriptor in held:
                 step = f"what is mounted at {point} cannot be shown there again"
                 kernel.bind(f"/proc/self/fd/{descriptor}", point)
-        except OSError:
+        except BaseException:  # also what a handler of the program raises: there is no half layer
             for point in reversed(mounted):
                 kernel.unmount(point)
             raise
         finally:
             kernel.drop_capabilities()
-        for upper in layer.uppers():  # who walks through storage shall not find the image there
-            os.chmod(f"{upper[:-5]}hidden", 0o000)
-        enter.come_back(path, here)
+        _leave_tidy(layer, path, here)
     except OSError as error:
+        let_pass(error)
         return f"{step}: {error.strerror}"
     finally:
         os.close(here)
         for _, descriptor in held:
             os.close(descriptor)
     return ""
+
+
+def _leave_tidy(layer: Layer, path: str, here: int) -> None:
+    """Do what is good to have, but no reason to say that there is no layer: it stands."""
+    try:
+        for upper in layer.uppers():  # who walks through storage shall not find the image there
+            os.chmod(f"{upper[:-5]}hidden", 0o000)
+        enter.come_back(path, here)
+    except OSError as error:
+        let_pass(error)
 
 
 def _mounts_below(directories: "Sequence[str]") -> "list[str]":
@@ -264,7 +288,9 @@ def write(path: str, text: str) -> None:
     :raises OSError: it cannot be written.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    rest = os.fsencode(text)
     try:
-        os.write(descriptor, os.fsencode(text))
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)

@@ -2,6 +2,8 @@
 
 import os
 
+from sif_writable.startup import let_pass
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,14 +16,16 @@ def written(folder: str, directories: "Iterable[str]") -> "frozenset[str]":
     """
     try:
         numbers = [int(name[4:]) for name in os.listdir(folder) if name[:4] == "gen-" and name[4:].isdigit()]
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return frozenset()
     found: set[str] = set()
     if numbers:
         for directory in directories:
             try:
                 names = os.listdir(f"{folder}/gen-{max(numbers)}/tree{directory}")
-            except OSError:  # nothing of it
+            except OSError as error:  # nothing of it
+                let_pass(error)
                 continue
             found.update([name.partition(".")[0] for name in names])
     return frozenset(found)

@@ -6,11 +6,12 @@ attributes: so a trial does what programs do.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
 from sif_writable.layer import child, enter, files, mount
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
 
 UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 """Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
@@ -44,7 +45,7 @@ def settle(directories: list[str], storage: str, image: str, here: list[str]) ->
 
 def note(place: str, lines: list[str]) -> list[str]:
     """Keep what a trial has shown, where there is a place for it; return it."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         aside = f"{place}/{mount.NEW}{os.urandom(8).hex()}"
         mount.write(aside, "\n".join(lines))
         os.rename(aside, f"{place}/trial")
@@ -62,9 +63,10 @@ def _make_place(place: str, *, keep_parent: bool) -> str:
         for folder in reversed(missing):
             if keep_parent and folder != place:
                 return f"{folder} is not there"
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
     except OSError as error:
+        let_pass(error)
         return f"{error.filename} cannot be made: {error.strerror}"
     if not enter.is_private(place):
         return f"{place} is not this user's alone"
@@ -94,6 +96,7 @@ def _try(place: str, directories: list[str]) -> tuple[list[str], str]:
         try:
             name = mount.prepare(place, [directory], "", "")
         except OSError as error:
+            let_pass(error)
             return [], f"no layer on what refuses to hold it ({place}: {error.strerror})"
         layer = enter.Layer(place, "")
         layer.name, layer.directories = name, [directory]
@@ -131,6 +134,7 @@ def _trial(layer: enter.Layer) -> str:
             step = f"removing {folder} and making it again"
             _make_again(folder)
     except OSError as error:
+        let_pass(error)
         return f"a layer over {point} can be mounted here, but {step} in it fails: {error.strerror}"
     return ""
 
@@ -159,7 +163,8 @@ def _plain(path: str) -> str:
     try:
         with os.scandir(path) as entries:
             found = [entry.is_dir(follow_symlinks=False) for entry in entries]
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
     return path if 0 < len(found) <= _FEW and not any(found) else ""
 

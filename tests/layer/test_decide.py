@@ -111,7 +111,7 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
         assert facts.identity("/of/the/image/site-packages") == without
 
 
-ALLOWED = ("sif_writable.layer", "sif_writable.signals")
+ALLOWED = ("sif_writable.layer", "sif_writable.signals", "sif_writable.startup")
 
 
 def test_it_imports_nothing_of_the_other_folders() -> None:

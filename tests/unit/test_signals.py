@@ -142,7 +142,7 @@ WIDE = ("OSError", "RuntimeError", "Exception", "BaseException", "EnvironmentErr
 
 
 def _swallowing() -> Iterator[str]:
-    folders = ("", "act", "facts", "plan")
+    folders = ("", "act", "facts", "layer", "plan")
     for path in sorted(path for folder in folders for path in (PACKAGE / folder).glob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -155,6 +155,19 @@ def _swallowing() -> Iterator[str]:
             passes = any(word in text for word in PASSING) or isinstance(node.body[-1], ast.Raise)
             if classes.intersection(WIDE) and not passes:
                 yield f"{name}:{node.lineno}"
+
+
+def _suppressing() -> Iterator[str]:
+    """Yield where the standard library's ``suppress`` is given such a class: it swallows what a handler raises."""
+    for folder in ("", "layer"):
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "contextlib.suppress":
+                    yield f"{path.name}:{node.lineno}"
+
+
+def test_what_a_handler_raised_is_not_suppressed_in_the_layer() -> None:
+    assert list(_suppressing()) == []
 
 
 def test_wherever_we_catch_a_wide_class_what_a_handler_raised_passes() -> None:

@@ -1,0 +1,100 @@
+"""What a layer changed, as its upper directories show it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from sif_writable.layer import files, merge
+from sif_writable.layer.enter import read
+from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
+from sif_writable.signals import suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Seen:
+    """What a layer changed, as its upper directories show it."""
+
+    def __init__(self, folder: str, base: str, directories: list[str], originals: list[str]) -> None:
+        """:param originals: where each directory is seen as it is in the image."""
+        self.folder = folder
+        self.base = base
+        self.directories = directories
+        self.originals = originals
+
+    def _number(self, path: str) -> int:
+        for number, directory in enumerate(self.directories):
+            if path == directory or path.startswith(f"{directory}/"):
+                return number
+        raise ValueError(path)
+
+    def source(self, path: str) -> str:
+        """Return where a path is in its upper directory."""
+        number = self._number(path)
+        return f"{self.folder}/{number}/upper{path[len(self.directories[number]) :]}"
+
+    def original(self, path: str) -> str:
+        """Return where a path is as it is in the image."""
+        number = self._number(path)
+        return f"{self.originals[number]}{path[len(self.directories[number]) :]}"
+
+    def in_image(self, path: str) -> bool:
+        """Whether the image has a path."""
+        try:
+            return os.path.lexists(self.original(path))
+        except ValueError:
+            return False
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what was changed; what holds it first."""
+        for number, directory in enumerate(self.directories):
+            top = f"{self.folder}/{number}/upper"
+            for name, status in files.walk(top):
+                here, path = f"{top}/{name}", f"{directory}/{name}"
+                if files.is_whiteout(here, status):
+                    when = os.lstat(os.path.dirname(here)).st_mtime_ns  # the kernel uses one inode for all of them
+                    yield from self._gone(path, when)
+                elif stat.S_ISDIR(status.st_mode):
+                    if not self.in_image(path):
+                        yield Change(path, FOLDER, status.st_ctime_ns)
+                    if files.is_opaque(here):
+                        yield from self._hidden(here, path, status.st_mtime_ns)
+                elif stat.S_ISREG(status.st_mode):
+                    yield Change(path, FILE, status.st_ctime_ns)
+                elif stat.S_ISLNK(status.st_mode):
+                    yield Change(path, LINK, status.st_ctime_ns)
+
+    def _gone(self, path: str, when: int) -> Iterator[Change]:
+        """Yield what of a removed path is to be removed: file by file where a directory holds code."""
+        original = self.original(path)
+        below = [name for name, _ in files.walk(original)] if os.path.isdir(original) else []
+        if any(merge.is_code(f"{path}/{name}") for name in below):
+            for name in below:
+                if not os.path.isdir(f"{original}/{name}"):
+                    yield Change(f"{path}/{name}", GONE, when)
+        else:
+            yield Change(path, GONE, when)
+
+    def _hidden(self, here: str, path: str, when: int) -> Iterator[Change]:
+        """Yield what a directory hides that was removed and made again."""
+        names: set[str] = set()
+        for lower in (self.original(path), f"{self.base}/tree{path}" if self.base else ""):
+            with suppress(OSError):
+                names.update(os.listdir(lower) if lower else ())
+        for name in sorted(names):
+            if not os.path.lexists(f"{here}/{name}"):
+                yield from self._gone(f"{path}/{name}", when)
+
+    def installed(self, changes: list[Change]) -> set[str]:
+        """Return the paths of distributions that were installed, changed or removed in the layer."""
+        records: dict[str, list[str]] = {}
+        for change in changes:
+            where, metadata, name = change.path.partition(".dist-info")
+            if metadata and (name in {"", "/RECORD"}):
+                record = f"{where}.dist-info/RECORD"
+                for path in (self.source(record), self.original(record)):
+                    records.setdefault(record, []).extend(read(path).splitlines())
+        return merge.installed(records)
