@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from sif_writable.plan.diagnosis import Diagnosis
+    from sif_writable.gpu.diagnosis import Diagnosis
 
 EXIT_CODE = 1
 """With which a job ends whose demand is not met, as with any error that nobody catches."""

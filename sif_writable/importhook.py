@@ -328,9 +328,9 @@ class Finder:
             return self._find(name, path, target)
         spec = self._find(name, path, target) or self._ask_others(name, path, target)
         if spec is not None:
-            from sif_writable.act import heavy
+            from sif_writable import preflight
 
-            spec = heavy.with_check(spec, self)
+            spec = preflight.with_check(spec, self)
         return spec
 
     def lead(self) -> None:

@@ -9,7 +9,8 @@ import sys
 from sif_writable.act import prestage
 from sif_writable.commands.prepare import PURELIB
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import bytecode, gpu, inventory, manifest
+from sif_writable.facts import bytecode, inventory, manifest
+from sif_writable.gpu import signs as gpu
 from sif_writable.plan import image
 from sif_writable.report import text
 from sif_writable.sizes import human

@@ -11,9 +11,9 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.facts import gpu
 from sif_writable.facts.processors import parallel
 from sif_writable.facts.sources import Sources
+from sif_writable.gpu import signs as gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

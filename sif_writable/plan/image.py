@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from sif_writable.plan import diagnosis, overlay
+from sif_writable.gpu import diagnosis
+from sif_writable.plan import overlay
 from sif_writable.plan.catalog import OPT_IN, ROWS
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.act.gpucheck import declared
-from sif_writable.facts import gpu
-from sif_writable.plan import diagnosis
+from sif_writable.gpu import diagnosis
+from sif_writable.gpu import signs as gpu
+from sif_writable.gpu.check import declared
 
 if TYPE_CHECKING:
-    from sif_writable.facts.gpu import Nvml, Signs
-    from sif_writable.plan.diagnosis import Demands
+    from sif_writable.gpu.diagnosis import Demands
+    from sif_writable.gpu.signs import Nvml, Signs
 
 
 def gpus(*, required: bool = False) -> dict[str, Any]:

@@ -41,8 +41,8 @@ import os
 import sif_writable.act  # an activated process has it
 from time import perf_counter
 start = perf_counter()
-from sif_writable.act import gpucheck
-found = gpucheck.check("torch", os.environ)
+from sif_writable.gpu import check
+found = check.check("torch", os.environ)
 print(perf_counter() - start)
 assert found.cause == "present", found
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HOST = os.uname().nodename
 LIBS = "/.singularity.d/libs"
-IMPORT = "import os; from sif_writable.act import gpucheck; gpucheck.enforce('torch', os.environ)\n"
+IMPORT = "import os; from sif_writable.gpu import check; check.enforce('torch', os.environ)\n"
 CAUSE = IMPORT + "print(os.environ['SIF_WRITABLE_GPU_CHECKED'].split('|')[1])\n"
 NOT_THERE = "cannot open shared object file: No such file or directory"
 LDCONFIG = "If it was, the host's ld cache lacks the driver: there, ldconfig -p must show libnvidia-ml.so.1."
@@ -478,8 +478,8 @@ HELD = """
 import os, subprocess, sys
 os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
 observer = subprocess.Popen([sys.executable, "-c", OBSERVER, LOG])
-from sif_writable.act import gpucheck
-gpucheck.check("torch", os.environ)
+from sif_writable.gpu import check
+check.check("torch", os.environ)
 observer.wait()
 """
 OBSERVER = """
@@ -512,8 +512,8 @@ os.setpgrp()
 signal.signal(signal.SIGUSR1, lambda *_: open("SAVED", "a").write("saved "))
 words = [sys.executable, "-S", "-c", "import os, sys, time; time.sleep(0.7); os.killpg(int(sys.argv[1]), 10)"]
 other = subprocess.Popen([*words, str(os.getpgrp())], start_new_session=True)
-from sif_writable.act import gpucheck
-gpucheck.check("torch", os.environ)
+from sif_writable.gpu import check
+check.check("torch", os.environ)
 print(os.environ["SIF_WRITABLE_GPU_CHECKED"].split("|")[1])
 """
 
@@ -530,8 +530,8 @@ def test_the_programs_signal_handlers_run_in_the_program_alone(room: Container) 
 NOTHING_LEFT = """
 import os
 before = dict(os.environ), sorted(os.listdir("/proc/self/fd")), os.getcwd()
-from sif_writable.act import gpucheck
-gpucheck.enforce("torch", os.environ)
+from sif_writable.gpu import check
+check.enforce("torch", os.environ)
 after = dict(os.environ), sorted(os.listdir("/proc/self/fd")), os.getcwd()
 assert after[0].pop("SIF_WRITABLE_GPU_CHECKED")
 assert before == after, (before, after)
@@ -555,10 +555,10 @@ def test_no_child_descriptor_variable_or_library_stays(room: Container, before: 
 
 TREE = """
 import multiprocessing, os, subprocess, sys, threading
-from sif_writable.act import gpucheck
+from sif_writable.gpu.check import enforce
 
 def check():
-    gpucheck.enforce("torch", os.environ)
+    enforce("torch", os.environ)
 
 if __name__ == "__main__":
     check()
@@ -570,7 +570,7 @@ if __name__ == "__main__":
         check()
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    code = "import os; from sif_writable.act import gpucheck; gpucheck.enforce('torch', os.environ)"
+    code = "import os; from sif_writable.gpu import check; check.enforce('torch', os.environ)"
     subprocess.run([sys.executable, "-c", code], check=True)
 """
 
@@ -595,13 +595,13 @@ def test_a_fork_while_another_thread_asks_is_not_blocked(room: Container) -> Non
     nvml("nvmlInitWithFlags.delay 1000\n")(room)
     program = """
 import os, threading, time
-from sif_writable.act import gpucheck
-thread = threading.Thread(target=gpucheck.check, args=("torch", os.environ))
+from sif_writable.gpu import check
+thread = threading.Thread(target=check.check, args=("torch", os.environ))
 thread.start()
 time.sleep(0.3)
 pid = os.fork()
 if pid == 0:
-    os._exit(gpucheck.check("torch", os.environ).cause != "present")
+    os._exit(check.check("torch", os.environ).cause != "present")
 assert os.waitpid(pid, 0)[1] == 0
 thread.join()
 """
@@ -642,11 +642,11 @@ def test_no_more_gpus_are_woken_than_are_visible(room: Container) -> None:
 
 REQUIRE = """
 import os
-from sif_writable.act import gpucheck
+from sif_writable.gpu import check
 from sif_writable.errors import GpuUnavailableError
 for _ in range(2):
     try:
-        gpucheck.enforce("torch", os.environ)
+        check.enforce("torch", os.environ)
     except GpuUnavailableError as error:
         print(type(error).__name__, error.name, error.diagnosis.cause)
 """
@@ -661,7 +661,7 @@ def test_a_required_gpu_is_refused_each_time_but_asked_for_once(room: Container)
 
 
 def test_the_image_can_require_a_gpu(room: Container) -> None:
-    declared = "import os; from sif_writable.act import gpucheck; gpucheck.enforce('torch', os.environ, DECLARED)"
+    declared = "import os; from sif_writable.gpu import check; check.enforce('torch', os.environ, DECLARED)"
     done = room.run(declared.replace("DECLARED", "{'SIF_WRITABLE_GPU': 'require'}"))
     assert done.stderr == (
         "sif-writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
@@ -683,7 +683,7 @@ def test_the_check_loads_nothing_heavy(room: Container) -> None:
     """Every heavy import pays for it, also where nobody expects a GPU; typing alone took ten times the rest."""
     program = "import sys; own = set(sys.modules)\n" + IMPORT + "print(*sorted(set(sys.modules) - own))"
     loaded = set(room.run(program).stdout.split())
-    assert "sif_writable.act.gpucheck" in loaded
+    assert "sif_writable.gpu.check" in loaded
     assert not loaded & {
         "typing",
         "re",
@@ -700,14 +700,14 @@ def test_the_check_loads_nothing_heavy(room: Container) -> None:
 
 def test_onnxruntime_matters_only_in_its_gpu_build(room: Container) -> None:
     nvml("count 0\n")(room)
-    program = "import os; from sif_writable.act import gpucheck; print(gpucheck.check('onnxruntime', os.environ))\n"
+    program = "import os; from sif_writable.gpu import check; print(check.check('onnxruntime', os.environ))\n"
     assert room.run(program).stdout == "None\n"
     room.distributions("onnxruntime_gpu-1.18.0")
     assert room.run(program).stdout.startswith("Diagnosis('none-granted'")
 
 
 DETAILS = """
-from sif_writable.facts import gpu
+from sif_writable.gpu import signs as gpu
 answer = gpu.ask(details=True)
 print(answer.count, answer.driver, answer.version, answer.cuda, repr(answer.blind), repr(answer.asking))
 for one in answer.gpus:

@@ -35,12 +35,12 @@ def run(program: str, **environment: str) -> str:
 TIMED = """
 import os
 from time import perf_counter
-from sif_writable.act import gpucheck
-from sif_writable.facts import gpu
-from sif_writable.plan import diagnosis
+from sif_writable.gpu import check
+from sif_writable.gpu import signs as gpu
+from sif_writable.gpu import diagnosis
 for word in ("cold", "warm", "warm"):
     start = perf_counter()
-    found = gpucheck.examine("", os.environ, diagnosis.demands(os.environ, {}))
+    found = check.examine("", os.environ, diagnosis.demands(os.environ, {}))
     print(f"check, {word}: {1000 * (perf_counter() - start):.1f} ms")
 print(found.cause, "|", found.fact, "|", found.remedy)
 """
@@ -52,11 +52,11 @@ def test_the_gpu_is_found_present() -> None:
 
 def test_it_agrees_with_bare_nvml() -> None:
     count = run("import pynvml; pynvml.nvmlInit(); print(pynvml.nvmlDeviceGetCount()); pynvml.nvmlShutdown()")
-    assert run("from sif_writable.facts import gpu; print(gpu.ask().count)") == count
+    assert run("from sif_writable.gpu import signs as gpu; print(gpu.ask().count)") == count
 
 
 DETAILS = """
-from sif_writable.facts import gpu
+from sif_writable.gpu import signs as gpu
 answer = gpu.ask(details=True)
 print("driver", answer.driver, "NVML", answer.version, "CUDA", answer.cuda, answer.blind)
 for one in answer.gpus:

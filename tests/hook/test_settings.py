@@ -34,7 +34,7 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
     env = {name: values[which] for name, values in VALUES.items()}
     done = hooked.run("-c", question("sys.modules['sif_writable.startup'].state"), env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "'active'\n", "")
-    program = "from sif_writable.act import heavy; heavy.before_import('torch'); "
+    program = "from sif_writable import preflight; preflight.before_import('torch'); "
     done = hooked.run("-c", program + question("sys.modules['sif_writable.startup'].failure"), env=env)
     assert (done.returncode, done.stdout) == (0, "None\n")
     assert [line.split("=")[0] for line in done.stderr.splitlines()][:1] == [

@@ -193,7 +193,7 @@ def test_a_module_of_the_working_directory_does_not_answer_for_nvml(room: Contai
     nvml(ANSWERS)(room)
     (room.folder / "pynvml.py").write_text("open('/dev/tty', 'w')\nraise SystemExit('not asked for')\n")
     program = (
-        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.facts import gpu;"
+        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.gpu import signs as gpu;"
         " answer = gpu.ask(details=True); print(answer.count, repr(answer.blind), repr(answer.trouble))"
     )
     assert room.run(program).stdout == "2 '' ''\n"

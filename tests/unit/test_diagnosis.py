@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import importhook, sizes
-from sif_writable.act import gpucheck
 from sif_writable.errors import GpuUnavailableError, GpuUnavailableException, GpuUnavailableExit, SifWritableError
-from sif_writable.facts import gpu
-from sif_writable.plan import diagnosis
+from sif_writable.gpu import check, diagnosis
+from sif_writable.gpu import signs as gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -868,4 +867,4 @@ def test_the_error_carries_the_diagnosis_between_processes() -> None:
 
 def test_the_list_of_heavy_modules_names_modules() -> None:
     assert all(part.isidentifier() for name in importhook.HEAVY for part in name.split("."))
-    assert set(gpucheck.ONLY_WITH) <= set(importhook.HEAVY)
+    assert set(check.ONLY_WITH) <= set(importhook.HEAVY)

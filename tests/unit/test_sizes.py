@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sif_writable.plan import cleanup, diagnosis
+from sif_writable.gpu import diagnosis
+from sif_writable.plan import cleanup
 from sif_writable.plan import packages as plan
 from sif_writable.sizes import MOST, human, parse_size
 

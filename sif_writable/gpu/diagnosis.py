@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TypeVar
 
-    from sif_writable.facts.gpu import Gpu, Nvml, Signs
+    from sif_writable.gpu.signs import Gpu, Nvml, Signs
 
     T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.facts.gpu` starts it and reads it.
+"""Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.gpu.signs` starts it and reads it.
 
 It imports nothing of this package, so that an interpreter without site-packages can run it too. Each line that it
 writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.

@@ -339,7 +339,7 @@ def _start(out: int, limit: int, details: bool) -> int:
         import ctypes  # noqa: F401 - half as dear here as in the copied memory of the child
 
         from sif_writable import signals
-        from sif_writable.facts import nvml
+        from sif_writable.gpu import nvml
 
         try:
             pid = signals.fork()

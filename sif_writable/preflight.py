@@ -124,7 +124,8 @@ def before_import(name: str) -> None:
 
 
 def _check(name: str) -> None:
-    from sif_writable.act import REFUSED, gpucheck
+    from sif_writable.act import REFUSED
+    from sif_writable.gpu import check
 
     if os.environ.get("SIF_WRITABLE_STRICT") == "1" and os.environ.get(REFUSED):
         from sif_writable.errors import StorageUnavailableException, StorageUnavailableExit, somebody_waits
@@ -133,6 +134,6 @@ def _check(name: str) -> None:
         why = os.environ[REFUSED].partition(" Remedy:")[0]
         kind = StorageUnavailableException if somebody_waits() else StorageUnavailableExit
         if kind is StorageUnavailableExit:
-            gpucheck.tell(name, why, f"{REMEDY}.")
+            check.tell(name, why, f"{REMEDY}.")
         raise kind(f"{name} is not imported: {why}", f"Remedy: {REMEDY}.", name)
-    gpucheck.enforce(name, os.environ, gpucheck.declared())
+    check.enforce(name, os.environ, check.declared())

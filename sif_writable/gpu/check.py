@@ -1,7 +1,7 @@
 """The GPU check before a heavy import: asked once per process tree, told once, and remembered in one variable of ours.
 
 The import hook calls :func:`enforce`. Where nobody expects a GPU that is a look at the environment and at ``/dev``;
-NVML is asked only where files do not tell (:mod:`sif_writable.facts.gpu`).
+NVML is asked only where files do not tell (:mod:`sif_writable.gpu.signs`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import os
 import sys
 from _thread import allocate_lock
 
-from sif_writable.facts import gpu, manifest
-from sif_writable.plan import diagnosis
+from sif_writable.facts import manifest
+from sif_writable.gpu import diagnosis
+from sif_writable.gpu import signs as gpu
 from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Mapping, MutableMapping
 
-    from sif_writable.plan.diagnosis import Demands, Diagnosis
+    from sif_writable.gpu.diagnosis import Demands, Diagnosis
 
 RECORD = "SIF_WRITABLE_GPU_CHECKED"
 """The answer, for this process tree: ``KEY|CAUSE|SEVERITY|FACT|REMEDY``. The key says what was asked, so that a child
