@@ -1,4 +1,7 @@
-"""What a caller may want to catch. The hook raises only where it is asked to: what the job demands is not there."""
+"""What is wrong, as data; and what a caller may want to catch.
+
+The hook raises only where it is asked to: what the job demands is not there.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,46 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from sif_writable.gpu.diagnosis import Diagnosis
+    from typing_extensions import Self
 
 EXIT_CODE = 1
 """With which a job ends whose demand is not met, as with any error that nobody catches."""
+
+
+class Problem(tuple[str, str, str]):
+    """What is wrong: a code for programs, a text and a remedy for people. No text is ever parsed again.
+
+    It is a named tuple made by hand: ``typing`` alone would cost a heavy import ten times what the GPU check costs.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, code: str, text: str, remedy: str = "") -> Self:
+        """:param code: a word, such as no-gpu; :param text: a sentence; :param remedy: what to do, or empty."""
+        return tuple.__new__(cls, (code, text, remedy))
+
+    def __getnewargs__(self) -> tuple[str, str, str]:
+        """Let it travel between processes."""
+        return self[0], self[1], self[2]
+
+    def __str__(self) -> str:
+        """Return both sentences on one line."""
+        return f"{self.text} Remedy: {self.remedy}" if self.remedy else self.text
+
+    @property
+    def code(self) -> str:
+        """The word that programs compare."""
+        return self[0]
+
+    @property
+    def text(self) -> str:
+        """What is wrong."""
+        return self[1]
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where there is nothing."""
+        return self[2]
 
 
 class SifWritableError(Exception):
@@ -29,29 +68,19 @@ class UnmetDemandError(BaseException):
     (:func:`somebody_waits`).
     """
 
-    def __init__(self, fact: str, remedy: str, trigger: str = "") -> None:
-        """:param fact: what is wrong; :param remedy: what to do; :param trigger: the module that was to be imported."""
-        super().__init__(f"{fact}\n{remedy}")
-        self.fact = fact
-        self.remedy = remedy
+    def __init__(self, problem: Problem, trigger: str) -> None:
+        """:param trigger: the module that was to be imported."""
+        super().__init__(f"{problem.text}\n{problem.remedy}")
+        self.problem = problem
         self.name = trigger
 
     def __reduce__(self) -> tuple[type[UnmetDemandError], tuple[Any, ...]]:
         """Let it travel between processes: pools and launchers pickle the errors of their workers."""
-        return type(self), (self.fact, self.remedy, self.name)
+        return type(self), (self.problem, self.name)
 
 
 class GpuUnavailableError(UnmetDemandError):
     """``SIF_WRITABLE_GPU=require``, and there is no GPU that meets what is demanded."""
-
-    def __init__(self, diagnosis: Diagnosis, trigger: str) -> None:
-        """:param trigger: the module whose import asked for the check."""
-        super().__init__(diagnosis.fact, diagnosis.remedy, trigger)
-        self.diagnosis = diagnosis
-
-    def __reduce__(self) -> tuple[type[GpuUnavailableError], tuple[Any, ...]]:
-        """Let it travel between processes, with the diagnosis."""
-        return type(self), (self.diagnosis, self.name)
 
 
 class GpuUnavailableExit(GpuUnavailableError, SystemExit):  # noqa: N818 - it is an exit

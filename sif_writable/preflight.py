@@ -124,16 +124,16 @@ def before_import(name: str) -> None:
 
 
 def _check(name: str) -> None:
-    from sif_writable.act import REFUSED
     from sif_writable.gpu import check
+    from sif_writable.session import REFUSED
 
     if os.environ.get("SIF_WRITABLE_STRICT") == "1" and os.environ.get(REFUSED):
-        from sif_writable.errors import StorageUnavailableException, StorageUnavailableExit, somebody_waits
-        from sif_writable.report.startup import REMEDY
+        from sif_writable.errors import Problem, StorageUnavailableException, StorageUnavailableExit, somebody_waits
 
-        why = os.environ[REFUSED].partition(" Remedy:")[0]
+        text, _, remedy = os.environ[REFUSED].rpartition("\n")
+        problem = Problem("storage-refused", text, remedy)
         kind = StorageUnavailableException if somebody_waits() else StorageUnavailableExit
         if kind is StorageUnavailableExit:
-            check.tell(name, why, f"{REMEDY}.")
-        raise kind(f"{name} is not imported: {why}", f"Remedy: {REMEDY}.", name)
+            check.warn(name, problem)
+        raise kind(problem, name)
     check.enforce(name, os.environ, check.declared())

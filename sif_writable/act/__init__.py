@@ -404,12 +404,14 @@ def apply(
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
         from sif_writable.report.startup import unmet
 
-        os.environ[REFUSED] = unmet(storage)
-        _say_once([os.environ[REFUSED]])
+        problem = unmet(storage)
+        if problem:
+            os.environ[REFUSED] = f"{problem.text}\n{problem.remedy}"
+            _say_once([str(problem)])
     elif storage.loose and storage.loose[0][0].given:
         from sif_writable.report.startup import unmet
 
-        _say_once([unmet(storage, storage.loose[0][0].label)])
+        _say_once([str(unmet(storage, storage.loose[0][0].label) or "")])
     elif unheard:
         from sif_writable.report.startup import silence
 

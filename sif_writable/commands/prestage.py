@@ -10,7 +10,7 @@ from sif_writable.act import prestage
 from sif_writable.commands.prepare import PURELIB
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import bytecode, inventory, manifest
-from sif_writable.gpu import signs as gpu
+from sif_writable.gpu import signs
 from sif_writable.plan import image
 from sif_writable.report import text
 from sif_writable.sizes import human
@@ -106,7 +106,7 @@ def _report(
         if new:
             words = f"written to {image.listed(new)}: a run covers {folder} with another, so it is not found there"
             print(text.paragraph(words, 0))
-    if not any(name.startswith("nvidia") for name in gpu.nodes()):
+    if not any(name.startswith("nvidia") for name in signs.nodes()):
         named = {line.partition(" ")[0] for line in manifest.read(PURELIB).get("location", ())}
         left = sorted((named & image.NEED_GPU) - {entry.variable for entry in baked})
         words = f": {image.listed(left)}" if left else ""

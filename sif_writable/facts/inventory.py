@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts.processors import parallel
 from sif_writable.facts.sources import Sources
-from sif_writable.gpu import signs as gpu
+from sif_writable.gpu.cuda import distribution_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,7 +172,7 @@ def cuda(path: Iterable[str], toolkits: str = "/usr/local") -> list[tuple[str, s
     """Return the CUDA versions that the image ships, with what says so."""
     found = []
     for each in distributions(path):
-        version = gpu.distribution_cuda(f"{each.name}-{each.version}")
+        version = distribution_cuda(f"{each.name}-{each.version}")
         if version:
             found.append((version, f"{each.name}-{each.version}"))
     with contextlib.suppress(OSError):

@@ -1,10 +1,10 @@
-"""Asks NVML, in a process that may hang and be thrown away; :mod:`sif_writable.gpu.signs` starts it and reads it.
+"""What does NVML say? Asked in a process that may hang and be thrown away, which :mod:`sif_writable.gpu.ask` starts.
 
-It imports nothing of this package, so that an interpreter without site-packages can run it too. Each line that it
-writes is a word and its fields, separated by tabs; ``asking`` stands before every call that may not come back.
+It imports nothing but the standard library, so that an interpreter without site-packages can run it too. Each line that
+it writes is a word and its fields, separated by tabs; ``calls`` stands before every call that may not come back.
 
 No CUDA context is made and ``cuInit`` is not called. Only with details is libcuda loaded, in this process, by
-``nvmlSystemGetCudaDriverVersion_v2`` (gpu.md, section 5).
+``nvmlSystemGetCudaDriverVersion_v2`` (NVIDIA's NVML reference: it calls ``cuDriverGetVersion`` of that library).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STDOUT = 1
 def run(out: int, limit: int, details: bool, path: str) -> NoReturn:
     """Ask NVML, write the answers to a descriptor, and end this process, which must hold nothing of its parent.
 
-    :param limit: how many GPUs that this process may use are looked at; 0: all. Each one looked at is woken.
+    :param limit: how many of the GPUs that this process may use are asked about; 0: all. Each of them is woken.
     :param details: names, memory and the like too, through nvidia-ml-py.
     :param path: the file of the module pynvml, or an empty string.
     """
@@ -43,8 +43,8 @@ def run(out: int, limit: int, details: bool, path: str) -> NoReturn:
             if int(name) > 2:
                 _close(int(name))
         _answer(limit, details, path)
-    except BaseException as error:  # noqa: BLE001 - whatever it was, the reader is told, and the process ends
-        _tell("trouble", f"{type(error).__name__}: {error}")
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the reader learns of it, and the process ends
+        _write("not-asked", f"{type(error).__name__}: {error}")
     finally:
         os._exit(0)
 
@@ -56,22 +56,22 @@ def _close(descriptor: int) -> None:
         pass
 
 
-def _tell(*fields: object) -> None:
+def _write(*fields: object) -> None:
     line = "\t".join(" ".join(str(field).split()) for field in fields) + "\n"
     os.write(_STDOUT, line.encode("utf-8", "replace"))
 
 
 def _answer(limit: int, details: bool, path: str) -> None:
-    _tell("pid", os.getpid())
+    _write("pid", os.getpid())
     import ctypes
 
     library = _load()
     if library is None:
-        _tell("done")
+        _write("done")
         return
 
     def call(name: str, *arguments: object) -> int:
-        _tell("asking", name)
+        _write("calls", name)
         try:
             return int(library[name](*arguments))
         except AttributeError:
@@ -87,16 +87,16 @@ def _answer(limit: int, details: bool, path: str) -> None:
         name = "nvmlInit_v2"
         code = call(name)
     if code:
-        _tell("failed", name, code, text(code))
-        _tell("done")
+        _write("failed", name, code, text(code))
+        _write("done")
         return
     try:
         count = ctypes.c_uint()
         code = call("nvmlDeviceGetCount_v2", ctypes.byref(count))
         if code:
-            _tell("failed", "nvmlDeviceGetCount_v2", code, text(code))
+            _write("failed", "nvmlDeviceGetCount_v2", code, text(code))
             return
-        _tell("count", count.value)
+        _write("count", count.value)
         handles: dict[int, ctypes.c_void_p] = {}
         usable = 0
         any_mig = False
@@ -114,12 +114,12 @@ def _answer(limit: int, details: bool, path: str) -> None:
                 if answer:
                     mig.value = 0
                 any_mig = any_mig or bool(mig.value)
-            _tell("gpu", index, code, text(code), mig.value if known else "")
+            _write("gpu", index, code, text(code), mig.value if known else "")
         if details or any_mig:
             _details(library, handles, path)
     finally:
         call("nvmlShutdown")
-        _tell("done")
+        _write("done")
 
 
 def _load() -> ctypes.CDLL | None:
@@ -133,7 +133,7 @@ def _load() -> ctypes.CDLL | None:
         try:
             library = ctypes.CDLL(name)
         except OSError as error:
-            _tell("refused", name, error)
+            _write("not-loaded", name, error)
             continue
         path = name
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
@@ -141,7 +141,7 @@ def _load() -> ctypes.CDLL | None:
                 at = line.find("/")
                 if at > 0 and "libnvidia-ml" in line[line.rfind("/") :]:
                     path = line[at:].rstrip("\n")
-        _tell("loaded", path)
+        _write("loaded", path)
         return None if "/stubs/" in path else library
     return None
 
@@ -165,9 +165,9 @@ def _pynvml(path: str) -> Any:
 
 
 def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: str) -> None:
-    _tell("asking", "nvidia-ml-py")
+    _write("calls", "nvidia-ml-py")
     if not path:
-        _tell("blind", "nvidia-ml-py is not installed")
+        _write("no-details", "nvidia-ml-py is not installed")
         return
     try:
         pynvml = _pynvml(path)
@@ -176,7 +176,7 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: st
         pynvml.nvmlDeviceGetUUID.__globals__["nvmlLib"] = library
         error_type = pynvml.NVMLError
     except Exception as error:  # noqa: BLE001 - whatever it is that bears this name
-        _tell("blind", f"{path} is not nvidia-ml-py ({type(error).__name__}: {error})")
+        _write("no-details", f"{path} is not nvidia-ml-py ({type(error).__name__}: {error})")
         return
     code = 0
     refusals: dict[str, None] = {}
@@ -184,7 +184,7 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: st
 
     def ask(name: str, *arguments: object) -> Any:
         nonlocal answers, code
-        _tell("asking", name)
+        _write("calls", name)
         code = 0
         try:
             answer = getattr(pynvml, name)(*arguments)
@@ -207,7 +207,7 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: st
         return (answer.total, answer.free) if answer else ("", "")
 
     cuda = ask("nvmlSystemGetCudaDriverVersion_v2") or 0
-    _tell(
+    _write(
         "system",
         ask("nvmlSystemGetDriverVersion") or "",
         ask("nvmlSystemGetNVMLVersion") or "",
@@ -216,7 +216,7 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: st
     for index, handle in handles.items():
         capability = ask("nvmlDeviceGetCudaComputeCapability", handle) or ("", "")
         mode = ask("nvmlDeviceGetComputeMode", handle)
-        _tell(
+        _write(
             "detail",
             index,
             ask("nvmlDeviceGetName", handle) or "",
@@ -232,12 +232,12 @@ def _details(library: ctypes.CDLL, handles: dict[int, ctypes.c_void_p], path: st
             complete = complete and code in (0, _INVALID, _NOT_FOUND, _NO_PERMISSION)
             if instance is not None:
                 uuid = ask("nvmlDeviceGetUUID", instance) or ""
-                _tell("instance", index, uuid, *memory(instance))
+                _write("instance", index, uuid, *memory(instance))
                 complete = complete and bool(uuid)
         if complete:
-            _tell("instances", index)
+            _write("instances", index)
     if handles and not answers:
-        _tell("blind", f"{path} does not answer ({', '.join(list(refusals)[:3])})")
+        _write("no-details", f"{path} does not answer ({', '.join(list(refusals)[:3])})")
 
 
 def main(limit: str, details: str, path: str) -> NoReturn:

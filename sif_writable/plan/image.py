@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from sif_writable.gpu import diagnosis
+from sif_writable.gpu import demands
 from sif_writable.plan import overlay
 from sif_writable.plan.catalog import OPT_IN, ROWS
 
@@ -34,9 +34,9 @@ NEED_GPU = frozenset(
 """Rows whose files are made for the GPU that is there."""
 
 GPU = (
-    ("gpu_min_memory", "gpu-min-memory", diagnosis.MIN_MEMORY, "--gpu-min-memory"),
-    ("gpu_count", "gpu-count", diagnosis.COUNT, "--gpu-count"),
-    ("gpu_min_capability", "gpu-min-capability", diagnosis.MIN_CAPABILITY, "--gpu-min-capability"),
+    ("gpu_min_memory", "gpu-min-memory", demands.MIN_MEMORY, "--gpu-min-memory"),
+    ("gpu_count", "gpu-count", demands.COUNT, "--gpu-count"),
+    ("gpu_min_capability", "gpu-min-capability", demands.MIN_CAPABILITY, "--gpu-min-capability"),
 )
 """(option as in a namespace, key of the manifest, variable, option as it is written)."""
 
@@ -49,10 +49,10 @@ def gpu_problems(values: Iterable[tuple[str, str, str]]) -> list[str]:
     listed = list(values)
     given = {variable: (option, value) for variable, option, value in listed}
     # A blank value is none for a variable; of an option it is what a variable of the recipe did not hold.
-    read = diagnosis.demands({variable: value.strip() or "?" for variable, _, value in listed}, {})
+    read = demands.read({variable: value.strip() or "?" for variable, _, value in listed}, {})
     return [
         f"{given[variable][0]} {given[variable][1][:80]!r} is not understood; allowed: {forms}"
-        for variable, _, forms in read.problems
+        for variable, _, forms in read.not_understood
     ]
 
 

@@ -80,12 +80,12 @@ def _storage(model: dict[str, Any]) -> list[Check]:
     if outcome is None:
         return []
     found = []
-    line = unmet(outcome.storage)
+    unserved = unmet(outcome.storage)
     strict = os.environ.get("SIF_WRITABLE_STRICT") == "1"
     for place, problem in outcome.storage.refused:
-        if place.label == "SIF_WRITABLE_DIR" and line:
-            text, line = line.rpartition(" Remedy:")[0], ""
-            level = FAIL if strict else WARN
+        if place.label == "SIF_WRITABLE_DIR" and unserved:
+            text, level = unserved.text, FAIL if strict else WARN
+            unserved = None
         elif place.given and place.label != "SIF_WRITABLE_DIR":
             text, level = f"{place.label} {problem}", WARN
         else:

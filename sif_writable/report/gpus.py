@@ -6,13 +6,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.gpu import diagnosis
-from sif_writable.gpu import signs as gpu
+from sif_writable.gpu import ask, demands, diagnosis, signs
 from sif_writable.gpu.check import declared
+from sif_writable.gpu.cuda import highest_cuda, minimum_driver, numbers
+from sif_writable.gpu.visible import VISIBLE, chosen
 
 if TYPE_CHECKING:
-    from sif_writable.gpu.diagnosis import Demands
-    from sif_writable.gpu.signs import Nvml, Signs
+    from sif_writable.gpu.ask import Nvml
+    from sif_writable.gpu.signs import GpuEvidence
 
 
 def gpus(*, required: bool = False) -> dict[str, Any]:
@@ -27,49 +28,49 @@ def gpus(*, required: bool = False) -> dict[str, Any]:
     """
     environ = dict(os.environ)
     if required:
-        environ[diagnosis.POLICY] = "require"
-    wanted = diagnosis.demands(environ, declared())
-    signs = gpu.signs(environ, sys.path)
-    cause = diagnosis.from_signs(signs, wanted)
-    nvml = gpu.Nvml()
+        environ[demands.POLICY] = "require"
+    demanded = demands.read(environ, declared())
+    evidence = signs.gather(environ, sys.path)
+    found = diagnosis.from_evidence(evidence, demanded)
+    nvml = ask.Nvml()
     # Where the files say that NVML cannot be there, it is not asked; where they say that GPUs are hidden, it is.
-    if cause is None or (diagnosis.has_gpu_node(signs.nodes) and cause.cause == "hidden"):
-        nvml = gpu.ask(details=True, timeout=wanted.timeout)
-        cause = cause or diagnosis.from_nvml(signs, nvml, wanted)
-    cause = diagnosis.with_settings(cause, wanted)
+    if found is None or (signs.has_gpu_node(evidence.nodes) and found.problem.code == "hidden"):
+        nvml = ask.ask(details=True, timeout=demanded.timeout)
+        found = found or diagnosis.from_nvml(evidence, nvml, demanded)
+    found = diagnosis.with_settings(found, demanded)
     return {
-        "cause": cause.cause,
-        "severity": cause.severity,
-        "fact": cause.fact,
-        "remedy": cause.remedy,
-        "expected": diagnosis.promise(signs.nodes, environ, wanted) or None,
-        "driver": nvml.driver or signs.driver or None,
-        "highest_cuda": nvml.cuda or diagnosis.highest_cuda(signs.driver) or None,
-        "image_cuda": signs.cuda or None,
-        "image_cuda_from": signs.cuda_from or None,
-        "runs_image_cuda": _runs_image_cuda(signs, nvml),
-        "unknown": nvml.blind or None,
+        "cause": found.problem.code,
+        "severity": found.severity,
+        "fact": found.problem.text,
+        "remedy": found.problem.remedy,
+        "expected": demands.why_gpu_expected(evidence.nodes, environ, demanded) or None,
+        "driver": nvml.driver or evidence.driver or None,
+        "highest_cuda": nvml.cuda or highest_cuda(evidence.driver) or None,
+        "image_cuda": evidence.cuda or None,
+        "image_cuda_from": evidence.cuda_from or None,
+        "runs_image_cuda": _runs_image_cuda(evidence, nvml),
+        "unknown": nvml.details_error or None,
         "settings": [
             f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {forms}"
-            for name, value, forms in wanted.problems
+            for name, value, forms in demanded.not_understood
         ],
         "devices": _devices(nvml, environ),
-        "policy": wanted.policy,
-        "demanded": _demanded(wanted),
+        "policy": demanded.policy,
+        "demanded": dict(demanded.values),
     }
 
 
-def _runs_image_cuda(signs: Signs, nvml: Nvml) -> bool | None:
-    driver = nvml.driver or signs.driver
-    needed = diagnosis.minimum_driver(signs.cuda) if signs.cuda else ""
+def _runs_image_cuda(evidence: GpuEvidence, nvml: Nvml) -> bool | None:
+    driver = nvml.driver or evidence.driver
+    needed = minimum_driver(evidence.cuda) if evidence.cuda else ""
     if not driver or not needed:
         return None
-    return diagnosis.numbers(driver) >= diagnosis.numbers(needed)
+    return numbers(driver) >= numbers(needed)
 
 
 def _devices(nvml: Nvml, environ: dict[str, str]) -> list[dict[str, Any]]:
-    visible = {found.index for found, _ in diagnosis.chosen(environ, nvml.gpus)[0]}
-    by_uuid = environ.get(diagnosis.VISIBLE, "").startswith(("GPU-", "MIG-"))
+    visible = {found.index for found, _ in chosen(environ, nvml.gpus)[0]}
+    by_uuid = environ.get(VISIBLE, "").startswith(("GPU-", "MIG-"))
     return [
         {
             "index": found.index,
@@ -85,7 +86,3 @@ def _devices(nvml: Nvml, environ: dict[str, str]) -> list[dict[str, Any]]:
         }
         for found in nvml.gpus
     ]
-
-
-def _demanded(wanted: Demands) -> dict[str, str]:
-    return dict(wanted.said)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sif_writable.errors import Problem
 from sif_writable.facts.filesystem import SILENT
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def say(lines: Iterable[str]) -> None:
         os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
 
 
-def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> str:
-    """Return the line about a place that the user asked for and did not get, or an empty string."""
+def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> Problem | None:
+    """Return what is wrong with a place that the user asked for and did not get, or None."""
     for place, problem in storage.refused:
         if place.label == label:
             served = [kind for kind in storage.roots if kind in storage.folders]
@@ -40,8 +41,8 @@ def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> str:
             used = f"using {instead}" if instead else "no other place was found"
             used += " for those" if taken else "" if instead else ", nothing is redirected"
             what = f"{label}={_short(place.base)}" if label == "SIF_WRITABLE_DIR" else label
-            return f"{what} {problem}; {used}. Remedy: {cure(storage, place)}."
-    return ""
+            return Problem("storage-refused", f"{what} {problem}; {used}.", f"{cure(storage, place)}.")
+    return None
 
 
 def cure(storage: Storage, place: Place) -> str:

@@ -44,10 +44,10 @@ start = perf_counter()
 from sif_writable.gpu import check
 found = check.check("torch", os.environ)
 print(perf_counter() - start)
-assert found.cause == "present", found
+assert found.problem.code == "present", found
 """
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n" + CHECK
-QUIET = CHECK.replace('assert found.cause == "present", found', "assert found is None, found")
+QUIET = CHECK.replace('assert found.problem.code == "present", found', "assert found is None, found")
 
 PROGRAMS = {
     "bare, ctypes": BARE,

@@ -91,8 +91,9 @@ class Container:
         for name in names:
             (self.folder / "packages" / f"{name}.dist-info").mkdir(parents=True)
 
-    def with_nv(self) -> None:
-        """Arrange what ``--nv`` brings on a node with one GPU."""
+    def with_nv(self, answers: str = "") -> None:
+        """Arrange what ``--nv`` brings on a node with one GPU, where NVML answers so (:meth:`answer`)."""
+        self.answer(answers)
         self.nodes(*NODES)
         self.driver()
         self.bind(self.nvml, f"/.singularity.d/libs/{NVML}")

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from tests.conftest import or_skip
-from tests.gpu.test_checks import CAUSE, THREADED, nvml
+from tests.gpu.programs import CAUSE, THREADED
 from tests.lab import wheels
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _with_nvidia_ml_py(room: Container) -> None:
 
 def test_an_old_pynvml_beside_nvidia_ml_py_costs_no_job_its_gpu(room: Container, before: str) -> None:
     """NVIDIA's own images ship both, and the package comes before the file."""
-    nvml(ANSWERS)(room)
+    room.with_nv(ANSWERS)
     _install(room, "pynvml==11.4.1")
     _with_nvidia_ml_py(room)
     check = "import pynvml; assert pynvml.__file__.endswith('packages/pynvml/__init__.py')\n"
@@ -66,7 +66,7 @@ def test_an_old_pynvml_beside_nvidia_ml_py_costs_no_job_its_gpu(room: Container,
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_old_releases_alone_serve(room: Container, before: str, release: str) -> None:
-    nvml(ANSWERS)(room)
+    room.with_nv(ANSWERS)
     _install(room, release)
     done = room.run(ALONE + before + CAUSE, **REQUIRE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "present\n", "")
@@ -88,7 +88,7 @@ def test_old_releases_alone_serve(room: Container, before: str, release: str) ->
 def test_what_could_not_be_asked_is_not_known_and_refuses_nobody(
     room: Container, text: str, why: str, visible: str
 ) -> None:
-    nvml("gpu0.mig 1\n" if visible.startswith("MIG-c") else "")(room)
+    room.with_nv("gpu0.mig 1\n" if visible.startswith("MIG-c") else "")
     (room.folder / "packages").mkdir()
     (room.folder / "packages" / "pynvml.py").write_text(text)
     done = room.run(CAUSE, **{**REQUIRE, "CUDA_VISIBLE_DEVICES": visible})
@@ -102,7 +102,7 @@ def test_what_could_not_be_asked_is_not_known_and_refuses_nobody(
 
 
 def test_status_says_what_is_not_known_and_doctor_only_warns(room: Container) -> None:
-    nvml("")(room)
+    room.with_nv()
     (room.folder / "packages").mkdir()
     (room.folder / "packages" / "pynvml.py").write_text("")
     program = "from sif_writable.commands import main; main({words})"

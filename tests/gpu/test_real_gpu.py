@@ -35,14 +35,12 @@ def run(program: str, **environment: str) -> str:
 TIMED = """
 import os
 from time import perf_counter
-from sif_writable.gpu import check
-from sif_writable.gpu import signs as gpu
-from sif_writable.gpu import diagnosis
+from sif_writable.gpu import check, demands
 for word in ("cold", "warm", "warm"):
     start = perf_counter()
-    found = check.examine("", os.environ, diagnosis.demands(os.environ, {}))
+    found = check.examine("", os.environ, demands.read(os.environ, {}))
     print(f"check, {word}: {1000 * (perf_counter() - start):.1f} ms")
-print(found.cause, "|", found.fact, "|", found.remedy)
+print(*found.problem, sep=" | ")
 """
 
 
@@ -52,13 +50,13 @@ def test_the_gpu_is_found_present() -> None:
 
 def test_it_agrees_with_bare_nvml() -> None:
     count = run("import pynvml; pynvml.nvmlInit(); print(pynvml.nvmlDeviceGetCount()); pynvml.nvmlShutdown()")
-    assert run("from sif_writable.gpu import signs as gpu; print(gpu.ask().count)") == count
+    assert run("from sif_writable.gpu.ask import ask; print(ask().count)") == count
 
 
 DETAILS = """
-from sif_writable.gpu import signs as gpu
-answer = gpu.ask(details=True)
-print("driver", answer.driver, "NVML", answer.version, "CUDA", answer.cuda, answer.blind)
+from sif_writable.gpu.ask import ask
+answer = ask(details=True)
+print("driver", answer.driver, "NVML", answer.version, "CUDA", answer.cuda, answer.details_error)
 for one in answer.gpus:
     print(one.index, one.name, one.uuid, one.total, one.free, one.capability, one.mode, one.mig, len(one.instances))
     assert one.name and one.uuid.startswith("GPU-") and one.capability and one.mode

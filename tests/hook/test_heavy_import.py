@@ -133,7 +133,7 @@ if __name__ == "__main__":
     try:
         with m.{kind}(1) as pool: pool.map(work.work, [1])
     except GpuUnavailableError as error:
-        print(type(error).__name__, error.name, error.diagnosis.cause)
+        print(type(error).__name__, error.name, error.problem.code)
 """
     _write(job, "work.py", "def work(_):\n    try: import torch\n    except ImportError: return 'on the CPU'\n")
     done = job.run("-c", program, env=REQUIRE, timeout=60)
@@ -170,6 +170,12 @@ def test_strict_ends_the_job_alike(job: Hooked) -> None:
     fact, remedy = done.stderr.splitlines()[-2:]
     assert fact.startswith("sif-writable: before 'import torch': SIF_WRITABLE_DIR=/proc/no/place ")
     assert remedy.startswith("sif-writable: remedy: bind a directory")
+    loose = os.path.join(job.machine.places.work, "loose")
+    os.mkdir(loose)
+    os.chmod(loose, 0o777)
+    done = _run(job, CAUGHT + "main()", **{**more, "SIF_WRITABLE_DIR": f"{WORK}/loose"})
+    remedy = f"chmod g-w,o-w or chmod +t '{WORK}/loose', or name another directory."
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"sif-writable: remedy: {remedy}")
     asked = _run(job, "import importlib.util as u; print(u.find_spec('torch') is not None)", **more)
     assert (asked.returncode, asked.stdout) == (0, "True\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def test_unit_tests_pass(each_python: Python) -> None:
 
     environment = provide(f"unit-{each_python.name.replace('.', '')}", (each_python, RUNNER), make)
     # Bytecode of several interpreters side by side is fine; pytest's cache folder is not.
-    command = [f"{environment}/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]
+    folders = ["tests/unit", *sorted(glob.glob(f"{glob.escape(REPOSITORY)}/tests/*/unit"))]
+    command = [f"{environment}/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -188,13 +188,11 @@ def test_a_manifest_that_names_places_outside_the_image_brings_nothing(hooked: H
 
 
 def test_a_module_of_the_working_directory_does_not_answer_for_nvml(room: Container) -> None:
-    from tests.gpu.test_checks import ANSWERS, nvml
-
-    nvml(ANSWERS)(room)
+    room.with_nv("count 2\n")
     (room.folder / "pynvml.py").write_text("open('/dev/tty', 'w')\nraise SystemExit('not asked for')\n")
     program = (
-        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.gpu import signs as gpu;"
-        " answer = gpu.ask(details=True); print(answer.count, repr(answer.blind), repr(answer.trouble))"
+        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.gpu.ask import ask;"
+        " answer = ask(details=True); print(answer.count, repr(answer.details_error), repr(answer.not_asked))"
     )
     assert room.run(program).stdout == "2 '' ''\n"
 

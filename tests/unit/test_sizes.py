@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sif_writable.gpu import diagnosis
+from sif_writable.gpu import demands
 from sif_writable.plan import cleanup
 from sif_writable.plan import packages as plan
 from sif_writable.sizes import MOST, human, parse_size
@@ -65,18 +65,18 @@ def test_what_is_no_size_is_not_understood(text: str) -> None:
 @pytest.mark.parametrize("text", ["20GB", "20G", "20GiB", "20gib", "1.5G", "20 GB", "inf", "-1", "9" * 5000])
 def test_all_settings_read_a_size_alike(text: str) -> None:
     """It matters most for GPUs: a card of 80 GB has 79.6 GiB."""
-    memory = diagnosis.demands({diagnosis.MIN_MEMORY: text}, {})
+    memory = demands.read({demands.MIN_MEMORY: text}, {})
     limit, note = plan.limit({plan.MAX: text})
     assert (memory.memory or None) == parse_size(text)
     assert limit == (parse_size(text) or plan.MAX_COPIES)
-    assert bool(note) == bool(memory.problems) == (parse_size(text) is None)
+    assert bool(note) == bool(memory.not_understood) == (parse_size(text) is None)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
 def test_all_settings_take_blanks_for_unset(text: str) -> None:
     assert plan.limit({plan.MAX: text}) == (plan.MAX_COPIES, "")
     assert cleanup.limit({cleanup.MAX: text}) == cleanup.limit({})
-    assert not diagnosis.demands({diagnosis.MIN_MEMORY: text}, {}).problems
+    assert not demands.read({demands.MIN_MEMORY: text}, {}).not_understood
 
 
 @pytest.mark.parametrize(

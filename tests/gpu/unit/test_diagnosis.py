@@ -2,77 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
-from typing import TYPE_CHECKING
-
 import pytest
 
-from sif_writable import importhook, sizes
-from sif_writable.errors import GpuUnavailableError, GpuUnavailableException, GpuUnavailableExit, SifWritableError
-from sif_writable.gpu import check, diagnosis
-from sif_writable.gpu import signs as gpu
+from sif_writable import sizes
+from sif_writable.gpu import demands
+from sif_writable.gpu.ask import Failure, Gpu, Instance, Nvml
+from sif_writable.gpu.signs import Libcuda
+from tests.gpu.unit.answers import NV, UUIDS, card, diagnose, evidence, nvml
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-GPU_NODES = ("nvidia-uvm", "nvidia0", "nvidiactl")
-UUIDS = ("GPU-aaaa1111-0000", "GPU-bbbb2222-0000")
-NV = "/.singularity.d/libs/libnvidia-ml.so.1"
 MISSING = "cannot open shared object file: No such file or directory"
 
-
-def signs(**changes: object) -> gpu.Signs:
-    """Return the signs of a container with ``--nv`` on a node with one GPU, with changes."""
-    seen = gpu.Signs()
-    usual: dict[str, object] = {
-        "nodes": GPU_NODES,
-        "driver": "535.104.05",
-        "gpus": 1,
-        "libs": ("libcuda.so.1", "libnvidia-ml.so.1"),
-        "libcuda": None,
-        "compat": (),
-        "cuda": "",
-        "cuda_from": "",
-        "host": "n7",
-        "environ": {},
-    }
-    for name, value in {**usual, **changes}.items():
-        setattr(seen, name, value)
-    return seen
-
-
-def nvml(*gpus: gpu.Gpu, **changes: object) -> gpu.Nvml:
-    """Return the answer of an NVML that has these GPUs, with changes."""
-    answer = gpu.Nvml()
-    answer.asking = ""
-    answer.path = NV
-    answer.gpus = list(gpus)
-    answer.count = len(gpus)
-    for name, value in changes.items():
-        setattr(answer, name, value)
-    return answer
-
-
-def card(index: int = 0, code: int = 0, text: str = "Success", **changes: object) -> gpu.Gpu:
-    """Return a GPU, with changes."""
-    made = gpu.Gpu(index, code, text)
-    made.uuid = UUIDS[index]
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
-
-
 NO_GPU = {"nodes": (), "driver": "", "gpus": 0, "libs": ()}
-NOT_LOADED = {"path": "", "count": None, "refused": [("libnvidia-ml.so.1", f"libnvidia-ml.so.1: {MISSING}")]}
-MIG = gpu.Instance("MIG-cccc3333", 5 << 30, 5 << 30)
-SECONDS = "seconds above 0 and up to a day, such as 10"
+NOT_LOADED = {"path": "", "count": None, "load_errors": [("libnvidia-ml.so.1", f"libnvidia-ml.so.1: {MISSING}")]}
+MIG = Instance("MIG-cccc3333", 5 << 30, 5 << 30)
 ALL_ON_ONE = "4 GPUs where the job or the container is started"
 
 OLD = "/image/pynvml.py is not nvidia-ml-py (ImportError: old)"
 # NVML's answer, variables, what is not known: two GPUs are demanded in vain if it is held for a no.
-UNKNOWN: list[tuple[gpu.Nvml, dict[str, str], str]] = [
+UNKNOWN: list[tuple[Nvml, dict[str, str], str]] = [
     (
-        nvml(gpu.Gpu(0), blind=OLD),
+        nvml(Gpu(0), details_error=OLD),
         {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
         f"CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, and NVML does not tell the UUID of GPU 0: {OLD}",
     ),
@@ -101,7 +50,7 @@ UNKNOWN: list[tuple[gpu.Nvml, dict[str, str], str]] = [
     ),
 ]
 
-# cause, severity, signs, NVML's answer, SIF_WRITABLE_GPU* and other variables, fact, remedy
+# code, severity, evidence, NVML's answer, SIF_WRITABLE_GPU* and other variables, fact, remedy
 ROWS = [
     (
         "present",
@@ -266,7 +215,7 @@ ROWS = [
         "library-broken",
         "fail",
         {},
-        nvml(path="", refused=[("libnvidia-ml.so.1", f"libdep.so.7: {MISSING}")]),
+        nvml(path="", load_errors=[("libnvidia-ml.so.1", f"libdep.so.7: {MISSING}")]),
         {},
         f"libnvidia-ml.so.1 is there but cannot be loaded: libdep.so.7: {MISSING}.",
         "Remove NVIDIA driver packages (such as libnvidia-compute) from the image; --nv brings the host's own.",
@@ -284,7 +233,7 @@ ROWS = [
         "driver-not-loaded",
         "fail",
         {"driver": ""},
-        nvml(failure=gpu.Failure("nvmlInitWithFlags", 9, "Driver Not Loaded")),
+        nvml(failure=Failure("nvmlInitWithFlags", 9, "Driver Not Loaded")),
         {},
         "The NVIDIA driver is not loaded on node n7: no /proc/driver/nvidia/version (NVML code 9: Driver Not Loaded).",
         "A fault of the host: tell its administrator, and take another node.",
@@ -293,7 +242,7 @@ ROWS = [
         "mismatch",
         "fail",
         {},
-        nvml(failure=gpu.Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch")),
+        nvml(failure=Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch")),
         {},
         (
             f"The NVIDIA library and the driver do not match: {NV} was loaded, driver 535.104.05 runs "
@@ -306,7 +255,7 @@ ROWS = [
         "fail",
         {},
         nvml(
-            failure=gpu.Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch"),
+            failure=Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch"),
             path="/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.82.01",
         ),
         {},
@@ -323,7 +272,7 @@ ROWS = [
         "no-permission",
         "fail",
         {},
-        nvml(failure=gpu.Failure("nvmlInitWithFlags", 4, "Insufficient Permissions")),
+        nvml(failure=Failure("nvmlInitWithFlags", 4, "Insufficient Permissions")),
         {"SLURM_JOB_ID": "12"},
         "This process may not use the NVIDIA driver (nvmlInitWithFlags, NVML code 4: Insufficient Permissions).",
         "Ask Slurm for 1 GPU (--gres=gpu:1): the job does not own it, or the mode of /dev/nvidia* forbids it.",
@@ -344,7 +293,7 @@ ROWS = [
         "cgroup",
         "fail",
         {},
-        nvml(failure=gpu.Failure("nvmlInitWithFlags", 17, "The operating system has blocked the request")),
+        nvml(failure=Failure("nvmlInitWithFlags", 17, "The operating system has blocked the request")),
         {"SLURM_JOB_ID": "12"},
         (
             "The operating system blocks the NVIDIA control device (nvmlInitWithFlags, NVML code 17: The operating "
@@ -359,7 +308,7 @@ ROWS = [
         "nvml-error",
         "fail",
         {},
-        nvml(failure=gpu.Failure("nvmlDeviceGetCount_v2", 20, "Insufficient Memory")),
+        nvml(failure=Failure("nvmlDeviceGetCount_v2", 20, "Insufficient Memory")),
         {},
         "NVML refuses nvmlDeviceGetCount_v2 (NVML code 20: Insufficient Memory).",
         "See whether nvidia-smi works on node n7 itself.",
@@ -455,7 +404,7 @@ ROWS = [
         "uvm-missing",
         "fail",
         {"nodes": ("nvidia0", "nvidiactl")},
-        nvml(gpu.Gpu(0), blind=OLD),
+        nvml(Gpu(0), details_error=OLD),
         {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
         "A GPU is present, but /dev/nvidia-uvm is missing, without which CUDA cannot start.",
         (
@@ -500,7 +449,7 @@ ROWS = [
             "driver": "470.82.01",
             "cuda": "12.4",
             "cuda_from": "CUDA_VERSION",
-            "compat": (gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),),
+            "compat": (Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),),
         },
         nvml(card()),
         {},
@@ -517,7 +466,7 @@ ROWS = [
             "driver": "470.82.01",
             "cuda": "12.4",
             "cuda_from": "CUDA_VERSION",
-            "libcuda": gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),
+            "libcuda": Libcuda("/usr/local/cuda/compat/libcuda.so.1", "550.54.15"),
         },
         nvml(card()),
         {},
@@ -527,7 +476,7 @@ ROWS = [
     (
         "shadowed",
         "fail",
-        {"libcuda": gpu.Libcuda("/usr/local/cuda/compat/libcuda.so.1", "470.82.01")},
+        {"libcuda": Libcuda("/usr/local/cuda/compat/libcuda.so.1", "470.82.01")},
         nvml(card()),
         {},
         (
@@ -591,7 +540,7 @@ ROWS = [
         "unchecked",
         "warn",
         {},
-        nvml(card(), blind=OLD),
+        nvml(card(), details_error=OLD),
         {"SIF_WRITABLE_GPU_MIN_MEMORY": "1GiB"},
         f"The GPU could not be checked: NVML does not tell the memory of GPU 0: {OLD}.",
         "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
@@ -600,7 +549,7 @@ ROWS = [
         "unchecked",
         "warn",
         {},
-        nvml(trouble="the process that asks NVML died in nvmlInitWithFlags"),
+        nvml(not_asked="the process that asks NVML died in nvmlInitWithFlags"),
         {},
         "The GPU could not be checked: the process that asks NVML died in nvmlInitWithFlags.",
         "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
@@ -609,7 +558,7 @@ ROWS = [
         "no-answer",
         "fail",
         {},
-        nvml(timed_out=10.0, asking="nvmlDeviceGetHandleByIndex_v2"),
+        nvml(timed_out=10.0, pending_call="nvmlDeviceGetHandleByIndex_v2"),
         {},
         "NVML did not answer within 10 s (in nvmlDeviceGetHandleByIndex_v2).",
         (
@@ -622,249 +571,15 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row[0]}" for number, row in enumerate(ROWS)])
 def test_every_cause_has_its_two_lines(
-    row: tuple[str, str, dict[str, object], gpu.Nvml, dict[str, str], str, str],
+    row: tuple[str, str, dict[str, object], Nvml, dict[str, str], str, str],
 ) -> None:
-    cause, severity, seen, answer, environ, fact, remedy = row
-    wanted = diagnosis.demands(environ, {})
-    found = diagnosis.diagnose(signs(**{"environ": environ, **seen}), answer, wanted)
-    assert (found.cause, found.severity, found.fact, found.remedy) == (cause, severity, fact, remedy)
+    code, severity, seen, answer, environ, fact, remedy = row
+    wanted = demands.read(environ, {})
+    found = diagnose(evidence(**{"environ": environ, **seen}), answer, wanted)
+    assert (found.severity, *found.problem) == (severity, code, fact, remedy)
 
 
 def test_no_text_says_that_cuda_works() -> None:
     for *_, fact, remedy in ROWS:
         assert "works" not in fact
         assert "CUDA works" not in remedy
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [  # what torch 2.x makes of it (torch/cuda/__init__.py, _parse_visible_devices)
-        ("", []),
-        ("0", [0]),
-        ("2,0", [2, 0]),
-        (" 1 , 2 ", [1, 2]),
-        ("9" * 5000, [999999999]),
-        ("1gpu2,2ampere", [1, 2]),
-        ("+1", [1]),
-        ("0,-1,1", [0]),
-        ("-1", []),
-        ("0,,1", [0]),
-        ("0,0", []),
-        ("0,1,0", []),
-        ("NoDevFiles", []),
-        ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
-        ("GPU-a,GPU-a", []),
-        ("GPU-a,MIG-b", ["GPU-a"]),
-        ("GPU-a,1", ["GPU-a"]),
-        ("MIG-a,MIG-b,GPU-c", ["MIG-a", "MIG-b"]),
-        ("0,GPU-a", [0]),
-    ],
-)
-def test_visible_devices_are_read_as_torch_reads_them(value: str, expected: list[int] | list[str]) -> None:
-    assert diagnosis.visible(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "is_hidden"),
-    [("", True), ("-1", True), ("NoDevFiles", True), ("none", True), ("0", False), ("0,0", False), ("GPU-a", False)],
-)
-def test_only_what_hides_everything_is_on_purpose(value: str, is_hidden: bool) -> None:
-    assert diagnosis.hidden(value) is is_hidden
-
-
-@pytest.mark.parametrize(
-    ("value", "indexes", "stale"),
-    [
-        ("0", [1], ""),  # GPU 0 is somebody else's: CUDA's first device is NVML's second
-        ("1", [], "1"),
-        ("GPU-bbbb", [1], ""),
-        ("GPU-", [1], ""),
-        ("GPU-aaaa", [], "GPU-aaaa"),
-        ("MIG-GPU-bbbb2222-0000/1/0", [1], ""),
-        ("GPU-bbbb,GPU-bbbb2", [], ""),
-    ],
-)
-def test_gpus_without_permission_have_no_number(value: str, indexes: list[int], stale: str) -> None:
-    gpus = [card(0, 4, "Insufficient Permissions"), card(1)]
-    units, missing = diagnosis.chosen({"CUDA_VISIBLE_DEVICES": value}, gpus)
-    assert ([one.index for one, _ in units], missing) == (indexes, stale)
-
-
-def test_a_prefix_that_fits_two_gpus_fits_none() -> None:
-    assert diagnosis.chosen({"CUDA_VISIBLE_DEVICES": "GPU-"}, [card(), card(1)]) == ([], "GPU-")
-
-
-@pytest.mark.parametrize(
-    ("environ", "count"),
-    [
-        ({}, 0),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, 1),
-        ({"CUDA_VISIBLE_DEVICES": "2,0"}, 3),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-a"}, 0),
-    ],
-)
-def test_no_more_gpus_are_woken_than_must_be(environ: dict[str, str], count: int) -> None:
-    assert diagnosis.looked_at(environ) == count
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "forms"),
-    [
-        ("SIF_WRITABLE_GPU", "yes", "auto, require, warn, off"),
-        ("SIF_WRITABLE_GPU_COUNT", "-1", "a whole number such as 2"),
-        ("SIF_WRITABLE_GPU_MIN_MEMORY", "big", sizes.FORMS),
-        ("SIF_WRITABLE_GPU_MIN_CAPABILITY", "sm_80", "a version such as 8.0"),
-        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("0", "-1", "inf", "nan", "1e3", "9" * 12, ".")),
-        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("9" * 400, "86400.5", "1.", "\u0663")),
-        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("2.5", "inf", "9" * 5000)),
-        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("\u0663", "1 2", "+1", "0x2")),
-        *(("SIF_WRITABLE_GPU_MIN_CAPABILITY", value, "a version such as 8.0") for value in ("8.", "9" * 5000, "-8.0")),
-    ],
-)
-def test_a_demand_that_is_not_understood_is_named_and_counts_as_unset(variable: str, value: str, forms: str) -> None:
-    wanted = diagnosis.demands({variable: f" {value} "}, {})
-    assert wanted.problems == [(variable, value[:80], forms)]
-    unset = diagnosis.demands({}, {})
-    for name in ("policy", "count", "memory", "capability", "timeout", "said"):
-        assert getattr(wanted, name) == getattr(unset, name)
-    assert not diagnosis.promise((), {variable: value}, wanted)
-    found = diagnosis.diagnose(signs(), nvml(card()), wanted)
-    assert (found.cause, found.severity) == ("bad-setting", "warn")
-
-
-def test_the_environment_wins_over_the_image() -> None:
-    image = {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_COUNT": "4", "SIF_WRITABLE_GPU_MIN_CAPABILITY": "8"}
-    environ = {"SIF_WRITABLE_GPU": "Warn", "SIF_WRITABLE_GPU_COUNT": "", "SIF_WRITABLE_GPU_TIMEOUT": "2.5"}
-    wanted = diagnosis.demands(environ, image)
-    assert (wanted.policy, wanted.count, wanted.capability, wanted.timeout) == ("warn", 4, (8, 0), 2.5)
-    assert not wanted.problems
-
-
-@pytest.mark.parametrize(
-    ("nodes", "environ", "image", "who"),
-    [
-        ((), {}, {}, ""),
-        (("nvidiactl",), {}, {}, "/dev/nvidiactl"),
-        (("dxg", "kfd"), {}, {}, ""),
-        (("nvidia-uvm",), {}, {}, ""),
-        ((), {"SLURM_JOB_GPUS": "0"}, {}, "SLURM_JOB_GPUS=0"),
-        ((), {"SLURM_JOB_GPUS": ""}, {}, ""),
-        ((), {"SLURM_JOB_GPUS": "2"}, {}, "SLURM_JOB_GPUS=2"),
-        ((), {"SLURM_GPUS_ON_NODE": "1"}, {}, "SLURM_GPUS_ON_NODE=1"),
-        ((), {"SLURM_GPUS_PER_TASK": "0"}, {}, ""),
-        ((), {"CUDA_VISIBLE_DEVICES": "0"}, {}, "CUDA_VISIBLE_DEVICES=0"),
-        ((), {"CUDA_VISIBLE_DEVICES": "-1"}, {}, ""),
-        ((), {"CUDA_VISIBLE_DEVICES": ""}, {}, ""),
-        ((), {"NVIDIA_VISIBLE_DEVICES": "all"}, {}, "NVIDIA_VISIBLE_DEVICES=all"),
-        ((), {"NVIDIA_VISIBLE_DEVICES": "void"}, {}, ""),
-        ((), {}, {"SIF_WRITABLE_GPU": "require"}, "SIF_WRITABLE_GPU=require"),
-        ((), {}, {"SIF_WRITABLE_GPU": "auto"}, ""),
-        ((), {"SIF_WRITABLE_GPU": "auto"}, {"SIF_WRITABLE_GPU": "require"}, ""),
-        ((), {}, {"SIF_WRITABLE_GPU_COUNT": "2"}, "SIF_WRITABLE_GPU_COUNT=2"),
-    ],
-)
-def test_who_expects_a_gpu(nodes: tuple[str, ...], environ: dict[str, str], image: dict[str, str], who: str) -> None:
-    assert diagnosis.promise(nodes, environ, diagnosis.demands(environ, image)) == who
-
-
-@pytest.mark.parametrize(
-    ("cuda", "driver"),
-    [
-        ("13.0", "580.65.06"),
-        ("12.8", "525.60.13"),
-        ("12", "525.60.13"),
-        ("11.8", "450.80.02"),
-        ("10.1", "418.39"),
-        ("9.2", ""),
-    ],
-)
-def test_the_oldest_driver_of_a_cuda_version(cuda: str, driver: str) -> None:
-    assert diagnosis.minimum_driver(cuda) == driver
-
-
-@pytest.mark.parametrize(
-    ("driver", "cuda"), [("580.65.06", "13"), ("575.57.08", "12"), ("470.82.01", "11"), ("390.157", "")]
-)
-def test_the_newest_cuda_of_a_driver(driver: str, cuda: str) -> None:
-    assert diagnosis.highest_cuda(driver) == cuda
-
-
-@pytest.mark.parametrize(
-    ("distribution", "cuda"),
-    [
-        ("torch-2.4.0+cu124", "12.4"),
-        ("torch-1.3.0+cu92", "9.2"),
-        ("torch-2.4.0+cpu", ""),
-        ("torch-2.4.0", ""),
-        ("torch-2.4.0+rocm6.1", ""),
-        ("nvidia_cuda_runtime_cu12-12.4.127", "12.4"),
-        ("nvidia_cuda_runtime-13.0.48", "13.0"),
-        ("nvidia_cublas_cu12-12.4.5.8", "12"),
-        ("cupy_cuda12x-13.3.0", "12"),
-        ("cupy_cuda110-12.0.0", "11.0"),
-        ("jax_cuda12_plugin-0.4.30", "12"),
-        ("jaxlib-0.4.20+cuda12.cudnn89", "12"),
-        ("cudf_cu12-24.8.0", "12"),
-        ("cuda_python-12.4.0", ""),
-        ("numpy-2.0.0", ""),
-    ],
-)
-def test_cuda_in_the_names_of_distributions(distribution: str, cuda: str) -> None:
-    assert gpu.distribution_cuda(distribution) == cuda
-
-
-def test_the_package_that_is_imported_counts_most(tmp_path: Path) -> None:
-    for name in ("torch-2.4.0+cu118", "cupy_cuda12x-13.3.0", "nvidia_cuda_runtime_cu12-12.4.127"):
-        (tmp_path / f"{name}.dist-info").mkdir()
-    path = ["/does/not/exist", str(tmp_path)]
-    assert gpu.image_cuda(path, {}, "torch") == ("11.8", "torch-2.4.0+cu118")
-    assert gpu.image_cuda(path, {}, "jax") == ("12.4", "nvidia_cuda_runtime_cu12-12.4.127")
-    assert gpu.image_cuda([], {"CUDA_VERSION": "12.4.1"}) == ("12.4", "CUDA_VERSION")
-    assert gpu.image_cuda([], {"CUDA_VERSION": "unknown"}) == ("", "")
-    assert gpu.has_distribution("cupy_", path)
-    assert not gpu.has_distribution("onnxruntime_gpu-", path)
-
-
-def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
-    version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build  (dvs-builder)\n"
-    for folder in ("dev", "proc/driver/nvidia/gpus/0000:01:00.0", ".singularity.d/libs", "usr/local/cuda-12.4/compat"):
-        (tmp_path / folder).mkdir(parents=True)
-    for file in ("dev/nvidia0", "dev/nvidiactl", "dev/null", "dev/dxg", ".singularity.d/libs/libcuda.so.1"):
-        (tmp_path / file).touch()
-    (tmp_path / "proc/driver/nvidia/version").write_text(version)
-    compat = tmp_path / "usr/local/cuda-12.4/compat"
-    (compat / "libcuda.so.550.54.15").touch()
-    (compat / "libcuda.so.1").symlink_to("libcuda.so.550.54.15")
-    (tmp_path / "usr/local/cuda").symlink_to("cuda-12.4")
-    environ = {"LD_LIBRARY_PATH": "/nowhere::/usr/local/cuda/compat/:/.singularity.d/libs"}
-
-    seen = gpu.signs(environ, [], root=str(tmp_path))
-    assert seen.nodes == ("dxg", "nvidia0", "nvidiactl")
-    assert (seen.driver, seen.gpus, seen.libs) == ("570.124.06", 1, ("libcuda.so.1",))
-    assert seen.libcuda is not None
-    assert (seen.libcuda.path, seen.libcuda.version) == ("/usr/local/cuda/compat/libcuda.so.1", "550.54.15")
-    assert {one.version for one in seen.compat} == {"550.54.15"}
-
-    seen = gpu.signs({"LD_LIBRARY_PATH": "/.singularity.d/libs"}, [], root=str(tmp_path))
-    assert seen.libcuda is not None
-    assert seen.libcuda.version == "", "the file that --nv binds has no version in its name"
-
-    seen = gpu.signs({}, [], root=str(tmp_path / "empty"))
-    assert (seen.nodes, seen.driver, seen.gpus, seen.libs, seen.libcuda, seen.compat) == ((), "", 0, None, None, ())
-
-
-def test_the_error_carries_the_diagnosis_between_processes() -> None:
-    found = diagnosis.Diagnosis("no-gpu", diagnosis.FAIL, "There is none.", "Take one.")
-    for kind in (GpuUnavailableError, GpuUnavailableExit, GpuUnavailableException):
-        error = pickle.loads(pickle.dumps(kind(found, "torch")))  # noqa: S301
-        assert type(error) is kind
-        assert str(error) == "There is none.\nTake one."
-        assert (error.name, error.diagnosis.cause) == ("torch", "no-gpu")
-        assert ImportError not in kind.__mro__
-        assert isinstance(error, SifWritableError) == isinstance(error, Exception) == (kind is GpuUnavailableException)
-        assert (getattr(error, "code", None) == 1) == isinstance(error, SystemExit) == (kind is GpuUnavailableExit)
-
-
-def test_the_list_of_heavy_modules_names_modules() -> None:
-    assert all(part.isidentifier() for name in importhook.HEAVY for part in name.split("."))
-    assert set(check.ONLY_WITH) <= set(importhook.HEAVY)

@@ -1,0 +1,1 @@
+"""What of the GPU check needs neither a container nor a C compiler."""

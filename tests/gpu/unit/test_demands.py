@@ -1,0 +1,71 @@
+"""The demands of a job and an image, and what leads to expect a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from sif_writable import sizes
+from sif_writable.gpu import demands
+from tests.gpu.unit.answers import card, diagnose, evidence, nvml
+
+SECONDS = "seconds above 0 and up to a day, such as 10"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "forms"),
+    [
+        ("SIF_WRITABLE_GPU", "yes", "auto, require, warn, off"),
+        ("SIF_WRITABLE_GPU_COUNT", "-1", "a whole number such as 2"),
+        ("SIF_WRITABLE_GPU_MIN_MEMORY", "big", sizes.FORMS),
+        ("SIF_WRITABLE_GPU_MIN_CAPABILITY", "sm_80", "a version such as 8.0"),
+        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("0", "-1", "inf", "nan", "1e3", "9" * 12, ".")),
+        *(("SIF_WRITABLE_GPU_TIMEOUT", value, SECONDS) for value in ("9" * 400, "86400.5", "1.", "\u0663")),
+        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("2.5", "inf", "9" * 5000)),
+        *(("SIF_WRITABLE_GPU_COUNT", value, "a whole number such as 2") for value in ("\u0663", "1 2", "+1", "0x2")),
+        *(("SIF_WRITABLE_GPU_MIN_CAPABILITY", value, "a version such as 8.0") for value in ("8.", "9" * 5000, "-8.0")),
+    ],
+)
+def test_a_demand_that_is_not_understood_is_named_and_counts_as_unset(variable: str, value: str, forms: str) -> None:
+    wanted = demands.read({variable: f" {value} "}, {})
+    assert wanted.not_understood == [(variable, value[:80], forms)]
+    unset = demands.read({}, {})
+    for name in ("policy", "count", "memory", "capability", "timeout", "values"):
+        assert getattr(wanted, name) == getattr(unset, name)
+    assert not demands.why_gpu_expected((), {variable: value}, wanted)
+    found = diagnose(evidence(), nvml(card()), wanted)
+    assert (found.problem.code, found.severity) == ("bad-setting", "warn")
+
+
+def test_the_environment_wins_over_the_image() -> None:
+    image = {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_COUNT": "4", "SIF_WRITABLE_GPU_MIN_CAPABILITY": "8"}
+    environ = {"SIF_WRITABLE_GPU": "Warn", "SIF_WRITABLE_GPU_COUNT": "", "SIF_WRITABLE_GPU_TIMEOUT": "2.5"}
+    wanted = demands.read(environ, image)
+    assert (wanted.policy, wanted.count, wanted.capability, wanted.timeout) == ("warn", 4, (8, 0), 2.5)
+    assert not wanted.not_understood
+
+
+@pytest.mark.parametrize(
+    ("nodes", "environ", "image", "who"),
+    [
+        ((), {}, {}, ""),
+        (("nvidiactl",), {}, {}, "/dev/nvidiactl"),
+        (("dxg", "kfd"), {}, {}, ""),
+        (("nvidia-uvm",), {}, {}, ""),
+        ((), {"SLURM_JOB_GPUS": "0"}, {}, "SLURM_JOB_GPUS=0"),
+        ((), {"SLURM_JOB_GPUS": ""}, {}, ""),
+        ((), {"SLURM_JOB_GPUS": "2"}, {}, "SLURM_JOB_GPUS=2"),
+        ((), {"SLURM_GPUS_ON_NODE": "1"}, {}, "SLURM_GPUS_ON_NODE=1"),
+        ((), {"SLURM_GPUS_PER_TASK": "0"}, {}, ""),
+        ((), {"CUDA_VISIBLE_DEVICES": "0"}, {}, "CUDA_VISIBLE_DEVICES=0"),
+        ((), {"CUDA_VISIBLE_DEVICES": "-1"}, {}, ""),
+        ((), {"CUDA_VISIBLE_DEVICES": ""}, {}, ""),
+        ((), {"NVIDIA_VISIBLE_DEVICES": "all"}, {}, "NVIDIA_VISIBLE_DEVICES=all"),
+        ((), {"NVIDIA_VISIBLE_DEVICES": "void"}, {}, ""),
+        ((), {}, {"SIF_WRITABLE_GPU": "require"}, "SIF_WRITABLE_GPU=require"),
+        ((), {}, {"SIF_WRITABLE_GPU": "auto"}, ""),
+        ((), {"SIF_WRITABLE_GPU": "auto"}, {"SIF_WRITABLE_GPU": "require"}, ""),
+        ((), {}, {"SIF_WRITABLE_GPU_COUNT": "2"}, "SIF_WRITABLE_GPU_COUNT=2"),
+    ],
+)
+def test_who_expects_a_gpu(nodes: tuple[str, ...], environ: dict[str, str], image: dict[str, str], who: str) -> None:
+    assert demands.why_gpu_expected(nodes, environ, demands.read(environ, image)) == who

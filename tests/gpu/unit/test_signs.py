@@ -1,0 +1,38 @@
+"""The files and variables that say something about GPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sif_writable.gpu.signs import gather
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
+    version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build  (dvs-builder)\n"
+    for folder in ("dev", "proc/driver/nvidia/gpus/0000:01:00.0", ".singularity.d/libs", "usr/local/cuda-12.4/compat"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("dev/nvidia0", "dev/nvidiactl", "dev/null", "dev/dxg", ".singularity.d/libs/libcuda.so.1"):
+        (tmp_path / file).touch()
+    (tmp_path / "proc/driver/nvidia/version").write_text(version)
+    compat = tmp_path / "usr/local/cuda-12.4/compat"
+    (compat / "libcuda.so.550.54.15").touch()
+    (compat / "libcuda.so.1").symlink_to("libcuda.so.550.54.15")
+    (tmp_path / "usr/local/cuda").symlink_to("cuda-12.4")
+    environ = {"LD_LIBRARY_PATH": "/nowhere::/usr/local/cuda/compat/:/.singularity.d/libs"}
+
+    seen = gather(environ, [], root=str(tmp_path))
+    assert seen.nodes == ("dxg", "nvidia0", "nvidiactl")
+    assert (seen.driver, seen.gpus, seen.libs) == ("570.124.06", 1, ("libcuda.so.1",))
+    assert seen.libcuda is not None
+    assert (seen.libcuda.path, seen.libcuda.version) == ("/usr/local/cuda/compat/libcuda.so.1", "550.54.15")
+    assert {one.version for one in seen.compat} == {"550.54.15"}
+
+    seen = gather({"LD_LIBRARY_PATH": "/.singularity.d/libs"}, [], root=str(tmp_path))
+    assert seen.libcuda is not None
+    assert seen.libcuda.version == "", "the file that --nv binds has no version in its name"
+
+    seen = gather({}, [], root=str(tmp_path / "empty"))
+    assert (seen.nodes, seen.driver, seen.gpus, seen.libs, seen.libcuda, seen.compat) == ((), "", 0, None, None, ())
