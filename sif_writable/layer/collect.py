@@ -13,9 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, decide, files, forget, generations, kernel, merge, mount
+from sif_writable.layer import child, decide, files, fold, forget, generations, kernel, merge, mount, replicas
 from sif_writable.layer.enter import ABOUT, note_member, read
 from sif_writable.layer.mount import NEW
+from sif_writable.layer.records import text as text_of
 from sif_writable.layer.seen import Seen
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
@@ -29,40 +30,39 @@ SECONDS = 10.0
 """How long a start and an exit wait for storage that is silent; what is not published by then is left to the next."""
 UNFINISHED_SECONDS = 3600.0
 """After that a layer that was never mounted belongs to a process that was killed."""
-REPLACED_SECONDS = 60.0
-"""How long a replica is kept when a newer one is there: a start that has chosen it may be about to mount it."""
 STALE_SECONDS = 86400.0
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
-_GONE = f"{NEW}gone-"
-"""How a folder is called that is being removed: half of one must not be taken for what a program has left."""
+_BUSY = (errno.EACCES, errno.EAGAIN)
 
 
-def before_making(place: str, folder: str) -> str:
+def before_making(place: str, folder: str, origin: str) -> str:
     """Publish what dead layers of this node hold, and copy the newest generation; return the folder to mount from.
 
     :param folder: the generations.
+    :param origin: what tells that folder from others.
     """
-    answer = child.ask(lambda: _collect(place, folder), SECONDS)
+    answer = child.ask(lambda: _collect(place, folder, origin), SECONDS)
     if answer is None:
         _say(f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds")
-        return generations.newest_replica(place)
+        return replicas.newest_replica(place, origin)
     base, _, lines = answer.partition("\n")
     _say(lines)
     return base
 
 
-def _collect(place: str, folder: str) -> str:
+def _collect(place: str, folder: str, origin: str) -> str:
     lines = []
     names = sorted(name for name in os.listdir(place) if name.startswith(("upper-", f"{NEW}upper-")))
     state = _states(place, names)
     for name in names:
         if state[name] == DEAD:
-            lines += _take_in(place, name)
+            lines += _take_in(place, name, folder, origin)
     try:
-        base = generations.replicate(folder, place)
+        base, line = replicas.replicate(folder, place)
+        lines.append(line)
     except (OSError, ValueError) as error:
         let_pass(error)
-        base = generations.newest_replica(place)
+        base = replicas.newest_replica(place, origin)
         lines.append(f"what earlier runs wrote may be missing here: {_words(error)} ({_path(error) or place})")
     generations.tidy(folder, time.time())
     _tidy(place, base, time.time())
@@ -103,27 +103,32 @@ def _state(folder: str) -> str:
     return DEAD
 
 
-def _take_in(place: str, name: str) -> list[str]:
-    """Publish a dead layer and remove it; return what is to be said."""
+def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
+    """Publish a dead layer and remove it; return what is to be said.
+
+    What goes to another storage than this run has waits for one that has it.
+    """
     folder = f"{place}/{name}"
     try:
         if name.startswith(NEW) and time.time() - os.lstat(folder).st_mtime < UNFINISHED_SECONDS:
             return []  # it is being made
         if not os.path.lexists(f"{folder}/about") and not _is_written(folder):  # its maker was killed at once
-            _remove(place, name)
+            replicas.drop(place, name)
             return []
         lock = _lock(folder)
     except OSError as error:
         let_pass(error)
         return [] if error.errno in {*_BUSY, errno.ENOENT} else [_kept(folder, error)]
     try:
-        if _about(folder)[0] == mount.boot():
-            lines = publish(folder, lambda _, directory: directory)  # no layer is over it here
+        boot, _, recorded, recorded_origin = _about(folder)[:4]
+        if recorded_origin != origin or (not origin and recorded != target):
+            return []
+        if boot == mount.boot():
+            lines = publish(folder, lambda _, directory: directory, target)  # no layer is over it here
         else:  # the disk may hold half of it: nothing was flushed for it
-            written = _is_written(folder)
-            lines = ["what was written here when this machine stopped is lost, since half of it may be missing"]
-            lines = lines if written else []
-        _remove(place, name)
+            lost = "what was written here when this machine stopped is lost, since half of it may be missing"
+            lines = [lost] if _is_written(folder) else []
+        replicas.drop(place, name)
     except (OSError, ValueError) as error:
         let_pass(error)
         return [_kept(folder, error)]
@@ -150,21 +155,10 @@ def _about(folder: str) -> list[str]:
 
     :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
     """
-    with open(f"{folder}/about", encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.read().splitlines()
+    lines = text_of(f"{folder}/about").split("\n")
     if len(lines) <= ABOUT:
         raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
     return lines
-
-
-def _remove(place: str, name: str) -> None:
-    """Remove a folder such that half of it is never seen under its name.
-
-    :raises OSError: it cannot be renamed.
-    """
-    gone = f"{place}/{_GONE}{os.urandom(8).hex()}"
-    os.rename(f"{place}/{name}", gone)
-    files.remove(gone)
 
 
 def at_exit(layer: enter.Layer) -> None:
@@ -206,9 +200,6 @@ def _publish_from_within(folder: str) -> list[str]:
             for path in hidden:
                 os.chmod(path, 0o000)
         os.close(lock)
-
-
-_BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 def _lock(folder: str) -> int:
@@ -268,13 +259,17 @@ def _is_last(layer: enter.Layer) -> bool:
     return True
 
 
-def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
+def publish(folder: str, original: Callable[[int, str], str], target: str = "") -> list[str]:
     """Publish what was written to one layer; return what is to be said.
 
     :param original: tells where the directory with a number is seen as it is in the image.
+    :param target: the generations; by default where they were when the layer was made.
     :raises OSError: storage does not take it.
     """
-    _, base, target, *directories = _about(folder)
+    _, base, recorded, origin, *directories = _about(folder)
+    target = target or recorded
+    if origin and origin not in os.listdir(target):
+        raise FileNotFoundError(errno.ENOENT, "the storage of that run is not there", target)
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
     how = kept_of(folder)
@@ -282,7 +277,7 @@ def publish(folder: str, original: Callable[[int, str], str]) -> list[str]:
     kept = merge.keep(changes, how, in_image=seen.in_image, installed=installed)
     number = int(base.rpartition("-")[2] or 0)
     name = os.path.basename(folder)
-    layer = generations.Layer(name, kept.changes, seen.source, number, base, seen.in_image)
+    layer = fold.Layer(name, kept.changes, seen.source, number, base, seen.in_image)
     done = generations.publish(target, layer)
     lines = []
     usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
@@ -325,34 +320,26 @@ def _tidy(place: str, base: str, now: float) -> None:
     for name in os.listdir(place):
         with suppress(OSError):  # another process removes it
             age = now - os.lstat(f"{place}/{name}").st_mtime
-            if name.startswith(_GONE):
+            if name.startswith(replicas.GONE):
                 files.remove(f"{place}/{name}")
             elif name.startswith(NEW) and not name.startswith(f"{NEW}upper-") and age > STALE_SECONDS:
-                _remove(place, name)
+                replicas.drop(place, name)
             elif name.startswith("container-") and age > UNFINISHED_SECONDS:
                 layer = os.readlink(f"{place}/{name}/current").partition(":")[0]
                 if not os.path.isdir(f"{place}/{layer}"):
-                    _remove(place, name)
+                    replicas.drop(place, name)
     with suppress(OSError):  # what cannot be read may be in use
-        _drop_replicas(place, base, now)
+        replicas.drop_unused(place, base, now, _used(place))
 
 
-def _drop_replicas(place: str, base: str, now: float) -> None:
-    """Remove replicas that no layer of this node was made from; one that is mounted would take the image along."""
-    if not base:
-        return
-    status = os.lstat(base)
-    names = [name for name in os.listdir(place) if name.startswith("replica-") and f"{place}/{name}" != base]
-    if not names or now - max(status.st_mtime, status.st_ctime) < REPLACED_SECONDS:
-        return
+def _used(place: str) -> set[str]:
+    """Return the replicas that layers of this node were made from."""
     used = set()
     for name in os.listdir(place):
         if name.startswith(("upper-", f"{NEW}upper-")):
             with suppress(FileNotFoundError):  # it was collected, or has not got so far as to choose
                 used.add(_about(f"{place}/{name}")[1])
-    for name in names:
-        if f"{place}/{name}" not in used:
-            _remove(place, name)
+    return used
 
 
 def _say(lines: str) -> None:

@@ -8,7 +8,7 @@ Folders, all in one place on a local filesystem, private to the user (:func:`pla
     container-TOKEN/      of one container run: `lock`, and `current`, a link to `NAME:NAMESPACE:DEVICE`
     upper-NAME/           of one layer: `about`, `members` (who is in it), and for its Nth directory N/upper, N/work and
                           N/hidden/image, where the layer's own processes find that directory as it is in the image
-    replica-NUMBER/       a copy of a generation: what earlier runs wrote
+    replica-ORIGIN-NUMBER/       a copy of a generation: what earlier runs wrote
 """
 
 import os
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Optional
 
-ABOUT = 3
-"""Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes."""
+ABOUT = 4
+"""Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes, and
+what tells that folder from others at the same path."""
 MEMBERS = 64
 """How many processes are asked, the latest first, before all of /proc is looked through."""
 
@@ -42,6 +43,8 @@ class Layer:
         self.name = ""
         """Of the folder of its upper directories, in there."""
         self.directories: list[str] = []
+        self.origin = ""
+        """Of the generations, where this process makes it."""
 
     @property
     def folder(self) -> str:

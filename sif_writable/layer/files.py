@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -19,16 +20,21 @@ _FLUSHED = 64 << 20
 _OPAQUE, _WHITEOUT = "user.overlay.opaque", "user.overlay.whiteout"
 
 
-def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (path below the top, status) of everything in a folder, sorted; what holds it comes first."""
+def walk(top: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path below the top, status) of everything in a folder, sorted; what holds it comes first.
+
+    :param strict: nothing may vanish meanwhile.
+    :raises OSError: something cannot be read. It must not count as empty.
+    """
     stack = [""]
     while stack:
         where = stack.pop()
         child.progress()
         try:
-            with os.scandir(f"{top}/{where}" if where else top) as entries:
-                names = sorted([entry.name for entry in entries], reverse=True)
+            names = _names(f"{top}/{where}" if where else top)
         except FileNotFoundError:
+            if strict:
+                raise
             continue
         folders = []
         for name in reversed(names):
@@ -36,11 +42,24 @@ def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
             try:
                 status = os.lstat(f"{top}/{path}")
             except FileNotFoundError:
+                if strict:
+                    raise
                 continue
             yield path, status
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path)
         stack += reversed(folders)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        found = os.listdir(folder)
+    except PermissionError:  # a program took from itself the right to look; it has ended
+        if os.lstat(folder).st_uid != os.geteuid():
+            raise
+        os.chmod(folder, 0o700)
+        found = os.listdir(folder)
+    return sorted(found, reverse=True)
 
 
 def is_whiteout(path: str, status: os.stat_result) -> bool:
@@ -60,6 +79,8 @@ def _has(path: str, attribute: str) -> bool:
         os.getxattr(path, attribute, follow_symlinks=False)
     except OSError as error:
         let_pass(error)
+        if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP, errno.ENOENT}:
+            raise
         return False
     return True
 
@@ -82,26 +103,71 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
             let_pass(error)
         else:
             return 0
-    size = 0
-    incoming = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    incoming = _open(source, status)
     try:
         outgoing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            while part := os.read(incoming, _CHUNK):
-                view = memoryview(part)
-                while view:
-                    view = view[os.write(outgoing, view) :]
-                size += len(part)
-                if size % _FLUSHED == 0:
-                    os.fdatasync(outgoing)
-                child.progress()
-            os.fchmod(outgoing, status.st_mode & 0o777)
-            os.utime(outgoing, ns=(status.st_atime_ns, status.st_mtime_ns))
+            size = _copy_data(incoming, outgoing)
+            try:
+                os.utime(outgoing, ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.fchmod(outgoing, status.st_mode & 0o777)
+            except OSError as error:  # a filesystem that keeps no modes
+                let_pass(error)
+                if error.errno not in _NOT_KEPT:
+                    raise
         finally:
             os.close(outgoing)
     finally:
         os.close(incoming)
     return size
+
+
+_NOT_KEPT = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+def _open(path: str, status: os.stat_result) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except PermissionError:  # its owner may not read it, and may change that
+        if status.st_uid != os.geteuid():
+            raise
+        os.chmod(path, status.st_mode & 0o777 | 0o400)
+        try:
+            return os.open(path, flags)
+        finally:
+            os.chmod(path, status.st_mode & 0o777)
+
+
+def _copy_data(incoming: int, outgoing: int) -> int:
+    """Copy what is in a file, and leave its holes: sparse ones may be larger than any disk. Return the bytes copied."""
+    copied = at = 0
+    end = os.fstat(incoming).st_size
+    while at < end:
+        try:
+            at = os.lseek(incoming, at, os.SEEK_DATA)
+            hole = os.lseek(incoming, at, os.SEEK_HOLE)
+        except OSError as error:
+            let_pass(error)
+            if error.errno == errno.ENXIO:  # a hole up to its end
+                break
+            hole = end  # no such question here
+        os.lseek(incoming, at, os.SEEK_SET)
+        os.lseek(outgoing, at, os.SEEK_SET)
+        while at < hole:
+            part = os.read(incoming, min(_CHUNK, hole - at))
+            if not part:
+                return copied
+            view = memoryview(part)
+            while view:
+                view = view[os.write(outgoing, view) :]
+            at += len(part)
+            copied += len(part)
+            if copied % _FLUSHED == 0:
+                os.fdatasync(outgoing)
+            child.progress()
+    os.ftruncate(outgoing, end)
+    return copied
 
 
 def sync(top: str) -> None:
@@ -114,6 +180,19 @@ def sync(top: str) -> None:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def flush(folder: str) -> None:
+    """Have the disk hold the names in a folder: what they stand for elsewhere is going to be removed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # filesystems that flush no folders
+        let_pass(error)
+        if error.errno not in _NOT_KEPT:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(top: str, path: str, mode: int) -> None:

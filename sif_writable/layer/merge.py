@@ -122,7 +122,7 @@ def by_folder(changes: Iterable[Change]) -> dict[str, list[Change]]:
     return found
 
 
-OURS, THEIRS, BOTH, FORGOTTEN = "ours", "theirs", "both", "forgotten"
+OURS, THEIRS, BOTH, MINE, FORGOTTEN = "ours", "theirs", "both", "mine", "forgotten"
 
 
 def is_forgotten(path: str, forgotten: Mapping[str, int], base: int) -> bool:
@@ -138,15 +138,18 @@ def is_forgotten(path: str, forgotten: Mapping[str, int], base: int) -> bool:
     return False
 
 
-def winner(changes: Iterable[Change], base: int, stamp: tuple[int, int]) -> str:
+def winner(changes: Iterable[Change], base: int, stamp: tuple[int, int], own: Collection[int] = ()) -> str:
     """Say whose version of a directory goes into the next generation.
 
     :param changes: what this layer changed directly in it.
     :param base: the number of the generation that the layer was made from.
     :param stamp: (number of the generation that changed it last, time in ns of what is in there).
-    :returns: ``both``: the others have not changed it since, so our changes are added; ``ours`` or ``theirs``: the one
-        that was written later is taken whole.
+    :param own: numbers of the generations that this very layer was folded into before.
+    :returns: ``both``: the others have not changed it since, so our changes are added; ``mine``: this layer was the
+        last that did, so what it holds now is taken whole; ``ours`` or ``theirs``: the one that was written later is.
     """
+    if stamp[0] in own:
+        return MINE
     real = [change for change in changes if change.kind != FOLDER]
     if stamp[0] <= base or not real:
         return BOTH

@@ -9,7 +9,7 @@ from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Optional
 
 WORDS = "userxattr,volatile,index=off"
@@ -90,7 +90,7 @@ def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> s
         for attempt in (1, 2):
             base = _base(layer, storage)
             try:
-                layer.name = prepare(layer.place, layer.directories, base, storage)
+                layer.name = prepare(layer.place, layer.directories, base, storage, layer.origin)
             except FileNotFoundError:  # the base was superseded and removed just now
                 if attempt == 1:
                     continue
@@ -153,14 +153,45 @@ def _is_free(descriptor: int) -> bool:
 def _base(layer: Layer, storage: str) -> str:
     """Return the folder of what earlier runs wrote, on this node, or an empty string; collect what they left here."""
     names = os.listdir(layer.place)
-    newest = newest_generation(generations(layer.place, storage))
-    replica = f"replica-{newest}"
+    folder = generations(layer.place, storage)
+    there = names if folder == layer.place else _listed(folder)
+    newest = _newest(there)
+    layer.origin = origin_of(there) or mark(folder)
+    known = replica(layer.origin, newest)
     left = [name for name in names if name.startswith("upper-")]
-    if (newest and replica not in names) or len(left) > EMPTY or any(_is_written(layer.place, n) for n in left):
+    if (newest and known not in names) or len(left) > EMPTY or any(_is_written(layer.place, n) for n in left):
         from sif_writable.layer import collect
 
-        return collect.before_making(layer.place, generations(layer.place, storage))
-    return f"{layer.place}/{replica}" if newest else ""
+        return collect.before_making(layer.place, folder, layer.origin)
+    return f"{layer.place}/{known}" if newest else ""
+
+
+def replica(origin: str, number: int) -> str:
+    """Return the name of a node's copy of a generation."""
+    return f"replica-{origin[3:]}-{number}"
+
+
+def origin_of(names: "Iterable[str]") -> str:
+    """Return what tells a folder of generations from others, which may have been at the same path; empty: nothing yet.
+
+    :param names: all that are in it.
+    """
+    return min([name for name in names if name[:3] == "id-"], default="")
+
+
+def mark(folder: str) -> str:
+    """Have a folder of generations told from others; return :func:`origin_of` it, or an empty string.
+
+    In each the numbers begin anew, and what this node has of one must not be taken for another's.
+    """
+    try:
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o700)
+        write(f"{folder}/id-{os.urandom(8).hex()}", "")
+        return origin_of(os.listdir(folder))
+    except OSError as error:  # then nothing is published there either
+        let_pass(error)
+        return ""
 
 
 def boot() -> str:
@@ -170,11 +201,18 @@ def boot() -> str:
 
 def newest_generation(folder: str) -> int:
     """Return the number of the newest generation in storage, or 0."""
+    return _newest(_listed(folder))
+
+
+def _listed(folder: str) -> "list[str]":
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except OSError as error:
         let_pass(error)
-        return 0
+        return []
+
+
+def _newest(names: "Iterable[str]") -> int:
     return max([int(name[4:]) for name in names if name[:4] == "gen-" and name[4:].isdigit()], default=0)
 
 
@@ -194,15 +232,17 @@ def _is_written(place: str, name: str) -> bool:
     return False
 
 
-def prepare(place: str, directories: "Sequence[str]", base: str, storage: str) -> str:
+def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, origin: str = "") -> str:
     """Make the upper directories of a new layer; return the name of their folder, until it is mounted.
+
+    :param origin: of the generations: see :func:`origin_of`.
 
     :raises OSError: they cannot be made.
     """
     name = f"{NEW}upper-{os.urandom(8).hex()}"
     folder = f"{place}/{name}"
     os.mkdir(folder, 0o700)
-    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), *directories]))
+    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), origin, *directories]))
     enter.note_member(folder, enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)

@@ -15,6 +15,10 @@ LAYERS = 1000
 """How many layers a generation remembers to be made of, and how many paths to be forgotten."""
 
 
+_FOLDS = 100
+"""How many times a layer is known to have been folded in."""
+
+
 class Generation(NamedTuple):
     """What a generation says about itself."""
 
@@ -35,6 +39,8 @@ class Generation(NamedTuple):
     files: int = 0
     node: str = ""
     """The machine that published it."""
+    folds: dict[str, tuple[int, ...]] = {}  # noqa: RUF012 - likewise
+    """Name of a layer to the numbers of all generations that it was folded into, the latest first."""
 
 
 def read(folder: str, number: int) -> Generation:
@@ -47,12 +53,14 @@ def read(folder: str, number: int) -> Generation:
         return Generation(0, "", {}, set(), {}, 0, set(), {})
     stamps: dict[str, tuple[int, int]] = {}
     layers: dict[str, tuple[str, int]] = {}
+    folds: dict[str, tuple[int, ...]] = {}
     for line in _lines(f"{where}/stamps"):
         last, when, path = line.split(" ", 2)
         stamps[path] = (int(last), int(when))
     for line in _lines(f"{where}/layers"):
         name, state, last = line.split(" ")
-        layers[name] = (state, int(last))
+        folds[name] = tuple(map(int, last.split(",")))
+        layers[name] = (state, folds[name][0])
     size, count, node = [*(_lines(f"{where}/note") or [""])[0].split(), "0", "0", ""][:3]
     removed = set(_lines(f"{where}/removed"))
     forgotten: dict[str, int] = {}
@@ -64,7 +72,7 @@ def read(folder: str, number: int) -> Generation:
             forgotten[path] = int(last)
     except FileNotFoundError:  # of an earlier version, or it was superseded and removed just now
         os.stat(where)
-    return Generation(number, where, stamps, removed, layers, int(size), overridden, forgotten, int(count), node)
+    return Generation(number, where, stamps, removed, layers, int(size), overridden, forgotten, int(count), node, folds)
 
 
 def write(aside: str, new: Generation) -> None:
@@ -75,21 +83,40 @@ def write(aside: str, new: Generation) -> None:
     """
     _write(f"{aside}/stamps", [f"{last} {when} {path}" for path, (last, when) in sorted(new.stamps.items())])
     _write(f"{aside}/removed", sorted(new.removed))
-    _write(f"{aside}/layers", [f"{n} {state} {last}" for n, (state, last) in list(new.layers.items())[-LAYERS:]])
+    layers = []
+    for name, (state, last) in list(new.layers.items())[-LAYERS:]:
+        numbers = new.folds.get(name, (last,))[:_FOLDS]
+        layers.append(f"{name} {state} {','.join(map(str, numbers))}")
+    _write(f"{aside}/layers", layers)
     tree = f"{aside}/tree"
     there = (path for path in new.overridden if os.path.lexists(f"{tree}{path}"))
     _write(f"{aside}/overridden", sorted(there))
     latest = sorted(new.forgotten.items(), key=lambda pair: pair[1])[-LAYERS:]
     _write(f"{aside}/forgotten", [f"{last} {path}" for path, last in latest])
     regular = [status for _, status in files.walk(tree) if stat.S_ISREG(status.st_mode)]
-    _write(f"{aside}/note", [f"{sum(s.st_size for s in regular)} {len(regular)} {os.uname().nodename}"])
+    _write(f"{aside}/note", [f"{sum(_space(status) for status in regular)} {len(regular)} {os.uname().nodename}"])
+
+
+def _space(status: os.stat_result) -> int:
+    """Return how much a file takes: a sparse one, as databases make them, may be larger than its disk."""
+    return min(status.st_size, 512 * status.st_blocks + 4096)
+
+
+def text(path: str) -> str:
+    """Return the text of a file.
+
+    :raises OSError: it cannot be read. It must not count as empty.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return file.read()
 
 
 def _lines(path: str) -> list[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return file.read().split("\n")[:-1]
+    lines = text(path).split("\n")[:-1]
+    return ["\\".join([part.replace("\\n", "\n") for part in line.split("\\\\")]) for line in lines]
 
 
 def _write(path: str, lines: Iterable[str]) -> None:
+    """Write lines; the names of files may hold anything but a slash."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
+        file.writelines(line.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for line in lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sif_writable.layer import child, enter, files, mount
+from sif_writable.layer import child, enter, files, mount, replicas
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
@@ -34,6 +34,7 @@ def settle(directories: list[str], storage: str, image: str, here: list[str]) ->
             refusal = refusal or problem
             continue
         first = first or place
+        replicas.drop_unflushed(place)
         good, problem = _try(place, directories)
         if good:
             return place, note(place, [*here, _OK, *good])

@@ -7,16 +7,16 @@ import signal
 import sqlite3
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.layer import collect, files, generations, mount, records
+from sif_writable.layer import collect, files, generations, mount, records, replicas
 from sif_writable.layer.mount import newest_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PKG = "/v/lib/pkg"
 
@@ -42,12 +42,12 @@ class Node:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
 
-    def layer(self, base: str = "") -> str:
+    def layer(self, base: str = "", origin: str = "") -> str:
         """Make an empty layer; return its folder."""
         self.number += 1
         folder = f"{self.place}/upper-{os.getpid()}-{self.number}"
         os.makedirs(f"{folder}/0/upper", 0o700)
-        self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n/v")
+        self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n{origin and 'id-' + origin}\n/v")
         return folder
 
     def write(self, layer: str, path: str, text: str) -> None:
@@ -60,7 +60,7 @@ class Node:
 
     def replica(self) -> str:
         """Copy the newest generation; return where to."""
-        return generations.replicate(self.storage, self.place)
+        return replicas.replicate(self.storage, self.place)[0]
 
     def newest(self) -> dict[str, str]:
         """Return the newest generation's files: path below the package to text."""
@@ -262,3 +262,122 @@ def test_nothing_changes_where_storage_is_full(node: Node, monkeypatch: pytest.M
         node.publish(layer)
     assert node.newest() == {"cache/x": "x"}
     assert not [name for name in os.listdir(node.storage) if name.startswith(".new")]
+
+
+def test_what_a_layer_removes_of_its_own_after_it_was_published_goes_too(node: Node) -> None:
+    """A transaction was open when the last process that was seen ended: its journal would undo what came later."""
+    layer = node.layer()
+    node.write(layer, "db", "old")
+    node.write(layer, "db-journal", "x")
+    node.write(layer, "locks/lock", "x")
+    node.write(layer, "only/now", "x")
+    node.publish(layer)
+    node.write(other := node.layer(node.replica()), "of-another/file", "x")
+    node.publish(other)
+    upper = f"{layer}/0/upper{PKG[2:]}"
+    for name in ("db-journal", "locks/lock", "only/now"):
+        os.unlink(f"{upper}/{name}")
+    os.rmdir(f"{upper}/only")
+    node.write(layer, "db", "new")
+    assert node.publish(layer) == []
+    assert node.newest() == {"db": "new", "of-another/file": "x"}
+    assert not os.path.exists(f"{node.storage}/gen-3/tree{PKG}/only")
+    for name in ("db", "db-journal"):
+        if os.path.exists(f"{upper}/{name}"):
+            os.unlink(f"{upper}/{name}")
+    assert node.publish(layer) == []
+    assert node.newest() == {"of-another/file": "x"}
+
+
+def test_a_side_that_has_lost_stays_out_when_it_is_folded_in_again(node: Node) -> None:
+    ours, theirs = node.layer(), node.layer()
+    node.write(ours, "cache/index", "ours")
+    time.sleep(0.02)
+    node.write(theirs, "cache/data", "theirs")
+    node.publish(theirs)
+    assert "later published files" in node.publish(ours)[0]
+    node.write(ours, "elsewhere/x", "x")
+    assert node.publish(ours) == []  # it was said
+    assert node.newest() == {"cache/data": "theirs", "elsewhere/x": "x"}
+    node.write(ours, "cache/index", "anew")
+    assert "earlier published files" in node.publish(ours)[0]
+    assert node.newest() == {"cache/index": "anew", "elsewhere/x": "x"}
+
+
+def test_files_of_any_name_mode_and_size_are_kept(node: Node) -> None:
+    layer = node.layer()
+    names = ["new\nline/x\ny", "back\\nslash/\\", "\udcff/\udcfe", "1 2/ 3"]
+    for name in names:
+        node.write(layer, name, "x")
+    upper = f"{layer}/0/upper{PKG[2:]}"
+    node.write(layer, "closed", "x")
+    os.chmod(f"{upper}/closed", 0o000)
+    with open(f"{upper}/sparse", "wb") as file:
+        file.seek(1 << 40)
+        file.write(b"end")
+    node.publish(layer)
+    base = node.replica()
+    node.write(second := node.layer(base), f"{names[0]}-more", "x")
+    assert node.publish(second) == []
+    tree = f"{node.storage}/gen-2/tree{PKG}"
+    assert {name for name, status in files.walk(tree) if stat.S_ISREG(status.st_mode)} == {
+        *names,
+        f"{names[0]}-more",
+        "closed",
+        "sparse",
+    }
+    assert stat.S_IMODE(os.stat(f"{tree}/closed").st_mode) == 0
+    sparse = os.stat(f"{tree}/sparse")
+    assert (sparse.st_size, sparse.st_blocks < 1000) == ((1 << 40) + 3, True)
+    assert set(records.read(node.storage, 2).stamps) == {os.path.dirname(f"{PKG}/{name}") for name in names} | {PKG}
+    assert records.read(node.storage, 2).size < 1 << 20
+
+
+def test_generations_of_another_storage_at_the_same_path_are_not_taken_for_these(node: Node) -> None:
+    mount.mark(node.storage)
+    node.write(first := node.layer(), "x", "of the first")
+    node.publish(first)
+    before = node.replica()
+    os.rename(node.storage, f"{node.storage}-away")
+    assert mount.mark(node.storage)
+    node.write(second := node.layer(), "x", "of the second")
+    node.publish(second)
+    after = node.replica()
+    texts = [Path(f"{base}/tree{PKG}/x").read_text(encoding="utf-8") for base in (before, after)]
+    assert texts == ["of the first", "of the second"]
+    left = node.layer(before, origin=before.split("-")[-2])
+    node.write(left, "y", "of the first")
+    with pytest.raises(FileNotFoundError, match="the storage of that run is not there"):
+        node.publish(left)
+
+
+def test_storage_that_cannot_be_listed_is_not_empty_storage(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        node.write(layer := node.layer(), "x", str(number))
+        node.publish(layer)
+    generations.tidy(node.storage, time.time() + 4000)  # now the first number is free again
+    node.write(layer := node.layer(node.replica()), "y", "y")
+    real = os.listdir
+
+    def failing(path: str) -> list[str]:
+        if path == node.storage:
+            raise OSError(5, "Input/output error", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        node.publish(layer)
+    monkeypatch.undo()
+    assert [name for name in os.listdir(node.storage) if name.startswith("gen-")] == ["gen-2"]
+
+
+def test_copies_made_before_the_machine_has_started_are_made_again(node: Node) -> None:
+    node.write(layer := node.layer(), "x", "x")
+    node.publish(layer)
+    base = node.replica()
+    replicas.drop_unflushed(node.place)
+    assert os.path.isdir(base)
+    Path(f"{base}/boot").write_text("another", encoding="utf-8")
+    replicas.drop_unflushed(node.place)
+    assert not os.path.exists(base)
+    assert node.replica() == base
