@@ -61,6 +61,8 @@ _S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
 
 _given_up = False
 """Whether storage was found to hang after the start."""
+_own_places: "dict[str, _external.FileFinder]" = {}
+"""The folders of our own modules, each listed once."""
 
 
 # --- Was a write refused? ---
@@ -705,8 +707,11 @@ class _Served(_external.FileFinder):
 def _of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
     """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
     for place in path:
-        loaders = (_external.SourceFileLoader, [".py"]), (_external.SourcelessFileLoader, [".pyc"])
-        spec = _external.FileFinder(place, *loaders).find_spec(name)
+        found = _own_places.get(place)
+        if found is None:
+            loaders = (_external.SourceFileLoader, [".py"]), (_external.SourcelessFileLoader, [".pyc"])
+            found = _own_places[place] = _external.FileFinder(place, *loaders)
+        spec = found.find_spec(name)
         if spec is not None:
             return spec
     return None
