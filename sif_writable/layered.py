@@ -4,7 +4,6 @@ Loaded at the first import of what is not the standard library, where ``SIF_WRIT
 (:mod:`sif_writable.layer`) knows nothing of the rest.
 """
 
-import _frozen_importlib_external as _external
 import os
 import sys
 
@@ -12,9 +11,9 @@ from sif_writable import importhook, startup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
-    from typing import Optional
+    from typing import Any, Optional
 
 INSTALLERS = frozenset(("pip", "conda", "mamba"))
 """Programs that ask whether the environment can be written, and then change it: they find it as without a layer."""
@@ -85,17 +84,43 @@ def _enter(finder: importhook.Finder) -> bool:
     if problem:
         return False
     _inside = True
-    _external.PathFinder.invalidate_caches()
+    if enter.current is not None:
+        _look_again(enter.current.directories)
     return True
 
 
+def _look_again(directories: "Sequence[str]") -> None:
+    """Have the import system list the directories of a layer anew, whose times are those of the image's.
+
+    ``PathFinder.invalidate_caches`` would drop the standard library's, too, and loads 95 modules since CPython 3.13.
+    """
+    for path, found in list(sys.path_importer_cache.items()):
+        if any(path == directory or path.startswith(f"{directory}/") for directory in directories):
+            if found is None:  # it was not there
+                del sys.path_importer_cache[path]
+            elif hasattr(found, "invalidate_caches"):
+                found.invalidate_caches()
+    places: Any = importhook._NAMESPACE_PATH  # noqa: SLF001 - as above
+    if hasattr(places, "_epoch"):  # of which nobody who extends sys.path tells it
+        places._epoch += 1  # noqa: SLF001 - as the import system itself does
+    if "importlib.metadata" in sys.modules:
+        sys.modules["importlib.metadata"].MetadataPathFinder.invalidate_caches()
+
+
 def directories() -> "list[str]":
-    """Return the environment directories of the image that a layer covers, the environment itself first."""
+    """Return the environment directories of the image that a layer covers, the environment itself first.
+
+    The standard library is not among them unless it lies in the environment: nothing writes there, and each of its
+    files that is looked up through one more overlay asks the FUSE server of the image once more (15 us).
+    """
     from sif_writable.facts import image_mounts
 
     table = image_mounts.mounts()
+    library = [os.path.realpath(directory) for directory in importhook._STDLIB_FOLDERS]  # noqa: SLF001 - as above
     found = []
     for directory in image_mounts.environment_directories():
+        if directory in library:
+            continue
         if os.path.realpath(directory) != directory or not os.path.isdir(directory) or os.access(directory, os.W_OK):
             continue
         if table.is_image(directory) and not table.host_mounts_below(directory):  # the host's is never covered
