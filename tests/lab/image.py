@@ -36,6 +36,22 @@ def sif() -> str:
     return provide("test.sif", (packages, wheel, writers.FILES, _definition()), make)
 
 
+def larger(*requirements: str) -> str:
+    """Return the SIF with further packages in it."""
+    runtime, packages, wheel = _parts()
+    wheelhouse = wheels.download("wheelhouse-larger", (*wheels.PACKAGES, *requirements))
+
+    def make(path: str) -> None:
+        folder = f"{path}.wheels"
+        shutil.copytree(wheelhouse, folder)
+        shutil.copy(wheel, folder)
+        words = " ".join(("sif-writable", *requirements))
+        _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS=words)
+        shutil.rmtree(folder)
+
+    return provide("larger.sif", (packages, wheel, wheelhouse, requirements), make, kept=1)
+
+
 def without_sif_writable() -> str:
     """Return the same image before sif-writable was installed, as a tree that Apptainer runs too (a sandbox)."""
     _, packages, _ = _parts()

@@ -1,0 +1,213 @@
+"""What the writable layer costs: ``python -m tests.benchmarks.layer [--rounds N] [--fresh N] [--no-image]``.
+
+Every line compares ways turn by turn, so that whatever else the machine does hits all alike. ``without`` is
+``SIF_WRITABLE=off``; ``no layer`` is what we do without one (``SIF_WRITABLE_OVERLAY=off``).
+
+================  ======================================================================================  =============
+line              what is compared                                                                        aim
+================  ======================================================================================  =============
+first import      the import of a small package, the first of its process, where the layer is made        3 ms more
+joining           the same where another process of the container is in it                                1 ms more
+import of ...     four large packages, where the layer is made and where it is joined                     1.02
+alone             the same packages in a container of its own each: no directory was looked up before     1.02
+exit              from the program's end to its parent's knowing, nothing written                         0.3 ms more
+64 at once        from the first start to the last end                                                    1.1
+================  ======================================================================================  =============
+
+In a SIF; the lines with a small package also where the kernel mounts the environment, with storage on disk and in
+memory. How long it takes to make a file there is printed with them: a disk's filesystem from which much was just
+removed takes ten times as long, and a layer needs about thirty files and directories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Callable
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from tests.benchmarks import imports
+from tests.lab import apptainer_root, image, pythons, scratch
+from tests.lab.apptainer_root import Apptainer
+from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import PlainMachine
+from tests.lab.store import ORDINARY_UID
+from tests.lab.unavailable import LabUnavailable
+from tests.layer.conftest import HERE, owned
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping, Sequence
+
+    from tests.benchmarks.imports import Times, Way
+
+    Run = Callable[[Sequence[str], Mapping[str, str]], subprocess.CompletedProcess[str]]
+
+LARGE = ("numpy", "pandas", "matplotlib.pyplot", "scipy.stats")
+WITHOUT, NO_LAYER, MADE, JOINED = "without", "no layer", "made", "joined"
+_ENV = {
+    WITHOUT: {"SIF_WRITABLE": "off", "SIF_WRITABLE_OVERLAY": "off"},
+    NO_LAYER: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "off"},
+    MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "auto"},
+}
+_ENV[JOINED] = _ENV[MADE]
+_IN_SIF = "/opt/venv/bin/python"
+
+
+def main() -> None:
+    """Measure, and print the lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=40, help="starts of each way (default: 40)")
+    parser.add_argument("--fresh", type=int, default=10, help="containers of each way and package (default: 10)")
+    parser.add_argument("--no-image", action="store_true", help="leave out the SIF")
+    arguments = parser.parse_args()
+    print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
+    for place in ("disk", "memory"):
+        _on_the_kernel(arguments.rounds, place)
+    if not arguments.no_image:
+        try:
+            _in_image(arguments.rounds, arguments.fresh)
+        except LabUnavailable as why:
+            print(f"not measured in a SIF: {why}")
+    print(f"load after: {os.getloadavg()[0]:.1f}")
+
+
+def _on_the_kernel(rounds: int, place: str) -> None:
+    environment = owned(pythons.get("3.11"))
+    with scratch.fresh() as places, _home(place) as home:
+        machine = PlainMachine(places)
+
+        def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+            start = [PYTHON, "-I", "/tests-of-layer/box.py"]
+            binds = [f"{HERE}:/tests-of-layer:ro", f"{home}:{scratch.HOME}/disk", f"{imports.__file__}:/imports.py:ro"]
+            env = {**env, "SIF_WRITABLE_DIR": f"{scratch.HOME}/disk"}
+            return machine.run([*start, *argv], venv=environment, env=env, binds=binds, timeout=3600)
+
+        print(f"\nkernel mount, storage on {place} (making a file takes {_making_a_file(home):.0f} us)")
+        _small(run, PYTHON, "quiet", "/imports.py", rounds)
+
+
+def _in_image(rounds: int, fresh: int) -> None:
+    sif = image.larger("pandas", "scipy")
+    for place in ("disk", "memory"):
+        with scratch.fresh() as places, _home(place) as home:
+            apptainer = Apptainer(apptainer_root.find(), places)
+            script = os.path.join(places.work, "imports.py")
+            with open(imports.__file__, encoding="utf-8") as source, open(script, "w", encoding="utf-8") as copy:
+                copy.write(source.read())
+
+            def run(
+                argv: Sequence[str], env: Mapping[str, str], apptainer: Apptainer = apptainer, home: str = home
+            ) -> subprocess.CompletedProcess[str]:
+                return apptainer.exec(sif, argv, env=env, home=home, timeout=3600)
+
+            print(f"\nSIF, HOME on {place} (making a file takes {_making_a_file(home):.0f} us)")
+            _small(run, _IN_SIF, "idna", "imports.py", rounds)
+            if place == "disk":
+                for module in LARGE:
+                    _large(run, module, max(rounds // 4, 3))
+                for module in LARGE:
+                    _alone(run, module, fresh)
+
+
+def _home(place: str) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(dir="/dev/shm" if place == "memory" else "/var/tmp")
+    if os.getuid() == 0:
+        os.chown(folder.name, ORDINARY_UID, ORDINARY_UID)
+    return folder
+
+
+def _making_a_file(folder: str) -> float:
+    """Return the microseconds that making a directory takes, in the median."""
+    times = []
+    with tempfile.TemporaryDirectory(dir=folder) as where:
+        for number in range(100):
+            begin = time.perf_counter_ns()
+            os.mkdir(f"{where}/{number}")
+            times.append((time.perf_counter_ns() - begin) / 1e3)
+    return statistics.median(times)
+
+
+def _small(run: Run, python: str, module: str, script: str, rounds: int) -> None:
+    found = _measure(run, python, module, script, rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
+    for way, aim in ((MADE, 3.0), (JOINED, 1.0)):
+        _more(f"first import, {way}", found[way]["imported"], found[WITHOUT]["imported"], aim)
+        _more("  against no layer", found[way]["imported"], found[NO_LAYER]["imported"])
+    for way, aim in ((MADE, 0.3), (JOINED, 0.3)):
+        _more(f"exit, {way}", found[way]["exited"], found[WITHOUT]["exited"], aim)
+        _more("  against no layer", found[way]["exited"], found[NO_LAYER]["exited"])
+    found = _measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), 64)
+    for way in (NO_LAYER, MADE):
+        _ratio(f"64 at once, {way}", found[way]["all"], found[WITHOUT]["all"], 1.1)
+
+
+def _large(run: Run, module: str, rounds: int) -> None:
+    found = _measure(run, _IN_SIF, module, "imports.py", rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
+    for way in (NO_LAYER, MADE, JOINED):
+        _ratio(f"import of {module}, {way}", found[way]["imported"], found[WITHOUT]["imported"], 1.02)
+
+
+def _measure(
+    run: Run, python: str, module: str, script: str, rounds: int, names: Sequence[str], at_once: int = 0
+) -> dict[str, Times]:
+    ways: dict[str, Way] = {
+        name: {"env": _ENV[name], "joins": name == JOINED, "layer": name if name in (MADE, JOINED) else ""}
+        for name in names
+    }
+    specification = imports.Specification(python=python, module=module, ways=ways, rounds=rounds, at_once=at_once)
+    for _ in range(2):  # the trial, and what else only the first start does
+        _checked(run([python, "-c", f"import {module}"], _ENV[MADE]))
+    starter = [python, "-I", script, json.dumps(specification)]
+    found: dict[str, Times] = json.loads(_checked(run(starter, _ENV[WITHOUT])))
+    return found
+
+
+def _alone(run: Run, module: str, rounds: int) -> None:
+    """Time an import in a container of its own, where nothing that belongs to it was looked up before."""
+    times: dict[str, list[float]] = {way: [] for way in (WITHOUT, NO_LAYER, MADE)}
+    for turn in range(1 + rounds):
+        for way in list(times)[:: 1 if turn % 2 else -1]:
+            done = _checked(run([_IN_SIF, "-c", imports.PROGRAM.format(module=module)], _ENV[way]))
+            begin, end = done.split()[:2]
+            if turn:
+                times[way].append((int(end) - int(begin)) / 1e9)
+    for way in (NO_LAYER, MADE):
+        _ratio(f"alone, {module}, {way}", times[way], times[WITHOUT], 1.02)
+
+
+def _checked(result: subprocess.CompletedProcess[str]) -> str:
+    if result.returncode:
+        raise SystemExit(f"{result.args[-3:]} failed:\n{result.stderr[-2000:]}")
+    return result.stdout
+
+
+def _more(line: str, times: Sequence[float], against: Sequence[float], aim: float = 0.0) -> None:
+    more, least = statistics.median(times) - statistics.median(against), min(times) - min(against)
+    words = f" (aim: {aim})" if aim else ""
+    print(
+        f"{line:<36}{_middle(times):>16} against {_middle(against):>16} ms: "
+        f"{more * 1e3:+.2f} ms, the fastest {least * 1e3:+.2f}{words}"
+    )
+
+
+def _ratio(line: str, times: Sequence[float], against: Sequence[float], aim: float) -> None:
+    ratio, least = statistics.median(times) / statistics.median(against), min(times) / min(against)
+    print(
+        f"{line:<36}{_middle(times):>16} against {_middle(against):>16} ms: "
+        f"{ratio:.3f}, the fastest {least:.3f} (aim: {aim})"
+    )
+
+
+def _middle(times: Sequence[float]) -> str:
+    lower, middle, upper = statistics.quantiles(times, n=4)
+    return f"{middle * 1e3:.2f} ({(upper - lower) * 1e3:.2f})"
+
+
+if __name__ == "__main__":
+    main()
