@@ -79,19 +79,29 @@ def _states(place: str, names: list[str]) -> dict[str, str]:
     except OSError as error:
         let_pass(error)
         return found
-    for name in names:
-        with suppress(OSError):  # another process has removed it
-            found[name] = _state(f"{place}/{name}")
+    aside = f"{place}/{NEW}{os.urandom(8).hex()}"
+    with suppress(OSError):
+        os.mkdir(aside, 0o700)
+        for name in names:
+            with suppress(OSError):  # another process has removed it
+                found[name] = _state(f"{place}/{name}", aside)
     kernel.drop_capabilities()
+    files.remove(aside)
     return found
 
 
-def _state(folder: str) -> str:
+def _state(folder: str, aside: str) -> str:
+    """Ask about one layer. Its own work is left alone: who asks from within it finds the image there.
+
+    :param aside: an empty folder on the same filesystem.
+    """
     numbers = [name for name in os.listdir(folder) if name.isdigit()]
     for number in numbers:
-        here = f"{folder}/{number}"
+        lower, work = (f"{aside}/{os.urandom(8).hex()}" for _ in range(2))
+        os.mkdir(lower, 0o700)
+        os.mkdir(work, 0o700)
         try:
-            kernel.overlay([f"{here}/hidden"], f"{here}/upper", f"{here}/work", f"{here}/hidden", "userxattr,index=on")
+            kernel.overlay([lower], f"{folder}/{number}", work, lower, "userxattr,index=on")
         except OSError as error:
             let_pass(error)
             if error.errno == errno.EBUSY:
@@ -99,7 +109,7 @@ def _state(folder: str) -> str:
             if error.errno not in {errno.EINVAL, errno.ESTALE, errno.ENOENT}:
                 return UNKNOWN
         else:
-            kernel.unmount(f"{here}/hidden")
+            kernel.unmount(lower)
     return DEAD
 
 
@@ -139,7 +149,7 @@ def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
 
 
 def _is_written(folder: str) -> bool:
-    return any(os.listdir(f"{folder}/{name}/upper") for name in os.listdir(folder) if name.isdigit())
+    return any(os.listdir(f"{folder}/{name}") for name in os.listdir(folder) if name.isdigit())
 
 
 def _kept(folder: str, error: BaseException) -> str:
@@ -187,18 +197,15 @@ def _publish_from_within(folder: str) -> list[str]:
     except OSError as error:
         let_pass(error)
         return [] if error.errno in _BUSY else [_later(folder, _words(error))]
-    hidden = [f"{folder}/{name}/hidden" for name in os.listdir(folder) if name.isdigit()]
     try:
-        for path in hidden:
-            os.chmod(path, 0o700)
-        return publish(folder, lambda number, _: f"{folder}/{number}/hidden/image")
+        os.chmod(f"{folder}/hidden", 0o700)
+        return publish(folder, lambda number, _: f"{folder}/hidden/{number}")
     except (OSError, ValueError) as error:
         let_pass(error)
         return [_later(folder, _words(error))]
     finally:
         with suppress(OSError):
-            for path in hidden:
-                os.chmod(path, 0o000)
+            os.chmod(f"{folder}/hidden", 0o000)
         os.close(lock)
 
 
@@ -325,9 +332,9 @@ def _tidy(place: str, base: str, now: float) -> None:
             elif name.startswith(NEW) and not name.startswith(f"{NEW}upper-") and age > STALE_SECONDS:
                 replicas.drop(place, name)
             elif name.startswith("container-") and age > UNFINISHED_SECONDS:
-                layer = os.readlink(f"{place}/{name}/current").partition(":")[0]
+                layer = os.readlink(f"{place}/{name}").partition(":")[0]
                 if not os.path.isdir(f"{place}/{layer}"):
-                    replicas.drop(place, name)
+                    os.unlink(f"{place}/{name}")
     with suppress(OSError):  # what cannot be read may be in use
         replicas.drop_unused(place, base, now, _used(place))
 

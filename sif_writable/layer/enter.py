@@ -5,10 +5,14 @@ On the path of the first import from a read-only environment; what happens rarel
 Folders, all in one place on a local filesystem, private to the user (:func:`places` yields the possible ones)::
 
     trial                 what a trial has shown in these circumstances
-    container-TOKEN/      of one container run: `lock`, and `current`, a link to `NAME:NAMESPACE:DEVICE`
-    upper-NAME/           of one layer: `about`, `members` (who is in it), and for its Nth directory N/upper, N/work and
-                          N/hidden/image, where the layer's own processes find that directory as it is in the image
-    replica-ORIGIN-NUMBER/       a copy of a generation: what earlier runs wrote
+    lock                  of whose bytes a container's first process locks one, by its token
+    container-TOKEN       of one container run: a link to `NAME:NAMESPACE:DEVICE`
+    upper-NAME/           of one layer: `about`, `members` (who is in it), and for its Nth directory the upper directory
+                          N and hidden/N: the overlay's work, upon which the layer's own processes find that directory
+                          as it is in the image
+    replica-ORIGIN-NUMBER/   a copy of a generation: what earlier runs wrote
+
+Making a file may take 0.2 ms on a disk's filesystem, so there are no more of them than are needed.
 """
 
 import os
@@ -45,6 +49,8 @@ class Layer:
         self.directories: list[str] = []
         self.origin = ""
         """Of the generations, where this process makes it."""
+        self.base = ""
+        """The folder of what earlier runs wrote, where this process has made it."""
 
     @property
     def folder(self) -> str:
@@ -52,19 +58,19 @@ class Layer:
         return f"{self.place}/{self.name}"
 
     @property
-    def state(self) -> str:
-        """Return the folder of what this container's processes tell each other."""
+    def link(self) -> str:
+        """Return the link by which this container's processes find the layer."""
         return f"{self.place}/container-{self.token}"
 
     def uppers(self) -> "list[str]":
         """Return its upper directories, one for each directory."""
-        return [f"{self.folder}/{number}/upper" for number in range(len(self.directories))]
+        return [f"{self.folder}/{number}" for number in range(len(self.directories))]
 
 
 def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ: "Mapping[str, str]") -> str:
     """Have the layer of this container: none is made where one stands.
 
-    The caller invalidates the caches of the import system where the answer is an empty string.
+    The caller has the import system list the directories anew where the answer is an empty string.
 
     :param find: returns the directories that a layer is made over: absolute paths of the image, links resolved. It is
         called only where none stands.
@@ -98,7 +104,8 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
             dead.append(record)
     from sif_writable.layer import mount
 
-    quick = mount.environment(uid_map)
+    table = mount.table()
+    quick = mount.environment(uid_map, table)
     found = mount.settled(places(storage, image, uid), 1, quick)
     if found is None:
         wanted = decide.distinct(find())
@@ -115,7 +122,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         return words[2]
     layer = Layer(place, token, image)
     layer.directories = words[3:]
-    problem = mount.make(layer, storage, namespace, dead)
+    problem = mount.make(layer, storage, namespace, dead, table)
     if problem and layer.name and not layer.name.startswith("upper-"):  # the mount itself: it is not tried again
         from sif_writable.layer import trial
 
@@ -158,7 +165,7 @@ def _token() -> str:
 def current_record(layer: Layer) -> str:
     """Return which layer was made last in this container, or an empty string."""
     try:
-        return os.readlink(f"{layer.state}/current")
+        return os.readlink(layer.link)
     except OSError as error:
         let_pass(error)
         return ""

@@ -18,8 +18,10 @@ LOCK_SECONDS = 2.0
 EMPTY = 16
 """How many layers that nothing was written to may lie about: they are removed together, which takes a process."""
 NEW = ".new-"
-ALONE = 3
-"""Links of /proc/self/task where this process has one thread."""
+_LINKS = 3
+"""Of the folder of a layer, those of its upper directories apart."""
+_LOCKS = (1 << 31) - 1
+"""How many bytes of the lock there are to choose from: a prime, within the size of a file anywhere."""
 
 
 def circumstances(directories: "Sequence[str]", uid_map: str) -> str:
@@ -31,30 +33,38 @@ def circumstances(directories: "Sequence[str]", uid_map: str) -> str:
     return repr(";".join([word.strip("\n\0") for word in words]))
 
 
-def environment(uid_map: str) -> str:
+def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
     """Return what the choice of directories depends on, in one line, without asking the table of mounts what is whose.
 
     Where it is as at a trial, the directories are, too. That spares the modules that know an image's own mounts.
+
+    :param table: what :func:`table` returned.
     """
-    mounts = [line.split(" - ")[0].split(" ")[3:5] + line.split(" - ")[1:] for line in _table()]
-    points = [fields[1] for fields in mounts if fields[1] != "/"]
-    known = [entry for entry in sys.path if entry[:1] == "/" and not _holders(entry, points) and os.path.isdir(entry)]
+    points = tuple([f"{point}/" for _, point, _ in table if point != "/"])
+    known = [path for path in sys.path if path[:1] == "/" and not f"{path}/".startswith(points) and os.path.isdir(path)]
     known += [sys.prefix, sys.base_prefix]
-    starts = tuple([f"{entry}/" for entry in known])
+    starts = tuple([f"{path}/" for path in known])
+    above = {"/"}
+    for path in known:
+        above.update([path[:at] for at in range(1, len(path)) if path[at] == "/"])
     words = [boot(), read("/proc/self/attr/current"), " ".join(uid_map.split()), *known]
-    for root, point, kind in mounts:
-        if point == "/" or f"{point}/".startswith(starts) or any(entry.startswith(f"{point}/") for entry in known):
-            words.append(f"{root} {point} {kind.split(' ')[0]}")
+    for root, point, kind in table:
+        if point in above or f"{point}/".startswith(starts):
+            words.append(f"{root} {point} {kind}")
     return repr(";".join([word.strip("\n\0") for word in words]))
 
 
-def _holders(path: str, points: "Sequence[str]") -> "list[str]":
-    """Return the mount points at or above a path."""
-    return [point for point in points if path == point or path.startswith(f"{point}/")]
-
-
-def _table() -> "list[str]":
-    return [line for line in read("/proc/self/mountinfo").splitlines() if " - " in line]
+def table() -> "list[tuple[str, str, str]]":
+    """Return the mounts of this process: the root within the filesystem, the mount point, the type."""
+    found = []
+    for line in read("/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        _, _, _, root, point, _ = left.split(" ", 5)
+        if "\\" in point:
+            for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                point = point.replace(code, letter)
+        found.append((root, point, right.partition(" ")[0]))
+    return found
 
 
 def settled(roots: "Iterator[str]", line: int, text: str) -> "Optional[tuple[str, list[str]]]":
@@ -69,18 +79,21 @@ def settled(roots: "Iterator[str]", line: int, text: str) -> "Optional[tuple[str
     return None
 
 
-def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> str:
-    """Make a layer, one process at a time.
+def make(
+    layer: Layer, storage: str, namespace: str, dead: "Sequence[str]", mounts: "Sequence[tuple[str, str, str]]"
+) -> str:
+    """Make a layer, one process of the container at a time.
 
     :param dead: records of layers that nobody is in any more.
+    :param mounts: what :func:`table` returned.
     """
     try:
-        os.makedirs(layer.state, 0o700, exist_ok=True)
-        descriptor = os.open(f"{layer.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(f"{layer.place}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         let_pass(error)
-        return f"{layer.state} cannot be made: {error.strerror}"
+        return f"{layer.place}/lock cannot be made: {error.strerror}"
     try:
+        os.lseek(descriptor, int.from_bytes(layer.token.encode(), "big") % _LOCKS, os.SEEK_SET)
         if not _locked(descriptor):
             return f"another process has been making the layer of this container for {LOCK_SECONDS:.0f} seconds"
         record = enter.current_record(layer)
@@ -97,8 +110,9 @@ def make(layer: Layer, storage: str, namespace: str, dead: "Sequence[str]") -> s
                 raise
             break
         with kernel.undisturbed():
-            problem = mount(layer, base)
+            problem = mount(layer, base, mounts)
             if not problem:
+                layer.base = base
                 _appear(layer)
         if problem:
             return problem
@@ -119,9 +133,9 @@ def _appear(layer: Layer) -> None:
         layer.name = layer.name[len(NEW) :]
         device = os.stat(layer.directories[0]).st_dev
         # A link appears as a whole, and replacing one does not make the disk write, as replacing a file does.
-        aside = f"{layer.state}/{NEW}{os.urandom(8).hex()}"
+        aside = f"{layer.place}/{NEW}{os.urandom(8).hex()}"
         os.symlink(f"{layer.name}:{made[5:-1]}:{device}", aside)
-        os.rename(aside, f"{layer.state}/current")
+        os.rename(aside, layer.link)
     except OSError as error:
         let_pass(error)
     enter.entered(layer, made)
@@ -143,7 +157,7 @@ def _locked(descriptor: int) -> bool:
 
 def _is_free(descriptor: int) -> bool:
     try:
-        os.lockf(descriptor, os.F_TLOCK, 0)
+        os.lockf(descriptor, os.F_TLOCK, 1)
     except OSError as error:
         let_pass(error)
         return False
@@ -159,7 +173,7 @@ def _base(layer: Layer, storage: str) -> str:
     layer.origin = origin_of(there) or mark(folder)
     known = replica(layer.origin, newest)
     left = [name for name in names if name.startswith("upper-")]
-    if (newest and known not in names) or len(left) > EMPTY or any(_is_written(layer.place, n) for n in left):
+    if (newest and known not in names) or len(left) > EMPTY or (left and _is_written(layer, left)):
         from sif_writable.layer import collect
 
         return collect.before_making(layer.place, folder, layer.origin)
@@ -221,14 +235,24 @@ def generations(place: str, storage: str) -> str:
     return f"{storage}/layer" if storage else place
 
 
-def _is_written(place: str, name: str) -> bool:
-    """Whether something was written to a layer that may be dead."""
-    try:
-        for number in os.listdir(f"{place}/{name}"):
-            if number.isdigit() and os.listdir(f"{place}/{name}/{number}/upper"):
+def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
+    """Whether something was written to layers that may be dead.
+
+    An upper directory has the time of the image's until something is made in it, and no directories: that is asked
+    for first, since it is one system call. Layers of other environments are listed.
+    """
+    times = [os.stat(directory).st_mtime_ns for directory in layer.directories]
+    for name in names:
+        folder = f"{layer.place}/{name}"
+        try:
+            if os.lstat(folder).st_nlink == len(times) + _LINKS:
+                seen = [os.lstat(f"{folder}/{number}") for number in range(len(times))]
+                if times == [status.st_mtime_ns for status in seen] and {2} == {status.st_nlink for status in seen}:
+                    continue
+            if any(os.listdir(f"{folder}/{number}") for number in os.listdir(folder) if number.isdigit()):
                 return True
-    except OSError as error:  # somebody collects it just now
-        let_pass(error)
+        except OSError as error:  # another process collects it just now
+            let_pass(error)
     return False
 
 
@@ -246,40 +270,45 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, o
     enter.note_member(folder, enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)
+    os.mkdir(f"{folder}/hidden", 0o700)
     for number, directory in enumerate(directories):
-        os.mkdir(f"{folder}/{number}", 0o700)
-        os.mkdir(f"{folder}/{number}/work", 0o700)
-        os.mkdir(f"{folder}/{number}/hidden", 0o700)
-        os.mkdir(f"{folder}/{number}/hidden/image", 0o700)
-        os.mkdir(f"{folder}/{number}/upper", 0o700)
         status = os.stat(directory)
-        os.chmod(f"{folder}/{number}/upper", status.st_mode & 0o1777 | 0o700)
+        os.mkdir(f"{folder}/hidden/{number}", 0o700)
+        os.mkdir(f"{folder}/{number}", 0o700)
+        os.chmod(f"{folder}/{number}", status.st_mode & 0o1777 | 0o700)
         # The time of a directory of packages is part of what an image is known by.
-        os.utime(f"{folder}/{number}/upper", ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.utime(f"{folder}/{number}", ns=(status.st_atime_ns, status.st_mtime_ns))
     return name
 
 
-def mount(layer: Layer, base: str) -> str:
-    """Enter namespaces of this process's own and mount a layer; return an empty string or what failed."""
-    below = _mounts_below(layer.directories)
-    held = [(point, os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)) for point in below]
+def mount(layer: Layer, base: str, mounts: "Optional[Sequence[tuple[str, str, str]]]" = None) -> str:
+    """Enter namespaces of this process's own and mount a layer; return an empty string or what failed.
+
+    :param mounts: what :func:`table` returned.
+    """
+    below = _mounts_below(layer.directories, table() if mounts is None else mounts)
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    opened = [here]
     mounted: list[str] = []
     step = "a user namespace cannot be made here"
     try:
         path = enter.cwd()
         kernel.separate(os.geteuid(), os.getegid())
         try:
-            for upper, directory in zip(layer.uppers(), layer.directories):
+            # Opened in this namespace: what is of another one cannot be shown.
+            held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]
+            opened += held
+            for number, directory in enumerate(layer.directories):
                 step = f"an overlay over {directory} cannot be mounted here"
                 earlier = f"{base}/tree{directory}"
                 lower = [earlier, directory] if base and os.path.isdir(earlier) else [directory]
-                original = f"{upper[:-5]}hidden/image"
-                kernel.bind(directory, original)
-                mounted.append(original)
-                kernel.overlay(lower, upper, f"{upper[:-5]}work", directory, WORDS)
+                hidden = f"{layer.folder}/hidden/{number}"
+                opened.append(os.open(hidden, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+                kernel.bind(directory, hidden)
+                mounted.append(hidden)
+                kernel.overlay(lower, layer.uppers()[number], f"/proc/self/fd/{opened[-1]}", directory, WORDS)
                 mounted.append(directory)
-            for point, descriptor in held:
+            for point, descriptor in zip(below, held):
                 step = f"what is mounted at {point} cannot be shown there again"
                 kernel.bind(f"/proc/self/fd/{descriptor}", point)
         except BaseException:  # also what a handler of the program raises: there is no half layer
@@ -293,8 +322,7 @@ def mount(layer: Layer, base: str) -> str:
         let_pass(error)
         return f"{step}: {error.strerror}"
     finally:
-        os.close(here)
-        for _, descriptor in held:
+        for descriptor in opened:
             os.close(descriptor)
     return ""
 
@@ -302,21 +330,17 @@ def mount(layer: Layer, base: str) -> str:
 def _leave_tidy(layer: Layer, path: str, here: int) -> None:
     """Do what is good to have, but no reason to say that there is no layer: it stands."""
     try:
-        for upper in layer.uppers():  # who walks through storage shall not find the image there
-            os.chmod(f"{upper[:-5]}hidden", 0o000)
+        os.chmod(f"{layer.folder}/hidden", 0o000)  # who walks through storage shall not find the image there
         enter.come_back(path, here)
     except OSError as error:
         let_pass(error)
 
 
-def _mounts_below(directories: "Sequence[str]") -> "list[str]":
+def _mounts_below(directories: "Sequence[str]", mounts: "Iterable[tuple[str, str, str]]") -> "list[str]":
     """Return the mount points below some directories, but not those below others of them."""
     found: list[str] = []
     starts = tuple([f"{directory}/" for directory in directories])
-    for line in read("/proc/self/mountinfo").splitlines():
-        point = line.split(" ", 5)[4]
-        if "\\" in point:
-            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    for _, point, _ in mounts:
         if point.startswith(starts) and not any(point == other or point.startswith(f"{other}/") for other in found):
             found = [*[other for other in found if not other.startswith(f"{point}/")], point]
     return found

@@ -34,7 +34,7 @@ class Seen:
     def source(self, path: str) -> str:
         """Return where a path is in its upper directory."""
         number = self._number(path)
-        return f"{self.folder}/{number}/upper{path[len(self.directories[number]) :]}"
+        return f"{self.folder}/{number}{path[len(self.directories[number]) :]}"
 
     def original(self, path: str) -> str:
         """Return where a path is as it is in the image."""
@@ -51,7 +51,7 @@ class Seen:
     def changes(self) -> Iterator[Change]:
         """Yield what was changed; what holds it first."""
         for number, directory in enumerate(self.directories):
-            top = f"{self.folder}/{number}/upper"
+            top = f"{self.folder}/{number}"
             for name, status in files.walk(top):
                 here, path = f"{top}/{name}", f"{directory}/{name}"
                 if files.is_whiteout(here, status):

@@ -46,13 +46,13 @@ class Node:
         """Make an empty layer; return its folder."""
         self.number += 1
         folder = f"{self.place}/upper-{os.getpid()}-{self.number}"
-        os.makedirs(f"{folder}/0/upper", 0o700)
+        os.makedirs(f"{folder}/0", 0o700)
         self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n{origin and 'id-' + origin}\n/v")
         return folder
 
     def write(self, layer: str, path: str, text: str) -> None:
         """Write a file in a layer; the path is below the package."""
-        self.put(f"{layer}/0/upper{PKG[2:]}/{path}", text)
+        self.put(f"{layer}/0{PKG[2:]}/{path}", text)
 
     def publish(self, layer: str) -> list[str]:
         """Publish a layer; return what is said."""
@@ -146,7 +146,7 @@ def test_the_earlier_one_is_set_aside_when_it_is_published_later(node: Node) -> 
 def test_a_database_goes_with_its_journal_and_never_with_that_of_others(node: Node) -> None:
     def fill(layer: str, value: int) -> None:
         """Leave a database as a killed process does: with a hot journal."""
-        folder = f"{layer}/0/upper{PKG[2:]}"
+        folder = f"{layer}/0{PKG[2:]}"
         os.makedirs(folder, exist_ok=True)
         connection = sqlite3.connect(f"{folder}/t.db", isolation_level=None)
         connection.execute("begin")  # one transaction: else each row is flushed
@@ -174,7 +174,7 @@ def test_what_was_removed_is_removed_again(node: Node) -> None:
     first = node.layer()
     node.write(first, "cache/x", "x")
     node.write(first, "cache/y", "y")
-    upper = f"{first}/0/upper{PKG[2:]}"
+    upper = f"{first}/0{PKG[2:]}"
     try:
         os.mknod(f"{upper}/config.json", stat.S_IFCHR, 0)
         os.mknod(f"{upper}/__init__.py", stat.S_IFCHR, 0)
@@ -187,8 +187,8 @@ def test_what_was_removed_is_removed_again(node: Node) -> None:
     assert not os.path.lexists(f"{base}/tree{PKG}/__init__.py")
     second = node.layer(base)
     node.write(second, "config.json", "new")
-    os.makedirs(f"{second}/0/upper{PKG[2:]}/cache")
-    os.mknod(f"{second}/0/upper{PKG[2:]}/cache/x", stat.S_IFCHR, 0)
+    os.makedirs(f"{second}/0{PKG[2:]}/cache")
+    os.mknod(f"{second}/0{PKG[2:]}/cache/x", stat.S_IFCHR, 0)
     assert node.publish(second) == []
     assert node.newest() == {"cache/y": "y", "config.json": "new"}
     assert records.read(node.storage, 2).removed == set()
@@ -274,7 +274,7 @@ def test_what_a_layer_removes_of_its_own_after_it_was_published_goes_too(node: N
     node.publish(layer)
     node.write(other := node.layer(node.replica()), "of-another/file", "x")
     node.publish(other)
-    upper = f"{layer}/0/upper{PKG[2:]}"
+    upper = f"{layer}/0{PKG[2:]}"
     for name in ("db-journal", "locks/lock", "only/now"):
         os.unlink(f"{upper}/{name}")
     os.rmdir(f"{upper}/only")
@@ -309,7 +309,7 @@ def test_files_of_any_name_mode_and_size_are_kept(node: Node) -> None:
     names = ["new\nline/x\ny", "back\\nslash/\\", "\udcff/\udcfe", "1 2/ 3"]
     for name in names:
         node.write(layer, name, "x")
-    upper = f"{layer}/0/upper{PKG[2:]}"
+    upper = f"{layer}/0{PKG[2:]}"
     node.write(layer, "closed", "x")
     os.chmod(f"{upper}/closed", 0o000)
     with open(f"{upper}/sparse", "wb") as file:
