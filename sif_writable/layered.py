@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any, Optional
 
-INSTALLERS = frozenset(("pip", "conda", "mamba"))
+INSTALLERS = frozenset(("pip", "conda", "mamba", "uv", "poetry", "pdm", "flit"))
 """Programs that ask whether the environment can be written, and then change it: they find it as without a layer."""
-NEVER = frozenset(("apport_python_hook",))
-"""What Debian's sitecustomize imports at every start, which then would pay for a layer."""
+SETUP_COMMANDS = frozenset(("install", "develop", "easy_install"))
+"""Those of a setup.py that do so."""
 
 problem = ""
 """Why this process has no layer."""
 _asked = False
 """Whether a layer is no question any more."""
+_begun = False
+"""Whether the program has imported something of an environment, whose name tells what it is."""
+_without = False
+"""Whether this process is an installer."""
 _inside = startup.LAYER in os.environ
 _written: "Optional[frozenset[str]]" = None
 
@@ -34,22 +38,43 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
     :param name: what is about to be imported: no standard library, nor part of a package.
     :param spec: what was found, if anything.
     """
-    if not _asked and name not in NEVER and not _is_installer(name) and _needs_layer(finder, name, spec):
+    global _begun
+    if not _begun and _in_site():  # each start pays for what a .pth or sitecustomize imports, also one of nothing else
+        return False
+    if not _without and _is_installer(name):
+        _be_without()
+    _begun = True
+    if not _asked and _needs_layer(finder, name, spec):
         return _enter(finder)
     if _inside and spec is not None and spec.has_location and spec.loader is not None:
         finder.listen()  # for what fails outside the layer's directories
     return False
 
 
+def _in_site() -> bool:
+    """Whether the interpreter still starts: ``site`` looks for packages."""
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - there is no other way to ask
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "site":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_installer(name: str) -> bool:
-    """Whether this process was started for an installer, ``pip`` or ``python -m pip``: then it gets no layer."""
-    global _asked
-    started = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-    if name not in INSTALLERS or not (started == "-m" or started.startswith(name)):
-        return False
-    _asked = True
+    """Whether this process was started for an installer: it is the first that is imported, or what was started."""
+    arguments = getattr(sys, "argv", None) or [""]
+    started = os.path.basename(arguments[0])
+    if name in INSTALLERS:
+        return not _begun or started == "-m" or started.startswith(name)
+    return name == "setuptools" and started == "setup.py" and not SETUP_COMMANDS.isdisjoint(arguments)
+
+
+def _be_without() -> None:
+    """Have no layer; where this process is in one, have the environment read-only as without it."""
+    global _asked, _without
+    _asked = _without = True
     without(os.environ)
-    return True
 
 
 def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -> bool:
@@ -134,7 +159,7 @@ def without(environ: "Mapping[str, str]") -> None:
     :raises OSError: that is not possible; what it installs is gone with the layer then, and said so.
     """
     inside = startup.in_layer(environ)
-    if inside:
+    if inside[2:]:
         from sif_writable.layer import installers
 
         installers.cover(inside[0], inside[1], inside[2:])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable.layer import decide
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from typing import Callable
 
 NEW, ALL, NONE = "new", "all", "none"
@@ -110,7 +110,29 @@ def keep(
             dropped.append(path)
         else:
             kept.append(change)
-    return Kept(kept, dropped)
+    return Kept(kept, dropped) if how == ALL else _without_remains(kept, dropped, installed)
+
+
+def _without_remains(kept: list[Change], dropped: list[str], installed: Collection[str]) -> Kept:
+    """Take out what is left of an installed package: its empty directory could be imported, as a namespace."""
+    made = {change.path for change in kept if change.kind == FOLDER}
+    packages = made.intersection(posixpath.dirname(path) for path in installed if is_code(path))
+    rest = []
+    for change in kept:
+        if packages.isdisjoint(_at_and_above(change.path)):
+            rest.append(change)
+        elif change.kind != FOLDER:
+            dropped.append(change.path)
+    lost = {above for path in dropped for above in _at_and_above(path)}
+    used = {above for change in rest if change.kind != FOLDER for above in _at_and_above(change.path)}
+    found = [change for change in rest if change.kind != FOLDER or change.path in used or change.path not in lost]
+    return Kept(found, dropped)
+
+
+def _at_and_above(path: str) -> Iterator[str]:
+    while len(path) > 1:
+        yield path
+        path = posixpath.dirname(path)
 
 
 def by_folder(changes: Iterable[Change]) -> dict[str, list[Change]]:

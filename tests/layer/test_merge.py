@@ -46,6 +46,18 @@ def test_new_things_and_data_are_kept_and_code_of_the_image_stays(path: str, kin
     assert ask(NONE).changes == []
 
 
+def test_of_an_installed_package_no_directory_stays_that_could_be_imported() -> None:
+    owned = {f"{SP}/space/q/__init__.py", f"{SP}/space/q/data.json", "/v/share/doc/q.txt"}
+    left = [f"{SP}/space/q/made", f"{SP}/space/q/__pycache__/__init__.cpython-311.pyc"]
+    folders = [f"{SP}/space", f"{SP}/space/q", f"{SP}/space/q/__pycache__", "/v/share", "/v/share/doc"]
+    mine = [Change(f"{SP}/p/empty", FOLDER, 1), Change("/v/share/note", FILE, 1)]
+    changes = [*(Change(path, FOLDER, 1) for path in folders), *(Change(path, FILE, 1) for path in [*owned, *left])]
+    kept = merge.keep([*changes, *mine], NEW, in_image=IMAGE.__contains__, installed=owned)
+    assert sorted(kept.changes) == sorted([*mine, Change("/v/share", FOLDER, 1)])
+    assert sorted(kept.dropped) == sorted([*owned, *left])
+    assert merge.keep(changes, ALL, in_image=IMAGE.__contains__, installed=owned) == (changes, [])
+
+
 def test_what_a_distribution_owns_is_read_from_its_record() -> None:
     lines = ["q/__init__.py,sha256=x,3", '"q/a,b.json",,', "../../bin/q,,", "q-1.0.dist-info/RECORD,,", ""]
     found = merge.installed({f"{SP}/q-1.0.dist-info/RECORD": lines})
