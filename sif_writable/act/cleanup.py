@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import act, plan, session
 from sif_writable.act import Outcome, directories, recall
 from sif_writable.act.removal import delete, move_aside, remove_copies
+from sif_writable.facts import layers
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.measure import names
 from sif_writable.facts.namespaces import used_by
@@ -68,6 +69,8 @@ def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked:
         return _remove_lock(item.path)
     if item.kind == OVERLAY and (problem := used_by(f"image-{item.image}")):  # since it was looked at
         return problem
+    if item.kind in layers.KINDS:
+        return _remove_of_layers(item)
     gone = item.path
     if item.kind == PACKAGES:
         # Whether nobody can tell was weighed when it was chosen; only what was found free then may have a user now.
@@ -84,6 +87,17 @@ def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked:
                 os.mkdir(item.path, 0o700)
     # NFS keeps what is open under another name, and so the folder.
     return "" if delete(gone) else f"is taken away; what is in use of it remains in {gone} for now"
+
+
+def _remove_of_layers(item: Item) -> str:
+    """Remove something that layers have left; a newest generation is followed by one in which nothing is."""
+    from sif_writable.layer import forget, survey
+    from sif_writable.layer.mount import newest_generation
+
+    place, name = os.path.split(item.path)
+    if item.kind == layers.GENERATION and newest_generation(place) == int(name[4:]):
+        forget.forget(place, None, keep=False)
+    return survey.remove(item.path)
 
 
 def _remove_lock(path: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sif_writable.facts.measure import Bound
+    from sif_writable.facts.storage_contents import Item
     from sif_writable.plan import Storage
     from sif_writable.plan.cleanup import Limit
 
@@ -35,6 +36,8 @@ _WORDS = (
 DAY = 86400.0
 SECONDS, ENTRIES = 1.0, 50_000
 """How long a round may take, and how many files and folders it may look at or remove."""
+_NOTES = frozenset(("trial", "lock"))
+"""What layers note beside what they hold."""
 DOUBLINGS = 4
 """Times that both are doubled: the default limit is 100,000 files, on NFS a second is enough for some thousands."""
 AGAIN = 600.0
@@ -66,6 +69,15 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
     for root in dict.fromkeys(storage.roots[kind] for kind in ("compiled", "config") if kind in storage.roots):
         with suppress(OSError):
             _round(root, f"image-{identity}", environ)
+    for parent in ("/var/tmp", "/tmp"):  # noqa: S108 - private folders, which are checked before anything is removed
+        stamp = f"{parent}/sif-writable-{os.geteuid()}/layers/.sif-writable"
+        with suppress(OSError):
+            if abs(time.time() - os.lstat(stamp).st_mtime) > DAY:
+                os.utime(stamp)
+                from sif_writable.plan.cleanup import limit
+
+                if limit(environ)[0] is not None:
+                    tidy_node(f"image-{identity}", time.time())
 
 
 def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
@@ -157,6 +169,32 @@ def tidy(root: str, this: str, allowed: Limit, bound: Bound, now: float) -> bool
     return done
 
 
+def tidy_node(this: str, now: float) -> None:
+    """Remove what layers of images that are used no more have left on this node beside storage.
+
+    The next start of the image would do it, and there may be none. What nothing brings back stays.
+
+    :param this: name of the folder of the image of this process, or empty.
+    :param now: seconds since 1970.
+    """
+    from sif_writable.facts.storage_contents import on_this_node
+    from sif_writable.layer import files, survey
+    from sif_writable.plan.cleanup import IDLE_DAYS
+
+    for contents in on_this_node():
+        for identity, image in contents.images.items():
+            place = f"{contents.root}/image-{identity}"
+            if f"image-{identity}" == this or now - image.used <= IDLE_DAYS * DAY:
+                continue
+            items = [item for item in contents.items if item.image == identity]
+            stays = False
+            for item in items:
+                with suppress(OSError):
+                    stays = bool(item.problem or item.written or survey.remove(item.path)) or stays
+            if not stays and not survey.uppers(place):
+                files.remove(place)
+
+
 def _finish(root: str, listed: list[str], bound: Bound) -> bool:
     """Delete what an earlier removal had moved aside and was not done with."""
     from sif_writable import aside
@@ -208,6 +246,12 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         path = f"{image}/{entry}"
         if entry.startswith("packages-"):
             gone.append(remove_copies(path, keep_written=True, unlocked=True)[0])
+        elif entry == storage_contents.LAYERS:
+            _tidy_layers(found.items)
+            if idle and all(
+                name in ("trial", "lock") or name.startswith(("container-", "id-")) for name in names(path)
+            ):
+                gone.append(move_aside(path))
         elif entry.startswith("compiled-") or (idle and os.path.isdir(path) and not _has_files(path, bound)):
             gone.append(move_aside(path))
     done = all([delete(path, bound) for path in gone if path])  # noqa: C419 - each of them
@@ -220,6 +264,17 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
             with suppress(FileNotFoundError):
                 os.utime(path, (used, used))
     return done
+
+
+def _tidy_layers(items: list[Item]) -> None:
+    """Remove what layers of an image have left and what is made again, or holds nothing."""
+    from sif_writable.facts import layers
+    from sif_writable.layer import survey
+
+    for item in items:
+        if item.kind in (layers.REPLICA, layers.UPPER) and not item.problem and not item.written:
+            with suppress(OSError):
+                survey.remove(item.path)
 
 
 def _has_files(path: str, bound: Bound) -> bool:

@@ -17,6 +17,8 @@ from sif_writable.plan import FOLDER
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
+LAYERS = "layers"
+
 
 def is_for_us(base: str) -> bool:
     """Whether a place that was given is our folder itself: it bears the name, and nothing of anybody else is in it."""
@@ -42,7 +44,8 @@ def _is_somebody_elses(root: str) -> bool:
     A cleaner of old files takes the mark away and leaves the folders. Nobody else has one with the name of an image.
     """
     listed = os.listdir(root)
-    others = _others(listed)
+    # What is kept for layers is made here before anything else, and bears its own mark.
+    others = [name for name in _others(listed) if not (name == LAYERS and os.path.lexists(f"{root}/{name}/{MARKER}"))]
     if MARKER in listed or not others:
         return False
     ours = [name for name in others if is_image(name)]

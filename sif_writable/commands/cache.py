@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.commands import forget
-from sif_writable.facts.storage_contents import RECENT_DAYS
+from sif_writable.facts.storage_contents import RECENT_DAYS, on_this_node
 from sif_writable.plan import cleanup
 from sif_writable.report import cache, text
 from sif_writable.report.status import current
@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(roots, int):
         return roots
     seen, refused = cache.contents(roots)
+    if not arguments.dir:
+        seen += [entry for entry in on_this_node() if entry.items]
     this = outcome.facts.identity if outcome else ""
     if arguments.action == "list":
         if arguments.json:

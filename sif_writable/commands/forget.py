@@ -16,31 +16,38 @@ from sif_writable.report import text
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
-HELP = "undo what was learned of packages and paths of this image: copies, refusals, proofs of mounts"
+    from sif_writable.layer.forget import Unit
+
+HELP = "undo what was learned of packages and paths of this image: copies, generations, refusals, proofs of mounts"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="a package, as in `import NAME`, or a path")
     parser.add_argument("--all", action="store_true", help="everything that was learned of this image")
-    parser.add_argument("--yes", action="store_true", help="remove also what programs wrote to the copies")
+    parser.add_argument("--yes", action="store_true", help="remove also what programs wrote")
     parser.add_argument("--json", action="store_true", help="print the result as JSON (schema 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Forget; 0, 1 when a copy is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
+    """Forget; 0, 1 when something is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
     folder = importhook.folder()
     known = forgetting.known(folder) if folder else {}
-    names = list(known) if arguments.all else list(dict.fromkeys(_name(word, known) for word in arguments.names))
+    layers = Layers(folder)
+    there = sorted({*known, *layers.names()})
+    names = there if arguments.all else list(dict.fromkeys(_name(word, known, layers) for word in arguments.names))
     if arguments.all == bool(arguments.names):
-        return _bad("give either names or --all", known)
-    unknown = [name for name in names if name not in known]
+        return _bad("give either names or --all", there)
+    unknown = [name for name in names if name not in there]
     if unknown:
-        return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", known)
+        return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", there)
     result: dict[str, Any] = {"schema": 1, "forgotten": names, "kept": [], "removed": [], "failed": []}
-    with alone(folder) if any(known[name] for name in names) else contextlib.nullcontext("") as problem:
-        for path in [path for name in names for path in known[name]]:
+    result["copies"] = any(name in known for name in names)
+    copied = [path for name in names for path in known.get(name, ())]
+    with alone(folder) if copied else contextlib.nullcontext("") as problem:
+        for path in copied:
             if problem and problem is not NO_LOCKS:
                 result["failed"].append({"path": path, "why": f"its copy {problem}"})
                 continue
@@ -55,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             if taken.written:
                 where = "removed" if arguments.yes else "kept"
                 result[where].append({"path": taken.kept, "of": path, "written": list(taken.written)})
-    forgetting.forget(names, folder)
+    forgetting.forget([name for name in names if name in known], folder)
+    layers.forget(names, result, remove=arguments.yes)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
@@ -64,30 +72,105 @@ def run(arguments: argparse.Namespace) -> int:
     return int(bool(result["failed"]))
 
 
-def _name(word: str, known: dict[str, list[str]]) -> str:
+class Layers:
+    """What the layers of this image have left that can be forgotten."""
+
+    def __init__(self, folder: str) -> None:
+        """:param folder: of the copies, which lies beside."""
+        self.image = os.path.dirname(folder)
+        self.units: list[Unit] = []
+        self.folder = ""
+        if self.image:
+            from sif_writable.layer import forget, mount, records
+
+            self.folder = mount.generations(f"{self.image}/layer", self.image)
+            with contextlib.suppress(FileNotFoundError):  # superseded just now
+                if number := mount.newest_generation(self.folder):
+                    self.units = forget.of_generation(records.read(self.folder, number))
+
+    def names(self) -> list[str]:
+        """Return what can be forgotten: whose files are in a generation, and the directory that a trial was about."""
+        tried = [sys.prefix] if any(True for _ in self._trials()) else []
+        return [unit.names[0] for unit in self.units] + tried
+
+    def name(self, word: str) -> str:
+        """Return the name of the unit that a word stands for, or the word itself."""
+        from sif_writable.layer import forget
+
+        return next((unit.names[0] for unit in forget.named(self.units, [word])), word)
+
+    def forget(self, names: list[str], result: dict[str, Any], *, remove: bool) -> None:
+        """Publish a generation without some units, and let a trial be made anew.
+
+        :param result: what is told.
+        """
+        wanted = [unit for unit in self.units if unit.names[0] in names]
+        if wanted:
+            from sif_writable.layer import forget
+
+            try:
+                number, kept = forget.forget(self.folder, [unit.names[0] for unit in wanted], keep=not remove)
+            except OSError as error:
+                why = (
+                    f"no generation without {', '.join(unit.names[0] for unit in wanted)} can be made: {error.strerror}"
+                )
+                result["failed"].append({"path": self.folder, "why": why, "kind": "generation"})
+                return
+            result["generation"] = number
+            tops = [top for unit in wanted for top in unit.tops]
+            if kept or remove:
+                where = "removed" if remove else "kept"
+                result[where].append({"path": kept, "of": "", "written": tops})
+        for path in list(self._trials()) if sys.prefix in names else ():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _trials(self) -> Iterator[str]:
+        from sif_writable.layer import enter
+
+        for place in enter.places(self.image, os.path.basename(self.image), os.geteuid()) if self.image else ():
+            if os.path.lexists(f"{place}/trial") and enter.is_private(place):
+                yield f"{place}/trial"
+
+
+def _name(word: str, known: dict[str, list[str]], layers: Layers) -> str:
     """Return what is known by a word: a path counts however it is written, and that of a package for the package."""
-    if word in known or "/" not in word:
-        return word
-    path = os.path.normpath(word)
-    return path if path in known else next((name for name, paths in known.items() if path in paths), word)
+    path = os.path.normpath(word) if "/" in word else word
+    if word in known or path in known:
+        return word if word in known else path
+    holder = next((name for name, paths in known.items() if path in paths), "")
+    return holder or layers.name(path)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
     names = result["forgotten"]
     lines = [f"forgotten: {', '.join(names)}" if names else "nothing was learned in this image"]
     if names:
-        lines.append("from the next start on the image's own is used, until a write is refused again")
+        until = ", until a write is refused again" if result["copies"] else ""
+        lines.append(f"from the next start on the image's own is used{until}")
     for one in result["kept"]:
         written = forgetting.shown(tuple(one["written"]))
-        lines.append(f"what programs wrote to the copy of {one['of']} is kept in {one['path']} ({written})")
-    lines += [f"removed what programs wrote to the copy of {one['of']}" for one in result["removed"]]
-    for name in set(names).intersection(plan.names(os.environ)):
-        lines.append(f"SIF_WRITABLE_PACKAGES still names {name}, so it gets a copy all the same")
-    lines += [f"{one['path']}: {one['why']}; programs that start from now on do not use it" for one in result["failed"]]
+        whose = f"to the copy of {one['of']} " if one["of"] else ""
+        lines.append(f"what programs wrote {whose}is kept in {one['path']} ({written})")
+    for one in result["removed"]:
+        whose = f"to the copy of {one['of']}" if one["of"] else f"({forgetting.shown(tuple(one['written']))})"
+        lines.append(f"removed what programs wrote {whose}")
+    if "generation" in result:
+        lines.append(
+            "programs that run in a layer now see it until the last process of their container ends, and what they "
+            "write to it is not kept"
+        )
+    lines += [
+        f"SIF_WRITABLE_PACKAGES still names {name}, so it gets a copy all the same"
+        for name in set(names).intersection(plan.names(os.environ))
+    ]
+    for one in result["failed"]:
+        more = "it is as before" if one.get("kind") == "generation" else "programs that start from now on do not use it"
+        lines.append(f"{one['path']}: {one['why']}; {more}")
     return lines
 
 
-def _bad(words: str, known: dict[str, list[str]]) -> int:
+def _bad(words: str, known: list[str]) -> int:
     there = f"can be forgotten: {', '.join(known)}" if known else "nothing was learned so far"
     print(f"sif-writable cache forget: {words}; {there}", file=sys.stderr)
     return 2

@@ -76,7 +76,12 @@ class Measured:
 
 
 def measure(
-    path: str, points: list[str], record: Mapping[str, tuple[int, int]] | None, bound: Bound | None
+    path: str,
+    points: list[str],
+    record: Mapping[str, tuple[int, int]] | None,
+    bound: Bound | None,
+    *,
+    linked: bool = True,
 ) -> Measured:
     """Count bytes, files, last use, and say what stands in the way of removing it.
 
@@ -84,6 +89,7 @@ def measure(
     directory is read by whoever lists it, so of directories only changes count.
 
     :param record: of a folder of copies, what was copied; the rest is what programs wrote.
+    :param linked: files that have another name, too, take space here.
     """
     status = os.lstat(path)
     device = status.st_dev
@@ -122,7 +128,7 @@ def measure(
                             continue
                         found.used = max(found.used, status.st_atime)
                         found.files += not stat.S_ISLNK(status.st_mode)
-                        if status.st_nlink > 1 and status.st_ino in seen:
+                        if status.st_nlink > 1 and (not linked or status.st_ino in seen):
                             continue
                         seen.add(status.st_ino)
                         found.size += status.st_blocks * 512

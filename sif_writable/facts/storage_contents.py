@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import lease
 from sif_writable.aside import is_ours as is_aside
-from sif_writable.facts import copied
+from sif_writable.facts import copied, layers
 from sif_writable.facts.leases import NO_LOCKS, in_use
 from sif_writable.facts.measure import Bound, measure, names
 from sif_writable.facts.mounts import mounts
@@ -35,6 +35,8 @@ NOTE = "image.txt"
 USED = "used"
 """In the folder of an image where it has no kept plan: the time of the file is that of the image's last use."""
 LOCKS = "locks"
+LAYERS = "layer"
+"""In the folder of an image: what its layers leave."""
 PLAN = "plan-"
 """How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
 RECENT_DAYS = 14
@@ -182,7 +184,7 @@ def _items(
         return []
     try:
         record = copied.recorded(path) if kind == PACKAGES else None
-        found = measure(path, points, record, bound)
+        found = measure(path, points, record, bound, linked=kind != layers.REPLICA)
     except OSError as error:  # gone meanwhile
         let_pass(error)
         return []
@@ -191,7 +193,11 @@ def _items(
         problem = problem or used_by(f"image-{image}")
     elif kind == PACKAGES:
         problem = problem or in_use(path)
-    written = (found.files, found.size) if kind in (CONFIG, HOME, OVERLAY, WRITTEN, DATA) else found.written
+    written = found.written
+    if kind in layers.KINDS:
+        problem, written = layers.weigh(path, kind, problem, (found.files, found.size))
+    elif kind in (CONFIG, HOME, OVERLAY, WRITTEN, DATA):
+        written = (found.files, found.size)
     return [
         Item(
             path,
@@ -210,6 +216,29 @@ def _items(
             unlocked=problem == NO_LOCKS,
         )
     ]
+
+
+def on_this_node() -> list[Contents]:
+    """Look at what layers have left on this node beside storage."""
+    from sif_writable.layer import survey
+
+    found = []
+    for root, listed in survey.on_this_node(os.geteuid()):
+        points = _mounted_below(root)
+        items: list[Item] = []
+        seen: dict[str, Image] = {}
+        for name in filter(is_image, listed):
+            identity = name[len("image-") :]
+            used = 0.0
+            for leaf in ("", *names(f"{root}/{name}")):
+                with suppress(OSError):
+                    used = max(used, os.lstat(f"{root}/{name}/{leaf}").st_mtime)
+            seen[identity] = Image(identity, "", "", used)
+            items += [
+                item for entry in layers.listed(root, name) for item in _items(root, *entry, identity, points, None)
+            ]
+        found.append(Contents(root, items, seen, _reads_recorded(root)))
+    return found
 
 
 def _mounted_below(root: str) -> list[str]:
@@ -249,6 +278,8 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
                 found.append((image, name, PACKAGES))
             found += [(inner, copied.WRITTEN, WRITTEN)] if written else []
             found += [(inner, leaf, LEFTOVER) for leaf in held if is_aside(leaf)]
+        elif name == LAYERS:
+            found += layers.listed(root, inner)
         elif name.startswith("overlay"):
             found.append((image, name, OVERLAY))
             found += [(folder, leaf, LEFTOVER) for folder, leaf in _left_within(root, inner)]

@@ -13,11 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, decide, files, fold, forget, generations, kernel, merge, mount, replicas
-from sif_writable.layer.enter import ABOUT, note_member, read
+from sif_writable.layer import child, decide, files, forget, generations, kernel, merge, mount, replicas
+from sif_writable.layer.enter import note_member, read
 from sif_writable.layer.mount import NEW
-from sif_writable.layer.records import text as text_of
-from sif_writable.layer.seen import Seen
+from sif_writable.layer.seen import about, kept_of, look
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
@@ -130,7 +129,7 @@ def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
         let_pass(error)
         return [] if error.errno in {*_BUSY, errno.ENOENT} else [_kept(folder, error)]
     try:
-        boot, _, recorded, recorded_origin = _about(folder)[:4]
+        boot, _, recorded, recorded_origin = about(folder)[:4]
         if recorded_origin != origin or (not origin and recorded != target):
             return []
         if boot == mount.boot():
@@ -158,17 +157,6 @@ def _kept(folder: str, error: BaseException) -> str:
         f"what an earlier run wrote in the environment is not in storage yet: {_words(error)}{where}. "
         f"It is kept in {folder}, and the next start on this node tries again"
     )
-
-
-def _about(folder: str) -> list[str]:
-    """Return what a layer says of itself: the run of the machine, what is below it, where it goes, its directories.
-
-    :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
-    """
-    lines = text_of(f"{folder}/about").split("\n")
-    if len(lines) <= ABOUT:
-        raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
-    return lines
 
 
 def at_exit(layer: enter.Layer) -> None:
@@ -273,20 +261,14 @@ def publish(folder: str, original: Callable[[int, str], str], target: str = "") 
     :param target: the generations; by default where they were when the layer was made.
     :raises OSError: storage does not take it.
     """
-    _, base, recorded, origin, *directories = _about(folder)
+    recorded, origin = about(folder)[2:4]
     target = target or recorded
     if origin and origin not in os.listdir(target):
         raise FileNotFoundError(errno.ENOENT, "the storage of that run is not there", target)
-    seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
-    changes = list(seen.changes())
-    how = kept_of(folder)
-    installed = seen.installed(changes)
-    kept = merge.keep(changes, how, in_image=seen.in_image, installed=installed)
-    number = int(base.rpartition("-")[2] or 0)
-    name = os.path.basename(folder)
-    layer = fold.Layer(name, kept.changes, seen.source, number, base, seen.in_image)
+    layer, seen, changes, kept = look(folder, original)
     done = generations.publish(target, layer)
     lines = []
+    how, installed = kept_of(folder), seen.installed(changes)
     usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
     told = f"{len(changes)}.{len(special)}"
@@ -311,11 +293,6 @@ def publish(folder: str, original: Callable[[int, str], str], target: str = "") 
             f"{done.conflicts[0][0]} was forgotten while a program used it, so what that wrote is not kept{words}"
         )
     return lines
-
-
-def kept_of(folder: str) -> str:
-    """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
-    return merge.mode({decide.KEEP: read(f"{folder}/keep")})
 
 
 def _first(paths: list[str]) -> str:
@@ -345,7 +322,7 @@ def _used(place: str) -> set[str]:
     for name in os.listdir(place):
         if name.startswith(("upper-", f"{NEW}upper-")):
             with suppress(FileNotFoundError):  # it was collected, or has not got so far as to choose
-                used.add(_about(f"{place}/{name}")[1])
+                used.add(about(f"{place}/{name}")[1])
     return used
 
 

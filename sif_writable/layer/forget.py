@@ -114,23 +114,24 @@ def _is_below(path: str, tops: Iterable[str]) -> bool:
     return any(path == top or path.startswith(f"{top}/") for top in tops)
 
 
-def forget(folder: str, names: Iterable[str], *, keep: bool) -> tuple[int, str]:
+def forget(folder: str, names: Iterable[str] | None, *, keep: bool) -> tuple[int, str]:
     """Publish a generation without some units; return its number, and where their files are now.
 
     :param folder: the generations.
-    :param names: of the units, each as :func:`named` understands it.
+    :param names: of the units, each as :func:`named` understands it; None: all.
     :param keep: the files are set aside, not lost.
     :raises OSError: storage does not take it; then nothing has changed there.
     """
-    wanted = list(names)
+    wanted = None if names is None else list(names)
 
     def build(newest: Generation, aside: str, beside: str) -> int:
-        tops = [top for unit in named(of_generation(newest), wanted) for top in unit.tops]
+        listed = of_generation(newest)
+        tops = [top for unit in (listed if wanted is None else named(listed, wanted)) for top in unit.tops]
         if not tops:  # another process was first
-            return newest.number or -1
+            return newest.number or generations.NOTHING
         os.mkdir(f"{aside}/tree", 0o700)
         source = f"{newest.folder}/tree"
-        for name, status in files.walk(source):
+        for name, status in files.walk(source, strict=True):
             gone = _is_below(f"/{name}", tops)
             target = beside if gone else f"{aside}/tree"
             if stat.S_ISDIR(status.st_mode):

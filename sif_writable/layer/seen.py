@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import files, merge
-from sif_writable.layer.enter import read
+from sif_writable.layer import decide, files, fold, merge
+from sif_writable.layer.enter import ABOUT, read
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
+from sif_writable.layer.records import text as text_of
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+def about(folder: str) -> list[str]:
+    """Return what a layer says of itself: see :data:`sif_writable.layer.enter.ABOUT`; then its directories.
+
+    :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
+    """
+    lines = text_of(f"{folder}/about").split("\n")
+    if len(lines) <= ABOUT:
+        raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
+    return lines
 
 
 class Seen:
@@ -98,3 +111,23 @@ class Seen:
                 for path in (self.source(record), self.original(record)):
                     records.setdefault(record, []).extend(read(path).splitlines())
         return merge.installed(records)
+
+
+def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
+    """Return what of a layer is published, and what it was chosen from.
+
+    :param original: tells where the directory with a number is seen as it is in the image.
+    :raises OSError: it cannot be read.
+    """
+    _, base, _, _, *directories = about(folder)
+    seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
+    changes = list(seen.changes())
+    kept = merge.keep(changes, kept_of(folder), in_image=seen.in_image, installed=seen.installed(changes))
+    number = int(base.rpartition("-")[2] or 0)
+    name = os.path.basename(folder)
+    return fold.Layer(name, kept.changes, seen.source, number, base, seen.in_image), seen, changes, kept
+
+
+def kept_of(folder: str) -> str:
+    """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
+    return merge.mode({decide.KEEP: read(f"{folder}/keep")})

@@ -15,6 +15,8 @@ from sif_writable.startup import let_pass
 
 UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 """Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
+MARKER = ".sif-writable"
+"""The file by which a folder for the layers of images is known to be ours."""
 SECONDS = 20.0
 _OK = "ok"
 _SMALL, _FEW, _MOST = 1 << 20, 20, 2000
@@ -66,6 +68,9 @@ def _make_place(place: str, *, keep_parent: bool) -> str:
                 return f"{folder} is not there"
             with suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
+        if not keep_parent:
+            with suppress(FileExistsError):
+                mount.write(f"{os.path.dirname(place)}/{MARKER}", "layers of sif_writable\n")
     except OSError as error:
         let_pass(error)
         return f"{error.filename} cannot be made: {error.strerror}"

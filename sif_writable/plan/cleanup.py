@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.facts.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
 from sif_writable.facts.storage_contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT_DAYS, WRITTEN, Contents, Item
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.plan.catalog import OPT_IN, ROWS
@@ -46,7 +47,7 @@ _ALL = frozenset().union(*KNOWN.values())
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(min|h|d|w)", re.IGNORECASE)
 _SECONDS = {"min": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
-_PRUNED = (DATA, COMPILED, PACKAGES)
+_PRUNED = (DATA, COMPILED, PACKAGES, REPLICA)
 """Kinds that can be made anew: settings, histories and homes are somebody's work, sockets somebody's process."""
 
 
@@ -137,11 +138,15 @@ def prune(
     for contents in found:
         for item in filter(reach.holds, contents.items):
             why = ""
-            if older_than is not None and item.kind in _PRUNED and now - item.used > older_than:
+            made_again = item.kind in _PRUNED or (item.kind == UPPER and not item.problem)
+            if older_than is not None and made_again and now - item.used > older_than:
                 why = f"not used for {span(now - item.used)}"
             elif dead:
                 why = _dead(item, contents, reach.this, now)
             if not why or (is_empty(item) and not dead):
+                continue
+            if item.kind == UPPER and item.written:
+                notes.append(_waits(item))
                 continue
             if problem := _stays(item, contents, reach, now):
                 notes.append(problem)
@@ -151,6 +156,14 @@ def prune(
     if max_size is not None:
         _make_room(found, max_size, reach, now, chosen, notes)
     return Plan(list(chosen.values()), list(dict.fromkeys(notes)), kept)
+
+
+def _waits(item: Item) -> str:
+    files = f"{item.written} file{'s' * (item.written != 1)}"
+    return (
+        f"{item.path} stays: it has {files} that a container wrote and that are not kept yet. Remedy: start Python in "
+        f"that image on this node, which keeps them; or sif-writable cache clear {item.name}."
+    )
 
 
 def is_empty(item: Item) -> bool:
@@ -178,6 +191,10 @@ def _dead(item: Item, contents: Contents, this: str, now: float) -> str:
         if now - item.used <= LEFTOVER_DAYS * DAY:
             return ""
         return "left by a process that is gone" if item.kind == LEFTOVER else "a lock that nobody holds"
+    if item.kind in (GENERATION, SET_ASIDE):
+        return ""
+    if item.kind == UPPER:
+        return "" if item.problem else "of a container that has ended"
     if not item.image or item.image == this:
         return ""
     idle = now - contents.images[item.image].used

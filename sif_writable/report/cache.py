@@ -6,9 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import act, facts, plan, session
+from sif_writable.facts import layers
 from sif_writable.facts.filesystem import reachable, unfit
 from sif_writable.facts.storage_contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item, look
 from sif_writable.plan.cleanup import KNOWN, is_empty, span
+from sif_writable.report import layer
 from sif_writable.report.text import paragraph
 from sif_writable.sizes import human
 
@@ -111,6 +113,7 @@ def _entry(item: Item, this: str) -> dict[str, Any]:
         "problem": item.problem,
         "written_files": item.written,
         "written_bytes": item.written_size,
+        **({"layer": layer.details(item)} if item.kind in layers.KINDS else {}),
     }
 
 
@@ -163,6 +166,8 @@ def _rows(items: list[Item], now: float) -> list[str]:
             lines.append(f"      programs wrote {files} of it, {human(item.written_size)}")
         if item.problem:
             lines.append(paragraph(item.problem, 6))
+        if item.kind in layers.KINDS:
+            lines += [paragraph(words, 6) for words in layer.about(item)]
     return lines
 
 

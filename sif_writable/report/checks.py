@@ -7,7 +7,7 @@ import os
 import site
 from typing import Any, NamedTuple
 
-from sif_writable import startup
+from sif_writable import importhook, startup
 from sif_writable.facts import mounts
 from sif_writable.facts.attempt import GIVES_AWAY, attempt_in
 from sif_writable.facts.space import look, overlay_is_read_only
@@ -40,6 +40,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
         *_hook(model),
         *_settings(model),
         *_overlay(model),
+        *_layer(model),
         *_storage(model),
         *_space(model),
         *_usage(model),
@@ -73,6 +74,22 @@ def _settings(model: dict[str, Any]) -> list[Check]:
 def _overlay(model: dict[str, Any]) -> list[Check]:
     note = model["root"]["note"]
     return [Check(PASS, "overlay", note, "")] if note else []
+
+
+def _layer(model: dict[str, Any]) -> list[Check]:
+    if not model["layer"]:
+        return []
+    from sif_writable.facts.storage_contents import look_at_images, on_this_node
+    from sif_writable.layer import enter
+    from sif_writable.plan.cleanup import KNOWN
+    from sif_writable.report import layer, layer_checks
+
+    image = os.path.dirname(importhook.folder())
+    layer_checks.try_now(image)
+    places = enter.places(image, os.path.basename(image), os.geteuid())
+    left = [look_at_images(os.path.dirname(image), [os.path.basename(image)], KNOWN), *on_this_node()]
+    found = layer_checks.findings(layer.model(image), layer_checks.machine(), places, left)
+    return [Check(PASS if one.good else WARN, "layer", one.text, one.remedy) for one in found]
 
 
 def _storage(model: dict[str, Any]) -> list[Check]:

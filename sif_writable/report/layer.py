@@ -1,12 +1,18 @@
-"""What ``status`` says of the writable layer: whether programs of this environment get one, and what they wrote."""
+"""What is said of the writable layer: whether programs of this environment get one, what they wrote, what is kept."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from sif_writable.layer import decide, enter, files, merge, mount, records
+from sif_writable.facts import layers
+from sif_writable.layer import decide, enter, files, forget, merge, mount, records, survey, trial
+from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
+
+if TYPE_CHECKING:
+    from sif_writable.facts.storage_contents import Item
 
 _NAMED = 5
 
@@ -20,11 +26,16 @@ def model(image: str) -> dict[str, Any]:
     inside       whether this process is in one
     over         directories that can be written in a layer
     why          why a program that begins now would get none; empty: it may, or it is tried when one begins
+    place        the folder where layers lie while programs run; empty: not chosen yet
+    filesystem   its type; free_bytes: what is free there
+    pending      of the layer of this container: folder, bytes, files and written (as below) of what was written and is
+                 not in a generation yet; null: no layer
     folder       where generations are
     number       of the newest generation; 0: nothing was kept yet
-    bytes        that are in it
-    written      packages and files of the environment that have something in it
-    overridden   files of the image in whose place it has others
+    bytes        that are in it; files; node: the machine that published it
+    written      packages and paths of the environment that have something in it
+    overridden   files of the image in whose place it has others, or none
+    set_aside    folders with files of the side that was not taken, or that were forgotten
     keep         ``new``, ``all`` or ``none``
     ===========  ==========================================================================================
 
@@ -33,58 +44,177 @@ def model(image: str) -> dict[str, Any]:
     uid_map = enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if os.path.exists("/proc/self/exe") else ""
     why = decide.obstacle(os.environ, uid=os.geteuid(), uid_map=uid_map, threads=1, program=program)
+    namespace = os.readlink("/proc/self/ns/mnt") if uid_map else ""
+    places = [place for place in enter.places(image, os.path.basename(image), os.geteuid()) if enter.is_private(place)]
     over: list[str] = []
-    for place in enter.places(image, os.path.basename(image), os.geteuid()):
+    chosen = ""
+    for place in places:
         lines = enter.read(f"{place}/trial").splitlines()[2:]
-        if lines and enter.is_private(place):
-            over, why = (lines[1:], why) if lines[0] == "ok" else ([], why or lines[0])
+        if lines:
+            chosen, over, why = (place, lines[1:], why) if lines[0] == "ok" else ("", [], why or lines[0])
             break
+    pending, inside = survey.here(places, namespace)
+    inside = inside or decide.is_inside(os.environ, namespace)
     folder = mount.generations(f"{image}/layer", image)
     number = mount.newest_generation(folder)
-    found = {"folder": folder, "number": number, "bytes": 0, "written": [], "overridden": []}
+    found: dict[str, Any] = {"bytes": 0, "files": 0, "node": "", "written": [], "overridden": []}
     if number:
         found.update(_contents(folder, number))
-    inside = decide.is_inside(os.environ, os.readlink("/proc/self/ns/mnt")) if uid_map else False
-    return {"inside": inside, "over": over, "why": why, **found, "keep": merge.mode(os.environ)}
+    room = os.statvfs(chosen) if chosen else None
+    return {
+        "inside": inside,
+        "over": over,
+        "why": why,
+        "place": chosen,
+        "filesystem": trial.filesystem(chosen) if chosen else "",
+        "free_bytes": room.f_bavail * room.f_frsize if room else 0,
+        "pending": _pending(pending) if pending else None,
+        "folder": folder,
+        "number": number,
+        **found,
+        "set_aside": [f"{folder}/{SET_ASIDE}/{name}" for name in _names(f"{folder}/{SET_ASIDE}")],
+        "keep": merge.mode(os.environ),
+    }
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 def _contents(folder: str, number: int) -> dict[str, Any]:
     try:
         newest = records.read(folder, number)
+        written = [unit.names[0] for unit in forget.of_generation(newest)]
     except OSError:  # superseded just now
         return {}
-    tree = f"{newest.folder}/tree"
-    paths = [f"/{name}" for name, _ in files.walk(tree) if not os.path.isdir(f"{tree}/{name}")]
-    seen: dict[str, None] = {}
-    for path in paths:
-        _, site, rest = path.partition("-packages/")
-        seen[rest.partition("/")[0] if site else path] = None
-    # In a layer that is what the layer shows: the image itself is not seen.
-    overridden = [path for path in paths if os.path.lexists(path)]
-    return {"bytes": newest.size, "written": sorted(seen), "overridden": sorted({*overridden, *newest.removed})}
+    return {
+        "bytes": newest.size,
+        "files": newest.files,
+        "node": newest.node,
+        "written": written,
+        "overridden": sorted({*newest.overridden, *newest.removed}),
+    }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
-    """Return it as sentences."""
+def _pending(folder: str) -> dict[str, Any]:
+    found = survey.Written([], 0) if survey.is_kept(folder) else survey.written(folder)
+    return {
+        "folder": folder,
+        "bytes": found.size,
+        "files": len(found.paths),
+        "written": [unit.names[0] for unit in survey.units(folder, found.paths, sys.prefix)],
+    }
+
+
+def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
+    """Return it as sentences: five at most, but for settings that are not understood.
+
+    :param verbose: name everything.
+    """
+    named = 1_000_000 if verbose else _NAMED
+    found = []
     if told["over"] and not told["why"]:
-        found = [
-            f"programs can write in {_some(told['over'])}: what they write is theirs, and the image stays as it is"
-        ]
+        where = f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
+        found.append(
+            f"programs can write in {_some(told['over'], named)}: what they write is theirs, and the image stays as it "
+            f"is; while they run it lies in {where}"
+        )
     else:
-        found = [f"none: {told['why']}" if told["why"] else "none was needed yet"]
+        found.append(f"none: {told['why']}" if told["why"] else "none was needed yet")
+    if told["inside"] and told["why"] and os.environ.get(decide.MODE, "").strip().lower() == "off":
+        words = "this process is in a layer all the same"
+        found.append(f"{words}: {decide.MODE}=off cannot take a program out of the one that it was started in")
+    elif told["inside"]:
+        found.append("this process is in a layer")
+    if told["pending"] and told["pending"]["files"]:
+        by = _some(told["pending"]["written"], named)
+        found.append(f"not kept yet: {_amount(told['pending'])} in {told['pending']['folder']}; by {by}")
     if told["number"]:
-        size = human(told["bytes"])
-        found.append(f"kept: {size} in {told['folder']}/gen-{told['number']}; by {_some(told['written'])}")
-    if told["overridden"] and not told["inside"]:
-        found.append(f"in place of files of the image: {_some(told['overridden'])}")
-    if (value := os.environ.get(decide.KEEP, "")) and value.lower() != told["keep"]:
+        found.append(
+            f"kept: {_amount(told)} in {told['folder']}/gen-{told['number']}; by {_some(told['written'], named)}"
+        )
+        if not told["written"]:
+            found[-1] = f"kept: nothing any more, as {told['folder']}/gen-{told['number']} says"
+    replaced = told["overridden"]
+    more = [f"in place of files of the image: {_some(replaced, named)}"] if replaced else []
+    more += [f"set aside: {_some(told['set_aside'], 1_000_000 if verbose else 1)}"] if told["set_aside"] else []
+    found += ["; ".join(more)] if more else []
+    if (value := os.environ.get(decide.KEEP, "")) and value.strip().lower() != told["keep"]:
         allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
         found.append(f"{decide.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
     if told["keep"] != merge.NEW:
-        found.append(f"{decide.KEEP}={told['keep']}")
+        found[0] += f"; {decide.KEEP}={told['keep']}"
     return found
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _amount(told: dict[str, Any]) -> str:
+    return f"{human(told['bytes'])} in {told['files']} file{'s' * (told['files'] != 1)}"
+
+
+def _some(names: list[str], most: int = _NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- Single things, for `cache list` ---
+
+
+def details(item: Item) -> dict[str, Any]:
+    """Return what is known of something that layers have left.
+
+    ===========  ==========================================================================================
+    kind         keys
+    ===========  ==========================================================================================
+    generation   number, node, packages, overridden
+    replica      number
+    upper        directories, lost (whether it is of before the machine was started last), packages
+    set aside    paths
+    ===========  ==========================================================================================
+    """
+    folder, name = os.path.split(item.path)
+    if item.kind == layers.GENERATION:
+        found = _contents(folder, int(name[4:]))
+        return {
+            "number": int(name[4:]),
+            "node": found.get("node", ""),
+            "packages": found.get("written", []),
+            "overridden": found.get("overridden", []),
+        }
+    if item.kind == layers.REPLICA:
+        return {"number": int(name.rpartition("-")[2])}
+    if item.kind == layers.UPPER:
+        about = survey.about(item.path)
+        units = survey.units(item.path, survey.written(item.path).paths, sys.prefix)
+        return {
+            "directories": about.directories,
+            "lost": about.is_lost,
+            "packages": [unit.names[0] for unit in units],
+        }
+    return {"paths": [f"/{path}" for path, _ in files.walk(item.path) if not os.path.isdir(f"{item.path}/{path}")]}
+
+
+def about(item: Item) -> list[str]:
+    """Return the same as sentences."""
+    told = details(item)
+    if item.kind == layers.GENERATION:
+        if layers.is_superseded(item.path):
+            return ["a later one has taken its place; it goes an hour after that"]
+        found = [f"kept, by {_some(told['packages'])}; published by {told['node'] or 'a machine that is not known'}"]
+        if told["overridden"]:
+            found.append(f"in place of files of the image: {', '.join(told['overridden'])}")
+        return found
+    if item.kind == layers.REPLICA:
+        return [f"a copy of generation {told['number']} for this machine"]
+    if item.kind == layers.SET_ASIDE:
+        return [f"not kept: {_some(told['paths'])}"]
+    if told["lost"]:
+        return ["what was written to it is lost: the machine has been started since, and half of it may be missing"]
+    if not told["packages"]:
+        return ["nothing was written to it"]
+    wrote = _some(told["packages"])
+    if not item.written:
+        return [f"what {wrote} wrote is kept; it goes with the next start on this machine"]
+    return [f"{item.written} file{'s' * (item.written != 1)} of {wrote}, not kept yet"]

@@ -237,7 +237,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
 def _layer() -> dict[str, Any] | None:
     from sif_writable.layer import decide
 
-    if not decide.is_asked(os.environ) or not importhook.folder():
+    if not importhook.folder() or not (decide.is_asked(os.environ) or decide.INSIDE in os.environ):
         return None
     from sif_writable.report import layer
 

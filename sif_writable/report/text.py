@@ -75,7 +75,7 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
         from sif_writable.report import layer
 
         lines += ["", paint("writable layer (on trial)", "head")]
-        lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"])]
+        lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"], verbose=verbose)]
     outside = overlay.lines(model["overlay"]) if model["overlay"] else []
     if outside:
         lines += ["", paint("paths outside packages", "head")] + [paragraph(sentence, 2) for sentence in outside]

@@ -193,6 +193,16 @@ def test_our_name_alone_makes_nothing_ours(tmp_path: Path, names: tuple[str, ...
     assert sorted(os.listdir(theirs)) == sorted(names)
 
 
+def test_what_a_layer_left_in_a_folder_of_the_users_does_not_take_it_from_storage(tmp_path: Path) -> None:
+    (tmp_path / "sif-writable" / "layers" / "image-mine").mkdir(parents=True, mode=0o700)
+    for path in (tmp_path / "sif-writable", tmp_path / "sif-writable" / "layers"):
+        path.chmod(0o700)
+    place = Place("cache", str(tmp_path), "persistent")
+    assert settle(place).roots == {}  # it may be anybody's
+    (tmp_path / "sif-writable" / "layers" / act.MARKER).touch()
+    assert roots(place) == {str(tmp_path / "sif-writable")}
+
+
 def test_a_mark_that_a_cleaner_of_old_files_took_away_is_made_again(tmp_path: Path) -> None:
     place = given(tmp_path)
     settle(place)

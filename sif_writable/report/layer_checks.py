@@ -1,0 +1,201 @@
+"""The preflight of the writable layer: whether one is possible here, what stands in its way, what others have left."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sif_writable.facts import layers
+from sif_writable.facts.space import look
+from sif_writable.layer import decide, enter, mount, trial
+from sif_writable.plan.space import LOW_INODES
+from sif_writable.plan.space import remedy as space_remedy
+from sif_writable.sizes import human
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sif_writable.facts.storage_contents import Contents, Item
+
+LEAST_KERNEL = (5, 11)
+"""The first one on which a user without privileges may mount an overlay."""
+LOW_BYTES = 64 << 20
+_USERS = "/proc/sys/user/max_user_namespaces"
+_DEBIAN = "/proc/sys/kernel/unprivileged_userns_clone"
+_APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+_COPIES = (
+    "nothing is to be done: packages that write beside themselves get copies; SIF_WRITABLE_PACKAGES=NAME names one"
+)
+
+
+class Machine(NamedTuple):
+    """What of this machine decides whether a layer is possible."""
+
+    kernel: str
+    users: int
+    """How many user namespaces a user may have; -1: not known."""
+    apparmor: bool
+    """Whether AppArmor denies them to programs without a profile of their own."""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the kernel is too old."""
+        match = re.match(r"(\d+)\.(\d+)", self.kernel)
+        return match is not None and (int(match[1]), int(match[2])) < LEAST_KERNEL
+
+
+def machine(text: Callable[[str], str] = enter.read) -> Machine:
+    """Look at it.
+
+    :param text: returns the text of a file, or an empty string.
+    """
+    users = text(_USERS).strip()
+    off = text(_DEBIAN).strip() == "0"
+    count = 0 if off else int(users) if users.isdigit() else -1
+    return Machine(os.uname().release, count, text(_APPARMOR).strip() == "1")
+
+
+def try_now(image: str) -> None:
+    """Have a layer tried for this environment, where none was in these circumstances: in a child, and once."""
+    from sif_writable import layered
+
+    if not image or not decide.is_asked(os.environ) or layered._inside:  # noqa: SLF001
+        return
+    uid, uid_map = os.geteuid(), enter.read("/proc/self/uid_map")
+    program = os.readlink("/proc/self/exe") if uid_map else ""
+    if decide.obstacle(os.environ, uid=uid, uid_map=uid_map, threads=1, program=program):
+        return
+    name = os.path.basename(image)
+    wanted = decide.distinct(layered.directories())
+    here = mount.circumstances(wanted, uid_map)
+    if wanted and mount.settled(enter.places(image, name, uid), 0, here) is None:
+        trial.settle(wanted, image, name, [here, mount.environment(uid_map, mount.table())])
+
+
+class Found(NamedTuple):
+    """One finding."""
+
+    good: bool
+    text: str
+    remedy: str
+
+
+def findings(told: dict[str, Any], seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
+    """Yield whether a layer is possible, and what is to be known of what layers have left.
+
+    :param told: see :func:`sif_writable.report.layer.model`.
+    :param places: where layers of this image could lie on this node.
+    :param left: what layers have left in storage and on this node.
+    """
+    limit = "not known" if seen.users < 0 else str(seen.users)
+    facts = f"kernel {seen.kernel}, user.max_user_namespaces {limit}"
+    if seen.apparmor:
+        facts += ", AppArmor restricts user namespaces"
+    if told["over"] and not told["why"]:
+        where = f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
+        yield Found(True, f"tried, and possible over {', '.join(told['over'])}; it lies in {where}; {facts}", "")
+        yield from _room(told["place"])
+    elif told["why"]:
+        yield Found(False, f"none: {told['why']}; {facts}", remedy(seen, [*places]))
+    else:
+        yield Found(True, f"not tried yet: it is when a program imports from the image; {facts}", "")
+    yield from _leftovers(left)
+
+
+def remedy(seen: Machine, places: Iterable[str]) -> str:
+    """Return what would make a layer possible, by what is known of the machine; copies serve until then."""
+    asked = os.environ.get(decide.MODE, "").strip().lower()
+    if asked in {"off", "0", "no", "false"}:
+        return f"unset {decide.MODE}, if one is wanted"
+    if decide.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
+        return _COPIES
+    if seen.is_old:
+        return f"a kernel from {'.'.join(map(str, LEAST_KERNEL))} on; until then copies serve"
+    if seen.users == 0:
+        return (
+            "ask the administrator for user namespaces: sysctl user.max_user_namespaces=10000; until then copies serve"
+        )
+    if seen.apparmor:
+        return (
+            "ask the administrator for an AppArmor profile with the rule `userns,` for the container runtime, or for "
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0; until then copies serve"
+        )
+    kinds = {trial.filesystem(_existing(place)) for place in places}
+    if not kinds & trial.UPPER_TYPES:
+        good = ", ".join(sorted(trial.UPPER_TYPES))
+        return f"bind a directory of a local disk: --bind DIR:/var/tmp ({good}); until then copies serve"
+    return _COPIES
+
+
+def _existing(path: str) -> str:
+    while path != "/" and not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _room(place: str) -> Iterator[Found]:
+    room = look(place, os.environ)
+    if room is None:
+        return
+    few = bool(room.inodes) and room.free_inodes < LOW_INODES
+    if room.free < LOW_BYTES or few:
+        text = f"what programs write lies in {place}, which has {human(room.free)} and {room.free_inodes} inodes free"
+        yield Found(False, text, full_remedy(place, few))
+
+
+def full_remedy(place: str, few: bool) -> str:
+    """Return what helps where the folder of the layers runs full.
+
+    :param few: inodes run short, not bytes.
+    """
+    room = look(place, os.environ)
+    if room is None:
+        return "bind a directory with more room: --bind DIR:/sif-writable"
+    if "/layers/image-" not in place:
+        return space_remedy(room, "inodes" if few else "bytes")
+    parent = place.partition("/sif-writable-")[0]
+    return f"free some of {parent}, or bind a directory of a larger local disk: --bind DIR:{parent}"
+
+
+def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
+    waiting: list[Item] = []
+    gone: list[Item] = []
+    aside: list[Item] = []
+    for contents in left:
+        for item in contents.items:
+            if item.kind == layers.UPPER and not item.problem:
+                (waiting if item.written else gone).append(item)
+            elif item.kind == layers.SET_ASIDE:
+                aside.append(item)
+    if waiting:
+        files = sum(item.written for item in waiting)
+        yield Found(
+            True,
+            f"{_count(files, 'file')} of containers that have ended are in {_first([item.path for item in waiting])}: "
+            "the next start of their image on this node keeps them",
+            "",
+        )
+    if gone:
+        size = human(sum(item.size for item in gone))
+        yield Found(
+            True,
+            f"{_count(len(gone), 'layer')} without anything to keep, {size}, in {_first([i.path for i in gone])}",
+            "",
+        )
+    if aside:
+        size = human(sum(item.size for item in aside))
+        yield Found(
+            False,
+            f"{size} of files that were not taken when two changed a directory, or were forgotten, are in "
+            f"{_first([item.path for item in aside])}",
+            f"look whether something is missed there, then remove it: sif-writable cache clear {aside[0].name} --yes",
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _first(paths: list[str]) -> str:
+    return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]

@@ -1,0 +1,103 @@
+"""What is told of layers in a real rootless SIF, and what is done with what they keep: status, doctor, cache."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.apptainer.test_layer import PYTHON, SITE, run
+
+if TYPE_CHECKING:
+    from tests.lab.apptainer_root import Apptainer
+
+WRITER = f"""
+import os, subprocess, sys, requests
+open("{SITE}/requests/new.json", "w").write("12345")
+open("{SITE}/requests/py.typed", "w").write("of the layer")
+open("{SITE}/requests/models.py", "a").write("# changed")
+open("{SITE}/own.pth", "w").close()
+os.makedirs("{SITE}/idna_x"); open("{SITE}/idna_x/__init__.py", "w").close()
+os.makedirs("{SITE}/idna_x-1.0.dist-info")
+open("{SITE}/idna_x-1.0.dist-info/RECORD", "w").write("idna_x/__init__.py,,\\nidna_x-1.0.dist-info/RECORD,,\\n")
+for more, argv in (({{}}, ["status", "--json"]), ({{"SIF_WRITABLE_OVERLAY": "off"}}, ["status"])):
+    subprocess.run(["sif-writable", *argv, "--no-gpu"], env={{**os.environ, **more}})
+    print("====", flush=True)
+"""
+LOOK = f"""
+import os, requests
+print(os.path.exists("{SITE}/requests/new.json"), open("{SITE}/requests/py.typed").read()[:6],
+    "# changed" in open("{SITE}/requests/models.py").read(), os.path.exists("{SITE}/own.pth"))
+"""
+
+
+def parts(text: str) -> list[str]:
+    return text.split("====\n")
+
+
+def test_status_doctor_and_cache_know_the_layer_and_its_generations(apptainer: Apptainer, sif: str) -> None:
+    script = f"""
+end() {{ echo ====; }}
+{PYTHON} -c "$1"
+sif-writable status --no-gpu; end
+sif-writable status --no-gpu --verbose; end
+sif-writable doctor; end
+sif-writable cache list; end
+sif-writable cache list --json; end
+{PYTHON} -c "$2"; end
+sif-writable cache forget no-such-name 2>&1; echo $?; end
+sif-writable cache forget {SITE}/requests/new.json; echo $?; end
+{PYTHON} -c "$2"; end
+sif-writable cache list; end
+"""
+    result = run(apptainer, sif, ["sh", "-c", script, "sh", WRITER, LOOK])
+    inside, off, after, verbose, doctor, listed, data, seen, unknown, forgot, gone, empty = parts(result.stdout)[:12]
+    layer = json.loads(inside)["layer"]
+    assert (layer["inside"], layer["over"][0], layer["why"], layer["number"]) == (True, "/opt/venv", "", 0), layer
+    pending = layer["pending"]
+    assert (pending["files"], pending["written"]) == (6, ["idna_x", "own.pth", "requests"]), pending
+    assert "SIF_WRITABLE_OVERLAY=off cannot take a program out of the one that it was" in " ".join(off.split())
+    assert (
+        f"{SITE}/idna_x-1.0.dist-info and 4 more: code of the image, or installed into it; gone with" in result.stderr
+    )
+    told = " ".join(after.partition("writable layer")[2].split())
+    assert "programs can write in /opt/venv, " in told
+    assert ": what they write is theirs, and the image stays as it is" in told
+    assert "kept: 17 B in 2 files in " in told
+    assert f"in place of files of the image: {SITE}/requests/py.typed" in told
+    assert "this process is in a layer" not in told
+    assert "not kept yet" not in told
+    assert f"{SITE}/requests/py.typed" in verbose
+    assert "PASS layer: tried, and possible over /opt/venv, " in doctor
+    assert "(ext4, " in doctor
+    assert "1 layer without anything to keep" in doctor
+    words = " ".join(listed.split())
+    assert "kept, by requests; published by" in words
+    assert f"in place of files of the image: {SITE}/requests/py.typed" in words
+    entries = {entry["kind"]: entry for entry in json.loads(data)["roots"][0]["entries"]}
+    assert entries["generation"]["layer"]["overridden"] == [f"{SITE}/requests/py.typed"]
+    assert entries["generation"]["written_files"] > 0
+    assert seen == "True of the False False\n"
+    assert "nothing was learned of no-such-name in this image; can be forgotten: " in unknown
+    assert unknown.endswith("\n2\n")
+    assert "forgotten: requests" in forgot
+    assert "what programs wrote is kept in " in " ".join(forgot.split())
+    assert forgot.endswith("\n0\n")
+    assert gone.split()[0] == "False"
+    assert "of the" not in gone
+    assert "a later one has taken its place" in " ".join(empty.split())
+    assert "set aside" in empty
+
+
+def test_what_is_told_of_a_layer_that_is_refused(apptainer: Apptainer, sif: str) -> None:
+    script = "sif-writable status --no-gpu --json; echo ====; sif-writable doctor --json"
+    result = apptainer.exec(
+        sif, ["sh", "-c", script], env={"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer", "APPTAINERENV_PMI_RANK": "0"}
+    )
+    status, doctor = parts(result.stdout)
+    assert "a rank of an MPI program" in json.loads(status)["layer"]["why"]
+    (check,) = checks_of(json.loads(doctor), "layer")
+    assert "a rank of an MPI program" in check["text"]
+
+
+def checks_of(told: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [check for check in told["checks"] if check["name"] == name]

@@ -1,0 +1,188 @@
+"""What layers have left: seen as what it is, removed only when nobody needs it, collected where nobody comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sif_writable.act import housekeeping
+from sif_writable.act.cleanup import remove
+from sif_writable.facts import storage_contents
+from sif_writable.facts.measure import Bound
+from sif_writable.facts.storage_contents import look
+from sif_writable.layer import enter, mount, records, survey, trial
+from sif_writable.plan import cleanup
+from sif_writable.plan.cleanup import DAY, KNOWN
+from sif_writable.report import layer as report
+from tests.layer.test_generations import PKG, Node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.layer.conftest import Box
+
+THIS = "0123456789abcdef"
+ALL = cleanup.Reach("", all_images=True)
+
+
+class Left(Node):
+    """What the layers of an image have left in storage: a generation, a replica, layers, something set aside."""
+
+    def __init__(self, root: Path) -> None:
+        """Make it."""
+        super().__init__(root.parent)
+        self.root = str(root)
+        self.storage = self.place = f"{root}/image-{THIS}/layer"
+        os.makedirs(self.storage, 0o700)
+        self.write(first := self.layer(), "cache/x", "base")
+        self.publish(first)
+        self.replica()
+        self.write(waiting := self.layer(), "cache/y", "waits")
+        self.write(lost := self.layer(), "cache/z", "lost")
+        self.put(f"{lost}/about", f"another-boot\n\n{self.storage}\n\n/v")
+        self.names = {first: "kept", waiting: "waiting", lost: "lost", self.layer(): "empty"}
+        self.put(f"{self.storage}/set-aside/1-ab/v/lib/pkg/cache/x", "others")
+        self.put(f"{self.place}/trial", "")
+        os.makedirs(f"{self.place}/container-1")
+
+    def kinds(self) -> dict[str, tuple[str, int, str]]:
+        """Return what is listed: name to kind, files that nothing brings back, and why it cannot be removed."""
+        items = look(self.root, KNOWN).items
+        return {self.names.get(i.path, i.name): (i.kind, i.written, i.problem) for i in items if i.name != "image.txt"}
+
+    def pruned(self, **options: object) -> tuple[set[str], list[str]]:
+        """Return what would go."""
+        found = [look(self.root, KNOWN)]
+        plan = cleanup.prune(found, reach=ALL, now=time.time() + 90 * DAY, **options)  # type: ignore[arg-type]
+        return {self.names.get(removal.item.path, removal.item.name) for removal in plan.removals}, plan.notes
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
+    """Return them; the kernel says that nobody is in these layers, as they were never mounted."""
+    made = Left(tmp_path / "root")
+    asked = survey.states(made.place, survey.uppers(made.place))
+    if survey.UNKNOWN in asked.values():
+        pytest.skip("not run: this machine makes no user namespaces")
+    monkeypatch.setattr(survey, "on_this_node", lambda _: iter(()))
+    return made
+
+
+def test_everything_is_listed_as_what_it_is(left: Left) -> None:
+    # The image of these layers is not where they say, so what was published cannot be told from what waits.
+    assert left.kinds() == {
+        "gen-1": ("generation", 1, ""),
+        "replica--1": ("replica", 0, ""),
+        "kept": ("upper", 1, ""),
+        "waiting": ("upper", 1, ""),
+        "lost": ("upper", 0, ""),
+        "empty": ("upper", 0, ""),
+        "1-ab": ("set aside", 1, ""),
+    }
+
+
+def test_prune_takes_what_is_made_again_and_names_what_waits(left: Left) -> None:
+    for options in ({"dead": True}, {"older_than": 30 * DAY}):
+        gone, notes = left.pruned(**options)
+        assert gone == {"replica--1", "lost", "empty"}, options
+        assert (
+            len([note for note in notes if "has 1 file that a container wrote and that are not kept yet" in note]) == 2
+        )
+    assert left.pruned(max_size=1)[0] == {"replica--1"}
+
+
+def test_clear_removes_data_too_and_a_newest_generation_is_followed_by_an_empty_one(left: Left) -> None:
+    found = [look(left.root, KNOWN)]
+    plan, wrong = cleanup.clear(found, [f"image-{THIS}/layer"], reach=ALL, now=time.time())
+    assert wrong == []
+    done = remove(plan.removals, None)
+    assert [entry.problem for entry in done] == [""] * 7, done
+    assert sorted(os.listdir(left.storage)) == ["container-1", "gen-2", "set-aside", "trial"]
+    assert records.read(left.storage, 2).files == 0
+    assert left.kinds() == {}
+
+
+def test_what_images_that_are_used_no_more_leave_is_collected_but_no_data(left: Left) -> None:
+    then = time.time() - 99 * DAY
+    for path in (f"{left.root}/image-{THIS}", f"{left.root}/image-{THIS}/layer"):
+        os.utime(path, (then, then))
+    housekeeping.tidy(left.root, "", cleanup.Limit(1 << 60, 1 << 60), Bound(60.0, 1 << 20), time.time())
+    assert set(left.kinds()) == {"gen-1", "kept", "waiting", "1-ab", "replica--1"} - {"replica--1"}
+
+
+def test_what_was_left_on_this_node_is_collected_though_its_image_never_comes_back(
+    left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    top = f"{tmp_path}/sif-writable-0/layers"
+    monkeypatch.setattr(enter, "places", lambda _storage, image, _uid: iter([f"{top}/{image}"]))
+    for name in ("image-" + "a" * 16, "image-" + "b" * 16, f"image-{THIS}"):
+        os.makedirs(f"{top}/{name}", 0o700)
+        left.place = f"{top}/{name}"
+        left.layer()
+        left.put(f"{top}/{name}/replica-3/tree/x", "x")
+    left.place = f"{top}/image-" + "b" * 16
+    left.write(left.layer(f"{left.place}/replica-3"), "cache/x", "waits")
+    os.makedirs(f"{top}/mine")
+    future = time.time() + 61 * DAY
+    housekeeping.tidy_node(f"image-{THIS}", future)
+    assert len(os.listdir(top)) == 4  # it bears no mark of ours
+    left.put(f"{top}/{trial.MARKER}", "")
+    housekeeping.tidy_node(f"image-{THIS}", time.time() + 59 * DAY)
+    assert len(os.listdir(top)) == 5
+    housekeeping.tidy_node(f"image-{THIS}", future)
+    assert sorted(os.listdir(top)) == [trial.MARKER, f"image-{THIS}", "image-" + "b" * 16, "mine"]
+    assert min(os.listdir(f"{top}/image-" + "b" * 16)) == "replica-3"  # what waits was made from it
+    (found,) = storage_contents.on_this_node()
+    assert {item.name for item in found.items if item.image == "b" * 16 and item.written} == {
+        os.path.basename(path) for path in survey.uppers(left.place)
+    }
+
+
+def test_what_is_told_of_single_things(left: Left) -> None:
+    items = {left.names.get(item.path, item.name): item for item in look(left.root, KNOWN).items}
+    left.put(f"{left.image}{PKG}/only-here", "")
+    told = {name: " ".join(report.about(item)) for name, item in items.items()}
+    assert told["gen-1"] == f"kept, by {PKG}/cache; published by {os.uname().nodename}"
+    assert told["waiting"] == f"1 file of {PKG}/cache, not kept yet"
+    assert "is lost: the machine has been started since" in told["lost"]
+    assert told["empty"] == "nothing was written to it"
+    assert told["1-ab"] == f"not kept: {PKG}/cache/x"
+    assert told["replica--1"] == "a copy of generation 1 for this machine"
+    left.write(left.layer(), "cache/w", "newer")
+    left.publish(left.place + "/" + survey.uppers(left.place)[-1])
+    assert "a later one has taken its place" in " ".join(report.about(items["gen-1"]))
+
+
+def test_nothing_that_is_in_use_goes(box: Box) -> None:
+    tell = """
+from sif_writable.layer import survey
+place = STORAGE + "/layer"
+names = sorted(name for name in os.listdir(place) if survey.kind(name) in ("upper", "replica"))
+used = {survey.kind(name): survey.in_use(place + "/" + name) for name in names}
+refused = sorted({survey.remove(place + "/" + name) for name in names} - {""})
+tell([used, refused, [name for name in names if not os.path.exists(place + "/" + name)]])
+"""
+    script = f"""
+$P 'assert enter() == ""; write(SITE + "/first")'
+$P 'assert enter() == ""; write(SITE + "/second"); write("ready")
+while not os.path.exists("stop"): time.sleep(0.01)' &
+while ! [ -e ready ]; do sleep 0.01; done
+$P '{tell}'
+touch stop
+wait
+$P '{tell}'
+"""
+    result = box.shell(script)
+    (during, refused, gone), (after, none, all_of_it) = map(json.loads, result.stdout.splitlines())
+    says = "is used by programs that run, and stays until they end"
+    assert (during, refused, gone) == ({"replica": says, "upper": says}, [says], []), result
+    assert after == {"replica": "", "upper": ""}
+    assert none == []
+    assert len(all_of_it) == 2
+    assert set(map(os.path.basename, box.generation())) == {"first", "second"}
+    assert mount.newest_generation(box.place) == 2
