@@ -121,7 +121,7 @@ def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
     try:
         if name.startswith(NEW) and time.time() - os.lstat(folder).st_mtime < UNFINISHED_SECONDS:
             return []  # it is being made
-        if not os.path.lexists(f"{folder}/about") and not _is_written(folder):  # its maker was killed at once
+        if files.status_of(f"{folder}/about") is None and not _is_written(folder):  # its maker was killed at once
             replicas.drop(place, name)
             return []
         lock = _lock(folder)

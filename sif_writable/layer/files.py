@@ -55,11 +55,23 @@ def _names(folder: str) -> list[str]:
     try:
         found = os.listdir(folder)
     except PermissionError:  # a program took from itself the right to look; it has ended
-        if os.lstat(folder).st_uid != os.geteuid():
+        status = os.lstat(folder)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o500 == 0o500:
             raise
         os.chmod(folder, 0o700)
         found = os.listdir(folder)
     return sorted(found, reverse=True)
+
+
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of what has a path, or None: there is nothing.
+
+    :raises OSError: that cannot be told. ``os.path.exists`` and its like take it for nothing.
+    """
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def is_whiteout(path: str, status: os.stat_result) -> bool:
@@ -130,7 +142,7 @@ def _open(path: str, status: os.stat_result) -> int:
     try:
         return os.open(path, flags)
     except PermissionError:  # its owner may not read it, and may change that
-        if status.st_uid != os.geteuid():
+        if status.st_uid != os.geteuid() or status.st_mode & 0o400:
             raise
         os.chmod(path, status.st_mode & 0o777 | 0o400)
         try:

@@ -209,8 +209,15 @@ def mark(folder: str) -> str:
 
 
 def boot() -> str:
-    """Name this run of the machine: what a layer holds is not safe from its crash."""
-    return read("/proc/sys/kernel/random/boot_id").strip()
+    """Name this run of the machine: what a layer holds is not safe from its crash.
+
+    :raises OSError: it cannot be told. It must not count as another one.
+    """
+    path = "/proc/sys/kernel/random/boot_id"
+    name = read(path).strip()
+    if not name:
+        raise OSError(5, "it cannot be read", path)
+    return name
 
 
 def newest_generation(folder: str) -> int:

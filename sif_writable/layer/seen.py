@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import decide, files, fold, merge
-from sif_writable.layer.enter import ABOUT, read
+from sif_writable.layer.enter import ABOUT
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
 from sif_writable.layer.records import text as text_of
 from sif_writable.signals import suppress
@@ -57,9 +57,10 @@ class Seen:
     def in_image(self, path: str) -> bool:
         """Whether the image has a path."""
         try:
-            return os.path.lexists(self.original(path))
+            original = self.original(path)
         except ValueError:
             return False
+        return files.status_of(original) is not None
 
     def changes(self) -> Iterator[Change]:
         """Yield what was changed; what holds it first."""
@@ -83,10 +84,11 @@ class Seen:
     def _gone(self, path: str, when: int) -> Iterator[Change]:
         """Yield what of a removed path is to be removed: file by file where a directory holds code."""
         original = self.original(path)
-        below = [name for name, _ in files.walk(original)] if os.path.isdir(original) else []
+        status = files.status_of(original)
+        below = dict(files.walk(original)) if status is not None and stat.S_ISDIR(status.st_mode) else {}
         if any(merge.is_code(f"{path}/{name}") for name in below):
-            for name in below:
-                if not os.path.isdir(f"{original}/{name}"):
+            for name, inner in below.items():
+                if not stat.S_ISDIR(inner.st_mode):
                     yield Change(f"{path}/{name}", GONE, when)
         else:
             yield Change(path, GONE, when)
@@ -95,10 +97,10 @@ class Seen:
         """Yield what a directory hides that was removed and made again."""
         names: set[str] = set()
         for lower in (self.original(path), f"{self.base}/tree{path}" if self.base else ""):
-            with suppress(OSError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 names.update(os.listdir(lower) if lower else ())
         for name in sorted(names):
-            if not os.path.lexists(f"{here}/{name}"):
+            if files.status_of(f"{here}/{name}") is None:
                 yield from self._gone(f"{path}/{name}", when)
 
     def installed(self, changes: list[Change]) -> set[str]:
@@ -109,7 +111,8 @@ class Seen:
             if metadata and (name in {"", "/RECORD"}):
                 record = f"{where}.dist-info/RECORD"
                 for path in (self.source(record), self.original(record)):
-                    records.setdefault(record, []).extend(read(path).splitlines())
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        records.setdefault(record, []).extend(text_of(path).splitlines())
         return merge.installed(records)
 
 
@@ -130,4 +133,7 @@ def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, 
 
 def kept_of(folder: str) -> str:
     """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
-    return merge.mode({decide.KEEP: read(f"{folder}/keep")})
+    try:
+        return merge.mode({decide.KEEP: text_of(f"{folder}/keep")})
+    except FileNotFoundError:
+        return merge.NEW
