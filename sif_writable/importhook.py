@@ -75,6 +75,9 @@ _WORDS = (
     "unable to open database file", "erofs", "eacces", "eperm",
 )  # fmt: skip
 """Of which one is in every text that :mod:`sif_writable.plan.refusals` understands."""
+FULL = (28, 122)
+"""ENOSPC, EDQUOT."""
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "disk is full", "errno = 28", "errno = 122")
 _MOST_ERRORS, _MOST_TEXT = 50, 1 << 15
 _SLOT = type(BaseException.__str__)
 
@@ -126,6 +129,20 @@ def tells_of_a_refusal(error: BaseException, leave: "Optional[BaseException]" = 
         if number is None:  # any other errno is the cause itself
             text = said(this).lower()
             for words in _WORDS:
+                if words in text:
+                    return True
+    return False
+
+
+def tells_of_a_full_disk(error: BaseException) -> bool:
+    """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
+    for this in chain(error):
+        number = this.errno if isinstance(this, OSError) else None
+        if number in FULL:
+            return True
+        if number is None:
+            text = said(this).lower()
+            for words in _FULL_WORDS:
                 if words in text:
                     return True
     return False
@@ -812,7 +829,13 @@ def _at_exit() -> None:
 
 def _learn(error: "Optional[BaseException]") -> None:
     try:
-        if not isinstance(error, (Exception, SystemExit)) or not tells_of_a_refusal(error):
+        if not isinstance(error, (Exception, SystemExit)):
+            return
+        if not tells_of_a_refusal(error):
+            if tells_of_a_full_disk(error) and not _is_of_a_handler(error):
+                from sif_writable.act import full
+
+                full.hear(error)
             return
         if _is_of_a_handler(error) or storage_hangs():
             return

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, decide, files, forget, generations, kernel, merge, mount, replicas
+from sif_writable.layer import child, decide, files, forget, full, generations, kernel, merge, mount, replicas
 from sif_writable.layer.enter import note_member, read
 from sif_writable.layer.mount import NEW
 from sif_writable.layer.seen import about, kept_of, look
@@ -163,6 +163,8 @@ def at_exit(layer: enter.Layer) -> None:
     """Publish a layer if this process is the last one in it: another one does it, which storage cannot hold up."""
     with suppress(OSError):  # where there is no space for a line, others look at /proc all the same
         note_member(layer.folder, f"-{os.getpid()}\n")
+    if line := full.line(layer.folder):  # where the program has swallowed that its writes failed
+        _say(line)
     if kept_of(layer.folder) == merge.NONE or not _is_last(layer):
         return
     lines = child.start(__name__, [layer.folder], SECONDS)

@@ -99,5 +99,41 @@ def test_what_is_told_of_a_layer_that_is_refused(apptainer: Apptainer, sif: str)
     assert "a rank of an MPI program" in check["text"]
 
 
+FULL = f"""
+import os, requests, subprocess, sys
+if "child" in sys.argv:
+    sys.exit(subprocess.run([sys.executable, "-c", os.environ["FULL"]]).returncode)
+try:
+    with open("{SITE}/requests/large", "wb") as file:
+        for _ in range(100):
+            file.write(bytes(1 << 20))
+except OSError as error:
+    assert error.errno == 28 and error.filename is None
+    if "caught" not in sys.argv:
+        raise
+if "elsewhere" in sys.argv:
+    os.unlink("{SITE}/requests/large")
+    raise OSError(28, os.strerror(28), "/dev/full")
+"""
+
+
+def test_a_layer_that_runs_full_is_announced_once_with_what_to_bind(apptainer: Apptainer, sif: str) -> None:
+    script = 'export SIF_WRITABLE_DIR=/tmp/given FULL="$1"\n'
+    script += (
+        f'for how in raised caught "caught elsewhere" child; do {PYTHON} -c "$1" $how 2>&1; echo "$?"; echo ====\n'
+    )
+    script += "rm -rf /tmp/given/sif-writable/image-*/layer/*; done"
+    result = run(apptainer, sif, ["sh", "-c", script, "sh", FULL], options=["--containall"])
+    raised, caught, elsewhere, child = parts(result.stdout)[:4]
+    for said, code in ((raised, 1), (caught, 0)):
+        (line,) = [line for line in said.splitlines() if line.startswith("sif_writable: what is written in the env")]
+        assert "it has no space left (tmpfs of 64 MiB), so such writes fail. Remedy: bind a directory of a" in line
+        assert "--bind DIR:/sif-writable" in line
+        assert said.splitlines()[-1] == str(code)
+    assert child.count("it has no space left") == 2  # the child's error, and the end of its parent
+    assert "what is written in the env" not in elsewhere
+    assert "No space left on device: '/dev/full'" in elsewhere
+
+
 def checks_of(told: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [check for check in told["checks"] if check["name"] == name]

@@ -1,0 +1,60 @@
+"""Say that what holds a layer has run full, where an error that nobody caught tells of a write that failed for that."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sif_writable import aside, importhook, startup
+from sif_writable.act import telling
+from sif_writable.signals import suppress
+from sif_writable.startup import let_pass
+
+
+def hear(error: BaseException) -> None:
+    """Write a line to stderr, once in a process, if an error is for want of space in this process's layer."""
+    directories = startup.in_layer(os.environ)[2:]
+    if not directories:
+        return
+    path = ""
+    for this in importhook.chain(error):
+        if isinstance(this, OSError) and this.errno in importhook.FULL and isinstance(this.filename, (str, bytes)):
+            path = os.path.abspath(os.fsdecode(this.filename))
+            if not any(path == directory or path.startswith(f"{directory}/") for directory in directories):
+                return  # another place is full
+            break
+    folder = _folder()
+    if not folder:
+        return
+    from sif_writable.layer import full
+
+    what = full.lack(folder) or _quota(folder)
+    if what or path:
+        telling.say(full.words(folder, what or "space"))
+
+
+def _folder() -> str:
+    """Return the folder of this process's layer, which itself may not have made or joined it."""
+    from sif_writable.layer import enter, survey
+
+    if enter.current is not None:
+        return enter.current.folder
+    image = os.path.dirname(importhook.folder())
+    places = enter.places(image, os.path.basename(image), os.geteuid())
+    return survey.here(places, os.readlink("/proc/self/ns/mnt"))[0]
+
+
+def _quota(folder: str) -> str:
+    """Return ``quota`` if no page can be written beside a layer."""
+    with suppress(OSError):
+        descriptor, path = aside.create(folder, begin=aside.TRY)
+        try:
+            os.write(descriptor, bytes(4096))
+            os.fsync(descriptor)
+        except OSError as error:
+            let_pass(error)
+            return "quota" if error.errno == errno.EDQUOT else "space"
+        finally:
+            os.close(descriptor)
+            os.unlink(path)
+    return ""
