@@ -392,7 +392,7 @@ class Finder:
         for name in ("PYTHONPYCACHEPREFIX", startup.PYCACHE):
             if os.environ.get(name, "").startswith(root + "/"):
                 del os.environ[name]
-        from sif_writable.report.startup import say
+        from sif_writable.stderr import say
 
         say([f"{root} is gone, or not this user's alone any more: the bytecode in it is not used"])
 
@@ -538,7 +538,7 @@ class Finder:
         state = copies.state(self.folder, path)
         if state == copies.UNTRUSTED:
             from sif_writable.act import copyup
-            from sif_writable.report.startup import say
+            from sif_writable.stderr import say
 
             say([copyup.untrusted_words(spec.name, self.tree + path)])
         if state == copies.GOOD:
@@ -817,7 +817,8 @@ def storage_hangs() -> bool:
 
     _given_up = hanging.silent(root, kind)
     if _given_up:
-        from sif_writable.report.startup import say, silence
+        from sif_writable.plan.unserved import silence
+        from sif_writable.stderr import say
 
         say([silence(root)])
     return _given_up

@@ -371,21 +371,20 @@ def _activate(damaged: str) -> str:
     from sif_writable.act import recall
 
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
-    told: Optional[ModuleType] = None
+    debug: Optional[ModuleType] = None
     if environ.get("SIF_WRITABLE_DEBUG") == "1":
-        from sif_writable.report import startup as narrator
-
-        told = narrator
+        from sif_writable.report import debug
+        from sif_writable.stderr import say
     seen = facts.see(environ)
-    if told:
-        told.say(told.facts_lines(seen))
+    if debug:
+        say(debug.facts_lines(seen))
     storage = act.settle(plan.places(seen, environ), seen, environ)
-    if told:
-        told.say(told.storage_lines(storage))
+    if debug:
+        say(debug.storage_lines(storage))
     recalled = recall.decision(seen, storage, environ)
     decision = recalled or act.decide(seen, storage, environ)
-    if told:
-        told.say(told.decision_lines(decision))
+    if debug:
+        say(debug.decision_lines(decision))
     outcome = act.apply(decision, seen, storage, environ, token())
     kept = recall.path(seen, storage)
     # Between two plans, a start that decided anew because something has come is as cheap as it can be.
@@ -398,8 +397,8 @@ def _activate(damaged: str) -> str:
         housekeeping.keep_in_bounds(storage, seen.identity, environ)
     if damaged:
         outcome.failed.append(damaged)
-    if told:
-        told.say(told.outcome_lines(outcome))
+    if debug:
+        say(debug.outcome_lines(outcome))
     importhook.install()
     importhook.serve_outside()
     return "active" if storage.folders else "no storage"

@@ -402,18 +402,18 @@ def apply(
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
-        from sif_writable.report.startup import unmet
+        from sif_writable.plan.unserved import unmet
 
         problem = unmet(storage)
         if problem:
             os.environ[REFUSED] = f"{problem.text}\n{problem.remedy}"
             _say_once([str(problem)])
     elif storage.loose and storage.loose[0][0].given:
-        from sif_writable.report.startup import unmet
+        from sif_writable.plan.unserved import unmet
 
         _say_once([str(unmet(storage, storage.loose[0][0].label) or "")])
     elif unheard:
-        from sif_writable.report.startup import silence
+        from sif_writable.plan.unserved import silence
 
         _say_once([silence(path) for path in unheard])
     return outcome
@@ -421,7 +421,7 @@ def apply(
 
 def _say_once(lines: "list[str]") -> None:
     """Say lines on stderr, unless an ancestor of a process that is decided anew has said the same."""
-    from sif_writable.report.startup import say
+    from sif_writable.stderr import say
 
     told = check_sum("\n".join(lines))
     if getattr(sys.modules.get("sif_writable.session"), "told", "") != told:

@@ -13,9 +13,9 @@ from sif_writable.act.upper import remove
 from sif_writable.facts import copied, copies, packages
 from sif_writable.facts.leases import NO_LOCKS, alone
 from sif_writable.plan.packages import PACKAGE
-from sif_writable.report.startup import say
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -19,9 +19,9 @@ from sif_writable.facts import image_mounts, namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
-from sif_writable.report.startup import say
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

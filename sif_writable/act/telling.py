@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
+from sif_writable import stderr
 from sif_writable.plan import packages as plan
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ _said: set[str] = set()
 
 def say(sentence: str) -> None:
     """Write a sentence to stderr, once in a process."""
-    if sys.stderr is not None and sentence not in _said:
+    if sentence not in _said:
         _said.add(sentence)
-        sys.stderr.write(f"sif_writable: {sentence}\n")
+        stderr.say([sentence])
 
 
 def from_the_next_run_on(units: Iterable[Unit], finder: importhook.Finder, more: str = "") -> None:

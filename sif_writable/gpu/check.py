@@ -10,12 +10,12 @@ import os
 import sys
 from _thread import allocate_lock
 
+from sif_writable import stderr
 from sif_writable.errors import Problem
 from sif_writable.facts import manifest
 from sif_writable.gpu import ask, cuda, demands, diagnosis, signs
 from sif_writable.gpu.diagnosis import FAIL, INFO, OK, Diagnosis
 from sif_writable.gpu.visible import VISIBLE, gpus_to_query
-from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,16 +73,8 @@ def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str,
 
 
 def warn(trigger: str, problem: Problem) -> None:
-    """Write two lines on stderr, if there is one: what is missing before a module is imported, and the remedy."""
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.write(
-            f"sif-writable: before 'import {trigger}': {problem.text}\nsif-writable: remedy: {problem.remedy}\n"
-        )
-        sys.stderr.flush()
-    except (OSError, ValueError) as error:
-        let_pass(error)  # it is closed
+    """Write two lines on stderr: what is missing before a module is imported, and the remedy."""
+    stderr.say([f"before 'import {trigger}': {problem.text}", f"remedy: {problem.remedy}"])
 
 
 def declared() -> Mapping[str, str]:

@@ -14,8 +14,8 @@ from sif_writable.facts.space import look, overlay_is_read_only
 from sif_writable.plan import CONFIG, KINDS
 from sif_writable.plan.space import QUOTA
 from sif_writable.plan.space import remedy as space_remedy
+from sif_writable.plan.unserved import cure, unmet
 from sif_writable.report import usage
-from sif_writable.report.startup import cure, unmet
 from sif_writable.report.status import current, place_problem
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"

@@ -113,7 +113,7 @@ def test_without_nv_two_lines_come_before_the_import(node: Node) -> None:
     done = node.run("python", "-c", "import torch", nv=False)
     assert (done.returncode, done.stdout) == (0, "torch is imported\n")
     fact, remedy = done.stderr.splitlines()
-    assert fact.startswith("sif-writable: before 'import torch': ")
+    assert fact.startswith("sif_writable: before 'import torch': ")
     assert "--nv" in remedy
 
 
@@ -129,7 +129,7 @@ except Exception:
     done = node.run("python", "-c", optional, nv=False, SIF_WRITABLE_GPU="require")
     assert (done.returncode, done.stdout) == (1, "True\n")
     fact, remedy = done.stderr.splitlines()
-    assert fact.startswith("sif-writable: before 'import torch': ")
+    assert fact.startswith("sif_writable: before 'import torch': ")
     assert "--nv" in remedy
     done = node.run("python", "-c", optional, nv=True, SIF_WRITABLE_GPU="require")
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\ntorch is imported\n", "")

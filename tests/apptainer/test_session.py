@@ -220,7 +220,7 @@ def test_strict_stops_the_heavy_import_and_not_the_interpreter(image: Image) -> 
     found = re.compile(r"^(?:import|start|doctor): \d+$|^(?:WARN|FAIL)(?= storage)", re.MULTILINE)
     assert found.findall(strict.stdout) == ["import: 1", "start: 0", "FAIL", "doctor: 1"]
     assert found.findall(lenient.stdout) == ["import: 0", "start: 0", "WARN", "doctor: 0"]
-    assert f"sif-writable: before 'import numba.cuda': {fact}" in strict.stderr
+    assert f"sif_writable: before 'import numba.cuda': {fact}" in strict.stderr
     assert strict.stderr.lower().count(REMEDY.lower()) == 2  # the line at the start, and before the import
     assert lenient.stderr.count("\n") == 1
 

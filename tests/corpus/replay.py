@@ -130,7 +130,7 @@ def problems(case: Case, result: Replay) -> list[str]:
         elif code == 0 and case.prints not in said:
             found.append(f"run {number} does not print {case.prints!r}:\n{said[-2000:]}")
         found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if _FAILURE.search(line)]
-        found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if "sif-writable:" in line]
+        found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if "sif_writable: before " in line]
     first, second = result.left[0], result.left[-1]
     for end in (*case.leaves, *case.rewrites):
         if not _ending(end, first):

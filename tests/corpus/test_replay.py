@@ -50,7 +50,7 @@ def test_a_healthy_replay_has_no_problem() -> None:
         (_run(1), HEALTHY, "run 2 exits 1, not 0:\ndone\n"),
         (_run(said="hm\n"), HEALTHY, "run 2 does not print 'done':\nhm\n"),
         (_run(said="done\nWarning: Read-only file system\n"), HEALTHY, "run 2 says: Warning: Read-only file system"),
-        (_run(said="done\nsif-writable: no\n"), HEALTHY, "run 2 says: sif-writable: no"),
+        (_run(said="done\nsif_writable: before it: no\n"), HEALTHY, "run 2 says: sif_writable: before it: no"),
         (_run(), {**HEALTHY, CACHE: State(1, 11)}, f"{CACHE} is made again by the second run"),
         (_run(), {**HEALTHY, CACHE: State(3, 10)}, f"{CACHE} is made again by the second run"),
         (_run(), {**HEALTHY, OTHER: State(3, 10)}, f"{OTHER} is made again by the second run"),

@@ -24,8 +24,8 @@ def test_a_driver_that_hangs_is_left_behind(room: Container, before: str, functi
     done = room.run(before + CAUSE, SIF_WRITABLE_GPU_TIMEOUT="1")
     assert time.monotonic() - start < 20
     assert done.stderr == (
-        f"sif-writable: before 'import torch': NVML did not answer within 1 s (in {function}).\n"
-        f"sif-writable: remedy: The driver or a GPU of node {HOST} hangs: tell its administrator, and leave the node "
+        f"sif_writable: before 'import torch': NVML did not answer within 1 s (in {function}).\n"
+        f"sif_writable: remedy: The driver or a GPU of node {HOST} hangs: tell its administrator, and leave the node "
         f"out (sbatch --exclude={HOST}). If GPUs are only slow to wake, raise SIF_WRITABLE_GPU_TIMEOUT (seconds).\n"
     )
     assert done.stdout == "no-answer\n"
@@ -171,9 +171,9 @@ def test_a_library_that_crashes_takes_only_its_own_process_along(room: Container
     done = room.run(before + CAUSE)
     assert done.stdout == "unchecked\n"
     assert done.stderr == (
-        "sif-writable: before 'import torch': The GPU could not be checked: the process that asks NVML died in "
+        "sif_writable: before 'import torch': The GPU could not be checked: the process that asks NVML died in "
         "nvmlInitWithFlags.\n"
-        "sif-writable: remedy: Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the "
+        "sif_writable: remedy: Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the "
         "check out.\n"
     )
 

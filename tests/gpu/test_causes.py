@@ -420,7 +420,7 @@ def test_every_cause_is_told_in_two_lines(room: Container, row: tuple[str, Arran
     cause, arrange, variables, fact, remedy = row
     arrange(room)
     done = room.run(CAUSE, **variables)
-    lines = f"sif-writable: before 'import torch': {fact}\nsif-writable: remedy: {remedy}\n" if fact else ""
+    lines = f"sif_writable: before 'import torch': {fact}\nsif_writable: remedy: {remedy}\n" if fact else ""
     if variables.get("SIF_WRITABLE_GPU") == "require":
         assert (done.stderr, done.stdout, done.returncode) == (lines, "", 1)
         return

@@ -39,7 +39,7 @@ def test_a_process_tree_asks_once_and_tells_once(room: Container) -> None:
     done = room.run(TREE)
     assert done.returncode == 0, done.stderr
     assert len(room.calls("nvmlInitWithFlags")) == len(room.calls("nvmlShutdown")) == 1
-    assert done.stderr.count("sif-writable: before 'import torch'") == 1
+    assert done.stderr.count("sif_writable: before 'import torch'") == 1
 
 
 def test_threads_that_come_at_once_ask_once(room: Container) -> None:
@@ -47,7 +47,7 @@ def test_threads_that_come_at_once_ask_once(room: Container) -> None:
     done = room.run(TREE.replace("    check()\n    threads", "    threads"))
     assert done.returncode == 0, done.stderr
     assert len(room.calls("nvmlInitWithFlags")) == 1
-    assert done.stderr.count("sif-writable: before 'import torch'") == 1
+    assert done.stderr.count("sif_writable: before 'import torch'") == 1
 
 
 def test_a_fork_while_another_thread_asks_is_not_blocked(room: Container) -> None:
@@ -109,7 +109,7 @@ def test_a_required_gpu_is_refused_each_time_but_asked_for_once(room: Container)
     room.with_nv("nvmlInitWithFlags.code 9\n")
     done = room.run(REQUIRE, SIF_WRITABLE_GPU="require")
     assert done.stdout == "GpuUnavailableExit torch driver-not-loaded\n" * 2
-    assert done.stderr.count("sif-writable: before 'import torch': ") == 2
+    assert done.stderr.count("sif_writable: before 'import torch': ") == 2
     assert len(room.calls("nvmlInitWithFlags")) == 1
 
 
@@ -117,9 +117,9 @@ def test_the_image_can_require_a_gpu(room: Container) -> None:
     declared = "import os; from sif_writable.gpu import check; check.enforce('torch', os.environ, DECLARED)"
     done = room.run(declared.replace("DECLARED", "{'SIF_WRITABLE_GPU': 'require'}"))
     assert done.stderr == (
-        "sif-writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
+        "sif_writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
         "/proc/driver/nvidia/version, although SIF_WRITABLE_GPU=require is set.\n"
-        "sif-writable: remedy: Run it on a node with an NVIDIA GPU.\n"
+        "sif_writable: remedy: Run it on a node with an NVIDIA GPU.\n"
     )
 
 
@@ -157,3 +157,12 @@ def test_onnxruntime_matters_only_in_its_gpu_build(room: Container) -> None:
     assert room.run(program).stdout == "None\n"
     room.distributions("onnxruntime_gpu-1.18.0")
     assert room.run(program).stdout.startswith("Diagnosis('fail', 'none-granted'")
+
+
+def test_a_full_stderr_changes_no_exit_code_and_a_stream_of_the_program_gets_the_lines(room: Container) -> None:
+    room.with_nv("count 0\n")
+    done = room.run("import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 2)\n" + CAUSE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none-granted\n", "")
+    done = room.run("import io, sys; sys.stderr = io.StringIO()\n" + IMPORT + "print(sys.stderr.getvalue(), end='')")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["sif_writable", "sif_writable"]

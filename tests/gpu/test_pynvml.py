@@ -94,11 +94,11 @@ def test_what_could_not_be_asked_is_not_known_and_refuses_nobody(
     done = room.run(CAUSE, **{**REQUIRE, "CUDA_VISIBLE_DEVICES": visible})
     assert (done.returncode, done.stdout) == (0, "unchecked\n"), done.stderr
     fact, remedy = done.stderr.splitlines()
-    assert fact.startswith("sif-writable: before 'import torch': The GPU could not be checked: ")
+    assert fact.startswith("sif_writable: before 'import torch': The GPU could not be checked: ")
     unknown = {"0": "memory", "MIG-cccc": "MIG instances"}.get(visible, "UUID")
     assert f"NVML does not tell the {unknown} of GPU 0" in fact
     assert f"{room.folder}/packages/pynvml.py {why}" in fact
-    assert remedy.startswith("sif-writable: remedy: ")
+    assert remedy.startswith("sif_writable: remedy: ")
 
 
 def test_status_says_what_is_not_known_and_doctor_only_warns(room: Container) -> None:

@@ -348,7 +348,7 @@ def test_gpu_demands_of_the_image_hold_where_the_environment_has_none(one: Build
     one.write("torch.py", "")
     done = one.hooked.run("-c", "import torch")
     assert done.returncode == 1
-    assert "sif-writable: before 'import torch': There is no NVIDIA GPU" in done.stderr
+    assert "sif_writable: before 'import torch': There is no NVIDIA GPU" in done.stderr
     assert one.hooked.run("-c", "import torch", env={"SIF_WRITABLE_GPU": "off"}).returncode == 0
 
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 MODULES = f"{WORK}/modules"
 REQUIRE = {"SIF_WRITABLE_GPU": "require", "PYTHONPATH": MODULES}
 LINES = (
-    "sif-writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
+    "sif_writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
     "/proc/driver/nvidia/version, although SIF_WRITABLE_GPU=require is set.\n"
-    "sif-writable: remedy: Run it on a node with an NVIDIA GPU.\n"
+    "sif_writable: remedy: Run it on a node with an NVIDIA GPU.\n"
 )
 
 
@@ -168,14 +168,14 @@ def test_strict_ends_the_job_alike(job: Hooked) -> None:
     done = _run(job, CAUGHT + "main()", **more)
     assert (done.returncode, done.stdout) == (1, "cleaned up\nat the end\n")
     fact, remedy = done.stderr.splitlines()[-2:]
-    assert fact.startswith("sif-writable: before 'import torch': SIF_WRITABLE_DIR=/proc/no/place ")
-    assert remedy.startswith("sif-writable: remedy: bind a directory")
+    assert fact.startswith("sif_writable: before 'import torch': SIF_WRITABLE_DIR=/proc/no/place ")
+    assert remedy.startswith("sif_writable: remedy: bind a directory")
     loose = os.path.join(job.machine.places.work, "loose")
     os.mkdir(loose)
     os.chmod(loose, 0o777)
     done = _run(job, CAUGHT + "main()", **{**more, "SIF_WRITABLE_DIR": f"{WORK}/loose"})
     remedy = f"chmod g-w,o-w or chmod +t '{WORK}/loose', or name another directory."
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"sif-writable: remedy: {remedy}")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"sif_writable: remedy: {remedy}")
     asked = _run(job, "import importlib.util as u; print(u.find_spec('torch') is not None)", **more)
     assert (asked.returncode, asked.stdout) == (0, "True\n")
 

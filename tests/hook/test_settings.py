@@ -38,7 +38,7 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
     done = hooked.run("-c", program + question("sys.modules['sif_writable.startup'].failure"), env=env)
     assert (done.returncode, done.stdout) == (0, "None\n")
     assert [line.split("=")[0] for line in done.stderr.splitlines()][:1] == [
-        "sif-writable: before 'import torch': SIF_WRITABLE_GPU"
+        "sif_writable: before 'import torch': SIF_WRITABLE_GPU"
     ]
     notes = json.loads(hooked.run("-m", "sif_writable", "status", "--json", env=env).stdout)["notes"]
     told = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())

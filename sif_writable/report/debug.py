@@ -1,0 +1,40 @@
+"""Each decision of the hook as a line, with SIF_WRITABLE_DEBUG=1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sif_writable.plan.unserved import short
+
+if TYPE_CHECKING:
+    from sif_writable.act import Outcome
+    from sif_writable.facts import Facts
+    from sif_writable.plan import Decision, Storage
+
+
+def facts_lines(facts: Facts) -> list[str]:
+    """Tell what was seen, for SIF_WRITABLE_DEBUG."""
+    home = f"HOME={short(facts.home)} {facts.home_problem or 'works'}"
+    return [f"image {facts.identity}, interpreter {facts.tag}", home]
+
+
+def storage_lines(storage: Storage) -> list[str]:
+    """Tell which places were refused and which were taken, for SIF_WRITABLE_DEBUG."""
+    lines = [f"refused {place.label} ({short(place.base)}): {problem}" for place, problem in storage.refused]
+    return lines + [f"{kind} files go to {folder}" for kind, folder in storage.folders.items()]
+
+
+def decision_lines(decision: Decision) -> list[str]:
+    """Tell what was decided, for SIF_WRITABLE_DEBUG."""
+    lines = [f"{redirect.variable}={short(redirect.value)}: {redirect.why}" for redirect in decision.redirects]
+    lines += [f"{variable} is left alone: {why}" for variable, why in decision.left]
+    lines.append(f"HOME={short(decision.home)}: {decision.home_why}" if decision.home else f"HOME: {decision.home_why}")
+    if decision.pycache:
+        lines.append(f"bytecode goes to {decision.pycache}: the image ships none")
+    return lines + decision.notes
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """Tell what could only be known by doing it, for SIF_WRITABLE_DEBUG."""
+    user = outcome.decision.user
+    return [*outcome.failed, *([f"USER={user}: this uid has no passwd entry"] if user else [])]

@@ -1,0 +1,25 @@
+"""Lines on stderr, each with the name of this package before it."""
+
+import os
+import sys
+
+from sif_writable import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def say(lines: "Iterable[str]") -> None:
+    """Print lines on stderr, if there is one."""
+    text = "".join([f"sif_writable: {line}\n" for line in lines])
+    stream, real = sys.stderr, sys.__stderr__
+    if not text or stream is None:
+        return
+    with signals.suppress(Exception):  # it is closed, or full, or what stands for it in this program does not work
+        if real is not None and stream is real:
+            # Not through the stream: what it cannot write stays in its buffer, and the program ends with code 120.
+            os.write(real.fileno(), text.encode("utf-8", "backslashreplace"))
+        else:  # a notebook's or a test's
+            stream.write(text)
+            stream.flush()
