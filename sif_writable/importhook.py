@@ -75,7 +75,7 @@ _WORDS = (
     "unable to open database file", "erofs", "eacces", "eperm",
 )  # fmt: skip
 """Of which one is in every text that :mod:`sif_writable.plan.refusals` understands."""
-FULL = (28, 122)
+_FULL = (28, 122)
 """ENOSPC, EDQUOT."""
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "disk is full", "errno = 28", "errno = 122")
 _MOST_ERRORS, _MOST_TEXT = 50, 1 << 15
@@ -138,7 +138,7 @@ def tells_of_a_full_disk(error: BaseException) -> bool:
     """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
     for this in chain(error):
         number = this.errno if isinstance(this, OSError) else None
-        if number in FULL:
+        if number in _FULL:
             return True
         if number is None:
             text = said(this).lower()
@@ -836,7 +836,7 @@ def _learn(error: "Optional[BaseException]") -> None:
             if tells_of_a_full_disk(error) and not _is_of_a_handler(error):
                 from sif_writable.act import full
 
-                full.hear(error)
+                full.hear(chain(error), os.path.dirname(folder()))
             return
         if _is_of_a_handler(error) or storage_hangs():
             return

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
-from sif_writable import aside, importhook, startup
+from sif_writable import aside, startup
 from sif_writable.act import telling
+from sif_writable.plan.space import FULL
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def hear(error: BaseException) -> None:
-    """Write a line to stderr, once in a process, if an error is for want of space in this process's layer."""
+
+def hear(errors: Iterable[BaseException], image: str) -> None:
+    """Write a line to stderr, once in a process, if an error is for want of space in this process's layer.
+
+    :param errors: it, and what it came from.
+    :param image: the folder of this image in storage.
+    """
     directories = startup.in_layer(os.environ)[2:]
     if not directories:
         return
     path = ""
-    for this in importhook.chain(error):
-        if isinstance(this, OSError) and this.errno in importhook.FULL and isinstance(this.filename, (str, bytes)):
+    for this in errors:
+        if isinstance(this, OSError) and this.errno in FULL and isinstance(this.filename, (str, bytes)):
             path = os.path.abspath(os.fsdecode(this.filename))
             if not any(path == directory or path.startswith(f"{directory}/") for directory in directories):
                 return  # another place is full
             break
-    folder = _folder()
+    folder = _folder(image)
     if not folder:
         return
     from sif_writable.layer import full
@@ -33,13 +42,12 @@ def hear(error: BaseException) -> None:
         telling.say(full.words(folder, what or "space"))
 
 
-def _folder() -> str:
+def _folder(image: str) -> str:
     """Return the folder of this process's layer, which itself may not have made or joined it."""
     from sif_writable.layer import enter, survey
 
     if enter.current is not None:
         return enter.current.folder
-    image = os.path.dirname(importhook.folder())
     places = enter.places(image, os.path.basename(image), os.geteuid())
     return survey.here(places, os.readlink("/proc/self/ns/mnt"))[0]
 
