@@ -48,9 +48,12 @@ ANYWHERE = "*"
 TAKEN_BACK = "\ttaken back"
 """How the line of a package ends whose copy did not help: :data:`sif_writable.plan.packages.TAKEN_BACK`."""
 NEVER = frozenset(
-    ("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions", "sitecustomize", "usercustomize")
+    (
+        *("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"),
+        *("sitecustomize", "usercustomize", "apport_python_hook"),
+    )
 )
-"""What copying up needs itself, and what ``site`` looks for at every start."""
+"""What copying up needs itself, and what ``site`` and Debian's sitecustomize look for at every start."""
 
 _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
 _STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
@@ -312,8 +315,8 @@ class Finder:
         """Names whose copy is being made: what that imports is none of our business."""
         self._in_use = False
         """Whether a package was imported from its copy, whose modules may be imported at any time."""
-        self.layer = os.environ.get(OVERLAY, "").lower() == "layer"
-        """Whether the user wants a writable layer, which is on trial."""
+        self.layer = os.environ.get(OVERLAY, "").lower() != "off"
+        """Whether there is a writable layer, or one may be made at the first import that needs it."""
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
@@ -506,7 +509,9 @@ class Finder:
         try:
             from sif_writable import layered
 
-            if not layered.enters(self, name, spec):
+            entered = layered.enters(self, name, spec)
+            self.layer = not layered.problem
+            if not entered:
                 return False
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
             _note(problem)
@@ -906,19 +911,19 @@ def serve_outside(name: str = "") -> None:
         return
     try:
         if not name:
-            named = os.environ.get("SIF_WRITABLE_OVERLAY_PATHS") or os.environ.get(OVERLAY, "").lower() == "on"
-            if not named:
+            if not os.environ.get("SIF_WRITABLE_OVERLAY_PATHS"):
                 return
             # What an ancestor has decided holds in its namespace.
             if os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):
                 return
+        from sif_writable import layered
         from sif_writable.act import overlay
 
         image = os.path.dirname(this.folder)
         if name:
-            overlay.before_import(name, os.environ, image)
+            overlay.before_import(name, os.environ, image, layered.enter)
         else:
-            overlay.at_start(os.environ, image)
+            overlay.at_start(os.environ, image, layered.enter)
     except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
         _note(problem)
 

@@ -1,6 +1,6 @@
 """The writable layer in the hook at import: when it is asked for, over what, and not for whom.
 
-Loaded at the first import of what is not the standard library, where ``SIF_WRITABLE_OVERLAY=layer``. The layer itself
+Loaded at the first import of what is not the standard library, unless ``SIF_WRITABLE_OVERLAY=off``. The layer itself
 (:mod:`sif_writable.layer`) knows nothing of the rest.
 """
 
@@ -44,8 +44,9 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
     if not _without and _is_installer(name):
         _be_without()
     _begun = True
-    if not _asked and _needs_layer(finder, name, spec):
-        return _enter(finder)
+    if not _asked and _needs_layer(finder, name, spec) and _enter(finder):
+        finder.listen()
+        return True
     if _inside and spec is not None and spec.has_location and spec.loader is not None:
         finder.listen()  # for what fails outside the layer's directories
     return False
@@ -59,6 +60,18 @@ def _in_site() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def enter() -> bool:
+    """Enter a layer now, if this process may have one; return whether it was not in it before."""
+    finder = importhook.finder()
+    if finder is None or not finder.folder or _asked or _inside:
+        return False
+    try:
+        return _enter(finder)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
+        importhook._note(error)  # noqa: SLF001 - as above
+        return False
 
 
 def _is_installer(name: str) -> bool:
@@ -100,7 +113,7 @@ def _enter(finder: importhook.Finder) -> bool:
     """Have the environment writable as a whole, if that changes nothing else."""
     global _asked, _inside, problem
     _asked = True
-    if importhook.IN_OVERLAY in os.environ or importhook.storage_hangs():
+    if importhook.storage_hangs():
         return False
     from sif_writable.layer import enter
 

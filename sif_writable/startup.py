@@ -370,6 +370,7 @@ def _activate(damaged: str) -> str:
     from sif_writable import act, facts, importhook, plan
     from sif_writable.act import recall
 
+    facts.find_layer()
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     debug: Optional[ModuleType] = None
     if environ.get("SIF_WRITABLE_DEBUG") == "1":

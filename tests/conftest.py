@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.lab.scratch import Scratch
     from tests.lab.slurm_cluster import Cluster
 
+BY_COPY = {"SIF_WRITABLE_OVERLAY": "off"}
+"""The environment of a test of copies: where a layer is possible, nothing else shows what serves where it is not."""
 NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
 

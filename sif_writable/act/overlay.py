@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from sif_writable.act import directories, mounting, trial
 from sif_writable.facts import ground as facts_ground
-from sif_writable.facts import image_mounts, namespaces
+from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
 from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.startup import LAYER, in_layer, let_pass
 from sif_writable.stderr import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SESSION = "SIF_WRITABLE_IN_OVERLAY"
 """Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
@@ -38,51 +38,25 @@ refused: list[tuple[str, str]] = []
 """(path, sentence) of what was asked for and is not there."""
 
 
-def at_start(environ: Mapping[str, str], image: str) -> str:
-    """Enter at interpreter start what the user or the image has declared; with ``on``, what packages are known to need.
+def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], bool] = bool) -> str:
+    """Enter at interpreter start what the user or the image has declared.
 
-    :param image: the folder of this image in storage; the learned list of this interpreter is below it.
+    :param image: the folder of this image in storage.
+    :param enter_layer: see :func:`serve`.
     """
     wanted = list(plan.named(environ, sys.prefix, _purelib()))
-    if plan.mode(environ) == plan.ON:
-        wanted += _packages(f"{image}/packages-{sys.implementation.cache_tag}")
-        names = environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", ":")
-        wanted += plan.named({plan.PATHS: names}, sys.prefix, _purelib())
-    problem = serve(wanted, environ, image) if wanted else ""
-    if problem and not current(environ):
+    problem = serve(wanted, environ, image, enter_layer) if wanted else ""
+    if not current(environ):
         os.environ[SESSION] = f"{namespaces.namespace()};"  # descendants need not ask again
     return problem
 
 
-def _packages(folder: str) -> Iterator[Wanted]:
-    """Yield the packages of the image that are known to write into their directory."""
-    from sif_writable.act import copyup
-    from sif_writable.plan.packages import PACKAGE
-
-    for line in copyup.listed(folder)[0]:
-        path = f"{line.place}/{line.name.rpartition('.')[2]}"
-        if line.what == PACKAGE and line.place != "*" and image_mounts.environment_directory(path):
-            yield Wanted(path, "learned", declared=True)
-
-
-def cures(paths: Iterable[str], environ: Mapping[str, str], image: str, *, declared: bool = False) -> bool:
-    """Whether packages have become writable just now that an import has failed for, so that it may be tried again.
-
-    :param declared: they were asked for, as with ``SIF_WRITABLE_OVERLAY=on``; else nothing is done.
-    """
-    if not declared:
-        return False
-    before = len(entered)
-    of_image = [path for path in paths if image_mounts.environment_directory(path)]
-    serve([Wanted(path, "import", declared=True) for path in of_image], environ, image)
-    return len(entered) > before
-
-
-def before_import(name: str, environ: Mapping[str, str], image: str) -> str:
+def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer: Callable[[], bool] = bool) -> str:
     """Enter what a package is known to write outside its directory, before it is imported."""
     for package, paths, why in plan.PLACES:
         if package == name:
-            problem = serve([Wanted(path, f"catalogue: {why}", declared=True) for path in paths], environ, image)
+            wanted = [Wanted(path, f"catalogue: {why}", declared=True) for path in paths]
+            problem = serve(wanted, environ, image, enter_layer)
             if problem and not (namespaces.parallel(environ) or namespaces.threads()):
                 _remember(package, paths, problem)
             return problem
@@ -100,15 +74,21 @@ def _remember(package: str, paths: Iterable[str], problem: str) -> None:
     )
 
 
-def serve(wanted: Iterable[Wanted], environ: Mapping[str, str], image: str) -> str:
+def serve(
+    wanted: Iterable[Wanted], environ: Mapping[str, str], image: str, enter_layer: Callable[[], bool] = bool
+) -> str:
     """Make paths writable, if that is allowed and possible.
 
+    :param enter_layer: enters the writable layer, if there may be one, and returns whether this process was not in it
+        before. That comes first: it serves what lies in the environment, and who joins the layer of a container leaves
+        what he has mounted himself, so that the rest has a namespace below the layer's.
     :returns: an empty string where all of them can be written now, or why the first one can not.
     """
     try:
-        looked = facts_ground.Ground()
         asked = [one._replace(path=facts_ground.resolved(one.path)) for one in wanted]
-        decided = plan.decide(asked, looked, plan.mode(environ))
+        decided = plan.decide(asked, facts_ground.Ground(), plan.mode(environ))
+        if decided.targets and enter_layer():
+            decided = plan.decide(asked, facts_ground.Ground(), plan.mode(environ))
         refused.extend(pair for pair in decided.refused if pair not in refused)
         problem = enter(decided, environ, image)
     except Exception as error:  # noqa: BLE001 - an overlay is never worth a program
@@ -147,6 +127,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
 def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     strong = mounting.privileged()
     already = current(os.environ)
+    layer = in_layer(os.environ)
     problem = mounting.separate()
     if problem:
         return problem
@@ -172,6 +153,8 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
         kernel.give_up_privileges()
     points = [*already, *(done.point for done in entered)]
     os.environ[SESSION] = f"{namespaces.namespace()};{':'.join(dict.fromkeys(points))}"
+    if layer:  # this namespace has it, too
+        os.environ[LAYER] = ":".join([namespaces.namespace(), *layer])
     mounting.carry_at_exit()
     import importlib
 

@@ -5,7 +5,6 @@ Loaded when an import from a read-only directory has failed with an error that t
 
 from __future__ import annotations
 
-import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -80,19 +79,6 @@ class Again:
         self._start(units, restarted, finder)
         return True
 
-    def mounted(self, verdict: blame.Verdict, finder: importhook.Finder) -> bool:
-        """Make everything ready for another try where the user asks for mounts instead of copies, and one could be."""
-        from sif_writable.act import overlay
-        from sif_writable.plan.overlay import ON, mode
-
-        paths = [unit.path for unit in verdict.units]
-        image = os.path.dirname(finder.folder)
-        if mode(os.environ) != ON or not overlay.cures(paths, os.environ, image, declared=True):
-            return False
-        copyup.learn(Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in verdict.units)
-        self._start([], None, finder)
-        return True
-
     def _start(self, units: list[Unit], restarted: Unit | None, finder: importhook.Finder) -> None:
         _tried.add(self.spec.name)
         new = afresh.Afresh(self.module, self.spec, units, finder)
@@ -163,6 +149,4 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
     if not verdict.units:
         return None
     again = Again(module, spec, error, before)
-    if again.mounted(verdict, finder) or again.prepare(error, verdict, finder):
-        return again
-    return None
+    return again if again.prepare(error, verdict, finder) else None

@@ -1,4 +1,7 @@
-"""``sif-writable run -- CMD``: run a command, Python or not, with the redirects in its environment."""
+"""``sif-writable run -- CMD``: run a command, Python or not, with the redirects in its environment.
+
+Where there may be a writable layer, the command is in it, too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import os
 import sys
 
+from sif_writable import layered
 from sif_writable.facts.program import not_started
 
 
@@ -21,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("sif-writable run: no command given; usage: sif-writable run -- CMD [ARGUMENT...]", file=sys.stderr)
         return 2
     sys.stdout.flush()
+    layered.enter()
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - the user's own command, no shell between
     except OSError as error:

@@ -8,11 +8,11 @@ import os
 import sys
 
 from sif_writable import startup
-from sif_writable.facts.filesystem import SILENT, reachable, unsteady
+from sif_writable.facts.filesystem import SILENT, overlays, reachable, unsteady
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Optional
 
 LABELS = "/.singularity.d/labels.json"
@@ -228,7 +228,7 @@ def site_directories(purelib: str) -> "list[str]":
 
 
 def identity_ingredients(
-    purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None
+    purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None, at: "Callable[[str], str]" = str
 ) -> "list[tuple[str, bytes]]":
     """List what the image identity is made of, as (name, value) pairs; what an image lacks is left out.
 
@@ -241,6 +241,7 @@ def identity_ingredients(
     makes a directory in site-packages, whose time then changes; images keep whole seconds only.
 
     :param manifest: what the image declares, if it has been read.
+    :param at: tells where a path of site-packages is seen as it is in the image.
     :raises OSError: the image cannot be read at the moment; less would make it equal to another one.
     """
     ingredients = [("prefix", os.fsencode(sys.prefix))]
@@ -253,23 +254,23 @@ def identity_ingredients(
     except OSError as error:  # not there, or not readable (apptainer/singularity#6223)
         _raise_if_passing(error)
     directories = site_directories(purelib)
-    stamp = (declared(purelib) if manifest is None else manifest).get("stamp")
+    stamp = (declared(at(purelib)) if manifest is None else manifest).get("stamp")
     if stamp and purelib in directories:
-        ingredients.append(("stamp", b"%d %s" % (int(os.stat(purelib).st_mtime), os.fsencode(stamp[0]))))
+        ingredients.append(("stamp", b"%d %s" % (int(os.stat(at(purelib)).st_mtime), os.fsencode(stamp[0]))))
         return ingredients
     for directory in directories:
         try:
-            names = [n for n in os.listdir(directory) if n.endswith((".dist-info", ".egg-info"))]
+            names = [n for n in os.listdir(at(directory)) if n.endswith((".dist-info", ".egg-info"))]
             # What programs write beside packages in a writable image is no other image, so the time of the directory
             # counts only where nothing else tells two images apart.
-            seconds = 0 if labels or names else int(os.stat(directory).st_mtime)
+            seconds = 0 if labels or names else int(os.stat(at(directory)).st_mtime)
         except OSError as error:
             _raise_if_passing(error)
             continue
         names.sort()
         ingredients.append((directory, b"%d %s" % (seconds, os.fsencode("\n".join(names)))))
         if not labels:
-            ingredients.append(("records", b" ".join([_record(f"{directory}/{name}/RECORD") for name in names])))
+            ingredients.append(("records", b" ".join([_record(f"{at(directory)}/{name}/RECORD") for name in names])))
     return ingredients
 
 
@@ -285,16 +286,54 @@ def _record(path: str) -> bytes:
 def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None) -> str:
     """Return the image identity: 16 hexadecimal digits, equal in every mode of one image, new after a rebuild.
 
-    Below a writable layer it is what it was without: what is written there changes times that it is made of.
+    Below a writable layer it is what it was without: what is written there changes times that it is made of. An
+    environment that is not the layer's own has another one.
     """
-    if startup.LAYER in os.environ:
-        image, prefix = (*startup.in_layer(os.environ), "", "")[:2]
-        known = image[len("image-") :]
-        if prefix == sys.prefix and len(known) == 16 and known.isalnum():  # it becomes part of a path
+    if startup.LAYER in os.environ and (fields := startup.in_layer(os.environ)):
+        known = fields[0][len("image-") :]
+        if fields[1] == sys.prefix and _is_identity(known):
             return known
+        here = layer()
+        if here:
+            from sif_writable.layer import inherited
+
+            try:
+                known = inherited.identity(here, sys.prefix, lambda at: _identity(purelib, None, at))
+            except OSError as error:
+                startup.let_pass(error)
+            else:
+                if _is_identity(known):
+                    return known
+    return _identity(purelib, manifest)
+
+
+def _is_identity(text: str) -> bool:
+    return len(text) == 16 and text.isalnum()  # it becomes part of a path
+
+
+def find_layer() -> None:
+    """Say in the environment which layer an ancestor has made, where somebody has cleaned that of this process."""
+    if not (startup.LAYER in os.environ and startup.in_layer(os.environ)) and (here := layer()):
+        from sif_writable.layer import inherited
+
+        inherited.tell(here)
+
+
+def layer() -> str:
+    """Return the folder of the writable layer that this process is in by its mounts, or an empty string."""
+    lines = overlays()
+    if not lines:
+        return ""
+    from sif_writable.layer import inherited
+
+    found = inherited.folder(lines)
+    return found if found and reachable(found) and inherited.is_ours(found) else ""
+
+
+def _identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]", at: "Callable[[str], str]" = str) -> str:
     # The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone 0.1 ms.
     from _imp import source_hash
 
-    ingredients = identity_ingredients(purelib, manifest)
+    ingredients = identity_ingredients(purelib, manifest, at)
     packed = b"".join([b"%s\0%d\0%s" % (name.encode(), len(value), value) for name, value in ingredients])
     return source_hash(_HASH_KEY, packed).hex()

@@ -52,6 +52,7 @@ _heard: "set[str]" = set()
 
 _unsteady: "Optional[dict[str, str]]" = None
 """Mount points of filesystems that may stop answering, with what answers for them."""
+_overlays: "list[str]" = []
 
 _NOBODY = 65534
 """Owner of what belongs to somebody without a number in this user namespace; on most systems root of the host."""
@@ -308,7 +309,15 @@ def unsteady() -> "dict[str, str]":
         finally:
             os.close(descriptor)
         _unsteady.update(unsteady_in(table))
+        if b" overlay sif-writable " in table:
+            _overlays.extend([os.fsdecode(line) for line in table.split(b"\n") if b" overlay sif-writable " in line])
     return _unsteady
+
+
+def overlays() -> "list[str]":
+    """Return the lines of mountinfo that show overlays of ours; read once per process, too."""
+    unsteady()
+    return _overlays
 
 
 def unsteady_in(table: bytes) -> "dict[str, str]":

@@ -21,9 +21,10 @@ _RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
 _SETTINGS = ("PMIX_MCA_", "PMI_MCA_")
 
 
-def is_asked(environ: "Mapping[str, str]") -> bool:
-    """Whether the user wants a layer."""
-    return environ.get(MODE, "").lower() == "layer"
+def mode(environ: "Mapping[str, str]") -> str:
+    """Return ``on``, ``off`` or ``auto``, which what is not understood counts as."""
+    value = environ.get(MODE, "").lower()
+    return value if value in ("on", "off") else "auto"
 
 
 def is_inside(environ: "Mapping[str, str]", namespace: str) -> bool:
@@ -39,6 +40,11 @@ def inside(namespace: str, image: str, prefix: str, directories: "Sequence[str]"
     return ":".join([namespace, image, prefix, *directories])
 
 
+def known(image: str, prefix: str) -> str:
+    """Return the line of `about` that says how an image is called for one environment of it."""
+    return f"={image}:{prefix}"
+
+
 def obstacle(environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: int, program: str) -> str:
     """Say why this process must not have a layer, or return an empty string.
 
@@ -47,9 +53,11 @@ def obstacle(environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: i
     :param threads: how many run in this process; 0 if that is not known.
     :param program: the file that this process executes, of /proc/self/exe.
     """
-    if not is_asked(environ):
-        return f"it is made where {MODE}=layer asks for it"
-    return parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program) or _identity(uid, uid_map)
+    wish = mode(environ)
+    if wish == "off":
+        return f"{MODE}=off"
+    problem = parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program)
+    return problem or ("" if wish == "on" else _identity(uid, uid_map))
 
 
 def parallel(environ: "Mapping[str, str]") -> str:
@@ -93,7 +101,7 @@ def _identity(uid: int, uid_map: str) -> str:
         return ""
     if not lines:
         return "/proc does not say which users there are"
-    return "this user namespace has more users than one, and a layer would hide them"
+    return f"this user namespace has more users than one, and a layer would hide them ({MODE}=on makes it all the same)"
 
 
 def distinct(directories: "Sequence[str]") -> "list[str]":

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 ABOUT = 4
 """Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes, and
-what tells that folder from others at the same path."""
+what tells that folder from others at the same path. After those may be lines of :func:`~.decide.known`."""
+MOUNTED = " - overlay sif-writable "
+"""What lines of mountinfo have in them that show an overlay of ours."""
 MEMBERS = 64
 """How many processes are asked, the latest first, before all of /proc is looked through."""
 
@@ -104,7 +106,15 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
             dead.append(record)
     from sif_writable.layer import mount
 
-    table = mount.table()
+    text = read("/proc/self/mountinfo")
+    if MOUNTED in text:
+        from sif_writable.layer import inherited
+
+        here = inherited.folder(text.splitlines())
+        if here:  # the variable was lost, or the namespace is one below: nobody makes a layer inside a layer
+            inherited.tell(here)
+            return ""
+    table = mount.table(text)
     quick = mount.environment(uid_map, table)
     found = mount.settled(places(storage, image, uid), 1, quick)
     if found is None:
@@ -180,7 +190,7 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     number, _, device = words.partition(":")
     if not number.isdigit() or not device.isdigit():
         return False
-    layer.directories = read(f"{layer.folder}/about").splitlines()[ABOUT:]
+    layer.directories = directories(layer.folder)
     if not layer.directories:
         return False
     if namespace == f"mnt:[{number}]":  # a descendant with another environment
@@ -215,6 +225,11 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         let_pass(error)
     entered(layer, f"mnt:[{number}]")
     return True
+
+
+def directories(folder: str) -> "list[str]":
+    """Return what a layer was made over."""
+    return [line for line in read(f"{folder}/about").splitlines()[ABOUT:] if line[:1] == "/"]
 
 
 def me() -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from sif_writable.layer import enter, kernel
+from sif_writable.layer import decide, enter, kernel
 from sif_writable.layer.enter import Layer, read
 from sif_writable.startup import let_pass
 
@@ -54,10 +54,13 @@ def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
     return repr(";".join([word.strip("\n\0") for word in words]))
 
 
-def table() -> "list[tuple[str, str, str]]":
-    """Return the mounts of this process: the root within the filesystem, the mount point, the type."""
+def table(text: str = "") -> "list[tuple[str, str, str]]":
+    """Return the mounts of this process: the root within the filesystem, the mount point, the type.
+
+    :param text: of /proc/self/mountinfo, where it was read already.
+    """
     found = []
-    for line in read("/proc/self/mountinfo").splitlines():
+    for line in (text or read("/proc/self/mountinfo")).splitlines():
         left, _, right = line.partition(" - ")
         _, _, _, root, point, _ = left.split(" ", 5)
         if "\\" in point:
@@ -103,7 +106,7 @@ def make(
         for attempt in (1, 2):
             base = _base(layer, storage)
             try:
-                layer.name = prepare(layer.place, layer.directories, base, storage, layer.origin)
+                layer.name = prepare(layer.place, layer.directories, base, storage, layer)
             except FileNotFoundError:  # the base was superseded and removed just now
                 if attempt == 1:
                     continue
@@ -263,7 +266,7 @@ def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
     return False
 
 
-def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, origin: str = "") -> str:
+def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, layer: "Optional[Layer]" = None) -> str:
     """Make the upper directories of a new layer; return the name of their folder, until it is mounted.
 
     :param origin: of the generations: see :func:`origin_of`.
@@ -273,7 +276,9 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, o
     name = f"{NEW}upper-{os.urandom(8).hex()}"
     folder = f"{place}/{name}"
     os.mkdir(folder, 0o700)
-    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), origin, *directories]))
+    known = [decide.known(layer.image, sys.prefix)] if layer is not None else []
+    origin = layer.origin if layer is not None else ""
+    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), origin, *directories, *known]))
     enter.note_member(folder, enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)

@@ -22,7 +22,7 @@ def about(folder: str) -> list[str]:
 
     :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
     """
-    lines = text_of(f"{folder}/about").split("\n")
+    lines = [line for line in text_of(f"{folder}/about").split("\n") if line[:1] != "="]  # of decide.known
     if len(lines) <= ABOUT:
         raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
     return lines

@@ -32,11 +32,8 @@ if TYPE_CHECKING:
         def host_mount(self, path: str) -> str: ...  # noqa: D102
 
 
-AUTO, ON, OFF, LAYER = "auto", "on", "off", "layer"
+AUTO, ON, OFF = "auto", "on", "off"
 MODE, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
-MODES = (AUTO, ON, OFF, LAYER)
-"""The last is for packages (:mod:`sif_writable.layer`), and for other paths the same as the first."""
-
 GRAFT, OVERLAY = "graft", "overlay"
 
 MAX_ENTRIES = 512
@@ -93,14 +90,6 @@ def mode(environ: Mapping[str, str]) -> str:
     """Return ``auto``, ``on`` or ``off``; what is not understood counts as unset."""
     value = environ.get(MODE, "").lower()
     return value if value in {ON, OFF} else AUTO
-
-
-def misunderstood(environ: Mapping[str, str]) -> list[str]:
-    """Return a note where the mode is not understood."""
-    value = environ.get(MODE, "")
-    if not value or value.lower() in MODES:
-        return []
-    return [f"{MODE}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(MODES)}"]
 
 
 def named(environ: Mapping[str, str], prefix: str, purelib: str) -> Iterator[Wanted]:

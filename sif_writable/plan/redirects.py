@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODES = {
     "SIF_WRITABLE": ("auto", "on", "off"),
     "SIF_WRITABLE_HOME": ("auto", "keep", "redirect"),
-    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off", "layer"),
+    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
     "SIF_WRITABLE_STRICT": ("0", "1"),
     "SIF_WRITABLE_DEBUG": ("0", "1"),
 }
@@ -350,9 +350,12 @@ def misunderstood(environ: "Mapping[str, str]") -> "list[str]":
     notes = []
     for name, allowed in MODES.items():
         value = environ.get(name, "")
-        if value and value.lower() not in allowed and not (name == "SIF_WRITABLE" and value.lower() in _SYNONYMS):
+        if value and value.lower() not in (*allowed, *_SYNONYMS.get(name, ())):
             notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
     return notes
 
 
-_SYNONYMS = ("0", "1", "no", "yes", "false", "true", "never", "always")
+_SYNONYMS = {
+    "SIF_WRITABLE": ("0", "1", "no", "yes", "false", "true", "never", "always"),
+    "SIF_WRITABLE_OVERLAY": ("layer",),  # what the default was asked for with before it was the default
+}

@@ -22,7 +22,7 @@ user_set           list: variable, value, problem
 left_alone         list: variable, why
 packages           list: name, why, how (``copy``, ``mount``: writable where it is, ``next import`` or
                    ``refused: ...``), where, size_bytes, written (files of the copy that are not the image's own)
-layer              see report.layer; null where no layer is asked for, or the hook is not active
+layer              see report.layer; null where the hook is not active
 overlay            see report.overlay; null where the hook is not active
 gpu                see report.gpus; null with ``--no-gpu``
 notes              list of sentences: values not understood, things that could not be done
@@ -235,9 +235,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
 
 
 def _layer() -> dict[str, Any] | None:
-    from sif_writable.layer import decide
-
-    if not importhook.folder() or not (decide.is_asked(os.environ) or decide.INSIDE in os.environ):
+    if not importhook.folder():
         return None
     from sif_writable.report import layer
 

@@ -74,7 +74,7 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     if model["layer"]:
         from sif_writable.report import layer
 
-        lines += ["", paint("writable layer (on trial)", "head")]
+        lines += ["", paint("writable layer", "head")]
         lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"], verbose=verbose)]
     outside = overlay.lines(model["overlay"]) if model["overlay"] else []
     if outside:

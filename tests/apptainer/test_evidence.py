@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.conftest import BY_COPY
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,7 @@ class Done(NamedTuple):
 
 def run(apptainer: Apptainer, sif: str, programs: Sequence[str], **env: str) -> list[Done]:
     """Run programs one after the other, in one container."""
-    result = apptainer.exec(sif, ["python", "-c", RUNNER, json.dumps(programs)], env=env)
+    result = apptainer.exec(sif, ["python", "-c", RUNNER, json.dumps(programs)], env={**BY_COPY, **env})
     assert result.returncode == 0, result
     return [Done(*told) for told in json.loads(result.stdout.splitlines()[-1])]
 

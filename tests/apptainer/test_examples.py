@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.conftest import NOT_RUN, or_skip
+from tests.conftest import BY_COPY, NOT_RUN, or_skip
 from tests.gpu import container
 from tests.lab import apt, examples, scratch
 from tests.lab.apptainer_root import Apptainer
@@ -89,6 +89,11 @@ class Folder:
             os.path.relpath(os.path.join(here, file), self.path) for here, _, files in found for file in files
         )
 
+    def kept_settings(self, storage: str) -> list[str]:
+        """Return where the newest generations in storage have the settings."""
+        found = [os.path.join(here, "config.ini") for here, _, files in os.walk(storage) if "config.ini" in files]
+        return [path for path in found if "/layer/gen-" in path]
+
 
 def folder_of(apptainer: Apptainer) -> Folder:
     """Return a folder, or skip the test where the scripts cannot run."""
@@ -128,7 +133,11 @@ def test_bind_keeps_the_kernels(folder: Folder) -> None:
     first, second = told(folder.run("./bind.sh")), told(folder.run("./bind.sh"))
     assert first.kernels == {"cpu": COMPILED}
     assert second == first._replace(kernels={"cpu": CACHED})
-    assert "/.cache/sif-writable/image-" in first.config
+    assert first.config == f"{PACKAGE}/config.ini"
+    (config,) = folder.kept_settings(folder.apptainer.places.home)
+    assert "/.cache/sif-writable/image-" in config
+    copied = folder.run("./bind.sh", env=BY_COPY)
+    assert "/.cache/sif-writable/image-" in told(copied).config
     assert folder.files("gpu_cache") == ["gpu_cache/cpu-cpython-311.kernel"]
     assert told(folder.run("./bind.sh", "--contain")).kernels == {"cpu": CACHED}
 
@@ -142,11 +151,11 @@ def test_bind_storage_keeps_the_settings_and_what_has_a_bind_of_its_own(folder: 
     both = [*contained, "--bind", f"gpu_cache:{CACHE}"]
     assert [told(folder.run(*both)).kernels for _ in range(2)] == [{"cpu": COMPILED}, {"cpu": CACHED}]
     last = told(folder.run(*both))
-    assert first.config == second.config == last.config
-    assert first.config.startswith("/sif-writable/image-")
-    (config,) = [path for path in folder.files("gpu_cache") if path.endswith("/config.ini")]
-    with open(os.path.join(folder.path, config), "w", encoding="utf-8") as file:
-        file.write("[kernel]\nterms = 30\n")
+    assert first.config == second.config == last.config == f"{PACKAGE}/config.ini"
+    assert folder.kept_settings(os.path.join(folder.path, "gpu_cache"))
+    with open(os.path.join(examples.FOLDER, "README.md"), encoding="utf-8") as file:
+        (change,) = re.findall(r"`(apptainer exec --bind gpu_cache:/sif-writable .*)`", file.read())
+    assert folder.shell(change.replace("python3.12", "python3.11")).returncode == 0
     assert told(folder.run(*contained)).terms == 30
 
 
@@ -265,7 +274,7 @@ def test_a_second_process_is_told_what_to_do_instead(overlaid: Folder) -> None:
     os.unlink(os.path.join(overlaid.path, "stop"))
     os.unlink(os.path.join(overlaid.path, "held"))
     beside = overlaid.shell(f"{HOLD} {remedy}; code=$?; touch stop; wait; exit $code")
-    assert "/.cache/sif-writable/image-" in told(beside).config
+    assert told(beside).config == f"{PACKAGE}/config.ini"
 
 
 def test_what_a_killed_process_leaves_can_be_ended(overlaid: Folder) -> None:

@@ -9,12 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable.plan.cleanup import DAY
+from tests.conftest import BY_COPY
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer
 
 PYTHON = "/opt/venv/bin/python"
-COPIED = {"APPTAINERENV_SIF_WRITABLE_PACKAGES": "pyparsing"}
+COPIED = {"APPTAINERENV_SIF_WRITABLE_PACKAGES": "pyparsing", **BY_COPY}
 _LATE = """
 import pyparsing, sys
 print("/tree/" in pyparsing.__file__, flush=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import BY_COPY
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -43,20 +45,32 @@ def run(apptainer: Apptainer, sif: str, folder: str, program: str, **env: str) -
     return apptainer.exec(sif, ["python", "-c", program], options=options, env={"PYTHONPATH": "/data", **env})
 
 
-@pytest.mark.parametrize(("program", "path"), [(LINES, "/opt/venv/share/outside"), (USE, "/var/log/outsider")])
+@pytest.mark.parametrize(
+    ("program", "path", "env"),
+    [(LINES, "/opt/venv/share/outside", BY_COPY), (USE, "/var/log/outsider", BY_COPY), (USE, "/var/log/outsider", {})],
+)
 def test_undeclared_it_fails_as_without_us_with_a_sentence(
-    apptainer: Apptainer, sif: str, program: str, path: str
+    apptainer: Apptainer, sif: str, program: str, path: str, env: dict[str, str]
 ) -> None:
     folder = packages(apptainer.places.new_folder("packages"))
     plain = run(apptainer, sif, folder, program, SIF_WRITABLE="off")
     for _ in range(2):
-        done = run(apptainer, sif, folder, program)
+        done = run(apptainer, sif, folder, program, **env)
         assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout) == (1, "")
         told, line = done.stderr[: len(plain.stderr)], done.stderr[len(plain.stderr) :]
         assert told == plain.stderr
         assert line.startswith(f"sif_writable: {path} cannot be written")
         assert line.count("\n") == 1
         assert f"--bind DIRECTORY:{path}" in line
+
+
+def test_what_lies_in_the_environment_needs_no_declaration_where_there_is_a_layer(
+    apptainer: Apptainer, sif: str
+) -> None:
+    folder = packages(apptainer.places.new_folder("packages"))
+    for expected in ("1\n", "2\n"):
+        done = run(apptainer, sif, folder, LINES)
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
 
 
 def test_declared_it_works_at_the_first_run_and_is_there_at_the_next(apptainer: Apptainer, sif: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import or_skip
+from tests.conftest import BY_COPY, or_skip
 from tests.lab import built, image, wheels
 
 if TYPE_CHECKING:
@@ -107,9 +108,14 @@ def test_the_bind_target_is_taken_at_once(apptainer: Apptainer, prepared: Built)
     assert done.stdout.startswith("/sif-writable/image-"), done.stderr
 
 
-def test_the_package_that_was_named_is_imported_from_a_copy(apptainer: Apptainer, prepared: Built) -> None:
-    done = apptainer.exec(prepared.path, ["python", "-c", "import kivy; print(kivy.__file__)"])
+def test_the_package_that_was_named_is_imported_from_a_copy_where_there_is_no_layer(
+    apptainer: Apptainer, prepared: Built
+) -> None:
+    program = ["python", "-c", "import kivy; print(kivy.__file__)"]
+    done = apptainer.exec(prepared.path, program, env=BY_COPY)
     assert "/packages-cpython-311/tree/opt/venv/" in done.stdout, done.stderr
+    done = apptainer.exec(prepared.path, program)
+    assert done.stdout.splitlines()[-1].startswith("/opt/venv/lib/"), done.stderr
 
 
 def test_identity_is_one_image_in_every_mode_and_another_with_an_upper_layer(
@@ -130,6 +136,47 @@ def test_identity_is_one_image_in_every_mode_and_another_with_an_upper_layer(
     assert identity("--no-home") == identity("--containall") == identity("--overlay", upper) == plain
     install = "mkdir /opt/venv/lib/python3.11/site-packages/later-1.0.dist-info"
     assert identity("--overlay", upper, before=install) != plain
+
+
+IDENTITY = "import sif_writable.startup as s; print(s.outcome.facts.identity)"
+LAYERED = """
+import json, os, subprocess, sys
+import requests
+outside, told = json.loads(sys.argv[1]), []
+assert "SIF_WRITABLE_LAYER" in os.environ
+def mounts():
+    with open("/proc/self/mountinfo") as file:
+        return file.read().count(" - overlay sif-writable ")
+def ask(interpreter, environ):
+    code = sys.argv[2] + "; import sys; sys.path.append('/data'); import of_the_host; " + COUNT
+    done = subprocess.run([interpreter, "-c", code], env=environ, capture_output=True, text=True)
+    return (done.stdout or done.stderr).splitlines()[:2]
+COUNT = "print(open('/proc/self/mountinfo').read().count(' - overlay sif-writable '))"
+for folder in ("/opt/venv/lib/python3.11/site-packages", "/usr/lib/python3/dist-packages"):
+    os.mkdir(folder + "/later-1.0.dist-info")
+for interpreter, identity in outside.items():
+    for environ in ({**os.environ, "HOME": "/tmp"}, {"HOME": "/nowhere"}):
+        found = ask(interpreter, environ)
+        if found != [identity, str(mounts())]:
+            told.append([interpreter, len(environ) > 1, found, identity, mounts()])
+print(json.dumps(told))
+"""
+
+
+def test_each_environment_keeps_its_identity_in_the_layer_of_another(apptainer: Apptainer, prepared: Built) -> None:
+    """Also where the environment of the child was cleaned, and without a layer in the layer."""
+    script = "; ".join(f'SIF_WRITABLE=on {interpreter} -c "$1"' for interpreter in INTERPRETERS)
+    plain = apptainer.exec(prepared.path, ["sh", "-c", script, "sh", IDENTITY], env=BY_COPY)
+    outside = dict(zip(INTERPRETERS, plain.stdout.split()))
+    assert len(set(outside.values())) == len(INTERPRETERS), plain
+    folder = apptainer.places.new_folder("of the host")
+    with open(f"{folder}/of_the_host.py", "w", encoding="utf-8"):
+        pass
+    bind = ["--bind", f"{apptainer.inside(folder)}:/data:ro"]
+    words = ["/opt/venv/bin/python", "-c", LAYERED, json.dumps(outside), IDENTITY]
+    done = apptainer.exec(prepared.path, words, options=bind)
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout) == []
 
 
 def test_a_check_in_the_image_itself(apptainer: Apptainer, prepared: Built) -> None:

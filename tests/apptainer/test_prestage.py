@@ -58,6 +58,7 @@ def files():
         os.path.join(here, name): os.lstat(os.path.join(here, name)).st_ctime_ns
         for top in {tops} for here, _, names in os.walk(top) for name in names
         if "/packages-" not in here  # our own list of packages that write
+        if "/layer" not in here  # what makes the environment writable
     }}
 before = files()
 {program}

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from tests.conftest import BY_COPY
+
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer
     from tests.lab.squashfs_root import SquashfsRoot
@@ -17,7 +19,7 @@ WHERE = "import json, early; print(json.dumps([early.__file__, getattr(early, 'V
 
 def _python(apptainer: Apptainer, sif: str, code: str, *binds: str, **env: str) -> Any:
     options = [word for bind in binds for word in ("--bind", bind)]
-    return apptainer.exec(sif, [PYTHON, "-c", code], options=options, env=env)
+    return apptainer.exec(sif, [PYTHON, "-c", code], options=options, env={**BY_COPY, **env})
 
 
 def _last(result: Any) -> Any:
@@ -51,7 +53,7 @@ def test_only_the_images_own_is_copied_and_it_can_be_forgotten(apptainer: Apptai
 cd /; ls {tree}/srv 2>/dev/null; sif-writable cache forget nonsense; echo $?
 sif-writable cache forget early >/dev/null; echo $?; sif-writable cache list --json
 """
-    result = apptainer.exec(sif, ["sh", "-c", script])
+    result = apptainer.exec(sif, ["sh", "-c", script], env=BY_COPY)
     assert result.stdout.splitlines()[:2] == ["2", "0"]
     assert "nothing was learned of nonsense in this image; can be forgotten: early" in result.stderr
     again = _python(apptainer, sif, WHERE)
@@ -63,16 +65,17 @@ def test_a_path_that_failed_once_is_not_written_elsewhere_ever_after(apptainer: 
     code = "import cycler, os; os.makedirs('/opt/results', exist_ok=True); open('/opt/results/x', 'w').close()"
     code += "; print('job done')"
     for _ in range(2):
-        result = _python(apptainer, sif, code)
+        result = _python(apptainer, sif, code, SIF_WRITABLE_OVERLAY="auto")
         assert (result.returncode, "job done" in result.stdout) == (1, False)
         assert "--bind DIRECTORY:/opt/results" in result.stderr
     real = apptainer.places.new_folder("real")
     with open(f"{real}/x", "w", encoding="utf-8") as file:
         file.write("mine")
     bind = f"{apptainer.inside(real)}:/opt/results:ro"
-    told = _python(apptainer, sif, "print(open('/opt/results/x').read())", bind)
+    told = _python(apptainer, sif, "print(open('/opt/results/x').read())", bind, SIF_WRITABLE_OVERLAY="auto")
     assert (told.stdout, told.stderr) == ("mine\n", "")
-    declared = _python(apptainer, sif, code, bind, APPTAINERENV_SIF_WRITABLE_OVERLAY_PATHS="/opt/results")
+    declare = {"SIF_WRITABLE_OVERLAY": "auto", "APPTAINERENV_SIF_WRITABLE_OVERLAY_PATHS": "/opt/results"}
+    declared = _python(apptainer, sif, code, bind, **declare)
     assert declared.returncode == 1
     with open(f"{real}/x", encoding="utf-8") as file:
         assert file.read() == "mine"

@@ -72,7 +72,7 @@ class Box:
         self.runs += 1
         with open(f"{self.places.work}/p.py", "w", encoding="utf-8") as file:
             file.write(f"{PRELUDE}\nexec(sys.argv[1])\n")
-        environ = {"SIF_WRITABLE": "off", "SIF_WRITABLE_OVERLAY": "layer", "TOKEN": f"run-{self.runs}", **(env or {})}
+        environ = {"SIF_WRITABLE": "off", "TOKEN": f"run-{self.runs}", **(env or {})}
         start = [PYTHON, "-I", "/tests-of-layer/box.py"] if rootless else []
         script = f'P="{PYTHON} /work-folder/p.py"\n{script}'
         binds = [f"{HERE}:/tests-of-layer:ro", *options.pop("binds", ())]

@@ -19,14 +19,15 @@ ONE = "      1000       1000          1\n"
 
 def ask(environ: dict[str, str] | None = None, **facts: object) -> str:
     known = {"uid": 1000, "uid_map": ONE, "threads": 1, "program": "/usr/bin/python3.11", **facts}
-    return decide.obstacle({decide.MODE: "layer", **(environ or {})}, **known)  # type: ignore[arg-type]
+    return decide.obstacle(environ or {}, **known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("environ", "facts"),
     [
         ({}, {}),
-        ({"SIF_WRITABLE_OVERLAY": "Layer"}, {}),
+        *[({"SIF_WRITABLE_OVERLAY": value}, {}) for value in ("", "auto", "On", "Layer", "never")],
+        ({"SIF_WRITABLE_OVERLAY": "on"}, {"uid_map": "0 0 4294967295\n"}),
         ({"OMPI_MCA_btl": "tcp", "PMIX_MCA_x": "1"}, {}),
         ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, {}),
         ({"SLURM_NTASKS": "1"}, {}),
@@ -42,7 +43,8 @@ def test_a_layer_is_allowed(environ: dict[str, str], facts: dict[str, object]) -
 @pytest.mark.parametrize(
     ("environ", "facts", "words"),
     [
-        *[({"SIF_WRITABLE_OVERLAY": value}, {}, "=layer asks for it") for value in ("", "auto", "on", "off", "Never")],
+        *[({"SIF_WRITABLE_OVERLAY": value}, {}, "SIF_WRITABLE_OVERLAY=off") for value in ("off", "OFF")],
+        ({"SIF_WRITABLE_OVERLAY": "on", "PMI_RANK": "0"}, {}, "PMI_RANK is set"),
         ({"OMPI_COMM_WORLD_RANK": "0"}, {}, "OMPI_COMM_WORLD_RANK is set"),
         ({"PMI_RANK": "0"}, {}, "PMI_RANK is set"),
         ({"FLUX_TASK_RANK": "0"}, {}, "FLUX_TASK_RANK is set"),
@@ -84,10 +86,11 @@ def test_paths_are_escaped_in_the_options_of_a_mount(path: str, escaped: str) ->
     assert kernel.escaped(path) == escaped
 
 
-def test_the_value_that_asks_for_it_is_understood_and_changes_nothing_for_other_paths() -> None:
-    assert redirects.misunderstood({decide.MODE: "Layer"}) == overlay.misunderstood({decide.MODE: "layer"}) == []
-    assert "auto, on, off, layer" in redirects.misunderstood({decide.MODE: "layers"})[0]
-    assert overlay.mode({decide.MODE: "layer"}) == "auto"
+def test_values_are_understood_alike_for_the_environment_and_for_other_paths() -> None:
+    for value in ("", "auto", "on", "off", "Off", "layer", "layers", "1"):
+        assert overlay.mode({decide.MODE: value}) == decide.mode({decide.MODE: value})
+    assert redirects.misunderstood({decide.MODE: "Layer"}) == []
+    assert "allowed: auto, on, off" in redirects.misunderstood({decide.MODE: "layers"})[0]
 
 
 def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ if os.environ.get("KILLED"):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ({"SIF_WRITABLE_OVERLAY": "auto"}, "=layer asks for it"),
+        ({"SIF_WRITABLE_OVERLAY": "off"}, "SIF_WRITABLE_OVERLAY=off"),
         ({"OMPI_COMM_WORLD_RANK": "0"}, "a rank of an MPI program"),
         ({"KRB5CCNAME": "KEYRING:persistent:1000"}, "keyring"),
     ],

@@ -112,8 +112,9 @@ import numpy
 tell([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/written")])
 """
     env = {"SIF_WRITABLE_OVERLAY_PATHS": "prefix"}
-    assert ask(world, code, env=_inside(world, env)) == ["", ["/opt/venv"], "x"]
-    assert ask(world, code, env=_inside(world, env)) == ["", ["/opt/venv"], "xx"]
+    points = [] if isinstance(world, Sif) else ["/opt/venv"]  # the layer serves it where there is one
+    assert ask(world, code, env=_inside(world, env)) == ["", points, "x"]
+    assert ask(world, code, env=_inside(world, env)) == ["", points, "xx"]
 
 
 def test_what_earlier_versions_have_learned_of_paths_counts_no_more(world: Any) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from sif_writable.plan.packages import parse
-from tests.conftest import NOT_RUN
+from tests.conftest import BY_COPY, NOT_RUN
 from tests.lab import slurm_cluster
 from tests.lab.store import REPOSITORY
 from tests.lab.unavailable import LabUnavailable
 from tests.slurm import writers
-from tests.slurm.writers import IN_TREE, STORAGE, TASK, Told
+from tests.slurm.writers import IN_TREE, LATE, LATE_MADE, STORAGE, TASK, Told
 
 if TYPE_CHECKING:
     from tests.lab.slurm_cluster import Cluster
@@ -38,19 +38,25 @@ class Job(NamedTuple):
     after: dict[str, tuple[int, ...]]
 
 
-def run(cluster: Cluster, image: str, storage: str, count: int) -> Job:
-    """Run the script that users copy, as it is."""
+def submit(cluster: Cluster, image: str, storage: str, count: int, program: str, **env: str) -> list[str]:
+    """Run the script that users copy, as it is; return what the tasks say, which must all succeed."""
     apptainer = cluster.apptainer
     with open(os.path.join(apptainer.places.work, "task.py"), "w", encoding="utf-8") as file:
-        file.write(TASK)
-    before = writers.listing(storage)
+        file.write(program)
     # Without the HOME of the machine there is none, as where compute nodes do not have it.
-    env = {"IMAGE": apptainer.inside(image), "STORAGE": apptainer.inside(storage), "APPTAINER_NO_HOME": "1"}
+    env = {"IMAGE": apptainer.inside(image), "STORAGE": apptainer.inside(storage), "APPTAINER_NO_HOME": "1", **env}
     options = [f"--array=0-{count - 1}%{AT_A_TIME}"]
     tasks = cluster.submit(SCRIPT, ["python", "task.py"], options=options, env=env, timeout=60 + 5 * count)
     assert len(tasks) == count
     assert [(task.state, task.output[-3000:]) for task in tasks if task.state != "COMPLETED"] == []
-    return Job([writers.told(task.output) for task in tasks], storage, before, writers.listing(storage))
+    return [task.output for task in tasks]
+
+
+def run(cluster: Cluster, image: str, storage: str, count: int) -> Job:
+    """Run a job that works from copies."""
+    before = writers.listing(storage)
+    said = submit(cluster, image, storage, count, TASK, **BY_COPY)
+    return Job([writers.told(output) for output in said], storage, before, writers.listing(storage))
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +121,24 @@ def test_warm_takes_no_lock_and_writes_nothing(cold: Job, warm: Job) -> None:
     assert changes == []
     assert warm.after == warm.before
     assert sum(task.compiled for task in warm.tasks) == 0
+
+
+def test_what_writes_late_in_object_code_or_is_caught_works_in_the_first_task_already(
+    slurm: Cluster, writing_image: str, request: pytest.FixtureRequest
+) -> None:
+    """And the newest generation has what all of them wrote, after the next start on each node; here that is one."""
+    storage = slurm.apptainer.places.new_folder("storage-of-layers")
+    count = request.config.getoption("--array-tasks")
+    said = submit(slurm, writing_image, storage, count, LATE)
+    assert [line for output in said for line in output.splitlines() if line not in {"made", "done"}] == []
+    submit(slurm, writing_image, storage, 1, LATE)
+    (layers,) = [f"{storage}/{name}/layer" for name in os.listdir(storage) if name.startswith("image-")]
+    newest = max(int(name[4:]) for name in os.listdir(layers) if name.startswith("gen-"))
+    site = f"{layers}/gen-{newest}/tree/opt/venv/lib/python3.11/site-packages"
+    for path in LATE_MADE:
+        assert os.path.exists(f"{site}/{path}"), path
+    assert sorted(os.listdir(f"{site}/open_use/tasks")) == sorted(str(number) for number in range(count))
+    assert [name for name in os.listdir(layers) if "set-aside" in name] == []
 
 
 def test_a_cluster_ends_with_its_jobs_however_its_test_ends() -> None:

@@ -56,6 +56,7 @@ def area(side):
 """
 # Each makes its file with one call that may be made twice: the races of packages with themselves are not ours.
 _MODULES = ("large", "solo", "spacious", "open_import", "pathlib_import")
+_LATE_MODULES = ("open_use", "native_silent_use", "swallowed_use")
 IN_TREE = ("large", "solo.py", "spacious/portion", "open_import", "pathlib_import")
 """The packages that get a writable copy, as paths below site-packages."""
 
@@ -87,6 +88,24 @@ compiled = sum(compiled_kernels.area.stats.cache_misses.values())
     + _TELL
 )
 """What a task does: that, and compiles a function unless a cache has it, and imports what has a seed in the image."""
+
+LATE = """
+import os, sys
+try:
+    import open_use, native_silent_use, swallowed_use
+    for module in (open_use, native_silent_use, swallowed_use):
+        module.use()
+    own = os.path.join(open_use.HERE, "tasks", os.environ["SLURM_ARRAY_TASK_ID"])
+    os.makedirs(own, exist_ok=True)
+    with open(own + "/result", "w") as file:
+        file.write("x")
+except Exception:
+    sys.exit(1)  # as programs do that tell nobody why
+print("done")
+"""
+"""What a task does with packages that write at first use, one of them in object code, and whose errors it catches."""
+LATE_MADE = ("open_use/log.txt", "native_silent_use/n.h5", "swallowed_use/sub/s.txt")
+"""What that leaves, below site-packages."""
 
 
 class Told(NamedTuple):
@@ -120,7 +139,7 @@ def image() -> str:
     files.update(
         (path, text)
         for path, text in everything.items()
-        if re.split("[/.]", path)[0] in _MODULES and not path.startswith("large/part")
+        if re.split("[/.]", path)[0] in (*_MODULES, *_LATE_MODULES) and not path.startswith("large/part")
     )
     return built.built(_POST.format(files=json.dumps(files, indent=0))).path
 
