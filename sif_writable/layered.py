@@ -175,4 +175,4 @@ def without(environ: "Mapping[str, str]") -> None:
     if inside[2:]:
         from sif_writable.layer import installers
 
-        installers.cover(inside[0], inside[1], inside[2:])
+        installers.cover(inside[0], inside[1])

@@ -196,23 +196,21 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     if namespace == f"mnt:[{number}]":  # a descendant with another environment
         entered(layer, namespace)
         return True
-    member = _member(layer, int(number), int(device))
-    if member is None:
+    found = member(layer, int(number), int(device))
+    if found is None:
         return False
-    pid, mounts = member
+    pid, mounts = found
     from sif_writable.layer import kernel
 
     try:
-        user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
             path = cwd()
             with kernel.undisturbed():
-                kernel.join(user, mounts)
+                kernel.join_process(pid, mounts)
                 kernel.drop_capabilities()
                 come_back(path, here)
         finally:
-            os.close(user)
             os.close(here)
     except OSError as error:
         let_pass(error)
@@ -237,7 +235,7 @@ def me() -> str:
     return f"{os.getpid()} {os.readlink('/proc/self/ns/pid')}\n"
 
 
-def _member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
+def member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
     """Return a live process that is in a layer, and an open descriptor of its mount namespace."""
     known = [line.partition(" ")[0] for line in reversed(read(f"{layer.folder}/members").splitlines())]
     for pid in dict.fromkeys([int(word) for word in known[:MEMBERS] if word.isdigit()]):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from sif_writable.layer import decide, enter, kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from sif_writable.layer import decide, enter, kernel, neighbours
 
 
-def cover(image: str, prefix: str, directories: Sequence[str]) -> None:
-    """Show the directories of this process's layer read-only, to it and its descendants.
+def cover(image: str, prefix: str) -> None:
+    """Show the directories of the layers in this process's namespace read-only, to it and its descendants.
 
     :param image: and `prefix`: see :data:`sif_writable.layer.decide.INSIDE`.
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
@@ -22,7 +18,7 @@ def cover(image: str, prefix: str, directories: Sequence[str]) -> None:
     try:
         kernel.separate(os.geteuid(), os.getegid())
         try:
-            for directory in directories:
+            for directory in neighbours.covered("self"):
                 kernel.bind(directory, directory)
                 flags = kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NODEV
                 kernel.mount("", directory, "", flags)

@@ -89,6 +89,19 @@ def join(user: int, mounts: int) -> None:
     _call("setns", "setns mnt", mounts, NEWNS)
 
 
+def join_process(pid: int, mounts: int) -> None:
+    """Enter the namespaces of a process.
+
+    :param mounts: a descriptor of its mount namespace.
+    :raises OSError: as :func:`join`, or it has ended.
+    """
+    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        join(user, mounts)
+    finally:
+        os.close(user)
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """Mount a filesystem, or change a mount.
 

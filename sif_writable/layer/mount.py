@@ -95,6 +95,7 @@ def make(
     except OSError as error:
         let_pass(error)
         return f"{layer.place}/lock cannot be made: {error.strerror}"
+    opened = [descriptor]
     try:
         os.lseek(descriptor, int.from_bytes(layer.token.encode(), "big") % _LOCKS, os.SEEK_SET)
         if not _locked(descriptor):
@@ -103,6 +104,11 @@ def make(
         joined = Layer(layer.place, layer.token, layer.image)
         if record and record not in dead and enter.join(joined, record, namespace):
             return ""
+        neighbour = _neighbour(layer)
+        if neighbour is not None:
+            opened.append(neighbour[1])
+            if not layer.directories:
+                return "the layer of another environment in this container is over all its directories"
         for attempt in (1, 2):
             base = _base(layer, storage)
             try:
@@ -113,7 +119,7 @@ def make(
                 raise
             break
         with kernel.undisturbed():
-            problem = mount(layer, base, mounts)
+            problem = mount(layer, base, mounts, neighbour)
             if not problem:
                 layer.base = base
                 _appear(layer)
@@ -123,8 +129,32 @@ def make(
         let_pass(error)
         return f"the layer failed: {error}"
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)
     return ""
+
+
+def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
+    """Return a process of this container that is in the layer of another environment: see :mod:`.neighbours`.
+
+    What that is over is taken from the directories of this one.
+    """
+    above, below = layer.place.rsplit("/", 1)[0], ""
+    if layer.place.endswith("/layer"):  # in the folder of an image
+        above, below = above.rsplit("/", 1)[0], "/layer"
+    for name in _listed(above):
+        place = f"{above}/{name}{below}"
+        if name[:6] == "image-" and place != layer.place:
+            other = Layer(place, layer.token)
+            record = enter.current_record(other)
+            if record:
+                from sif_writable.layer import neighbours
+
+                found = neighbours.member(other, record)
+                if found is not None:
+                    layer.directories = neighbours.left(layer.directories, neighbours.covered(found[0]))
+                    return found
+    return None
 
 
 def _appear(layer: Layer) -> None:
@@ -293,10 +323,16 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
     return name
 
 
-def mount(layer: Layer, base: str, mounts: "Optional[Sequence[tuple[str, str, str]]]" = None) -> str:
+def mount(
+    layer: Layer,
+    base: str,
+    mounts: "Optional[Sequence[tuple[str, str, str]]]" = None,
+    neighbour: "Optional[tuple[int, int]]" = None,
+) -> str:
     """Enter namespaces of this process's own and mount a layer; return an empty string or what failed.
 
     :param mounts: what :func:`table` returned.
+    :param neighbour: what :func:`~sif_writable.layer.neighbours.member` returned: its namespaces are taken instead.
     """
     below = _mounts_below(layer.directories, table() if mounts is None else mounts)
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
@@ -305,7 +341,10 @@ def mount(layer: Layer, base: str, mounts: "Optional[Sequence[tuple[str, str, st
     step = "a user namespace cannot be made here"
     try:
         path = enter.cwd()
-        kernel.separate(os.geteuid(), os.getegid())
+        if neighbour is None:
+            kernel.separate(os.geteuid(), os.getegid())
+        else:
+            kernel.join_process(*neighbour)
         try:
             # Opened in this namespace: what is of another one cannot be shown.
             held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]

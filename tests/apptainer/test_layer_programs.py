@@ -119,3 +119,166 @@ def test_installers_go_where_they_went(apptainer: Apptainer, programs: str) -> N
         wrong = {name: what for name, what in inside.items() if what[1:] != expected[1:]}
         assert not wrong, said
         assert list(inside) == [*kinds, *more]
+
+
+# --- Programs that start others, and look into them.
+
+TELL = f"""
+import ctypes, fcntl, json, os, shutil, subprocess, sys, threading, time
+SITE, HERE = {SITE!r}, os.readlink("/proc/self/ns/mnt")
+def tell(name, *value):
+    print(json.dumps([name, value]), flush=True)
+def out(*words, **more):
+    return subprocess.run(words, capture_output=True, text=True, **more).stdout.replace("executed valuing\\n", "")
+def layer():
+    import sif_writable.layered
+    return sif_writable.layered.problem or os.readlink("/proc/self/ns/mnt")
+def make(name, folder=SITE):
+    os.close(os.open(folder + "/" + name, os.O_CREAT | os.O_WRONLY, 0o600))
+"""
+SHARING = """
+import valuing
+make("share-" + sys.argv[1])
+with open(SITE + "/counted", "a+") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.seek(0)
+    number = int(file.read() or 0)
+    time.sleep(0.01)
+    file.truncate(0)
+    file.write(str(number + 1))
+while len([name for name in os.listdir(SITE) if name.startswith("share-")]) < 4: time.sleep(0.01)
+if sys.argv[1] == "waits":
+    tell("here", layer())
+    time.sleep(60)
+"""
+LOOKING = """
+import psutil
+process = psutil.Process(int(sys.argv[1]))
+print(process.exe() == os.path.realpath(sys.executable), len(process.environ()) > 3,
+      len(process.memory_maps()) > 3, process.cwd() == os.getcwd(), process.open_files() is not None)
+"""
+WORKING = """
+import multiprocessing
+def work(name):
+    import valuing
+    make(name)
+    return os.readlink("/proc/self/ns/mnt")
+def main():
+    import valuing
+    here = os.readlink("/proc/self/ns/mnt")
+    for how in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(how).Pool(1) as pool:
+            tell(how, pool.map(work, ["by-" + how]) == [here], os.path.exists(SITE + "/by-" + how))
+    if not os.fork():
+        os.execv(sys.executable, [sys.executable, "executing.py", here])
+    os.wait()
+    touch = f"touch {SITE}/by-root; id -u; ls {SITE}/by-root"
+    tell("unshare", out("unshare", "-Ur", "sh", "-c", touch).split() == ["0", SITE + "/by-root"])
+    mount = "mount -t tmpfs none /tmp && ls /tmp; exec " + sys.executable + " -c 'import valuing; print(1)'"
+    tell("sandbox", out("unshare", "-Urm", "sh", "-c", mount))
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.closerange(0, 100)
+        time.sleep(0.5)  # until the program has ended
+        make("by-daemon")
+        os._exit(0)
+    os.wait()
+if __name__ == "__main__":
+    main()
+"""
+EXECUTING = """
+import valuing
+tell("execv", os.readlink("/proc/self/ns/mnt") == sys.argv[1], os.path.exists(SITE + "/by-fork"))
+"""
+ALONE = """
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+thread = threading.Thread(target=time.sleep, args=(1,))
+thread.start()
+import valuing
+tell("threads", layer())
+thread.join()
+shutil.copy("/usr/bin/python3", "/tmp/embedding")
+tell("embedded", out("/tmp/embedding", "finding.py", env={**os.environ, "PYTHONHOME": "/usr"}).strip())
+libc.syscall(248, b"user", b"ticket", b"secret", 6, -4)
+tell("key", out(sys.executable, "finding.py").startswith("False mnt:"))
+tell("cache", out(sys.executable, "finding.py", env={**os.environ, "KRB5CCNAME": "KEYRING:user:x"}).strip())
+"""
+FINDING = """
+import valuing
+libc = ctypes.CDLL(None)
+libc.syscall.restype = ctypes.c_long
+print(libc.syscall(250, 10, -4, b"user", b"ticket", 0) > 0, layer())
+"""
+RANK = """
+from mpi4py import MPI
+import valuing
+other = 1 - MPI.COMM_WORLD.rank
+here = ctypes.create_string_buffer(b"rank")
+class Part(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+pid, address = MPI.COMM_WORLD.sendrecv((os.getpid(), ctypes.addressof(here)), other, source=other)
+copy = ctypes.create_string_buffer(5)
+there, mine = Part(address, 5), Part(ctypes.addressof(copy), 5)
+read = ctypes.CDLL(None).process_vm_readv(pid, ctypes.byref(mine), 1, ctypes.byref(there), 1, 0)
+MPI.COMM_WORLD.barrier()
+tell(sys.argv[1], read, copy.value.decode(), layer().partition("[")[0].partition(" (")[0])
+"""
+FAMILY = f"""
+VENV, SYSTEM = {VENV!r}, {SYSTEM!r}
+many = subprocess.Popen(["sh", "-c", "seq 3 | xargs -P 3 -I N " + VENV + " sharing.py N"], stdout=subprocess.DEVNULL)
+waiting = subprocess.Popen([VENV, "sharing.py", "waits"], stdout=subprocess.PIPE, text=True)
+waiting.stdout.readline()
+here, = json.loads(waiting.stdout.readline())[1]
+many.wait()
+pid = str(waiting.pid)
+for python in (VENV, SYSTEM):
+    tell("looks " + python, out(python, "looking.py", pid, env={{**os.environ, "PYTHONPATH": SITE}}).split())
+tell("joined", out(VENV, "finding.py").split()[-1] == here != HERE)
+tell("debugger", "sharing.py" in out("py-spy", "dump", "--pid", pid))
+spy = "import valuing, os; os.system('py-spy dump --pid " + pid + "')"
+tell("debugger in the layer", "sharing.py" in out(VENV, "-c", spy))
+tell("shell", out("readlink", "/proc/" + pid + "/exe") != "", "PATH=" in out("cat", "/proc/" + pid + "/environ"))
+tell("counted", out(VENV, "-c", "import valuing; print(open('{SITE}/counted').read())").strip())
+waiting.kill()
+for words in ([VENV, "working.py"], [VENV, "alone.py"], ["mpirun", "-n", "2", VENV, "ranking.py", "rank"]):
+    print(out(*words), flush=True)
+inner = "import valuing, os; os.system('mpirun --oversubscribe -n 2 {VENV} ranking.py inner')"
+print(out(VENV, "-c", inner), flush=True)
+time.sleep(0.5)
+tell("daemon", out(VENV, "-c", "import valuing, os; print(os.path.exists('{SITE}/by-daemon'))").strip())
+"""
+
+FOUND: list[list[Any]] = [
+    ["rank", [5, "rank", "this is a rank of an MPI program"]],  # which have none, so that they may share memory
+    ["inner", [5, "rank", "mnt:"]],  # all of them are in the layer of who started them
+    *([f"looks {python}", [["True"] * 5]] for python in (VENV, SYSTEM)),
+    ["joined", [True]],
+    ["debugger", [True]],
+    ["debugger in the layer", [True]],
+    ["shell", [True, True]],
+    ["counted", ["4"]],
+    *([how, [True, True]] for how in ("fork", "spawn", "forkserver")),
+    ["execv", [True, True]],
+    ["unshare", [True]],
+    ["sandbox", ["1\n"]],
+    ["daemon", ["True"]],
+    ["threads", ["2 threads run in this process, and the kernel asks for a single one"]],
+    [
+        "embedded",
+        ["False Python runs inside another program (embedding), which may have opened what a layer would cover"],
+    ],
+    ["key", [True]],  # different: a layer does not see the user's keyring, unless KRB5CCNAME says that it is used
+    ["cache", ["True the Kerberos ticket is in a keyring (KRB5CCNAME), which belongs to the user namespace"]],
+]
+
+
+def test_programs_share_one_layer_and_find_each_other(apptainer: Apptainer, programs: str) -> None:
+    files = {"sharing": SHARING, "looking": LOOKING, "working": WORKING, "executing": EXECUTING, "alone": ALONE}
+    for name, text in {**files, "finding": FINDING, "ranking": RANK, "family": FAMILY}.items():
+        write(apptainer, f"{name}.py", TELL + text)
+    done = run(apptainer, programs, [SYSTEM, "-S", "family.py"])
+    told = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["]
+    assert sorted(told) == sorted([*FOUND, ["rank", FOUND[0][1]], ["inner", FOUND[1][1]]]), done.stderr

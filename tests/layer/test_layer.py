@@ -82,6 +82,33 @@ wait
     assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
 
 
+def test_two_environments_of_one_container_have_a_layer_each_in_one_namespace(box: Box) -> None:
+    other = "STORAGE=/home/user/.cache/sif-writable/image-other"
+    script = f"""
+mkdir -m 700 /home/user/.cache/sif-writable/image-other
+cd /work-folder
+$P 'assert enter(SITE) == ""
+write(SITE + "/from-first"); tell(os.readlink("/proc/self/ns/mnt"))
+for _ in range(500): os.path.exists("/venv/bin/from-other") or time.sleep(0.01)
+write("ended")' &
+while ! ls {box.inside}/layer/container-* >/dev/null 2>&1; do sleep 0.01; done
+{other} $P 'problem = enter("/venv/bin", SITE)
+same = os.readlink("/proc/'$!'/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
+tell([problem, same, entering.current.directories, read(SITE + "/from-first"), os.getcwd(), capabilities])
+write("/venv/bin/from-other")
+for _ in range(500): os.path.exists("ended") or time.sleep(0.01)'
+wait
+{other} $P 'assert enter("/venv/bin") == ""
+tell(read("/venv/bin/from-other"))'
+TOKEN=third $P 'enter(SITE); tell([read(SITE + "/from-first"), os.path.exists("/venv/bin/from-other")])'
+"""
+    result = box.shell(script)
+    _, second, again, third = map(json.loads, result.stdout.splitlines())
+    assert second == ["", True, ["/venv/bin"], "x", "/work-folder", ["0" * 16]], result
+    assert (again, third) == ("x", ["x", False]), result
+
+
 def test_many_first_processes_make_one_layer(box: Box) -> None:
     script = """
 for i in 1 2 3 4 5 6 7 8; do
