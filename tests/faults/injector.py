@@ -76,7 +76,6 @@ NO_FILE = (
 )
 """Calls with a descriptor or a path that ask no file system anything."""
 KILL = "SIGKILL"
-SECOND = "sif_writable: failing was imported a second time"
 LIBRARY = re.compile(
     r"/lib/python3\.\d+(/(?!site-packages)|\"|>|/site-packages(/(filelock|platformdirs|sif_writable))?[\"/>])"
 )
@@ -105,7 +104,7 @@ class Scenario(NamedTuple):
     inherited: bool = False
     """It is a child of an activated process."""
     again: bool = False
-    """It has an import that is tried a second time, and the second failure is the one that is raised."""
+    """It has an import that is tried a second time."""
     more: tuple[tuple[str, str], ...] = ()
     """Further variables."""
 
@@ -167,7 +166,7 @@ class Case(NamedTuple):
     number: int
     text: str
     outcome: str
-    """`as healthy`, `as without us`, `second failure`, `killed`, or `not met` where the run went another way."""
+    """`as healthy`, `as without us`, `killed`, or `not met` where the run went another way."""
     problem: str
     """What must not be; empty where all is well."""
     left: int
@@ -475,8 +474,6 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
         outcome = "as healthy"
     elif same(result, wanted.off):
         outcome = "as without us"
-    elif scenario.again and any(SECOND in line for line in result.said):
-        outcome = "second failure"
     else:
         outcome = "another"
         problems.append(f"the program is another one: {result}")
@@ -487,7 +484,11 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
     if broken := strange(found, wanted.after):
         problems.append(f"half: {broken}")
     again = start(scenario)
-    if not any(same(again, run) for run in wanted.runs):
+    expected = wanted.runs
+    if scenario.again and call.syscall == "write" and error == "EROFS" and "/made.txt>" in call.text:
+        # No kernel refuses a write to an open file so, and without its path it reads as if the copy had not helped.
+        expected = [*wanted.runs, wanted.off]
+    if not any(same(again, run) for run in expected):
         problems.append(f"the next run: {again}")
     found = listing()[0]
     if broken := strange(found, wanted.after):

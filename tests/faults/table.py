@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "TABLE.md")
-OUTCOMES = ("as healthy", "as without us", "second failure", "believed", "killed", "not met")
+OUTCOMES = ("as healthy", "as without us", "believed", "killed", "not met")
 
 _HEAD = """# What was tried
 
@@ -28,9 +28,8 @@ A fault passes where the program runs and says what it says without faults (*as 
 switched off (*as without us*); where every file that a later run can see is whole; and where the healthy run that
 follows says what it always says and leaves everything that runs without faults leave. *Believed*: as healthy, but
 `ENOENT` and `EACCES` are answers, and `access()` knows only yes and no: what is said not to be there is not seeded,
-linked or copied. *Second failure*: the copy of a package was made and could not be read a moment later, so the import
-failed a second time; that error is raised, as always, with the first one above it and a note. *Not met*: the run took
-another way and did not make that call. *Left* counts what was built aside and not taken away; later starts collect it.
+linked or copied. *Not met*: the run took another way and did not make that call. *Left* counts what was built aside
+and not taken away; later starts collect it.
 
 The calls by which Python imports our modules and the standard library fail once each, with one error, and its looks for
 files do not: the import system meets every error in one way. Calls on the standard streams and on the line of

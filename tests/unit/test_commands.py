@@ -100,7 +100,7 @@ COMMAND_LINES: tuple[tuple[str, ...], ...] = (
     ("prepare", "--check"),
     ("prestage",),
     ("run",),
-    ("trace", "--", "true"),
+    ("trace",),
 )
 _ALL = """
 import contextlib, io, sys
