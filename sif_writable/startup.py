@@ -390,7 +390,8 @@ def _activate(damaged: str) -> str:
     kept = recall.path(seen, storage)
     # Between two plans, a start that decided anew because something has come is as cheap as it can be.
     if not recalled and (not kept or recall.is_due(kept)):
-        from sif_writable.act import housekeeping, remember
+        from sif_writable.act import remember
+        from sif_writable.cleanup import housekeeping
 
         if kept:
             remember.keep(kept, outcome, environ)

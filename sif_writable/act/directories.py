@@ -18,10 +18,10 @@ from sif_writable.act.links import Links, watch_of
 from sif_writable.facts.attempt import given_away
 from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
 from sif_writable.facts.measure import names
-from sif_writable.facts.storage_contents import NOTE
 from sif_writable.plan import redirects
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage.layout import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

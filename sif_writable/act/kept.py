@@ -1,6 +1,6 @@
 """What programs write in copies of packages outlives the copies: a record of what was copied, and the way back.
 
-A copy of an image that is not used goes, but for the files that a program wrote (:func:`removal.remove_copies`). When
+A copy of an image that is not used goes, but for the files that a program wrote (:func:`~.removal.remove_copies`). When
 the copy is made again, they return to it, unless the image's own file has become another one.
 """
 

@@ -26,7 +26,7 @@ PLAN = "plan-"
 SECONDS = 60.0
 """How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
 USED = "used"
-"""The file that says when an image was used in a place where it has no plan (:mod:`~.act.housekeeping`)."""
+"""The file that says when an image was used in a place where it has no plan (:mod:`~.cleanup.housekeeping`)."""
 DAY = 86400.0
 """Seconds. The time of a kept plan is not renewed more often."""
 LARGEST = 1 << 20

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sif_writable.cleanup import policy, roots
+from sif_writable.cleanup.contents import RECENT_DAYS, on_this_node
 from sif_writable.commands import forget
-from sif_writable.facts.storage_contents import RECENT_DAYS, on_this_node
-from sif_writable.plan import cleanup
 from sif_writable.report import cache, text
 from sif_writable.report.status import current
 from sif_writable.sizes import FORMS, parse_size
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
     from sif_writable.act import Outcome
-    from sif_writable.facts.storage_contents import Contents
+    from sif_writable.cleanup.contents import Contents
 
 _DIR = "a directory that has storage, such as what is bound to /sif-writable; may be given more than once"
 _CODES = "exit codes: 0 done, 1 something that was to go stays, 2 not understood or refused; without --yes nothing goes"
@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "and so do copies that a running program imports from.",
         epilog=_CODES,
     )
-    prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {cleanup.DURATIONS}")
+    prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {policy.DURATIONS}")
     prune.add_argument("--max-size", metavar="SIZE", help=f"the least recently used, until so much remains: {FORMS}")
     prune.add_argument(
         "--dead",
@@ -79,10 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "forget":
         return forget.run(arguments)
     outcome = current()
-    roots = _roots(arguments, outcome)
-    if isinstance(roots, int):
-        return roots
-    seen, refused = cache.contents(roots)
+    places = _roots(arguments, outcome)
+    if isinstance(places, int):
+        return places
+    seen, refused = roots.contents(places)
     if not arguments.dir:
         seen += [entry for entry in on_this_node() if entry.items]
     this = outcome.facts.identity if outcome else ""
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not this and not arguments.all_images:
         return _bad("no image runs here whose things could be meant. Remedy: add --all-images, or run it in the image")
-    reach = cleanup.Reach(this, arguments.all_images, arguments.in_use)
+    reach = policy.Reach(this, arguments.all_images, arguments.in_use)
     chosen = (_prune if arguments.action == "prune" else _clear)(arguments, seen, reach)
     if isinstance(chosen, int):
         return chosen
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if reach.all_images and chosen.removals:
         print(f"sif-writable cache: removing {cache.reach(chosen.removals)}", file=sys.stderr, flush=True)
-    from sif_writable.act.cleanup import remove
+    from sif_writable.cleanup.request import remove
 
     done = remove(chosen.removals, outcome, unlocked=reach.in_use)
     result = {
@@ -128,7 +128,7 @@ def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] 
     """Return the storage roots that are meant, or the exit code."""
     found: list[str] = []
     for directory in arguments.dir or ():
-        below = cache.below(directory)
+        below = roots.below(directory)
         if not below:
             return _bad(
                 f"{directory or repr('')} holds no storage of sif-writable (no .sif-writable file marks it, or a "
@@ -139,18 +139,18 @@ def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] 
     if found:
         return found
     if arguments.action == "list" or arguments.everywhere:
-        return cache.roots(os.environ)
+        return roots.known(os.environ)
     if outcome is None:
         return _bad("no storage was chosen here, outside an image. Remedy: name it with --dir DIR, or add --everywhere")
-    return cache.chosen(outcome)
+    return roots.chosen(outcome)
 
 
-def _prune(arguments: argparse.Namespace, seen: list[Contents], reach: cleanup.Reach) -> cleanup.Plan | int:
+def _prune(arguments: argparse.Namespace, seen: list[Contents], reach: policy.Reach) -> policy.Plan | int:
     age = size = None
     if arguments.older_than is not None:
-        age = cleanup.parse_duration(arguments.older_than)
+        age = policy.parse_duration(arguments.older_than)
         if age is None:
-            return _bad(f"--older-than {arguments.older_than!r} is not understood; allowed: {cleanup.DURATIONS}")
+            return _bad(f"--older-than {arguments.older_than!r} is not understood; allowed: {policy.DURATIONS}")
     if arguments.max_size is not None:
         size = parse_size(arguments.max_size)
         if size is None:
@@ -159,20 +159,20 @@ def _prune(arguments: argparse.Namespace, seen: list[Contents], reach: cleanup.R
         return _bad("prune needs to know what may go: --older-than TIME, --max-size SIZE or --dead")
     if arguments.dead and not reach.all_images:
         return _bad("--dead is about other images and what is shared. Remedy: add --all-images")
-    return cleanup.prune(seen, reach=reach, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
+    return policy.prune(seen, reach=reach, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
 
 
-def _clear(arguments: argparse.Namespace, seen: list[Contents], reach: cleanup.Reach) -> cleanup.Plan | int:
-    chosen, wrong = cleanup.clear(seen, arguments.names, reach=reach, now=time.time())
+def _clear(arguments: argparse.Namespace, seen: list[Contents], reach: policy.Reach) -> policy.Plan | int:
+    chosen, wrong = policy.clear(seen, arguments.names, reach=reach, now=time.time())
     if wrong:
         within = [item for contents in seen for item in contents.items if reach.holds(item)]
-        known = sorted({item.name for item in within if item.kind in cleanup.KNOWN and not cleanup.is_empty(item)})
+        known = sorted({item.name for item in within if item.kind in policy.KNOWN and not policy.is_empty(item)})
         there = f"within reach is: {', '.join(known)}" if known else "nothing is within reach"
         return _bad(f"{'; '.join(wrong)}; {there}")
     return chosen
 
 
-def _intended(chosen: cleanup.Plan) -> dict[str, Any]:
+def _intended(chosen: policy.Plan) -> dict[str, Any]:
     return {
         "schema": 1,
         "dry_run": True,

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import act, facts, plan, session
+from sif_writable.cleanup.contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item
+from sif_writable.cleanup.policy import is_empty, span
 from sif_writable.facts import layers
-from sif_writable.facts.filesystem import reachable, unfit
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item, look
-from sif_writable.plan.cleanup import KNOWN, is_empty, span
 from sif_writable.report import layer
 from sif_writable.report.text import paragraph
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from sif_writable.act import Outcome
-    from sif_writable.act.cleanup import Removed
-    from sif_writable.plan.cleanup import Plan, Removal
+    from sif_writable.cleanup.policy import Plan, Removal
+    from sif_writable.cleanup.request import Removed
     from sif_writable.report.text import Painter
-
-
-def roots(environ: Mapping[str, str]) -> list[str]:
-    """Return the storage roots that this user has in the places where the hook looks for one, its own first."""
-    found = dict.fromkeys(session.roots(environ))
-    before = dict(environ)
-    session.forget(before)
-    seen = facts.see(before)
-    for place in (*plan.places(seen, before), *plan.local_places()):
-        for root in _in_place(place, seen.user):
-            found[root] = None
-    return [root for root in found if reachable(root) and act.read_marker(root)]
-
-
-def _in_place(place: plan.Place, user: int) -> list[str]:
-    """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
-    itself = [place.base] if reachable(place.base) and act.read_marker(place.base, ours=True) else []
-    return itself + [plan.own_folder(place, shared=shared, user=user) for shared in (False, True)]
-
-
-def chosen(outcome: Outcome | None) -> list[str]:
-    """Return the storage roots that were chosen for this process, the main one first."""
-    return list(dict.fromkeys(outcome.storage.roots.values())) if outcome else []
-
-
-def below(directory: str) -> list[str]:
-    """Return the storage roots in a directory that a user names: itself, or what is made in a place for all users."""
-    place = plan.Place("", os.path.abspath(directory), "")
-    user = os.geteuid() or facts.uid_outside()
-    # What an earlier version made in a place is known by its name, too; there it is all ours as well.
-    above = plan.Place("", os.path.dirname(place.base), "")
-    itself = [place.base] if place.base in _in_place(above, user) else []
-    return [root for root in dict.fromkeys(itself + _in_place(place, user)) if act.read_marker(root)]
-
-
-def refusal(root: str) -> str:
-    """Say why a root may not be touched, or return an empty string: it must be this user's alone."""
-    per_user = os.path.basename(root).startswith(f"{plan.FOLDER}-")
-    return unfit(root, uid=os.geteuid(), room=0, inodes=0, foreign_mode=0o077 if per_user else 0o022) or ""
-
-
-def contents(found: Iterable[str]) -> tuple[list[Contents], list[tuple[str, str]]]:
-    """Look into storage roots; return what they hold, and those that are refused with the reason."""
-    seen: list[Contents] = []
-    refused: list[tuple[str, str]] = []
-    known: set[tuple[int, int]] = set()
-    for root in found:
-        problem = refusal(root)
-        status = os.lstat(root)
-        if problem:
-            refused.append((root, problem))
-        elif (status.st_dev, status.st_ino) not in known:  # the same one by two ways
-            known.add((status.st_dev, status.st_ino))
-            seen.append(look(root, KNOWN))
-    return seen, refused
 
 
 def model(seen: list[Contents], refused: list[tuple[str, str]], this: str) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def _overlay(model: dict[str, Any]) -> list[Check]:
 def _layer(model: dict[str, Any]) -> list[Check]:
     if not model["layer"]:
         return []
-    from sif_writable.facts.storage_contents import look_at_images, on_this_node
+    from sif_writable.cleanup.contents import look_at_images, on_this_node
+    from sif_writable.cleanup.policy import KNOWN
     from sif_writable.layer import enter
-    from sif_writable.plan.cleanup import KNOWN
     from sif_writable.report import layer, layer_checks
 
     image = os.path.dirname(importhook.folder())

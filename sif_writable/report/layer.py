@@ -12,7 +12,7 @@ from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
-    from sif_writable.facts.storage_contents import Item
+    from sif_writable.cleanup.contents import Item
 
 _NAMED = 5
 

@@ -16,7 +16,7 @@ from sif_writable.sizes import human
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sif_writable.facts.storage_contents import Contents, Item
+    from sif_writable.cleanup.contents import Contents, Item
 
 LEAST_KERNEL = (5, 11)
 """The first one on which a user without privileges may mount an overlay."""

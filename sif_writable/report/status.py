@@ -38,9 +38,10 @@ from typing import Any
 import sif_writable
 from sif_writable import act, facts, importhook, plan, session, startup
 from sif_writable.act import Outcome
+from sif_writable.cleanup import policy
 from sif_writable.facts import container, manifest, mounts
 from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
-from sif_writable.plan import RUNTIME, cleanup, redirects
+from sif_writable.plan import RUNTIME, redirects
 from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
@@ -138,7 +139,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
         "notes": [
             *redirects.misunderstood(os.environ),
-            *filter(None, [cleanup.limit(os.environ)[1]]),
+            *filter(None, [policy.limit(os.environ)[1]]),
             *manifest.misunderstood(seen.purelib),
             *(outcome.failed if outcome else []),
         ],

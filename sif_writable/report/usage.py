@@ -20,17 +20,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from sif_writable.cleanup.contents import images, look_at_images
+from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
 from sif_writable.facts.measure import Bound, measure
-from sif_writable.facts.storage_contents import images, look_at_images
 from sif_writable.plan import KINDS
-from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN, MAX, NEAR, limit
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sif_writable.act import Outcome
-    from sif_writable.plan.cleanup import Limit
+    from sif_writable.cleanup.policy import Limit
 
 SECONDS, ENTRIES = 1.0, 200_000
 """How long the counting may take, and how many files and folders it may look at, in each root."""

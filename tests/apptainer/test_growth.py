@@ -8,7 +8,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.plan.cleanup import DAY
+from sif_writable.cleanup.policy import DAY
 from tests.conftest import BY_COPY
 
 if TYPE_CHECKING:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act import housekeeping
-from sif_writable.act.cleanup import remove
-from sif_writable.facts import storage_contents
+from sif_writable.cleanup import contents, housekeeping, policy
+from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.policy import DAY, KNOWN
+from sif_writable.cleanup.request import remove
 from sif_writable.facts.measure import Bound
-from sif_writable.facts.storage_contents import look
 from sif_writable.layer import enter, mount, records, survey, trial
-from sif_writable.plan import cleanup
-from sif_writable.plan.cleanup import DAY, KNOWN
 from sif_writable.report import layer as report
 from tests.layer.test_generations import PKG, Node
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from tests.layer.conftest import Box
 
 THIS = "0123456789abcdef"
-ALL = cleanup.Reach("", all_images=True)
+ALL = policy.Reach("", all_images=True)
 
 
 class Left(Node):
@@ -57,7 +55,7 @@ class Left(Node):
     def pruned(self, **options: object) -> tuple[set[str], list[str]]:
         """Return what would go."""
         found = [look(self.root, KNOWN)]
-        plan = cleanup.prune(found, reach=ALL, now=time.time() + 90 * DAY, **options)  # type: ignore[arg-type]
+        plan = policy.prune(found, reach=ALL, now=time.time() + 90 * DAY, **options)  # type: ignore[arg-type]
         return {self.names.get(removal.item.path, removal.item.name) for removal in plan.removals}, plan.notes
 
 
@@ -97,7 +95,7 @@ def test_prune_takes_what_is_made_again_and_names_what_waits(left: Left) -> None
 
 def test_clear_removes_data_too_and_a_newest_generation_is_followed_by_an_empty_one(left: Left) -> None:
     found = [look(left.root, KNOWN)]
-    plan, wrong = cleanup.clear(found, [f"image-{THIS}/layer"], reach=ALL, now=time.time())
+    plan, wrong = policy.clear(found, [f"image-{THIS}/layer"], reach=ALL, now=time.time())
     assert wrong == []
     done = remove(plan.removals, None)
     assert [entry.problem for entry in done] == [""] * 7, done
@@ -110,7 +108,7 @@ def test_what_images_that_are_used_no_more_leave_is_collected_but_no_data(left: 
     then = time.time() - 99 * DAY
     for path in (f"{left.root}/image-{THIS}", f"{left.root}/image-{THIS}/layer"):
         os.utime(path, (then, then))
-    housekeeping.tidy(left.root, "", cleanup.Limit(1 << 60, 1 << 60), Bound(60.0, 1 << 20), time.time())
+    housekeeping.tidy(left.root, "", policy.Limit(1 << 60, 1 << 60), Bound(60.0, 1 << 20), time.time())
     assert set(left.kinds()) == {"gen-1", "kept", "waiting", "1-ab", "replica--1"} - {"replica--1"}
 
 
@@ -137,7 +135,7 @@ def test_what_was_left_on_this_node_is_collected_though_its_image_never_comes_ba
     housekeeping.tidy_node(f"image-{THIS}", future)
     assert sorted(os.listdir(top)) == [trial.MARKER, f"image-{THIS}", "image-" + "b" * 16, "mine"]
     assert min(os.listdir(f"{top}/image-" + "b" * 16)) == "replica-3"  # what waits was made from it
-    (found,) = storage_contents.on_this_node()
+    (found,) = contents.on_this_node()
     assert {item.name for item in found.items if item.image == "b" * 16 and item.written} == {
         os.path.basename(path) for path in survey.uppers(left.place)
     }

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.act import housekeeping, removal
+from sif_writable.cleanup import housekeeping, removal
+from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.policy import DAY, KNOWN, Limit
 from sif_writable.facts import copied
 from sif_writable.facts.measure import Bound
-from sif_writable.facts.storage_contents import look
-from sif_writable.plan.cleanup import DAY, KNOWN, Limit
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def test_a_removal_that_was_killed_is_gone_on_with(one_image: Image) -> None:
     _write(one_image.copy("site-packages/large/own.db"), "mine")
     inside = one_image.inside(folder)
     program = (
-        "from sif_writable.act import housekeeping, removal\n"
-        "from sif_writable.facts.measure import Bound\nfrom sif_writable.plan.cleanup import Limit\nimport time\n"
+        "from sif_writable.cleanup import housekeeping, removal\n"
+        "from sif_writable.facts.measure import Bound\nfrom sif_writable.cleanup.policy import Limit\nimport time\n"
         "save = removal._save_written\n"
         "removal._save_written = None\n"
         f"try:\n    removal.remove_copies({inside!r}, keep_written=True)\n"
@@ -319,8 +319,8 @@ def test_an_old_image_with_something_mounted_in_it_does_not_go_by_itself(one_ima
     before = sorted(_files(project))
     at = f"{one_image.inside(root)}/{image}/{folder}".rstrip("/")
     program = (
-        "from sif_writable.act import housekeeping\nfrom sif_writable.facts.measure import Bound\n"
-        "from sif_writable.plan.cleanup import Limit\nimport time\n"
+        "from sif_writable.cleanup import housekeeping\nfrom sif_writable.facts.measure import Bound\n"
+        "from sif_writable.cleanup.policy import Limit\nimport time\n"
         f"print(housekeeping.tidy({one_image.inside(root)!r}, '', Limit(0, 0), Bound(60, 1 << 20), "
         "time.time() + 61 * 86400))"
     )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act.cleanup import remove
+from sif_writable.cleanup import policy
+from sif_writable.cleanup.contents import Contents, Image, Item, look
+from sif_writable.cleanup.policy import DAY, KNOWN
+from sif_writable.cleanup.request import remove
 from sif_writable.facts.measure import names
-from sif_writable.facts.storage_contents import Contents, Image, Item, look
-from sif_writable.plan import cleanup
-from sif_writable.plan.cleanup import DAY, KNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NOW = 1_800_000_000.0
 THIS, OTHER = "0123456789abcdef", "fedcba9876543210"
-ALL = cleanup.Reach(THIS, all_images=True)
+ALL = policy.Reach(THIS, all_images=True)
 
 
 def item(name: str, kind: str = "data", *, days: float = 0, size: int = 1, image: str = "", files: int = 1) -> Item:
@@ -40,7 +40,7 @@ def contents(*items: Item, idle: float = 100) -> list[Contents]:
 
 
 def pruned(found: list[Contents], **options: object) -> list[str]:
-    plan = cleanup.prune(found, reach=ALL, now=NOW, **options)  # type: ignore[arg-type]
+    plan = policy.prune(found, reach=ALL, now=NOW, **options)  # type: ignore[arg-type]
     return sorted(removal.item.name for removal in plan.removals)
 
 
@@ -78,7 +78,7 @@ def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use
         item("a", days=50, size=10), item("b", days=20, size=10), item("c", days=10, size=10), item("d", size=10)
     )
     assert pruned(found, max_size=25) == ["a", "b"]
-    plan = cleanup.prune(found, reach=ALL, now=NOW, max_size=5)
+    plan = policy.prune(found, reach=ALL, now=NOW, max_size=5)
     assert [removal.item.name for removal in plan.removals] == ["a", "b", "c"]
     assert "cache clear NAME" in plan.notes[0]
     assert pruned(found, max_size=100) == []
@@ -87,10 +87,10 @@ def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use
 
 def test_what_has_a_mount_in_it_stays_and_is_named() -> None:
     found = contents(item("a", days=99)._replace(problem="has something mounted in it"))
-    plan = cleanup.prune(found, reach=ALL, now=NOW, older_than=DAY, max_size=0)
+    plan = policy.prune(found, reach=ALL, now=NOW, older_than=DAY, max_size=0)
     assert plan.removals == []
     assert plan.notes[0] == "/s/data/a stays: it has something mounted in it. Remedy: try again when that has ended."
-    assert cleanup.clear(found, ["a"], reach=ALL, now=NOW)[0].removals == []
+    assert policy.clear(found, ["a"], reach=ALL, now=NOW)[0].removals == []
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_names(name: str, hits: list[str]) -> None:
         item("numba", "compiled", image=OTHER),
         item("pip"),
     )
-    plan, unknown = cleanup.clear(found, [name], reach=ALL, now=NOW)
+    plan, unknown = policy.clear(found, [name], reach=ALL, now=NOW)
     assert sorted(removal.item.name for removal in plan.removals) == hits
     assert unknown == []
-    unknown = cleanup.clear(found, ["nonesuch", "../etc"], reach=ALL, now=NOW)[1]
+    unknown = policy.clear(found, ["nonesuch", "../etc"], reach=ALL, now=NOW)[1]
     assert unknown == ["there is no nonesuch in storage", "there is no ../etc in storage"]
 
 
@@ -123,12 +123,12 @@ def test_names(name: str, hits: list[str]) -> None:
     [("30d", 30 * DAY), ("12 h", 12 * 3600), ("2w", 14 * DAY), ("90min", 5400), ("1.5d", 1.5 * DAY), ("0d", 0)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert cleanup.parse_duration(text) == seconds
+    assert policy.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30m", "1y", "nand", "1e3d", "30d 2h"])
 def test_what_is_no_duration(text: str) -> None:
-    assert cleanup.parse_duration(text) is None
+    assert policy.parse_duration(text) is None
 
 
 # --- Real storage.
@@ -358,7 +358,7 @@ def test_what_a_process_has_mounted_stays_until_it_ends(store: Store) -> None:
         # One that has come since it was looked at.
         seen = look(str(store.root), KNOWN)
         free = [seen._replace(items=[i._replace(problem="") for i in seen.items])]
-        chosen, _ = cleanup.clear(free, words[2:], reach=ALL, now=time.time())
+        chosen, _ = policy.clear(free, words[2:], reach=ALL, now=time.time())
         assert [entry.problem for entry in remove(chosen.removals, None)] == [problem]
         assert (kept / "log").exists()
         other.communicate("\n")
@@ -384,8 +384,8 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
     with FileLock(str(locks / "held.lock")):
         # The change of a file's state cannot be dated back, so the question is asked in a month.
         later = time.time() + 30 * DAY
-        plan = cleanup.prune(
-            [contents, look(str(store.root), KNOWN)], reach=cleanup.Reach("", all_images=True), now=later, dead=True
+        plan = policy.prune(
+            [contents, look(str(store.root), KNOWN)], reach=policy.Reach("", all_images=True), now=later, dead=True
         )
         removals = [removal for removal in plan.removals if removal.item.image in ("", "fedcba9876543210")]
         done = {entry.item.name: entry.problem for entry in remove(removals, None)}

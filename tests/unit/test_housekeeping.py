@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act import housekeeping, recall, removal
-from sif_writable.facts import leases, storage_contents
+from sif_writable.act import recall
+from sif_writable.cleanup import contents, housekeeping, policy, removal
+from sif_writable.cleanup.policy import DAY, Limit
+from sif_writable.facts import leases
 from sif_writable.facts.measure import Bound
 from sif_writable.facts.mounts import Mount
-from sif_writable.plan import COMPILED, Storage, cleanup
-from sif_writable.plan.cleanup import DAY, Limit
+from sif_writable.plan import COMPILED, Storage
 from sif_writable.report import usage
+from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,14 +45,14 @@ ENOUGH = 60.0, 1 << 20
     ],
 )
 def test_limits(text: str, allowed: Limit | None, understood: bool) -> None:
-    found, note = cleanup.limit({"SIF_WRITABLE_MAX": text})
+    found, note = policy.limit({"SIF_WRITABLE_MAX": text})
     assert (found, note == "") == (allowed, understood)
     assert understood or f"SIF_WRITABLE_MAX={text!r} is not understood" in note
 
 
 def test_one_name_of_kept_plans() -> None:
-    assert storage_contents.PLAN == recall.PLAN
-    assert storage_contents.USED == recall.USED
+    assert layout.PLAN == recall.PLAN
+    assert layout.USED == recall.USED
 
 
 class Images:
@@ -163,7 +165,7 @@ def test_what_programs_wrote_stays_and_is_counted(images: Images) -> None:
     assert "programs wrote" in usage.words(told)
     assert usage.words(usage._of(str(images.root), None)).endswith("nothing goes by itself (SIF_WRITABLE_MAX=off)")
     assert "keep more than what they may" in told["warning"]["text"]
-    (seen,) = storage_contents.look(str(images.root), cleanup.KNOWN).images.values()
+    (seen,) = contents.look(str(images.root), policy.KNOWN).images.values()
     assert seen.used <= images.now  # that something was removed is no use
     assert images.tidy()
     assert sorted(str(path.relative_to(image)) for path in image.rglob("*") if path.is_file()) == left

@@ -15,8 +15,8 @@ import pytest
 
 from sif_writable import act
 from sif_writable.act.directories import make_base
+from sif_writable.cleanup.roots import below
 from sif_writable.plan import KINDS, Place
-from sif_writable.report import cache
 from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def test_what_an_earlier_version_kept_is_found_and_stays(tmp_path: Path, monkeyp
     assert not (root / "image-00112233445566aa").exists()
     for path, changed in before.items():
         assert path.lstat().st_mtime_ns == changed
-    assert cache.below(str(tmp_path)) == [str(root)]
+    assert below(str(tmp_path)) == [str(root)]
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770])

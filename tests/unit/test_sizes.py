@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sif_writable.cleanup import policy
 from sif_writable.gpu import demands
-from sif_writable.plan import cleanup
 from sif_writable.plan import packages as plan
 from sif_writable.sizes import MOST, human, parse_size
 
@@ -75,7 +75,7 @@ def test_all_settings_read_a_size_alike(text: str) -> None:
 @pytest.mark.parametrize("text", ["", " ", "\t"])
 def test_all_settings_take_blanks_for_unset(text: str) -> None:
     assert plan.limit({plan.MAX: text}) == (plan.MAX_COPIES, "")
-    assert cleanup.limit({cleanup.MAX: text}) == cleanup.limit({})
+    assert policy.limit({policy.MAX: text}) == policy.limit({})
     assert not demands.read({demands.MIN_MEMORY: text}, {}).not_understood
 
 
@@ -92,4 +92,4 @@ def test_sizes_for_people(size: int, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1d", "inf", "1e3d", "\u0663d", "9" * 400 + "d", "30", "d"])
 def test_what_is_no_duration_is_not_understood(text: str) -> None:
-    assert cleanup.parse_duration(text) is None
+    assert policy.parse_duration(text) is None

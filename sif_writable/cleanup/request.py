@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, plan, session
 from sif_writable.act import Outcome, directories, recall
-from sif_writable.act.removal import delete, move_aside, remove_copies
+from sif_writable.cleanup.contents import LEFTOVER, LOCK, OVERLAY, PACKAGES, Item
+from sif_writable.cleanup.policy import NEEDED
+from sif_writable.cleanup.removal import delete, move_aside, remove_copies
 from sif_writable.facts import layers
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.measure import names
 from sif_writable.facts.namespaces import used_by
-from sif_writable.facts.storage_contents import LEFTOVER, LOCK, NOTE, OVERLAY, PACKAGES, USED, Item, is_image
-from sif_writable.plan.cleanup import NEEDED
+from sif_writable.storage.layout import NOTE, USED, is_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sif_writable.plan.cleanup import Removal
+    from sif_writable.cleanup.policy import Removal
 
 
 class Removed(NamedTuple):

@@ -16,17 +16,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.facts.storage_contents import USED
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage.layout import LAYERS, NOTE, PLAN, USED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sif_writable.cleanup.contents import Item
+    from sif_writable.cleanup.policy import Limit
     from sif_writable.facts.measure import Bound
-    from sif_writable.facts.storage_contents import Item
     from sif_writable.plan import Storage
-    from sif_writable.plan.cleanup import Limit
 
 STAMP = "locks/housekeeping"
 """The file in a storage root whose time says when this was done, and whose lock keeps others from it."""
@@ -74,7 +74,7 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
         with suppress(OSError):
             if abs(time.time() - os.lstat(stamp).st_mtime) > DAY:
                 os.utime(stamp)
-                from sif_writable.plan.cleanup import limit
+                from sif_writable.cleanup.policy import limit
 
                 if limit(environ)[0] is not None:
                     tidy_node(f"image-{identity}", time.time())
@@ -97,8 +97,8 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
             os.utime(descriptor)
             now = os.fstat(descriptor).st_mtime
             os.utime(descriptor, (now, now - DAY + AGAIN))
+            from sif_writable.cleanup.policy import limit
             from sif_writable.facts.measure import Bound
-            from sif_writable.plan.cleanup import limit
 
             allowed, _ = limit(environ)
             size = os.fstat(descriptor).st_size
@@ -142,8 +142,8 @@ def tidy(root: str, this: str, allowed: Limit, bound: Bound, now: float) -> bool
     :param this: name of the folder of the image of this process, or empty.
     :param now: seconds since 1970.
     """
-    from sif_writable.facts.storage_contents import RECENT_DAYS, image_used, images, look_at_images
-    from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN
+    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, images, look_at_images
+    from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN
 
     listed = images(root)
     done = _finish(root, listed, bound)
@@ -177,9 +177,9 @@ def tidy_node(this: str, now: float) -> None:
     :param this: name of the folder of the image of this process, or empty.
     :param now: seconds since 1970.
     """
-    from sif_writable.facts.storage_contents import on_this_node
+    from sif_writable.cleanup.contents import on_this_node
+    from sif_writable.cleanup.policy import IDLE_DAYS
     from sif_writable.layer import files, survey
-    from sif_writable.plan.cleanup import IDLE_DAYS
 
     for contents in on_this_node():
         for identity, image in contents.images.items():
@@ -198,7 +198,7 @@ def tidy_node(this: str, now: float) -> None:
 def _finish(root: str, listed: list[str], bound: Bound) -> bool:
     """Delete what an earlier removal had moved aside and was not done with."""
     from sif_writable import aside
-    from sif_writable.act.removal import delete
+    from sif_writable.cleanup.removal import delete
     from sif_writable.facts.measure import names
 
     done = True
@@ -216,27 +216,27 @@ def _finish(root: str, listed: list[str], bound: Bound) -> bool:
 
 def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     """Remove what can be made again of an image that is not used; return whether that came to its end."""
-    from sif_writable.act.removal import delete, move_aside, remove_copies
-    from sif_writable.facts import storage_contents
+    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, is_mounted, look_at_images
+    from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN
+    from sif_writable.cleanup.removal import delete, move_aside, remove_copies
     from sif_writable.facts.measure import names
-    from sif_writable.plan.cleanup import IDLE_DAYS, KNOWN
 
     image = f"{root}/{name}"
-    if storage_contents.is_mounted(image):
+    if is_mounted(image):
         return True
-    found = storage_contents.look_at_images(root, [name], KNOWN, bound)
+    found = look_at_images(root, [name], KNOWN, bound)
     if not found.complete:
         return False
-    recent = storage_contents.RECENT_DAYS * DAY
+    recent = RECENT_DAYS * DAY
     if any(now - seen.used <= recent for seen in found.images.values()):
         return True  # something was written in its caches, by a session that has run for so long
     if any(item.problem and not item.unlocked for item in found.items):
         return True
     # A session may run for weeks without a start; it expects its folders to be there, and HOME, maybe of links only.
-    idle = now - storage_contents.image_used(image) > IDLE_DAYS * DAY
+    idle = now - image_used(image) > IDLE_DAYS * DAY
     inner = names(image)
     gone = []
-    for plan in (entry for entry in inner if entry.startswith(storage_contents.PLAN) or entry == USED):
+    for plan in (entry for entry in inner if entry.startswith(PLAN) or entry == USED):
         moved = move_aside(f"{image}/{plan}")
         if now - os.lstat(moved).st_mtime <= recent:  # it has started just now
             os.rename(moved, f"{image}/{plan}")
@@ -246,7 +246,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         path = f"{image}/{entry}"
         if entry.startswith("packages-"):
             gone.append(remove_copies(path, keep_written=True, unlocked=True)[0])
-        elif entry == storage_contents.LAYERS:
+        elif entry == LAYERS:
             _tidy_layers(found.items)
             if idle and all(
                 name in ("trial", "lock") or name.startswith(("container-", "id-")) for name in names(path)
@@ -255,8 +255,8 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         elif entry.startswith("compiled-") or (idle and os.path.isdir(path) and not _has_files(path, bound)):
             gone.append(move_aside(path))
     done = all([delete(path, bound) for path in gone if path])  # noqa: C419 - each of them
-    if names(image) == [storage_contents.NOTE]:
-        os.unlink(f"{image}/{storage_contents.NOTE}")
+    if names(image) == [NOTE]:
+        os.unlink(f"{image}/{NOTE}")
         os.rmdir(image)
         return done
     for used in (seen.used for seen in found.images.values()):

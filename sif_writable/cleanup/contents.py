@@ -20,6 +20,7 @@ from sif_writable.facts.mounts import mounts
 from sif_writable.facts.namespaces import used_by
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED, is_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,15 +31,6 @@ PACKAGES, WRITTEN, HOME, OVERLAY, LEFTOVER, LOCK = "packages", "written", "home"
 """Kinds beside those of the table: writable copies of packages, what programs wrote in copies that are gone, a private
 home, what overlays hold, what a killed process left aside, a lock file."""
 
-NOTE = "image.txt"
-"""In the folder of an image: which image it is, in ``key: value`` lines."""
-USED = "used"
-"""In the folder of an image where it has no kept plan: the time of the file is that of the image's last use."""
-LOCKS = "locks"
-LAYERS = "layer"
-"""In the folder of an image: what its layers leave."""
-PLAN = "plan-"
-"""How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
 RECENT_DAYS = 14
 """Days within which what an image uses never goes by itself, nor where nobody can tell whether it is in use."""
 
@@ -252,11 +244,6 @@ def is_mounted(path: str) -> bool:
 
 def _reads_recorded(root: str) -> bool:
     return not os.statvfs(root).f_flag & _NOATIME
-
-
-def is_image(name: str) -> bool:
-    """Whether a name is that of an image's folder."""
-    return name.startswith("image-") and len(name) == 22 and not name[6:].strip("0123456789abcdef")
 
 
 def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> list[tuple[str, str, str]]:
