@@ -65,14 +65,17 @@ class Times(TypedDict):
 def main() -> None:
     """Do what the specification says."""
     specification: Specification = json.loads(sys.argv[1])
-    found = {name: Times(imported=[], cpu=[], exited=[], all=[]) for name in specification["ways"]}
+    found = {name: empty() for name in specification["ways"]}
     for turn in range(DISCARDED + specification["rounds"]):
         ways = list(specification["ways"].items())
         for name, way in ways[:: 1 if turn % 2 else -1]:
-            round_of(
-                specification, way, found[name] if turn >= DISCARDED else Times(imported=[], cpu=[], exited=[], all=[])
-            )
+            round_of(specification, way, found[name] if turn >= DISCARDED else empty())
     print(json.dumps(found))
+
+
+def empty() -> Times:
+    """Return what has no times yet."""
+    return Times(imported=[], cpu=[], exited=[], all=[])
 
 
 def round_of(specification: Specification, way: Way, times: Times) -> None:

@@ -28,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Literal
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -54,7 +54,7 @@ WITHOUT, NO_LAYER, MADE, JOINED = "without", "no layer", "made", "joined"
 _ENV = {
     WITHOUT: {"SIF_WRITABLE": "off", "SIF_WRITABLE_OVERLAY": "off"},
     NO_LAYER: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "off"},
-    MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "auto"},
+    MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "layer"},
 }
 _ENV[JOINED] = _ENV[MADE]
 _IN_SIF = "/opt/venv/bin/python"
@@ -137,20 +137,20 @@ def _making_a_file(folder: str) -> float:
 def _small(run: Run, python: str, module: str, script: str, rounds: int) -> None:
     found = _measure(run, python, module, script, rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
     for way, aim in ((MADE, 3.0), (JOINED, 1.0)):
-        _more(f"first import, {way}", found[way]["imported"], found[WITHOUT]["imported"], aim)
-        _more("  against no layer", found[way]["imported"], found[NO_LAYER]["imported"])
-    for way, aim in ((MADE, 0.3), (JOINED, 0.3)):
-        _more(f"exit, {way}", found[way]["exited"], found[WITHOUT]["exited"], aim)
-        _more("  against no layer", found[way]["exited"], found[NO_LAYER]["exited"])
+        for other in (WITHOUT, NO_LAYER):
+            _more(f"first import, {way}, against {other}", found[way], found[other], "imported", aim)
+    for way in (MADE, JOINED):
+        for other in (WITHOUT, NO_LAYER):
+            _more(f"exit, {way}, against {other}", found[way], found[other], "exited", 0.3)
     found = _measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), 64)
-    for way in (NO_LAYER, MADE):
-        _ratio(f"64 at once, {way}", found[way]["all"], found[WITHOUT]["all"], 1.1)
+    for way, other in ((MADE, WITHOUT), (MADE, NO_LAYER), (NO_LAYER, WITHOUT)):
+        _ratio(f"64 at once, {way}, against {other}", found[way], found[other], "all", 1.1)
 
 
 def _large(run: Run, module: str, rounds: int) -> None:
     found = _measure(run, _IN_SIF, module, "imports.py", rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
     for way in (NO_LAYER, MADE, JOINED):
-        _ratio(f"import of {module}, {way}", found[way]["imported"], found[WITHOUT]["imported"], 1.02)
+        _ratio(f"import of {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
 
 
 def _measure(
@@ -170,15 +170,16 @@ def _measure(
 
 def _alone(run: Run, module: str, rounds: int) -> None:
     """Time an import in a container of its own, where nothing that belongs to it was looked up before."""
-    times: dict[str, list[float]] = {way: [] for way in (WITHOUT, NO_LAYER, MADE)}
+    found = {way: imports.empty() for way in (WITHOUT, NO_LAYER, MADE)}
     for turn in range(1 + rounds):
-        for way in list(times)[:: 1 if turn % 2 else -1]:
+        for way in list(found)[:: 1 if turn % 2 else -1]:
             done = _checked(run([_IN_SIF, "-c", imports.PROGRAM.format(module=module)], _ENV[way]))
-            begin, end = done.split()[:2]
+            begin, end, cpu = (int(word) for word in done.split()[:3])
             if turn:
-                times[way].append((int(end) - int(begin)) / 1e9)
+                found[way]["imported"].append((end - begin) / 1e9)
+                found[way]["cpu"].append(cpu / 1e9)
     for way in (NO_LAYER, MADE):
-        _ratio(f"alone, {module}, {way}", times[way], times[WITHOUT], 1.02)
+        _ratio(f"alone, {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
 
 
 def _checked(result: subprocess.CompletedProcess[str]) -> str:
@@ -187,20 +188,25 @@ def _checked(result: subprocess.CompletedProcess[str]) -> str:
     return result.stdout
 
 
-def _more(line: str, times: Sequence[float], against: Sequence[float], aim: float = 0.0) -> None:
-    more, least = statistics.median(times) - statistics.median(against), min(times) - min(against)
-    words = f" (aim: {aim})" if aim else ""
+def _more(line: str, these: Times, those: Times, what: Literal["imported", "exited"], aim: float) -> None:
+    def more(of: Callable[[Sequence[float]], float], name: Literal["imported", "exited", "cpu"] = what) -> float:
+        return (of(these[name]) - of(those[name])) * 1e3
+
+    words = f", of the processor {more(statistics.median, 'cpu'):+.2f}" if what == "imported" else ""
     print(
-        f"{line:<36}{_middle(times):>16} against {_middle(against):>16} ms: "
-        f"{more * 1e3:+.2f} ms, the fastest {least * 1e3:+.2f}{words}"
+        f"{line:<44}{_middle(these[what]):>16} against {_middle(those[what]):>16} ms: "
+        f"{more(statistics.median):+.2f} ms, the fastest {more(min):+.2f}{words} (aim: {aim})"
     )
 
 
-def _ratio(line: str, times: Sequence[float], against: Sequence[float], aim: float) -> None:
-    ratio, least = statistics.median(times) / statistics.median(against), min(times) / min(against)
+def _ratio(line: str, these: Times, those: Times, what: Literal["imported", "all"], aim: float) -> None:
+    def ratio(of: Callable[[Sequence[float]], float], name: Literal["imported", "all", "cpu"] = what) -> float:
+        return of(these[name]) / of(those[name])
+
+    words = f", of the processor {ratio(statistics.median, 'cpu'):.3f}"
     print(
-        f"{line:<36}{_middle(times):>16} against {_middle(against):>16} ms: "
-        f"{ratio:.3f}, the fastest {least:.3f} (aim: {aim})"
+        f"{line:<44}{_middle(these[what]):>16} against {_middle(those[what]):>16} ms: "
+        f"{ratio(statistics.median):.3f}, the fastest {ratio(min):.3f}{words} (aim: {aim})"
     )
 
 
