@@ -422,7 +422,7 @@ class Finder:
         if not self.folder or name in self.busy or name in NEVER:
             return None
         spec = self._ask_others(name, path, target)
-        if self.layer and self._enters_layer(name, spec):
+        if self.layer and not _is_of_library(spec) and self._enters_layer(name, spec):
             spec = self._ask_others(name, path, target)  # an earlier run may have written it, or another one
         if spec is None or not spec.has_location or spec.loader is None:
             return spec
@@ -799,6 +799,11 @@ def _moved_loader(loader: "Any", origin: "Optional[str]", new: str) -> "Any":
     vars(other).update(changed)
     vars(other).pop("exec_module", None)
     return other
+
+
+def _is_of_library(spec: "Optional[ModuleSpec]") -> bool:
+    """Whether a module is the standard library's: until CPython 3.10 its names are not known beforehand."""
+    return spec is not None and place_of(spec)[0] in _STDLIB_FOLDERS
 
 
 def _is_read_only(directory: str) -> bool:

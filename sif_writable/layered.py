@@ -122,7 +122,7 @@ def _enter(finder: importhook.Finder) -> bool:
     if problem:
         return False
     _inside = True
-    if enter.current is not None:
+    if enter.current is not None and not enter.current.fresh:
         _look_again(enter.current.directories)
     return True
 

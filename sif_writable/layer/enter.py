@@ -51,8 +51,8 @@ class Layer:
         self.directories: list[str] = []
         self.origin = ""
         """Of the generations, where this process makes it."""
-        self.base = ""
-        """The folder of what earlier runs wrote, where this process has made it."""
+        self.fresh = False
+        """Whether nothing but the image is in it: this process has just made it, and no earlier run wrote anything."""
 
     @property
     def folder(self) -> str:
@@ -118,15 +118,11 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     quick = mount.environment(uid_map, table)
     found = mount.settled(places(storage, image, uid), 1, quick)
     if found is None:
-        wanted = decide.distinct(find())
-        if not wanted or "\n" in "".join(wanted):
-            return "no directory of the environment is the image's own"
-        here = mount.circumstances(wanted, uid_map)
-        found = mount.settled(places(storage, image, uid), 0, here)
-        if found is None:
-            from sif_writable.layer import trial
+        from sif_writable.layer import trial
 
-            found = trial.settle(wanted, storage, image, [here, quick])
+        found = trial.asked(find, storage, image, uid_map, quick)
+    if found is None:
+        return "no directory of the environment is the image's own"
     place, words = found
     if words[2] != "ok":
         return words[2]
@@ -242,13 +238,22 @@ def member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]
         found = _namespace_of(pid, number, layer, device)
         if found is not None:
             return pid, found
-    # A child that was forked in the layer, and has outlived who made or joined it.
+    # A child that was forked in the layer, and has outlived who made or joined it. Of many processes few are ours.
+    uid = os.geteuid()
     for name in os.listdir("/proc"):
-        if name.isdigit():
+        if name.isdigit() and _owner(f"/proc/{name}") == uid:
             found = _namespace_of(int(name), number, layer, device)
             if found is not None:
                 return int(name), found
     return None
+
+
+def _owner(path: str) -> int:
+    try:
+        return os.stat(path).st_uid
+    except OSError as error:  # it has ended
+        let_pass(error)
+        return -1
 
 
 def _namespace_of(pid: int, number: int, layer: Layer, device: int) -> "Optional[int]":

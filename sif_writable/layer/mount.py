@@ -24,15 +24,6 @@ _LOCKS = (1 << 31) - 1
 """How many bytes of the lock there are to choose from: a prime, within the size of a file anywhere."""
 
 
-def circumstances(directories: "Sequence[str]", uid_map: str) -> str:
-    """Return what a trial depends on, in one line: what worked once works while this stays the same."""
-    words = [boot(), read("/proc/self/attr/current"), " ".join(uid_map.split())]
-    for directory in directories:
-        status, space = os.stat(directory), os.statvfs(directory)
-        words.append(f"{directory} {status.st_uid} {space.f_bsize} {space.f_namemax} {space.f_flag}")
-    return repr(";".join([word.strip("\n\0") for word in words]))
-
-
 def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
     """Return what the choice of directories depends on, in one line, without asking the table of mounts what is whose.
 
@@ -121,7 +112,7 @@ def make(
         with kernel.undisturbed():
             problem = mount(layer, base, mounts, neighbour)
             if not problem:
-                layer.base = base
+                layer.fresh = not base
                 _appear(layer)
         if problem:
             return problem
@@ -203,7 +194,11 @@ def _base(layer: Layer, storage: str) -> str:
     folder = generations(layer.place, storage)
     there = names if folder == layer.place else _listed(folder)
     newest = _newest(there)
-    layer.origin = origin_of(there) or mark(folder)
+    layer.origin = origin_of(there)
+    if not layer.origin:
+        from sif_writable.layer import replicas
+
+        layer.origin = replicas.mark(folder)
     known = replica(layer.origin, newest)
     left = [name for name in names if name.startswith("upper-")]
     if (newest and known not in names) or len(left) > EMPTY or (left and _is_written(layer, left)):
@@ -224,21 +219,6 @@ def origin_of(names: "Iterable[str]") -> str:
     :param names: all that are in it.
     """
     return min([name for name in names if name[:3] == "id-"], default="")
-
-
-def mark(folder: str) -> str:
-    """Have a folder of generations told from others; return :func:`origin_of` it, or an empty string.
-
-    In each the numbers begin anew, and what this node has of one must not be taken for another's.
-    """
-    try:
-        if not os.path.isdir(folder):
-            os.mkdir(folder, 0o700)
-        write(f"{folder}/id-{os.urandom(8).hex()}", "")
-        return origin_of(os.listdir(folder))
-    except OSError as error:  # then nothing is published there either
-        let_pass(error)
-        return ""
 
 
 def boot() -> str:
@@ -299,8 +279,7 @@ def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
 def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, layer: "Optional[Layer]" = None) -> str:
     """Make the upper directories of a new layer; return the name of their folder, until it is mounted.
 
-    :param origin: of the generations: see :func:`origin_of`.
-
+    :param layer: that they are for; None: a trial.
     :raises OSError: they cannot be made.
     """
     name = f"{NEW}upper-{os.urandom(8).hex()}"
@@ -309,7 +288,7 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
     known = [decide.known(layer.image, sys.prefix)] if layer is not None else []
     origin = layer.origin if layer is not None else ""
     write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), origin, *directories, *known]))
-    enter.note_member(folder, enter.me())
+    write(f"{folder}/members", enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)
     os.mkdir(f"{folder}/hidden", 0o700)

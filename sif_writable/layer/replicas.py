@@ -29,6 +29,21 @@ REPLACED_SECONDS = 60.0
 """How long a replica is kept when a newer one is there: a start that has chosen it may be about to mount it."""
 
 
+def mark(folder: str) -> str:
+    """Have a folder of generations told from others; return its origin, or an empty string.
+
+    In each the numbers begin anew, and what this node has of one must not be taken for another's.
+    """
+    try:
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o700)
+        mount.write(f"{folder}/id-{os.urandom(8).hex()}", "")
+        return mount.origin_of(os.listdir(folder))
+    except OSError as error:  # then nothing is published there either
+        let_pass(error)
+        return ""
+
+
 def replicate(folder: str, place: str) -> tuple[str, str]:
     """Copy the newest generation to this node; return the folder to mount from, and what is to be said.
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, enter, files, mount, replicas
+from sif_writable.layer import child, decide, enter, files, mount, replicas
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 """Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
@@ -21,6 +25,31 @@ SECONDS = 20.0
 _OK = "ok"
 _SMALL, _FEW, _MOST = 1 << 20, 20, 2000
 """Bytes of a file and entries of a directory to try with, and how many paths are looked at for them."""
+
+
+def asked(
+    find: Callable[[], Sequence[str]], storage: str, image: str, uid_map: str, quick: str
+) -> tuple[str, list[str]] | None:
+    """Return what a trial has shown or shows now over the directories that are found; None: there are none.
+
+    :param quick: what :func:`sif_writable.layer.mount.environment` returned.
+    :returns: as :func:`settle`.
+    """
+    wanted = decide.distinct(find())
+    if not wanted or "\n" in "".join(wanted):
+        return None
+    here = circumstances(wanted, uid_map)
+    found = mount.settled(enter.places(storage, image, os.geteuid()), 0, here)
+    return found or settle(wanted, storage, image, [here, quick])
+
+
+def circumstances(directories: Sequence[str], uid_map: str) -> str:
+    """Return what a trial depends on, in one line: what worked once works while this stays the same."""
+    words = [mount.boot(), enter.read("/proc/self/attr/current"), " ".join(uid_map.split())]
+    for directory in directories:
+        status, space = os.stat(directory), os.statvfs(directory)
+        words.append(f"{directory} {status.st_uid} {space.f_bsize} {space.f_namemax} {space.f_flag}")
+    return repr(";".join([word.strip("\n\0") for word in words]))
 
 
 def settle(directories: list[str], storage: str, image: str, here: list[str]) -> tuple[str, list[str]]:

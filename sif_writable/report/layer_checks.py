@@ -68,7 +68,7 @@ def try_now(image: str) -> None:
         return
     name = os.path.basename(image)
     wanted = decide.distinct(layered.directories())
-    here = mount.circumstances(wanted, uid_map)
+    here = trial.circumstances(wanted, uid_map)
     if wanted and mount.settled(enter.places(image, name, uid), 0, here) is None:
         trial.settle(wanted, image, name, [here, mount.environment(uid_map, mount.table())])
 

@@ -81,7 +81,7 @@ def size(request: pytest.FixtureRequest) -> int:
 
 def conflict(node: Node) -> tuple[str, str]:
     """Publish one side of a directory that two layers changed; return the other one, which was written later."""
-    mount.mark(node.storage)
+    replicas.mark(node.storage)
     origin = mount.origin_of(os.listdir(node.storage))[3:]
     node.write(first := node.layer(origin=origin), "cache/index", "base")
     node.write(first, "kept/file", "base")

@@ -334,12 +334,12 @@ def test_files_of_any_name_mode_and_size_are_kept(node: Node) -> None:
 
 
 def test_generations_of_another_storage_at_the_same_path_are_not_taken_for_these(node: Node) -> None:
-    mount.mark(node.storage)
+    replicas.mark(node.storage)
     node.write(first := node.layer(), "x", "of the first")
     node.publish(first)
     before = node.replica()
     os.rename(node.storage, f"{node.storage}-away")
-    assert mount.mark(node.storage)
+    assert replicas.mark(node.storage)
     node.write(second := node.layer(), "x", "of the second")
     node.publish(second)
     after = node.replica()

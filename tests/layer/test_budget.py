@@ -1,0 +1,110 @@
+"""What a layer costs at the first import, exactly: modules, system calls, files. Never milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import NOT_RUN
+from tests.lab import apt
+from tests.lab.environments import PYTHON
+
+if TYPE_CHECKING:
+    from tests.layer.conftest import Box
+
+JOINING = {
+    *("_ctypes", "atexit", "quiet", "quiet.sub", "sif_writable.layered"),
+    *(f"sif_writable.layer{name}" for name in ("", ".decide", ".enter", ".kernel")),
+}
+MAKING = JOINING | {"sif_writable.layer.mount"}
+MADE = ["mkdir"] * 4 + ["open"] * 2 + ["symlink"]
+"""What is made in the place of the layers for one directory: its folder, `about`, `members`, `hidden`, the upper
+directory, the work directory; and the link of the container. The rest is the kernel's."""
+CALLS = {"made": 245, "joined": 150, "library": 0}
+"""How many system calls more than without a layer, memory apart: what is measured, and a little."""
+_MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
+
+ASK = "import sys; old = set(sys.modules); import {0}; import json; print(json.dumps(sorted(set(sys.modules) - old)))"
+HOLD = "import quiet, sys; print(1, flush=True); sys.stdin.read()"
+HELD = f"""
+mkfifo in out
+{PYTHON} -c '{HOLD}' < in > out &
+exec 3> in 4< out
+read -r line <&4
+%s
+exec 3>&-
+wait
+"""
+
+
+def _script(*commands: str) -> str:
+    """Warm everything up, then run commands."""
+    once = f"{PYTHON} -c 'import quiet'"
+    off = f"SIF_WRITABLE_OVERLAY=off {once}"
+    return "\n".join([once, once, off, off, *commands])
+
+
+def _environ(**more: str) -> dict[str, str]:
+    return {"SIF_WRITABLE": "", **more}
+
+
+def test_modules(each_box: Box) -> None:
+    ask = ASK.replace("import json; ", "").replace("json.dumps", "")
+    script = _script(f"{PYTHON} -c '{ask.format('quiet')}'", HELD % f"{PYTHON} -c '{ask.format('quiet')}'")
+    script += f"{PYTHON} -c '{ask.format('bisect')}'"
+    result = each_box.shell(script, env=_environ())
+    assert (result.returncode, result.stderr) == (0, ""), result
+    made, joined, library = (set(json.loads(line.replace("'", '"'))) for line in result.stdout.splitlines())
+    assert made == MAKING
+    assert joined == JOINING
+    assert library <= {"bisect", "_bisect"}
+
+
+@pytest.fixture(scope="module")
+def strace() -> str:
+    """Return the program, as commands in the machine see it."""
+    path = apt.find("strace")
+    if path is None:
+        pytest.skip(f"{NOT_RUN}this machine has no strace")
+    return path
+
+
+def test_system_calls_and_files(box: Box, strace: str) -> None:
+    def traced(name: str, module: str, mode: str = "layer") -> str:
+        words = f"{strace} -f -qq -s 4096 -o {name}"
+        return f"SIF_WRITABLE_OVERLAY={mode} {words} {PYTHON} -c 'import {module}'"
+
+    script = _script(
+        *(traced("none", "quiet", "off"), traced("made", "quiet"), HELD % traced("joined", "quiet")),
+        *(traced("library", "bisect"), traced("library-none", "bisect", "off")),
+    )
+    result = box.shell(script, env=_environ())
+    if result.returncode != 0 and "ptrace" in result.stderr:
+        pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
+    assert (result.returncode, result.stderr) == (0, ""), result
+    found = {name: _calls(box, name) for name in ("none", "made", "joined", "library", "library-none")}
+    more = {name: len(found[name]) - len(found["none"]) for name in ("made", "joined")}
+    more["library"] = len(found["library"]) - len(found["library-none"])
+    assert all(more[name] <= most for name, most in CALLS.items()), more
+    assert sorted(_making(found["made"])) == MADE
+    assert _making(found["joined"]) == []
+
+
+def _calls(box: Box, name: str) -> list[str]:
+    with open(os.path.join(box.places.work, name), encoding="utf-8", errors="replace") as file:
+        calls = [line.split(maxsplit=1)[1] for line in file]
+    return [call for call in calls if call.partition("(")[0] not in _MEMORY]
+
+
+def _making(calls: list[str]) -> list[str]:
+    """Return what makes a file in the place of the layers, by name, among some system calls."""
+    found = []
+    for call in calls:
+        name = call.partition("(")[0].removesuffix("at")
+        made = name in ("mkdir", "symlink", "link", "mknod") or (name == "open" and "O_EXCL" in call)
+        if made and "/layer/" in call and " = -1 " not in call:
+            found.append(name)
+    return found
