@@ -143,15 +143,19 @@ class Server:
 
     def __init__(self) -> None:
         """Mount it."""
-        os.makedirs("mnt")
         owner = f"root_owner={os.getuid()}:{os.getgid()}"
         subprocess.run(["truncate", "-s", "600M", "disk"], check=True)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", owner, "disk"], check=True)
-        self.process = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", "disk", "mnt"], stdout=2)
         self.tracer: subprocess.Popen[bytes] | None = None
-        while not os.path.ismount("mnt") and self.process.poll() is None:
+        self.start()
+
+    def start(self, point: str = "mnt") -> None:
+        """Start it, at first or again."""
+        os.makedirs(point, exist_ok=True)
+        self.process = subprocess.Popen(["fuse2fs", "-f", "-o", "rw", "disk", point], stdout=2)
+        while not os.path.ismount(point) and self.process.poll() is None:
             time.sleep(0.01)
-        if not os.path.ismount("mnt"):
+        if not os.path.ismount(point):
             sys.exit("fuse2fs could not mount")
 
     def hang(self, way: str) -> None:

@@ -89,3 +89,33 @@ def test_it_hangs(apptainer: Apptainer, sif: str, way: str, bytecode: str) -> No
     assert (code, out, time) == (0, "active elsewhere 1", "at once")
     assert "not connected" in err[0]
     assert not came
+
+
+@pytest.mark.parametrize("way", ["stopped", "taken"])
+def test_it_hangs_under_a_layer(apptainer: Apptainer, sif: str, way: str) -> None:
+    """The image's packages import, an exit waits for ten seconds, and what was written is published later."""
+    work = apptainer.places.work
+    for name in ("hanging.py", "hanging_layer.py"):
+        shutil.copy(f"{store.REPOSITORY}/tests/faults/{name}", work)
+    apptainer.places.new_folder("work/wheels")  # none are needed
+    words = [apptainer.runtime.program, apptainer.inside(sif)]
+    result = apptainer.beside(["python3", "hanging_layer.py", way, *words], timeout=200)
+    if not result.stdout and any(name in result.stderr for name in ("fuse", "strace")):
+        pytest.skip(f"{NOT_RUN}an ordinary user cannot mount with fuse2fs, or trace it: {result.stderr.strip()[-200:]}")
+    assert result.returncode == 0, result
+    came: dict[str, Any] = json.loads(result.stdout)
+    assert came["in a layer"] == "True", json.dumps(came, indent=1)
+    code, out, said, seconds = came["it ends"]
+    assert (code, out.splitlines()) == (0, ["whole True", "True", "whole True"]), came
+    assert "is not in storage yet: storage has not answered for 10 seconds. It is kept in /" in said[0], came
+    assert len(said) == 2, came
+    assert "/sif-writable has not answered for 10 seconds" in said[1], came
+    assert 19 < seconds < 35, came
+    # What was written while it hung is in the storage that was taken instead; a publisher that not even SIGKILL ends
+    # keeps the layer, though, and then the next process has joined it.
+    there = ["first", "second"] if way == "taken" else ["first"]
+    assert came["after"][:3] == [0, f"{there}", ""], came
+    code, out, (said,), _ = came["it is gone"]
+    assert (code, out, "not connected" in said) == (0, "whole True", True), came
+    assert came["there again"][:3] == [0, f"{[*there, 'third']}", ""], came
+    assert came["left"] == []
