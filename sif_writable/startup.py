@@ -177,7 +177,7 @@ def gate(environ: "Mapping[str, str]") -> str:
         os.access(sys.prefix, os.W_OK)
         and usable_home(home(environ))
         and not given(environ)
-        and not (LAYER in environ and in_layer(environ))
+        and not _is_covered(environ)
     ):
         return "writable"
     return ""
@@ -204,6 +204,26 @@ def elevated() -> bool:
         if words[at] == _AT_SECURE:
             return words[at + 1] != 0
     return False
+
+
+def _is_covered(environ: "Mapping[str, str]") -> bool:
+    """Whether the environment can be written since a layer is over it, also where a child has lost the variable."""
+    if LAYER in environ:
+        return bool(in_layer(environ))
+    try:
+        if os.stat(sys.prefix).st_dev == os.stat("/").st_dev:
+            return False
+        descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b""
+            while part := os.read(descriptor, 1 << 16):
+                text += part
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        let_pass(error)
+        return False
+    return b" - overlay sif-writable " in text
 
 
 def in_layer(environ: "Mapping[str, str]") -> "list[str]":

@@ -12,9 +12,6 @@ from sif_writable.layer import enter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOUNTED = " - overlay sif-writable "
-"""What lines of mountinfo have in them that show an overlay of ours."""
-
 
 def member(other: enter.Layer, record: str) -> tuple[int, int] | None:
     """Return a live process that is in the layer of another environment, and its mount namespace, open.
@@ -25,14 +22,14 @@ def member(other: enter.Layer, record: str) -> tuple[int, int] | None:
     number, _, device = words.partition(":")
     if not number.isdigit() or not device.isdigit() or not enter.is_private(other.place):
         return None
-    other.directories = enter.read(f"{other.folder}/about").splitlines()[enter.ABOUT :]
+    other.directories = enter.directories(other.folder)
     return enter.member(other, int(number), int(device)) if other.directories else None
 
 
 def covered(pid: int | str) -> list[str]:
     """Return the directories that layers are over, in the namespace of a process."""
     lines = enter.read(f"/proc/{pid}/mountinfo").splitlines()
-    points = [line.split(" ", 5)[4] for line in lines if MOUNTED in line]
+    points = [line.split(" ", 5)[4] for line in lines if enter.MOUNTED in line]
     for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         points = [point.replace(code, letter) for point in points]
     return list(dict.fromkeys(points))

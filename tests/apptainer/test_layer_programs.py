@@ -56,10 +56,9 @@ PLACES = {{
     "linked": f"/opt/venv/{{LIBRARY}}site-packages/easy-install.pth",
     "bare": f"/opt/bare/{{LIBRARY}}site-packages/pip",
 }}
-for name, words, environ in json.loads(rows):
+for name, words in json.loads(rows):
     words = [word.replace("PYTHON", sys.executable) for word in words]
-    environ = {{"HOME": os.environ["HOME"]}} if environ == "clean" else os.environ
-    done = subprocess.run(words, env=environ, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     text = done.stdout + done.stderr
     found = [place for place, path in PLACES.items() if os.path.exists(path)]
     for path in [path for place in found for path in glob.glob(PLACES[place] + "*")]:  # its metadata, too
@@ -86,39 +85,48 @@ KINDS = {
 """How installers are started, once for each kind: the interpreter, and what is run in place of `PYTHON`."""
 OTHERS = {
     "user": {
+        "* clean": ["env", "-i", "HOME=/home/user", "PYTHON", "-m", "pip", *PIP],
         "own program": ["PYTHON", "-c", f"import pip; from pip._internal.cli.main import main; main({PIP!r})"],
     },
     "venv": {
-        "shell": ["sh", "-c", LINE],
+        "clean child": ["env", "-i", "HOME=/home/user", "PYTHON", "-m", "pip", *PIP],
+        "* shell": ["sh", "-c", LINE],
         "notebook": ["PYTHON", "-m", "IPython", "--no-banner", "--colors=nocolor", "-c", f"!{LINE}\n%{LINE}"],
     },
 }
-"""Other ways to start them, which go where the first one of their kind goes."""
+"""Other ways to start them, which go where the first one of their kind goes; those with a star if asked for."""
+CALLED = f"import valuing; from pip._internal.cli.main import main; main({PIP!r})"
+DIFFERENT = {"user": ("system", ["PYTHON", "-c", CALLED]), "venv": ("venv", ["/opt/venv/bin/uv", *UV])}
+"""What goes elsewhere in a layer than without: pip within another program, an installer that is no Python program."""
 
 
-def test_installers_go_where_they_went(apptainer: Apptainer, programs: str) -> None:
+def test_installers_go_where_they_went(apptainer: Apptainer, programs: str, pytestconfig: pytest.Config) -> None:
     for name, text in (("install.py", INSTALL), ("setup.py", SETUP), ("conda.py", CONDA)):
         write(apptainer, name, text)
 
-    def installed(rows: list[tuple[str, list[str], str]], python: str, inside: str, env: dict[str, str]) -> Any:
+    def installed(rows: list[tuple[str, list[str]]], python: str, inside: str, env: dict[str, str]) -> Any:
         done = run(apptainer, programs, [python, "install.py", inside, json.dumps(rows)], env=env)
         assert done.returncode == 0, done
         return dict(json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["), done.stderr
 
     for python in (SYSTEM, VENV, BARE):
         kinds = {kind: words for kind, (of, words) in KINDS.items() if of == python}
-        rows = [(kind, words, "") for kind, words in kinds.items()]
+        rows = list(kinds.items())
         without, _ = installed(rows, python, "alone", WITHOUT)
         expected = [True, False, ["user"]] if python == SYSTEM else [False, True, []]
         assert without == dict.fromkeys(kinds, expected)
         if python == SYSTEM:
             assert installed(rows, python, "alone", ASKED)[0] == without
         more = {name: words for kind in kinds for name, words in OTHERS.get(kind, {}).items()}
-        rows += [(name, words, "") for name, words in more.items()]
+        if not pytestconfig.getoption("--all-faults"):
+            more = {name: words for name, words in more.items() if not name.startswith("*")}
+        rows += list(more.items())
         inside, said = installed(rows, python, "layer", ASKED)
         wrong = {name: what for name, what in inside.items() if what[1:] != expected[1:]}
         assert not wrong, said
         assert list(inside) == [*kinds, *more]
+        for place, words in (DIFFERENT[kind] for kind in kinds if kind in DIFFERENT):
+            assert installed([("row", words)], python, "layer", ASKED)[0] == {"row": [True, False, [place]]}
 
 
 # --- Programs that start others, and look into them.
@@ -247,7 +255,10 @@ for words in ([VENV, "working.py"], [VENV, "alone.py"], ["mpirun", "-n", "2", VE
     print(out(*words), flush=True)
 inner = "import valuing, os; os.system('mpirun --oversubscribe -n 2 {VENV} ranking.py inner')"
 print(out(VENV, "-c", inner), flush=True)
-time.sleep(0.5)
+asking = "import os, valuing; from jupyter_core import paths; print(paths.prefer_environment_over_user(), " \\
+    "paths.jupyter_path()[0], os.access(valuing.__path__[0], os.W_OK))"
+modes = [{{**os.environ, "SIF_WRITABLE": word}} for word in ("auto", "off")]
+tell("asking", *[out(VENV, "-c", asking, env=environ).split() for environ in modes])
 tell("daemon", out(VENV, "-c", "import valuing, os; print(os.path.exists('{SITE}/by-daemon'))").strip())
 """
 
@@ -265,6 +276,7 @@ FOUND: list[list[Any]] = [
     ["unshare", [True]],
     ["sandbox", ["1\n"]],
     ["daemon", ["True"]],
+    ["asking", [["True", "/opt/venv/share/jupyter", word] for word in ("True", "False")]],
     ["threads", ["2 threads run in this process, and the kernel asks for a single one"]],
     [
         "embedded",

@@ -79,6 +79,6 @@ def sif() -> str:
             definition = _HOOKED.format(
                 base=runtime.inside(packages), wheels=runtime.inside(places.work), written=" ".join(written), left=LEFT
             )
-            image.build(runtime, definition, path)
+            image.build(runtime, definition, path, "--mksquashfs-args", "-comp zstd -Xcompression-level 1")
 
     return provide("programs.sif", (packages, wheel, writers.FILES, _HOOKED), make, kept=1)
