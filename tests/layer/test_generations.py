@@ -31,7 +31,7 @@ class Node:
         self.place = str(folder / "place")
         self.number = 0
         for path in (self.image + PKG, self.storage, self.place):
-            os.makedirs(path, 0o700)
+            os.makedirs(path, 0o700, exist_ok=True)
         self.put(f"{self.image}{PKG}/config.json", "{}")
         self.put(f"{self.image}{PKG}/__init__.py", "")
 

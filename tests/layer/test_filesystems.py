@@ -1,0 +1,97 @@
+"""Generations on other filesystems than a disk's: without links, without modes, of a server in user space."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import NOT_RUN, or_skip
+from tests.lab import apt, store
+from tests.layer.test_calls import conflict, generation, numbers, tree
+from tests.layer.test_generations import Node
+
+UNSHARED = ["unshare", "--mount", "--propagation", "private"]
+MOUNTS = {
+    "tmpfs": "mount -t tmpfs none storage",
+    "one that has no links and keeps no modes or times": "mount -t tmpfs none storage; export REFUSED=link,fchmod,utime",
+    "overlay": "mount -t tmpfs none up; mkdir up/u up/w up/l; "
+    "mount -t overlay -o lowerdir=up/l,upperdir=up/u,workdir=up/w none storage",
+    "bindfs that keeps no modes": "mount -t tmpfs none up; bindfs --chmod-ignore --perms=u=rwX:go= up storage",
+}
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def publish_here(folder: Path) -> dict[str, Any]:
+    """Publish two sides of a conflict and a third layer; return what the newest generation and its copy hold."""
+    for name in filter(None, os.environ.get("REFUSED", "").split(",")):
+        setattr(os, name, refuse)
+    node = Node(folder)
+    ours, origin = conflict(node)
+    said = node.publish(ours)
+    third = node.layer(node.replica(), origin)
+    node.write(third, "third/x", "x")
+    said += node.publish(third)
+    again = generation(node.storage, 3)
+    copy = tree(f"{node.replica()}/tree")
+    aside = [names for _, _, names in os.walk(f"{node.storage}/set-aside") if names]
+    found = [name for name in os.listdir(node.storage) if name.startswith(".new")]
+    plain = {name: text.partition(" ")[2] for name, text in {**again["tree"], **copy}.items()}
+    return {
+        "files": plain,
+        "said": len(said),
+        "aside": sorted(aside[0]),
+        "left": found,
+        "numbers": numbers(node.storage),
+    }
+
+
+@pytest.mark.parametrize("kind", MOUNTS)
+def test_generations_on(kind: str, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip(f"{NOT_RUN}only root may mount these filesystems here")
+    if kind.startswith("bindfs"):
+        or_skip(apt.ensure, "bindfs")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as plain:
+        expected = publish_here(Path(plain))
+    for name in ("storage", "up"):
+        (tmp_path / name).mkdir(0o700)
+    program = (
+        "import json, sys; from pathlib import Path; from tests.layer.test_filesystems import publish_here\n"
+        "print(json.dumps(publish_here(Path(sys.argv[1]))))"
+    )
+    script = f'set -e; cd {tmp_path}; {MOUNTS[kind]}; "$@"; umount storage'
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            sys.executable,
+            "-c",
+            program,
+            tmp_path,
+        ],
+        env={"PATH": f"{os.environ['PATH']}:{apt.SYSTEM_PATH}", "PYTHONPATH": store.REPOSITORY},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+    assert expected["numbers"] == [1, 2, 3, 4]
+    assert (expected["left"], expected["aside"]) == ([], ["data-of-theirs", "index"])
