@@ -194,6 +194,26 @@ def sync(top: str) -> None:
                 os.close(descriptor)
 
 
+def are_same(one: str, other: str) -> bool:
+    """Whether two files, or two links, hold the same.
+
+    :raises OSError: one of them cannot be read.
+    """
+    first, second = status_of(one), status_of(other)
+    if first is None or second is None or stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
+        return False
+    if stat.S_ISLNK(first.st_mode):
+        return os.readlink(one) == os.readlink(other)
+    if not stat.S_ISREG(first.st_mode) or first.st_size != second.st_size:
+        return False
+    with os.fdopen(_open(one, first), "rb") as left, os.fdopen(_open(other, second), "rb") as right:
+        while part := left.read(_CHUNK):
+            child.progress()
+            if part != right.read(_CHUNK):
+                return False
+    return True
+
+
 def flush(folder: str) -> None:
     """Have the disk hold the names in a folder: what they stand for elsewhere is going to be removed."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -84,14 +84,17 @@ def _take(layer: Layer, new: Generation, tree: str, beside: str, where: str, cha
     if who in {merge.OURS, merge.THEIRS} and until and latest <= until:
         return merge.BOTH  # this was decided then
     if who == merge.THEIRS:
-        _save([(change.path, layer.source(change.path)) for change in changes], beside)
-        return who
+        lost = [change for change in changes if _is_lost(layer, tree, change)]
+        _save([(change.path, layer.source(change.path)) for change in lost], beside)
+        return who if lost else merge.BOTH
     if who == merge.MINE and latest <= stamp[1] and not _undoes(layer, tree, where, changes):
         return who  # nothing has changed since
     if who in {merge.OURS, merge.MINE}:
         there = entries(f"{tree}{where}")
         if who == merge.OURS:
-            _save([(f"{where}/{name}", f"{tree}{where}/{name}") for name in there], beside)
+            lost_names = [name for name in there if _is_only_theirs(layer, tree, f"{where}/{name}", changes)]
+            _save([(f"{where}/{name}", f"{tree}{where}/{name}") for name in lost_names], beside)
+            who = who if lost_names else merge.MINE
         for name in there:
             os.unlink(f"{tree}{where}/{name}")
         new.removed.difference_update([path for path in new.removed if posixpath.dirname(path) == where])
@@ -105,6 +108,22 @@ def _take(layer: Layer, new: Generation, tree: str, beside: str, where: str, cha
         new.stamps[where] = (new.number + 1, latest or stamp[1])
     new.overridden.update(f"{where}/{name}" for name in names if layer.in_image(f"{where}/{name}"))
     return who
+
+
+def _is_lost(layer: Layer, tree: str, change: Change) -> bool:
+    """Whether something that a layer did is not there without it: many tasks of an array write the very same."""
+    if change.kind == merge.FOLDER:
+        return False
+    if change.kind == merge.GONE:
+        return files.status_of(f"{tree}{change.path}") is not None
+    return not files.are_same(layer.source(change.path), f"{tree}{change.path}")
+
+
+def _is_only_theirs(layer: Layer, tree: str, path: str, changes: Iterable[Change]) -> bool:
+    """Whether a file is neither what this layer has written nor what it began with."""
+    sources = [layer.source(path)] if any(change.path == path for change in changes) else []
+    sources += [f"{layer.replica}/tree{path}"] if layer.replica else []
+    return not any(files.are_same(source, f"{tree}{path}") for source in sources)
 
 
 def _undoes(layer: Layer, tree: str, where: str, changes: Iterable[Change]) -> bool:

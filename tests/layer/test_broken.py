@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -101,3 +102,107 @@ echo "free: $(TOKEN=c $P '{ask}' 2>&1)"
     assert full_again[1] == "false", result
     assert not [line for line in full_again if "gen-" in line], result
     assert free == f"free: {3 << 20}", result
+
+
+CHANGE = """
+import pickle, sqlite3
+assert enter() == ""
+me = sys.argv[2]
+for folder in ("store", "cache", "plain"):
+    os.makedirs(f"{SITE}/quiet/{folder}", exist_ok=True)
+connection = sqlite3.connect(SITE + "/quiet/store/t.db", isolation_level=None)
+connection.execute("begin"); connection.execute("create table if not exists t (x)")
+connection.executemany("insert into t values (?)", [(me,)] * 300)
+connection.execute("commit")
+connection.execute("pragma cache_size=1")
+connection.execute("begin"); connection.execute("update t set x = -1")
+write(SITE + "/quiet/cache/data", me * 5000)
+write(SITE + "/quiet/cache/index", f"{me} data {len(me * 5000)}")
+with open(SITE + "/quiet/plain/one.pickle", "wb") as file:
+    pickle.dump([me] * 5000, file)
+write(SITE + "/quiet/of-" + me)
+if me == "1":
+    open("ready", "w").close()
+    time.sleep(60)
+while not os.path.exists("ready"): time.sleep(0.01)
+connection.execute("commit"); connection.close()
+"""
+CHECK = """
+import pickle, sqlite3
+assert enter() == ""
+connection = sqlite3.connect(SITE + "/quiet/store/t.db")
+ok = connection.execute("pragma integrity_check").fetchall()
+of, name, size = read(SITE + "/quiet/cache/index").split()
+with open(SITE + "/quiet/plain/one.pickle", "rb") as file:
+    whole = pickle.load(file)
+tell([
+    ok, connection.execute("select distinct x from t").fetchall(), os.listdir(SITE + "/quiet/store"),
+    read(SITE + "/quiet/cache/" + name) == of * 5000, whole in (["1"] * 5000, ["2"] * 5000),
+    sorted(name for name in os.listdir(SITE + "/quiet") if name.startswith("of-")),
+])
+"""
+
+
+def test_two_containers_change_the_same_at_once_and_one_is_killed(box: Box) -> None:
+    script = f"""
+(export TOKEN=a; exec /venv/bin/python /work-folder/p.py '{CHANGE}' 1) &
+first=$!
+TOKEN=b $P '{CHANGE}' 2
+kill -9 $first; wait $first
+TOKEN=c $P '{CHECK}'
+"""
+    result = box.shell(script)
+    (ok, rows, names, index_fits, whole, sides) = json.loads(result.stdout.splitlines()[-1])
+    # One side whole: the one that wrote last, which was not rolled back by the other's journal.
+    assert (ok, names, index_fits, whole) == ([["ok"]], ["t.db"], True, True), result
+    assert rows in ([[-1]], [["1"]]), result
+    assert len(sides) == 1, result
+    (line,) = [line for line in result.stderr.splitlines() if "was changed by two containers at once" in line]
+    aside = line.rpartition("/layer/")[2]
+    assert {"t.db", "data", "one.pickle"} <= {name for _, _, found in os.walk(f"{box.place}/{aside}") for name in found}
+
+
+def test_many_starts_at_once_some_killed_lose_nothing_and_leave_nothing(
+    box: Box, request: pytest.FixtureRequest
+) -> None:
+    number, at_once = (500, 32) if request.config.getoption("--all-faults") else (24, 8)
+    code = """
+number = int(sys.argv[2])
+os.environ["TOKEN"] = f"run-{number // 3}"
+said = enter()
+assert said == "" or "another process has been making" in said, said
+if not said:
+    os.mkdir(f"{SITE}/of-{number}")
+    write(f"{SITE}/of-{number}/x", "x")
+    os.makedirs(f"{SITE}/of-all", exist_ok=True)
+    write(f"{SITE}/of-all/x", "the same")
+    if number % 5 == 0: os.kill(os.getpid(), 9)
+else:
+    print("late", number)
+"""
+    look = """
+assert enter() == ""
+place = entering.current.place
+there = [name for name in os.listdir(SITE) if name[3:].isdigit() and os.listdir(SITE + "/" + name)]
+written = [name for name in os.listdir(place) if name.startswith(("upper-", ".new-")) and any(
+    os.listdir(f"{place}/{name}/{number}") for number in os.listdir(f"{place}/{name}") if number.isdigit())]
+tell([len(there), written])
+"""
+    script = f"""
+mkdir -p code; cat > code/one.py <<'END'
+{code}
+END
+seq {number} | xargs -P {at_once} -I N sh -c '/venv/bin/python /work-folder/p.py "$(cat code/one.py)" N' 2>errors
+cat errors >&2
+cat /proc/[0-9]*/mountinfo | grep -c ' - overlay sif-writable '
+TOKEN=look-1 $P '{look}' >/dev/null
+TOKEN=look-2 $P '{look}'
+"""
+    result = box.shell(script, timeout=900)
+    *late, mounted, told = [line for line in result.stdout.splitlines() if "late" not in line]
+    there, left = json.loads(told)
+    missing = result.stdout.count("late")
+    assert (mounted, there + missing) == ("0", number), (result, late)
+    assert "by two containers" not in result.stderr, result
+    assert left == [], left
+    assert missing <= number // 10, result

@@ -21,7 +21,7 @@ from tests.layer.test_generations import Node
 UNSHARED = ["unshare", "--mount", "--propagation", "private"]
 MOUNTS = {
     "tmpfs": "mount -t tmpfs none storage",
-    "one that has no links and keeps no modes or times": "mount -t tmpfs none storage; export REFUSED=link,fchmod,utime",
+    "no links, modes, or times": "mount -t tmpfs none storage; export REFUSED=link,fchmod,utime",
     "overlay": "mount -t tmpfs none up; mkdir up/u up/w up/l; "
     "mount -t overlay -o lowerdir=up/l,upperdir=up/u,workdir=up/w none storage",
     "bindfs that keeps no modes": "mount -t tmpfs none up; bindfs --chmod-ignore --perms=u=rwX:go= up storage",

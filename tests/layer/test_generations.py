@@ -381,3 +381,12 @@ def test_copies_made_before_the_machine_has_started_are_made_again(node: Node) -
     replicas.drop_unflushed(node.place)
     assert not os.path.exists(base)
     assert node.replica() == base
+
+
+def test_who_writes_the_very_same_loses_nothing(node: Node) -> None:
+    for number in range(3):
+        node.write(layer := node.layer(), "cache/index", "same")
+        node.write(layer, f"of-{number}/x", "x")
+        assert node.publish(layer) == []
+    assert node.newest() == {"cache/index": "same", "of-0/x": "x", "of-1/x": "x", "of-2/x": "x"}
+    assert "set-aside" not in os.listdir(node.storage)
