@@ -26,6 +26,7 @@ from sif_writable.facts.program import not_started
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.plan.trace import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
+from sif_writable.startup import LAYER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,10 +74,11 @@ class _Layer(NamedTuple):
     """Times of directories in it, before the command."""
 
 
-def run(argv: Sequence[str], *, quiet: bool) -> Traced:
+def run(argv: Sequence[str], *, quiet: bool, image: str = "") -> Traced:
     """Run a command and watch it.
 
     :param quiet: what it says to stdout goes to stderr.
+    :param image: the name of this image, of its folder in storage.
     """
     _collect_killed(tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix=_PREFIX)
@@ -86,7 +88,7 @@ def run(argv: Sequence[str], *, quiet: bool) -> Traced:
         holder = os.fork()
         if holder == 0:
             os.close(readable)
-            _be_holder(argv, folder, writable, quiet=quiet)
+            _be_holder(argv, folder, writable, quiet=quiet, image=image)
         os.close(writable)
         handlers = _pass_signals_to(holder)
         try:
@@ -149,7 +151,7 @@ def _pass_signals_to(process: int) -> list[tuple[int, Any]]:
     return before + [(number, signal.signal(number, forward)) for number in (signal.SIGTERM, signal.SIGHUP)]
 
 
-def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool) -> None:
+def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool, image: str) -> None:
     """Hold the namespaces while the command runs in them, then tell what it left there."""
     answer: dict[str, object] = {}
     try:
@@ -165,7 +167,7 @@ def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool) 
             problem = f"the image could not be covered: {error}"
         pid = os.fork()
         if pid == 0:
-            _be_command(argv, log, layers, quiet=quiet)
+            _be_command(argv, log, layers, quiet=quiet, image=image)
         _pass_signals_to(pid)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with open(log, encoding="utf-8", errors="backslashreplace") as file:
@@ -187,7 +189,7 @@ def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool) 
         os._exit(0)
 
 
-def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: bool) -> None:
+def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: bool, image: str) -> None:
     code = 127
     try:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
@@ -200,6 +202,8 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         if layers:
             points = ":".join(layer.point for layer in layers)
             os.environ[overlay.SESSION] = f"{namespaces.namespace()};{points}"
+            # This is its layer, which is never published; nobody makes one inside.
+            os.environ[LAYER] = f"{namespaces.namespace()}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered
             os.chdir(os.getcwd())
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between

@@ -9,7 +9,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import facts
+from sif_writable import facts, importhook
 from sif_writable.errors import SifWritableError
 from sif_writable.facts import manifest
 from sif_writable.plan import trace as plan
@@ -50,20 +50,50 @@ def run(arguments: argparse.Namespace) -> int:
     from sif_writable.act import trace
 
     sys.stdout.flush()
-    traced = trace.run(argv, quiet=arguments.json)
-    found = findings(traced, argv[0])
-    saved, problem = save(found) if arguments.save else ([], "")
+    covered = layer()  # asked before: where it was not tried yet, that is done now
+    traced = trace.run(argv, quiet=arguments.json, image=os.path.basename(os.path.dirname(importhook.folder())))
+    found = findings(traced, argv[0], covered)
+    served = named(one for one in found if lies_in(one.path, covered))
+    saved, problem = save(found, covered) if arguments.save else ([], "")
     if arguments.json:
-        print(json.dumps(model(traced, found, saved), indent=2))
+        print(json.dumps(model(traced, found, saved, served), indent=2))
     else:
-        print(render(traced, found, saved, full=arguments.full), end="")
+        print(render(traced, found, saved, served, full=arguments.full), end="")
     if problem:
         print(f"sif-writable trace: {problem}", file=sys.stderr)
     return traced.code or int(bool(problem))
 
 
-def findings(traced: Traced, command: str) -> list[Finding]:
-    """Judge what was seen and told."""
+def layer() -> list[str]:
+    """Return the directories in which programs can write here without more ado, since they get a layer."""
+    image = os.path.dirname(importhook.folder())
+    if not image:
+        return []
+    from sif_writable.report import layer as report
+    from sif_writable.report import layer_checks
+
+    layer_checks.try_now(image)
+    told = report.model(image)
+    return [] if told["why"] else list(told["over"])
+
+
+def lies_in(path: str, directories: Iterable[str]) -> bool:
+    """Whether a path lies in one of some directories."""
+    return any(path.startswith(f"{directory}/") for directory in directories)
+
+
+def named(found: Iterable[Finding]) -> list[str]:
+    """Return the packages of findings, and the paths of those that lie in none."""
+    listed = list(found)
+    packages = dict.fromkeys(one.package for one in listed if one.package)
+    return [*packages, *plan.tops(one.path for one in listed if not one.package and one.path.count("/") > 1)]
+
+
+def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[Finding]:
+    """Judge what was seen and told.
+
+    :param covered: directories in which a layer serves all writes.
+    """
     from sif_writable.facts import mounts, packages
 
     told = traced.told
@@ -88,6 +118,11 @@ def findings(traced: Traced, command: str) -> list[Finding]:
         return (unit.name, unit.directory) if unit else ("", "")
 
     def remedy(path: str, package: str) -> str:
+        if lies_in(path, covered):
+            return f"none is needed: programs have a layer here, which serves it. Without one: {without(path, package)}"
+        return without(path, package)
+
+    def without(path: str, package: str) -> str:
         if package:
             return (
                 f"a writable copy of {package} (made by itself when its import fails; SIF_WRITABLE_PACKAGES={package})"
@@ -134,11 +169,15 @@ def _variables() -> list[tuple[str, str]]:
     ]
 
 
-def save(found: Iterable[Finding]) -> tuple[list[str], str]:
-    """Keep the findings where the next run looks; return what was kept, and what went wrong."""
-    packages = {finding.package: finding for finding in found if finding.package}
-    paths = plan.tops(finding.path for finding in found if not finding.package and finding.path.count("/") > 1)
-    names = [*packages, *paths]
+def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[str], str]:
+    """Keep the findings where the next run looks; return what was kept, and what went wrong.
+
+    :param covered: what lies in these directories is served by a layer, so that nothing needs to be kept of it.
+    """
+    needed = [finding for finding in found if not lies_in(finding.path, covered)]
+    packages = {finding.package: finding for finding in needed if finding.package}
+    names = named(needed)
+    paths = names[len(packages) :]
     purelib = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.access(purelib, os.W_OK):
         declared = manifest.read(purelib)
@@ -153,10 +192,11 @@ def save(found: Iterable[Finding]) -> tuple[list[str], str]:
         except SifWritableError as error:
             return [], str(error)
         return names, ""
-    from sif_writable import importhook
     from sif_writable.act import copyup
 
     finder = importhook.finder()
+    if not names:
+        return [], ""
     if finder is None or not finder.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
     finder.wanted()  # makes the list with what is known beforehand
@@ -173,7 +213,7 @@ def _added(values: list[str], names: Iterable[str]) -> list[str]:
     return values + [f"{name} seen by sif-writable trace" for name in names if name not in known]
 
 
-def model(traced: Traced, found: list[Finding], saved: list[str]) -> dict[str, Any]:
+def model(traced: Traced, found: list[Finding], saved: list[str], served: list[str]) -> dict[str, Any]:
     """Return everything as plain data: schema 1."""
     return {
         "schema": 1,
@@ -183,10 +223,11 @@ def model(traced: Traced, found: list[Finding], saved: list[str]) -> dict[str, A
         "unwatched": traced.unwatched,
         "writes": [finding._asdict() for finding in found],
         "saved": saved,
+        "served_by_layer": served,
     }
 
 
-def render(traced: Traced, found: list[Finding], saved: list[str], *, full: bool) -> str:
+def render(traced: Traced, found: list[Finding], saved: list[str], served: list[str], *, full: bool) -> str:
     """Return the findings as text, grouped by what serves them."""
     lines = ["", f"sif-writable trace: {len(found)} writes under the image; the command ended with {traced.code}"]
     if traced.problem:
@@ -200,6 +241,9 @@ def render(traced: Traced, found: list[Finding], saved: list[str], *, full: bool
         if len(group) > SHOWN and not full:
             lines.append(f"  and {len(group) - SHOWN} more (all: sif-writable trace --full)")
         lines.append(text.paragraph(f"remedy: {group[0].remedy}", 2))
+    if served:
+        words = f"need not be declared, since programs have a layer here: {', '.join(served)}"
+        lines += ["", text.paragraph(words, 0)]
     if saved:
         lines += ["", text.paragraph(f"saved: {', '.join(saved)}", 0)]
     return "\n".join(lines) + "\n"

@@ -84,7 +84,7 @@ def test_every_write_is_seen_whoever_writes(world: Any) -> None:
     by_path = {one["path"]: one for one in answer["writes"]}
     assert by_path[f"{PACKAGES}/kivy/by-python"]["package"] == "kivy"
     assert by_path[f"{PACKAGES}/kivy/by-python"]["directory"] == PACKAGES
-    assert by_path["/opt/venv/julia_env"]["remedy"].startswith("PYTHON_JULIAPKG_PROJECT")
+    assert "PYTHON_JULIAPKG_PROJECT, set to a directory" in by_path["/opt/venv/julia_env"]["remedy"]
     assert by_path["/newdir"]["remedy"] == "a bind (apptainer exec --bind DIRECTORY:/newdir)"
     assert "SIF_WRITABLE_OVERLAY_PATHS=/var/log/tool" in by_path["/var/log/tool"]["remedy"]
 
@@ -122,22 +122,47 @@ def test_without_user_namespaces_python_is_heard(squashfs_root: SquashfsRoot) ->
     assert {path: one for path, one in found.items() if "/kivy/tools" not in path} == tried
 
 
+LAYER = {"SIF_WRITABLE_OVERLAY": "layer"}
+OFF = {"SIF_WRITABLE_OVERLAY": "off"}
+
+
 def test_what_is_saved_is_known_at_the_next_run(world: Any) -> None:
     """But for paths of no package, which are served only where somebody declares them: a line says how."""
-    result = world.run([*TRACE, "--json", "--save", "--", PYTHON, "-c", WRITER])
-    saved = json.loads(result.stdout)["saved"]
-    assert {"kivy", "numpy"} <= set(saved)
-    assert [name for name in saved if "/" in name] == []
+    result = world.run([*TRACE, "--json", "--save", "--", PYTHON, "-c", WRITER], env=OFF)
+    answer = json.loads(result.stdout)
+    assert answer["served_by_layer"] == []
+    assert {"kivy", "numpy"} <= set(answer["saved"])
+    assert [name for name in answer["saved"] if "/" in name] == []
     assert result.returncode == 3
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("sif-writable trace: ")]
     declared = line.partition("SIF_WRITABLE_OVERLAY_PATHS=")[2].partition(",")[0]
     assert {"/var/log/tool", "/opt/venv/julia_env"} <= set(declared.split(":"))
     code = """
 wanted = importhook.finder().wanted()
-problem = overlay.at_start(os.environ, IMAGE)
-tell([sorted(set(wanted) & {"kivy", "numpy"}), problem, sorted(overlay.current(os.environ))])
+tell([sorted(set(wanted) & {"kivy", "numpy"}), sorted(overlay.current(os.environ))])
 """
-    assert ask(world, code) == [["kivy", "numpy"], "", []]
+    assert ask(world, code, env=OFF) == [["kivy", "numpy"], []]
+
+
+def test_what_a_layer_serves_is_named_and_not_kept(world: Any) -> None:
+    result = world.run([*TRACE, "--json", "--save", "--", PYTHON, "-c", WRITER], env=LAYER)
+    answer = json.loads(result.stdout)
+    kinds = {one["path"]: (one["what"], one["by"]) for one in answer["writes"]}
+    assert kinds == {**PYTHON_WRITES, **OTHER_WRITES}  # none of it went to a layer that outlives the command
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("sif-writable trace: ")]
+    if isinstance(world, Kernel):  # more users than one: no layer
+        assert answer["served_by_layer"] == []
+        assert {"kivy", "numpy"} <= set(answer["saved"])
+        return
+    assert {"kivy", "numpy", "/opt/venv/julia_env", "/opt/venv/pyvenv.cfg"} <= set(answer["served_by_layer"])
+    assert answer["saved"] == []
+    assert "SIF_WRITABLE_OVERLAY_PATHS=/var/log/tool," in line
+    remedy = next(one["remedy"] for one in answer["writes"] if one["package"] == "kivy")
+    assert remedy.startswith(
+        "none is needed: programs have a layer here, which serves it. Without one: a writable copy"
+    )
+    assert ask(world, "tell(sorted(set(importhook.finder().wanted()) & {'kivy', 'numpy'}))", env=OFF) == []
+    assert ask(world, f"tell(os.path.exists('{PACKAGES}/kivy/by-python'))", env=LAYER) is False
 
 
 def test_text_exit_codes_and_usage(world: Any) -> None:
