@@ -258,18 +258,14 @@ def generations(place: str, storage: str) -> str:
 def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
     """Whether something was written to layers that may be dead.
 
-    An upper directory has the time of the image's until something is made in it, and no directories: that is asked
-    for first, since it is one system call. Layers of other environments are listed.
+    Times do not tell: a file that is copied into an upper directory leaves that with its time.
     """
-    times = [os.stat(directory).st_mtime_ns for directory in layer.directories]
+    usual = [str(number) for number in range(len(layer.directories))]
     for name in names:
         folder = f"{layer.place}/{name}"
         try:
-            if os.lstat(folder).st_nlink == len(times) + _LINKS:
-                seen = [os.lstat(f"{folder}/{number}") for number in range(len(times))]
-                if times == [status.st_mtime_ns for status in seen] and {2} == {status.st_nlink for status in seen}:
-                    continue
-            if any(os.listdir(f"{folder}/{number}") for number in os.listdir(folder) if number.isdigit()):
+            known = os.lstat(folder).st_nlink == len(usual) + _LINKS  # else it is of another environment
+            if any(os.listdir(f"{folder}/{n}") for n in (usual if known else os.listdir(folder)) if n.isdigit()):
                 return True
         except OSError as error:  # another process collects it just now
             let_pass(error)

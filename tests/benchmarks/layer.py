@@ -54,7 +54,7 @@ WITHOUT, NO_LAYER, MADE, JOINED = "without", "no layer", "made", "joined"
 _ENV = {
     WITHOUT: {"SIF_WRITABLE": "off", "SIF_WRITABLE_OVERLAY": "off"},
     NO_LAYER: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "off"},
-    MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "layer"},
+    MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "auto"},
 }
 _ENV[JOINED] = _ENV[MADE]
 _IN_SIF = "/opt/venv/bin/python"
@@ -65,20 +65,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="starts of each way (default: 40)")
     parser.add_argument("--fresh", type=int, default=10, help="containers of each way and package (default: 10)")
+    parser.add_argument(
+        "--at-once", type=int, default=64, help="so many starts at the same time; 0: none (default: 64)"
+    )
     parser.add_argument("--no-image", action="store_true", help="leave out the SIF")
+    parser.add_argument("--only-image", action="store_true", help="leave out the kernel mount")
     arguments = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
-    for place in ("disk", "memory"):
-        _on_the_kernel(arguments.rounds, place)
+    for place in ("disk", "memory") if not arguments.only_image else ():
+        _on_the_kernel(arguments, place)
     if not arguments.no_image:
         try:
-            _in_image(arguments.rounds, arguments.fresh)
+            _in_image(arguments)
         except LabUnavailable as why:
             print(f"not measured in a SIF: {why}")
     print(f"load after: {os.getloadavg()[0]:.1f}")
 
 
-def _on_the_kernel(rounds: int, place: str) -> None:
+def _on_the_kernel(arguments: argparse.Namespace, place: str) -> None:
     environment = owned(pythons.get("3.11"))
     with scratch.fresh() as places, _home(place) as home:
         machine = PlainMachine(places)
@@ -90,10 +94,10 @@ def _on_the_kernel(rounds: int, place: str) -> None:
             return machine.run([*start, *argv], venv=environment, env=env, binds=binds, timeout=3600)
 
         print(f"\nkernel mount, storage on {place} (making a file takes {_making_a_file(home):.0f} us)")
-        _small(run, PYTHON, "quiet", "/imports.py", rounds)
+        _small(run, PYTHON, "quiet", "/imports.py", arguments)
 
 
-def _in_image(rounds: int, fresh: int) -> None:
+def _in_image(arguments: argparse.Namespace) -> None:
     sif = image.larger("pandas", "scipy")
     for place in ("disk", "memory"):
         with scratch.fresh() as places, _home(place) as home:
@@ -108,12 +112,12 @@ def _in_image(rounds: int, fresh: int) -> None:
                 return apptainer.exec(sif, argv, env=env, home=home, timeout=3600)
 
             print(f"\nSIF, HOME on {place} (making a file takes {_making_a_file(home):.0f} us)")
-            _small(run, _IN_SIF, "idna", "imports.py", rounds)
+            _small(run, _IN_SIF, "idna", "imports.py", arguments)
             if place == "disk":
                 for module in LARGE:
-                    _large(run, module, max(rounds // 4, 3))
+                    _large(run, module, max(arguments.rounds // 4, 3))
                 for module in LARGE:
-                    _alone(run, module, fresh)
+                    _alone(run, module, arguments.fresh)
 
 
 def _home(place: str) -> tempfile.TemporaryDirectory[str]:
@@ -134,7 +138,8 @@ def _making_a_file(folder: str) -> float:
     return statistics.median(times)
 
 
-def _small(run: Run, python: str, module: str, script: str, rounds: int) -> None:
+def _small(run: Run, python: str, module: str, script: str, arguments: argparse.Namespace) -> None:
+    rounds, at_once = arguments.rounds, arguments.at_once
     found = _measure(run, python, module, script, rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
     for way, aim in ((MADE, 3.0), (JOINED, 1.0)):
         for other in (WITHOUT, NO_LAYER):
@@ -142,9 +147,11 @@ def _small(run: Run, python: str, module: str, script: str, rounds: int) -> None
     for way in (MADE, JOINED):
         for other in (WITHOUT, NO_LAYER):
             _more(f"exit, {way}, against {other}", found[way], found[other], "exited", 0.3)
-    found = _measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), 64)
+    if not at_once:
+        return
+    found = _measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), at_once)
     for way, other in ((MADE, WITHOUT), (MADE, NO_LAYER), (NO_LAYER, WITHOUT)):
-        _ratio(f"64 at once, {way}, against {other}", found[way], found[other], "all", 1.1)
+        _ratio(f"{at_once} at once, {way}, against {other}", found[way], found[other], "all", 1.1)
 
 
 def _large(run: Run, module: str, rounds: int) -> None:

@@ -147,6 +147,12 @@ tell([read(SITE + "/before"), read(SITE + "/late")])'
     assert [json.loads(line) for line in result.stdout.splitlines()] == [[False, []], [True], ["x", "x"]], result
 
 
+def test_a_file_of_the_topmost_directory_that_a_killed_process_changed_is_published(box: Box) -> None:
+    """Its copy leaves that directory with the time that it had in the image."""
+    box.run('assert enter() == ""\nwrite("/venv/pyvenv.cfg", "changed = yes", "a"); os.kill(os.getpid(), 9)')
+    assert box.tells('assert enter() == ""\ntell("changed = yes" in read("/venv/pyvenv.cfg"))')
+
+
 def test_a_daemon_that_outlived_who_made_the_layer_is_joined(box: Box) -> None:
     script = """
 $P 'assert enter() == ""
