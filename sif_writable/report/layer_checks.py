@@ -24,9 +24,7 @@ LOW_BYTES = 64 << 20
 _USERS = "/proc/sys/user/max_user_namespaces"
 _DEBIAN = "/proc/sys/kernel/unprivileged_userns_clone"
 _APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
-_COPIES = (
-    "nothing is to be done: packages that write beside themselves get copies; SIF_WRITABLE_PACKAGES=NAME names one"
-)
+_COPIES = "packages that write beside themselves get copies instead"
 
 
 class Machine(NamedTuple):
@@ -97,35 +95,32 @@ def findings(told: dict[str, Any], seen: Machine, places: Iterable[str], left: I
         yield Found(True, f"tried, and possible over {', '.join(told['over'])}; it lies in {where}; {facts}", "")
         yield from _room(told["place"])
     elif told["why"]:
-        yield Found(False, f"none: {told['why']}; {facts}", remedy(seen, [*places]))
+        cure = remedy(seen, [*places])
+        yield Found(not cure, f"none: {told['why']}; {_COPIES}; {facts}", cure)
     else:
         yield Found(True, f"not tried yet: it is when a program imports from the image; {facts}", "")
     yield from _leftovers(left)
 
 
 def remedy(seen: Machine, places: Iterable[str]) -> str:
-    """Return what would make a layer possible, by what is known of the machine; copies serve until then."""
-    asked = os.environ.get(decide.MODE, "").strip().lower()
-    if asked in {"off", "0", "no", "false"}:
-        return f"unset {decide.MODE}, if one is wanted"
-    if decide.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
-        return _COPIES
+    """Return what would make a layer possible, by what is known of the machine, or nothing: it is right so."""
+    wanted = decide.mode(os.environ) != "off"
+    if not wanted or decide.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
+        return ""
     if seen.is_old:
-        return f"a kernel from {'.'.join(map(str, LEAST_KERNEL))} on; until then copies serve"
+        return f"a kernel from {'.'.join(map(str, LEAST_KERNEL))} on"
     if seen.users == 0:
-        return (
-            "ask the administrator for user namespaces: sysctl user.max_user_namespaces=10000; until then copies serve"
-        )
+        return "ask the administrator for user namespaces: sysctl user.max_user_namespaces=10000"
     if seen.apparmor:
         return (
             "ask the administrator for an AppArmor profile with the rule `userns,` for the container runtime, or for "
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0; until then copies serve"
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         )
     kinds = {trial.filesystem(_existing(place)) for place in places}
     if not kinds & trial.UPPER_TYPES:
         good = ", ".join(sorted(trial.UPPER_TYPES))
-        return f"bind a directory of a local disk: --bind DIR:/var/tmp ({good}); until then copies serve"
-    return _COPIES
+        return f"bind a directory of a local disk: --bind DIR:/var/tmp ({good})"
+    return ""
 
 
 def _existing(path: str) -> str:

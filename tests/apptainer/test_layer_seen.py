@@ -19,6 +19,8 @@ open("{SITE}/own.pth", "w").close()
 os.makedirs("{SITE}/idna_x"); open("{SITE}/idna_x/__init__.py", "w").close()
 os.makedirs("{SITE}/idna_x-1.0.dist-info")
 open("{SITE}/idna_x-1.0.dist-info/RECORD", "w").write("idna_x/__init__.py,,\\nidna_x-1.0.dist-info/RECORD,,\\n")
+if "quiet" in sys.argv:
+    sys.exit()
 for more, argv in (({{}}, ["status", "--json"]), ({{"SIF_WRITABLE_OVERLAY": "off"}}, ["status"])):
     subprocess.run(["sif-writable", *argv, "--no-gpu"], env={{**os.environ, **more}})
     print("====", flush=True)
@@ -86,6 +88,39 @@ sif-writable cache list; end
     assert "of the" not in gone
     assert "a later one has taken its place" in " ".join(empty.split())
     assert "set aside" in empty
+
+
+def test_replaced_code_and_what_was_installed_is_kept_only_where_it_is_asked_for(
+    apptainer: Apptainer, sif: str
+) -> None:
+    script = f"""
+end() {{ echo ====; }}
+export SIF_WRITABLE_KEEP=all
+{PYTHON} -c "$1" quiet 2>&1; end
+unset SIF_WRITABLE_KEEP
+{PYTHON} -c "$2" 2>&1; {PYTHON} -c 'import idna_x'; end
+sif-writable cache list; end
+sif-writable cache forget requests idna_x own.pth --yes; end
+{PYTHON} -c "$2" 2>&1; {PYTHON} -c 'import idna_x' 2>&1; end
+SIF_WRITABLE_KEEP=none {PYTHON} -c "$1" quiet 2>&1; end
+{PYTHON} -c "$2" 2>&1; sif-writable cache list; end
+"""
+    result = run(apptainer, sif, ["sh", "-c", script, "sh", WRITER, LOOK])
+    said, seen, listed, forgot, without, quiet, nothing = parts(result.stdout)[:7]
+    (line,) = said.splitlines()
+    assert "and 4 more: code of the image, or installed into it; later runs have it, too. To undo this: " in line
+    assert line.endswith("sif-writable cache forget idna_x own.pth requests")
+    assert seen == "True of the True True\n", result
+    words = " ".join(listed.split())
+    assert "kept, by idna_x, own.pth, requests" in words
+    assert f"in place of files of the image: {SITE}/requests/models.py, {SITE}/requests/py.typed" in words
+    assert "removed what programs wrote" in forgot
+    assert "set-aside" not in forgot
+    assert without.splitlines()[0].split() == ["False", "False", "False"]
+    assert "No module named 'idna_x'" in without
+    assert quiet == ""
+    assert nothing.splitlines()[0].split() == ["False", "False", "False"]
+    assert "kept, by" not in nothing
 
 
 def test_what_is_told_of_a_layer_that_is_refused(apptainer: Apptainer, sif: str) -> None:

@@ -112,6 +112,23 @@ def test_what_images_that_are_used_no_more_leave_is_collected_but_no_data(left: 
     assert set(left.kinds()) == {"gen-1", "kept", "waiting", "1-ab", "replica--1"} - {"replica--1"}
 
 
+def test_beyond_the_limit_caches_go_and_never_where_a_layer_is_in_use(
+    left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then = time.time() - 20 * DAY
+    os.makedirs(f"{left.root}/image-{THIS}/compiled-x/numba")
+    for path in (f"{left.root}/image-{THIS}/compiled-x", f"{left.root}/image-{THIS}"):
+        os.utime(path, (then, then))
+    before = set(left.kinds())
+    limits = (left.root, "", policy.Limit(1, 1), Bound(60.0, 1 << 20), time.time())
+    with monkeypatch.context() as patched:
+        patched.setattr(survey, "in_use", lambda path: "is used" if "upper-" in path else "")
+        housekeeping.tidy(*limits)
+        assert set(left.kinds()) == before
+    housekeeping.tidy(*limits)
+    assert set(left.kinds()) == {"gen-1", "kept", "waiting", "1-ab"}
+
+
 def test_what_was_left_on_this_node_is_collected_though_its_image_never_comes_back(
     left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
