@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -25,17 +26,30 @@ _SECONDS = 2.0
 
 
 def folder(lines: Iterable[str]) -> str:
-    """Return the folder of the layer that some lines of a mountinfo file show, or an empty string; nothing is asked."""
+    """Return the folder of the layer that some lines of a mountinfo file show, or an empty string; nothing is asked.
+
+    Of several, which environments of one container have in one namespace, it is this interpreter's.
+    """
+    found = ""
+    last = wanted = [f"{path}/" for path in (sys.prefix, *sys.path)]
     for line in lines:
-        _, ours, rest = line.partition(enter.MOUNTED)
-        upper = rest.partition("upperdir=")[2].partition(",")[0]
-        for code, character in (("\\040", " "), ("\\011", "\t"), ("\\054", ","), ("\\134", "\\")):
-            upper = upper.replace(code, character)
+        left, ours, rest = line.partition(enter.MOUNTED)
+        upper = _plain(rest.partition("upperdir=")[2].partition(",")[0])
         place, _, name = upper.rpartition("/")[0].rpartition("/")
         name = name.removeprefix(_NEW)  # which it had when it was mounted
         if ours and name.startswith("upper-"):
-            return f"{place}/{name}"
-    return ""
+            point = f"{_plain(left.split(' ', 5)[4])}/"
+            before = [path for path in last if path.startswith(point)]
+            if before or not found:
+                found = f"{place}/{name}"
+                last = wanted[: wanted.index(before[0])] if before else last
+    return found
+
+
+def _plain(path: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\054", ","), ("\\134", "\\")):
+        path = path.replace(code, character)
+    return path
 
 
 def is_ours(here: str) -> bool:

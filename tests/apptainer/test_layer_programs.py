@@ -160,10 +160,14 @@ if sys.argv[1] == "waits":
     time.sleep(60)
 """
 LOOKING = """
-import psutil
+import psutil, sysconfig
+make("by-" + str(os.getpid()), sysconfig.get_paths()["purelib"])
+ask = "import sif_writable.startup as hook; print(hook.outcome.facts.identity)"
+clean = out("env", "-i", "PYTHONPATH=" + SITE, sys.executable, "-c", ask).strip()
 process = psutil.Process(int(sys.argv[1]))
 print(process.exe() == os.path.realpath(sys.executable), len(process.environ()) > 3,
-      len(process.memory_maps()) > 3, process.cwd() == os.getcwd(), process.open_files() is not None)
+      len(process.memory_maps()) > 3, process.cwd() == os.getcwd(), process.open_files() is not None,
+      clean == sys.modules["sif_writable.startup"].outcome.facts.identity)
 """
 WORKING = """
 import multiprocessing
@@ -265,7 +269,7 @@ tell("daemon", out(VENV, "-c", "import valuing, os; print(os.path.exists('{SITE}
 FOUND: list[list[Any]] = [
     ["rank", [5, "rank", "this is a rank of an MPI program"]],  # which have none, so that they may share memory
     ["inner", [5, "rank", "mnt:"]],  # all of them are in the layer of who started them
-    *([f"looks {python}", [["True"] * 5]] for python in (VENV, SYSTEM)),
+    *([f"looks {python}", [["True"] * 6]] for python in (VENV, SYSTEM)),
     ["joined", [True]],
     ["debugger", [True]],
     ["debugger in the layer", [True]],
