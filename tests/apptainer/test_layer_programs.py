@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,8 +36,10 @@ def run(
 
 
 def write(apptainer: Apptainer, name: str, text: str) -> None:
-    with open(f"{apptainer.places.work}/{name}", "w", encoding="utf-8") as file:
+    path = f"{apptainer.places.work}/{name}"
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+    os.chmod(path, 0o666)
 
 
 # --- Installers.
@@ -298,3 +301,63 @@ def test_programs_share_one_layer_and_find_each_other(apptainer: Apptainer, prog
     done = run(apptainer, programs, [SYSTEM, "-S", "family.py"])
     told = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["]
     assert sorted(told) == sorted([*FOUND, ["rank", FOUND[0][1]], ["inner", FOUND[1][1]]]), done.stderr
+
+
+SERVED = f"""
+import os
+def app(environ, start):
+    import valuing
+    os.close(os.open("{SITE}/served-" + str(os.getpid()), os.O_CREAT))
+    start("200 OK", [])
+    return [b"first " + os.readlink("/proc/self/ns/mnt").encode()]
+"""
+SERVING = """
+import signal, socket
+words = ["gunicorn", "--reload", "-w", "1", "-b", "unix:/tmp/web", "served:app"]
+server = subprocess.Popen([sys.executable, "-m", *words])
+def get():
+    for _ in range(200):
+        try:
+            web = socket.socket(socket.AF_UNIX)
+            web.connect("/tmp/web")
+            web.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            return b"".join(iter(lambda: web.recv(999), b"")).split(b"\\r\\n\\r\\n")[1].decode().split()
+        except (OSError, IndexError):
+            time.sleep(0.1)
+word, here = get()
+text = open("served.py").read()
+open("served.py", "w").write(text.replace("first", "second"))
+for _ in range(100):
+    again, there = get()
+    if again == "second":
+        break
+    time.sleep(0.1)
+server.send_signal(signal.SIGTERM)
+tell("gunicorn", word, again, here == there != HERE, server.wait())
+"""
+COMPUTING = """
+def work(number):
+    import valuing
+    make("computed-" + str(number))
+    return os.readlink("/proc/self/ns/mnt")
+if __name__ == "__main__":
+    from distributed import Client, LocalCluster
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        found = client.gather(client.map(work, range(4)))
+    tell("dask", set(found) == {os.readlink("/proc/self/ns/mnt")}, HERE not in found)
+"""
+
+
+def test_servers_and_clusters_are_in_one_layer_with_their_workers(
+    apptainer: Apptainer, programs: str, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--all-faults"):
+        pytest.skip("not asked for: --all-faults")
+    for name, text in {"serving": TELL + SERVING, "computing": TELL + COMPUTING, "served": SERVED}.items():
+        write(apptainer, f"{name}.py", text)
+    look = f"import valuing, os; print(os.listdir({SITE!r}))"
+    script = f'{VENV} serving.py; {VENV} computing.py; {VENV} -c "$1"'
+    done = run(apptainer, programs, ["sh", "-c", script, "sh", look])
+    told = [json.loads(line) for line in done.stdout.splitlines() if line[:2] == '["']
+    assert told == [["gunicorn", ["first", "second", True, 0]], ["dask", [True, True]]], done
+    assert (done.stdout.count("served-"), done.stdout.count("computed-")) == (2, 4)
