@@ -21,12 +21,13 @@ from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sif_writable.layer import enter
 
 SECONDS = 10.0
 """How long a start and an exit wait for storage that is silent; what is not published by then is left to the next."""
+DYING_SECONDS = 0.5
 UNFINISHED_SECONDS = 3600.0
 """After that a layer that was never mounted belongs to a process that was killed."""
 STALE_SECONDS = 86400.0
@@ -34,13 +35,14 @@ ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
 _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
-def before_making(place: str, folder: str, origin: str) -> str:
+def before_making(place: str, folder: str, origin: str, dying: Collection[str] = ()) -> str:
     """Publish what dead layers of this node hold, and copy the newest generation; return the folder to mount from.
 
     :param folder: the generations.
     :param origin: what tells that folder from others.
+    :param dying: names of layers that this very container had, whose processes are gone.
     """
-    answer = child.ask(lambda: _collect(place, folder, origin), SECONDS)
+    answer = child.ask(lambda: _collect(place, folder, origin, dying), SECONDS)
     if answer is None:
         _say(f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds")
         return replicas.newest_replica(place, origin)
@@ -49,10 +51,10 @@ def before_making(place: str, folder: str, origin: str) -> str:
     return base
 
 
-def _collect(place: str, folder: str, origin: str) -> str:
+def _collect(place: str, folder: str, origin: str, dying: Collection[str] = ()) -> str:
     lines = []
     names = sorted(name for name in os.listdir(place) if name.startswith(("upper-", f"{NEW}upper-")))
-    state = _states(place, names)
+    state = _states(place, names, dying)
     for name in names:
         if state[name] == DEAD:
             lines += _take_in(place, name, folder, origin)
@@ -68,8 +70,11 @@ def _collect(place: str, folder: str, origin: str) -> str:
     return "\n".join([base, *lines])
 
 
-def _states(place: str, names: list[str]) -> dict[str, str]:
-    """Ask the kernel which layers are dead; this process gets namespaces of its own for it."""
+def _states(place: str, names: list[str], dying: Collection[str] = ()) -> dict[str, str]:
+    """Ask the kernel which layers are dead; this process gets namespaces of its own for it.
+
+    :param dying: those that are waited for: their mounts end some milliseconds after their last process.
+    """
     if not names:
         return {}
     found = dict.fromkeys(names, UNKNOWN)
@@ -84,6 +89,10 @@ def _states(place: str, names: list[str]) -> dict[str, str]:
         for name in names:
             with suppress(OSError):  # another process has removed it
                 found[name] = _state(f"{place}/{name}", aside)
+                deadline = time.monotonic() + DYING_SECONDS
+                while name in dying and found[name] == ALIVE and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    found[name] = _state(f"{place}/{name}", aside)
     kernel.drop_capabilities()
     files.remove(aside)
     return found

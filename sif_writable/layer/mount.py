@@ -101,7 +101,7 @@ def make(
             if not layer.directories:
                 return "the layer of another environment in this container is over all its directories"
         for attempt in (1, 2):
-            base = _base(layer, storage)
+            base = _base(layer, storage, [record.partition(":")[0] for record in dead])
             try:
                 layer.name = prepare(layer.place, layer.directories, base, storage, layer)
             except FileNotFoundError:  # the base was superseded and removed just now
@@ -188,8 +188,11 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _base(layer: Layer, storage: str) -> str:
-    """Return the folder of what earlier runs wrote, on this node, or an empty string; collect what they left here."""
+def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
+    """Return the folder of what earlier runs wrote, on this node, or an empty string; collect what they left here.
+
+    :param dying: names of layers that this container had.
+    """
     names = os.listdir(layer.place)
     folder = generations(layer.place, storage)
     there = names if folder == layer.place else _listed(folder)
@@ -204,7 +207,7 @@ def _base(layer: Layer, storage: str) -> str:
     if (newest and known not in names) or len(left) > EMPTY or (left and _is_written(layer, left)):
         from sif_writable.layer import collect
 
-        return collect.before_making(layer.place, folder, layer.origin)
+        return collect.before_making(layer.place, folder, layer.origin, dying)
     return f"{layer.place}/{known}" if newest else ""
 
 

@@ -82,6 +82,18 @@ wait
     assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
 
 
+def test_a_layer_that_is_about_to_end_is_waited_for_by_the_next_start_of_its_container(box: Box) -> None:
+    slow = """
+real, asked = collect._state, []
+collect._state = lambda *words: asked.append(1) or ("alive" if len(asked) < 4 else real(*words))  # as just after a kill
+assert enter() == ""
+tell(read(SITE + "/by-killed"))
+"""
+    script = f"$P 'assert enter() == \"\"; write(SITE + \"/by-killed\"); os.kill(os.getpid(), 9)'\n$P '{slow}'"
+    result = box.shell(script)
+    assert result.stdout == '"x"\n', result
+
+
 def test_two_environments_of_one_container_have_a_layer_each_in_one_namespace(box: Box) -> None:
     other = "STORAGE=/home/user/.cache/sif-writable/image-other"
     script = f"""
