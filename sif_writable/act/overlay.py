@@ -17,6 +17,7 @@ from sif_writable.act import directories, mounting, trial
 from sif_writable.facts import ground as facts_ground
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import mounts
+from sif_writable.layer import enter as layer_enter
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
 from sif_writable.signals import suppress
@@ -155,6 +156,8 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     os.environ[SESSION] = f"{namespaces.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too
         os.environ[LAYER] = ":".join([namespaces.namespace(), *layer])
+        with suppress(OSError):  # then others make a layer of their own
+            layer_enter.moved()
     mounting.carry_at_exit()
     import importlib
 

@@ -244,23 +244,30 @@ def _later(folder: str, why: str) -> str:
 def _is_last(layer: enter.Layer) -> bool:
     """Whether no other process is seen in this layer, but such as are about to end.
 
-    One that cannot be looked into is missed; what it writes later is folded in when it has ended.
+    One that cannot be looked into, since it has a namespace of its own, counts where it has made or joined the layer;
+    what another one writes later is folded in when it has ended.
     """
     place = os.readlink("/proc/self/ns/pid")
-    leaving = {str(os.getpid())}
+    leaving, members = {str(os.getpid())}, set()
     for line in read(f"{layer.folder}/members").splitlines():
-        pid, _, where = line.partition(" ")
+        pid, where = [*line.split(" ")[:2], ""][:2]
         if pid.startswith("-"):
             leaving.add(pid[1:])
         elif where != place:
             return False  # not all that there are can be seen from here
         elif pid != str(os.getpid()):
             leaving.discard(pid)
-    here = os.readlink("/proc/self/ns/mnt")
+            members.add(pid)
+    top = layer.directories[0]
+    device = os.stat(top).st_dev
     for name in os.listdir("/proc"):
         if name.isdigit() and name not in leaving:
-            with suppress(OSError):
-                if os.readlink(f"/proc/{name}/ns/mnt") == here:
+            try:
+                if os.stat(f"/proc/{name}/root{top}").st_dev == device:  # also in a namespace below the layer's
+                    return False
+            except OSError as error:  # it has just ended, or may not be looked into
+                let_pass(error)
+                if isinstance(error, PermissionError) and name in members:
                     return False
     return True
 

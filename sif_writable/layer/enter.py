@@ -217,8 +217,19 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         note_member(layer.folder, me())
     except OSError as error:  # no space: others find it in /proc
         let_pass(error)
-    entered(layer, f"mnt:[{number}]")
+    entered(layer, os.readlink("/proc/self/ns/mnt"))
     return True
+
+
+def moved() -> None:
+    """Have others find this process where it is now: in a namespace of its own, below that of the layer.
+
+    It may have been the last one in that of the layer, which nobody could join then.
+
+    :raises OSError: it cannot be noted.
+    """
+    if current is not None:
+        note_member(current.folder, f"{me()[:-1]} {os.stat('/proc/self/ns/mnt').st_ino}\n")
 
 
 def directories(folder: str) -> "list[str]":
@@ -233,16 +244,17 @@ def me() -> str:
 
 def member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
     """Return a live process that is in a layer, and an open descriptor of its mount namespace."""
-    known = [line.partition(" ")[0] for line in reversed(read(f"{layer.folder}/members").splitlines())]
-    for pid in dict.fromkeys([int(word) for word in known[:MEMBERS] if word.isdigit()]):
-        found = _namespace_of(pid, number, layer, device)
+    known = [line.split(" ") for line in reversed(read(f"{layer.folder}/members").splitlines())]
+    numbers = {number, *[int(words[2]) for words in known if len(words) > 2 and words[2].isdigit()]}  # of `moved`
+    for pid in dict.fromkeys([int(words[0]) for words in known[:MEMBERS] if words[0].isdigit()]):
+        found = _namespace_of(pid, numbers, layer, device)
         if found is not None:
             return pid, found
     # A child that was forked in the layer, and has outlived who made or joined it. Of many processes few are ours.
     uid = os.geteuid()
     for name in os.listdir("/proc"):
         if name.isdigit() and _owner(f"/proc/{name}") == uid:
-            found = _namespace_of(int(name), number, layer, device)
+            found = _namespace_of(int(name), numbers, layer, device)
             if found is not None:
                 return int(name), found
     return None
@@ -256,15 +268,15 @@ def _owner(path: str) -> int:
         return -1
 
 
-def _namespace_of(pid: int, number: int, layer: Layer, device: int) -> "Optional[int]":
-    """Open the mount namespace of a process if it is the one with a layer: numbers of processes are used again."""
+def _namespace_of(pid: int, numbers: "set[int]", layer: Layer, device: int) -> "Optional[int]":
+    """Open the mount namespace of a process if it is one with a layer: numbers of processes are used again."""
     try:
         descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:  # it has ended, or is another user's
         let_pass(error)
         return None
     try:
-        if os.fstat(descriptor).st_ino == number and _device(f"/proc/{pid}/root{layer.directories[0]}") == device:
+        if os.fstat(descriptor).st_ino in numbers and _device(f"/proc/{pid}/root{layer.directories[0]}") == device:
             return descriptor
     except OSError as error:
         let_pass(error)

@@ -29,10 +29,15 @@ def member(other: enter.Layer, record: str) -> tuple[int, int] | None:
 def covered(pid: int | str) -> list[str]:
     """Return the directories that layers are over, in the namespace of a process."""
     lines = enter.read(f"/proc/{pid}/mountinfo").splitlines()
-    points = [line.split(" ", 5)[4] for line in lines if enter.MOUNTED in line]
+    points = [line.split(" ", 5)[4] for line in lines if enter.MOUNTED in line and _is_layer(line)]
     for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         points = [point.replace(code, letter) for point in points]
     return list(dict.fromkeys(points))
+
+
+def _is_layer(line: str) -> bool:
+    """Whether that is no overlay of a declared path, which keeps what is written through a crash."""
+    return ",volatile" in line or ",fsync=volatile" in line  # as Linux 6.18 has it
 
 
 def left(directories: Sequence[str], others: Sequence[str]) -> list[str]:

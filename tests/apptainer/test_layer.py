@@ -64,6 +64,7 @@ def run(apptainer: Apptainer, sif: str, argv: list[str], options: Sequence[str] 
     return apptainer.exec(sif, argv, options=options)
 
 
+MODES: list[list[str]] = [[], ["--no-home"], ["--containall"]]
 LOST = "/models.py: code of the image, or installed into it; gone with this container's last process"
 
 
@@ -78,9 +79,7 @@ def test_off_is_off_and_what_imports_nothing_of_the_environment_pays_nothing(app
     assert "writable layer\n  none: SIF_WRITABLE_OVERLAY=off" in done.stdout, done
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--no-home"], ["--containall"]], ids=lambda options: "".join(options) or "plain"
-)
+@pytest.mark.parametrize("options", MODES, ids=lambda options: "".join(options) or "plain")
 def test_what_is_written_works_at_once_and_is_kept_where_storage_lasts(
     apptainer: Apptainer, sif: str, options: list[str]
 ) -> None:
@@ -102,23 +101,33 @@ def test_what_is_written_works_at_once_and_is_kept_where_storage_lasts(
     assert json.loads(second.stdout) == [options != ["--containall"], False]
 
 
-def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: str) -> None:
+@pytest.mark.parametrize("options", MODES, ids=lambda options: "".join(options) or "plain")
+def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: str, options: list[str]) -> None:
+    """And what the first run wrote is found by the second: in another container, where storage outlives the first."""
     files = {f"{SITE}/{path}": text for way in WAYS for path, text in way.files.items()}
     make = TELL + "import requests\n"
-    make += "for path, text in json.load(open('ways.json')).items():\n"
+    make += "for path, text in json.load(open('/mnt/ways.json')).items():\n"
     make += "    os.makedirs(os.path.dirname(path), exist_ok=True)\n    open(path, 'w').write(text)\n"
-    use = TELL + "import importlib\nwrong = []\nfor name, use in json.load(open('uses.json')):\n    os.chdir('/')\n"
+    use = (
+        TELL + "import importlib\nwrong = []\nfor name, use in json.load(open('/mnt/uses.json')):\n    os.chdir('/')\n"
+    )
     use += "    try:\n        module = importlib.import_module(name)\n        if use: exec(use, {name: module})\n"
     use += "    except Exception as error:\n        wrong.append(f'{name}: {error!r}')\ntell(wrong)\n"
     uses = [(way.name, way.use or (f"{way.name}.use()" if way.when == "use" else "")) for way in WAYS]
-    for name, value in (("ways.json", files), ("uses.json", uses)):
+    for name, value in (("ways.json", files), ("uses.json", uses), ("make.py", make), ("use.py", use)):
         with open(f"{apptainer.places.work}/{name}", "w", encoding="utf-8") as file:
-            json.dump(value, file)
-    assert run(apptainer, sif, [PYTHON, "-c", make]).returncode == 0
-    for made in (len(WAYS), 0):
-        result = run(apptainer, sif, [PYTHON, "-c", use])
-        *lines, wrong = result.stdout.splitlines()
-        assert (json.loads(wrong), lines) == ([], ["made"] * made), result
+            file.write(value) if isinstance(value, str) else json.dump(value, file)
+    words = [[PYTHON, "/mnt/make.py"], [PYTHON, "/mnt/use.py"], [PYTHON, "/mnt/use.py"]]
+    if "--containall" in options:
+        words = [["sh", "-c", " && ".join(" ".join(argv) for argv in words)]]
+    said = ""
+    for argv in words:
+        result = run(
+            apptainer, sif, argv, options=[*options, "--bind", f"{apptainer.inside(apptainer.places.work)}:/mnt"]
+        )
+        assert (result.returncode, result.stderr) == (0, ""), result
+        said += result.stdout
+    assert said.splitlines() == [*["made"] * len(WAYS), "[]", "[]"]
 
 
 def test_installers_go_where_they_went(apptainer: Apptainer, sif: str, wheelhouse: str) -> None:

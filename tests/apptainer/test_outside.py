@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,52 @@ def test_declared_it_works_at_the_first_run_and_is_there_at_the_next(apptainer: 
         for program in (LINES, USE):
             done = run(apptainer, sif, folder, program, **declared)
             assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+BOTH = """
+import json, os, subprocess, sys, time
+import requests
+SITE = os.path.dirname(requests.__path__[0])
+with open("/proc/self/mountinfo") as file:
+    table = [line.split() for line in file if " - overlay sif-writable " in line]
+os.makedirs("/var/log/outsider", exist_ok=True)
+for folder in ("/var/log/outsider", SITE + "/requests"):
+    open(f"{folder}/by-{sys.argv[1]}", "w").close()
+if sys.argv[1] == "first":
+    open("/var/tmp/ready", "w").close()
+    child = [sys.executable, "-c", sys.argv[2], "child", sys.argv[2]]
+    subprocess.run(child, check=True)
+    subprocess.run(["env", "-i", *child[:-2], "cleaned", ""], check=True)
+    for _ in range(3000):
+        if os.path.exists(SITE + "/requests/by-sibling"):
+            break
+        time.sleep(0.01)
+    print(json.dumps([sorted(n for n in os.listdir(folder) if n.startswith("by-")) for folder in
+                      ("/var/log/outsider", SITE + "/requests")] + [len({line[4] for line in table}), len(table)]))
+"""
+
+
+def test_a_layer_and_a_declared_path_are_in_one_process_its_children_and_shared_with_a_sibling(
+    apptainer: Apptainer, sif: str
+) -> None:
+    """The sibling, which has declared nothing, is in the layer alone. What both wrote is kept when both have ended."""
+    script = """
+SIF_WRITABLE_OVERLAY_PATHS=/var/log/outsider python -c "$1" first "$1" &
+while [ ! -e /var/tmp/ready ]; do sleep 0.01; done
+python -c 'import requests as r, time; open(r.__path__[0] + "/by-sibling", "w").close(); time.sleep(1)
+assert "by-first" in __import__("os").listdir(r.__path__[0])'; echo $?
+wait
+ls -d ~/.cache/sif-writable/image-*/layer/gen-*
+"""
+    done = apptainer.exec(sif, ["sh", "-c", script, "sh", BOTH])
+    told, code, *generations = sorted(done.stdout.splitlines(), key=lambda line: "[0/".find(line[:1]))
+    all_of_them = ["by-child", "by-cleaned", "by-first"]
+    outside, inside, points, mounts = json.loads(told)
+    assert (outside, inside, points) == (all_of_them, sorted([*all_of_them, "by-sibling"]), mounts), done
+    assert (code, done.stderr) == ("0", "")
+    assert len(generations) == 1  # whoever was the last one
+    look = "import os, requests as r; print([os.path.exists(r.__path__[0] + '/by-' + n) for n in ('first', 'sibling')])"
+    assert apptainer.exec(sif, ["python", "-c", look]).stdout == "[True, True]\n"
 
 
 def test_without_user_namespaces_too(squashfs_root: SquashfsRoot) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import NOT_RUN, or_skip
+from tests.conftest import BY_COPY, NOT_RUN, or_skip
 from tests.lab import environments, pythons
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
@@ -42,8 +42,14 @@ class Image:
         binds: Sequence[str] = (),
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program, or the interpreter with other arguments."""
+        """Run a program, or the interpreter with other arguments.
+
+        There are copies and no layer, whoever runs the tests, unless `env` says something of overlays. An ordinary user
+        runs them in a user namespace of one user, where there could be a layer.
+        """
         arguments = [PYTHON, *(argv or ("-c", code))]
+        way = {} if any(name.startswith("SIF_WRITABLE_OVERLAY") for name in env or ()) else BY_COPY
+        env = {**way, **(env or {})}
         return self.machine.run(arguments, venv=self.environment, env=env, binds=binds, timeout=timeout)
 
     def says(self, code: str, **options: object) -> str:

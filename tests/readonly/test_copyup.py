@@ -629,7 +629,3 @@ def test_status_reads_well(one_image: Image) -> None:
         f"    copied to {tree}/{SP}/rewritten_import",
         "    it wrote config.json",
     ]
-    given = {"SIF_WRITABLE_OVERLAY": "on"}
-    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"], env=given).stdout
-    assert "  open_use\n" in told
-    assert told.count("    can be written where it is, thanks to a mount\n") == 3
