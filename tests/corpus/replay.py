@@ -153,10 +153,14 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
 
 
 def _look(places: Scratch) -> dict[str, State]:
-    """List files and folders; a link is neither, for what it leads to may be the image's."""
+    """List files and folders; a link is neither, for what it leads to may be the image's.
+
+    A node's own copy of what earlier runs wrote in a layer is not what they wrote.
+    """
     left = {}
     for name, top in {"HOME": places.home, "tmp": places.tmp, "var_tmp": places.var_tmp, "shm": places.shm}.items():
         for folder, folders, files in os.walk(top):
+            folders[:] = [entry for entry in folders if not entry.startswith("replica-")]
             for entry in (*folders, *files):
                 path = os.path.join(folder, entry)
                 status = os.lstat(path)
