@@ -33,9 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     prune = actions.add_parser(
         "prune",
         help="remove what was not used, what is dead, or the least recently used",
-        description="Remove compiled caches and copies of packages of this image by age or size; with --all-images "
-        "those of other images and downloads, too. Settings, histories, homes and what programs wrote in copies stay, "
-        "and so do copies that a running program imports from.",
+        description="Remove compiled caches, copies of packages and of generations of this image by age or size; with "
+        "--all-images those of other images and downloads, too. Settings, histories, homes, generations and what "
+        "programs wrote in copies stay, and so does what a running program uses.",
         epilog=_CODES,
     )
     prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {policy.DURATIONS}")

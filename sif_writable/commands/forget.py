@@ -13,6 +13,7 @@ from sif_writable.act import forgetting, upper
 from sif_writable.facts.leases import NO_LOCKS, alone
 from sif_writable.plan import packages as plan
 from sif_writable.report import text
+from sif_writable.report.layer import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
     else:
         for line in _lines(result):
-            print(text.paragraph(line, 0))
+            print(text.paragraph(shown(line), 0))
     return int(bool(result["failed"]))
 
 
@@ -172,5 +173,5 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 def _bad(words: str, known: list[str]) -> int:
     there = f"can be forgotten: {', '.join(known)}" if known else "nothing was learned so far"
-    print(f"sif-writable cache forget: {words}; {there}", file=sys.stderr)
+    print(shown(f"sif-writable cache forget: {words}; {there}"), file=sys.stderr)
     return 2

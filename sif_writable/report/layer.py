@@ -154,9 +154,14 @@ def _amount(told: dict[str, Any]) -> str:
     return f"{human(told['bytes'])} in {told['files']} file{'s' * (told['files'] != 1)}"
 
 
+def shown(name: str) -> str:
+    """Return a name such that it can be printed in a line: those of files may hold anything."""
+    return "".join([letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name])
+
+
 def _some(names: list[str], most: int = _NAMED) -> str:
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 # --- Single things, for `cache list` ---
@@ -204,7 +209,7 @@ def about(item: Item) -> list[str]:
             return ["a later one has taken its place; it goes an hour after that"]
         found = [f"kept, by {_some(told['packages'])}; published by {told['node'] or 'a machine that is not known'}"]
         if told["overridden"]:
-            found.append(f"in place of files of the image: {', '.join(told['overridden'])}")
+            found.append(f"in place of files of the image: {', '.join(map(shown, told['overridden']))}")
         return found
     if item.kind == layers.REPLICA:
         return [f"a copy of generation {told['number']} for this machine"]

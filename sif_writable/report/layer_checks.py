@@ -157,10 +157,13 @@ def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
     waiting: list[Item] = []
     gone: list[Item] = []
     aside: list[Item] = []
+    copies: list[Item] = []
     for contents in left:
         for item in contents.items:
             if item.kind == layers.UPPER and not item.problem:
                 (waiting if item.written else gone).append(item)
+            elif item.kind == layers.REPLICA:
+                copies.append(item)
             elif item.kind == layers.SET_ASIDE:
                 aside.append(item)
     if waiting:
@@ -170,6 +173,12 @@ def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
             f"{_count(files, 'file')} of containers that have ended are in {_first([item.path for item in waiting])}: "
             "the next start of their image on this node keeps them",
             "",
+        )
+    if copies:
+        number = f"{len(copies)} cop{'ies' if len(copies) > 1 else 'y'}"
+        size = human(sum(item.size for item in copies))
+        yield Found(
+            True, f"{number} of generations for this machine, {size}, in {_first([i.path for i in copies])}", ""
         )
     if gone:
         size = human(sum(item.size for item in gone))

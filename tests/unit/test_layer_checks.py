@@ -122,6 +122,8 @@ def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         "in place of files of the image: /v/x; set aside: /s/layer/set-aside/6-a and 1 more",
     ]
     assert layer.lines(told, verbose=True)[3].endswith("by a, b, c, d, e, f, g")
+    odd = layer.lines({**told, "overridden": ["/v/new\nline", "/v/caf\udce9", "/v/é"]})[4]
+    assert odd.startswith(r"in place of files of the image: /v/new\nline, /v/caf\udce9, /v/é;")
     monkeypatch.setenv("SIF_WRITABLE_OVERLAY", "OFF")
     first, second, *_ = layer.lines({**told, "why": "SIF_WRITABLE_OVERLAY=off"})
     assert first == "none: SIF_WRITABLE_OVERLAY=off"
