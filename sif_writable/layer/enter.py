@@ -104,7 +104,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
             if join(layer, record, namespace):
                 return ""
             dead.append(record)
-    from sif_writable.layer import mount
+    from sif_writable.layer import kernel, mount
 
     text = read("/proc/self/mountinfo")
     if MOUNTED in text:
@@ -114,7 +114,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         if here:  # the variable was lost, or the namespace is one below: nobody makes a layer inside a layer
             inherited.tell(here)
             return ""
-    table = mount.table(text)
+    table = kernel.table(text)
     quick = mount.environment(uid_map, table)
     found = mount.settled(places(storage, image, uid), 1, quick)
     if found is None:
@@ -201,11 +201,11 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     try:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
-            path = cwd()
+            path = kernel.cwd()
             with kernel.undisturbed():
                 kernel.join_process(pid, mounts)
                 kernel.drop_capabilities()
-                come_back(path, here)
+                kernel.come_back(path, here)
         finally:
             os.close(here)
     except OSError as error:
@@ -286,24 +286,6 @@ def _namespace_of(pid: int, numbers: "set[int]", layer: Layer, device: int) -> "
 
 def _device(path: str) -> int:
     return os.stat(path).st_dev
-
-
-def cwd() -> str:
-    """Return the path of the working directory, or an empty string."""
-    try:
-        return os.getcwd()
-    except OSError as error:  # it was removed
-        let_pass(error)
-        return ""
-
-
-def come_back(path: str, descriptor: int) -> None:
-    """Enter the working directory anew: what it was lies below what was mounted over it, or in another namespace."""
-    try:
-        os.chdir(path)
-    except OSError as error:
-        let_pass(error)
-        os.fchdir(descriptor)
 
 
 def entered(layer: Layer, namespace: str) -> None:

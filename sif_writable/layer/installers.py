@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.layer import decide, enter, kernel, neighbours
+from sif_writable.layer import decide, kernel, neighbours
 
 
 def cover(image: str, prefix: str) -> None:
@@ -14,7 +14,7 @@ def cover(image: str, prefix: str) -> None:
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
     """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    path = enter.cwd()
+    path = kernel.cwd()
     try:
         kernel.separate(os.geteuid(), os.getegid())
         try:
@@ -24,7 +24,7 @@ def cover(image: str, prefix: str) -> None:
                 kernel.mount("", directory, "", flags)
         finally:
             kernel.drop_capabilities()
-        enter.come_back(path, here)
+        kernel.come_back(path, here)
     finally:
         os.close(here)
     # Nobody makes a layer inside a layer.

@@ -1,4 +1,4 @@
-"""The system calls that Python has no name for: namespaces, mounts, capabilities.
+"""Namespaces, mounts, capabilities, locks: mostly system calls that Python has no name for.
 
 On the path of the first import from a read-only environment. ``ctypes`` takes 2 ms to import, and all that is needed of
 it is in ``_ctypes``: a function type that saves errno, and a type for the result.
@@ -13,7 +13,7 @@ from sif_writable.startup import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 NEWNS, NEWUSER = 0x00020000, 0x10000000
@@ -149,6 +149,73 @@ def _options(paths: "Sequence[str]", words: str) -> str:
 def escaped(path: str) -> str:
     """Return a path as it stands in the options of an overlay."""
     return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
+
+
+def table(text: str) -> "list[tuple[str, str, str]]":
+    """Return the mounts of this process: the root within the filesystem, the mount point, the type.
+
+    :param text: of /proc/self/mountinfo.
+    """
+    found = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        _, _, _, root, point, _ = left.split(" ", 5)
+        if "\\" in point:
+            for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                point = point.replace(code, letter)
+        found.append((root, point, right.partition(" ")[0]))
+    return found
+
+
+def mounts_below(directories: "Sequence[str]", mounts: "Iterable[tuple[str, str, str]]") -> "list[str]":
+    """Return the mount points below some directories, but not those below others of them."""
+    found: list[str] = []
+    starts = tuple([f"{directory}/" for directory in directories])
+    for _, point, _ in mounts:
+        if point.startswith(starts) and not any(point == other or point.startswith(f"{other}/") for other in found):
+            found = [*[other for other in found if not other.startswith(f"{point}/")], point]
+    return found
+
+
+def cwd() -> str:
+    """Return the path of the working directory, or an empty string."""
+    try:
+        return os.getcwd()
+    except OSError as error:  # it was removed
+        let_pass(error)
+        return ""
+
+
+def come_back(path: str, descriptor: int) -> None:
+    """Enter the working directory anew: what it was lies below what was mounted over it, or in another namespace."""
+    try:
+        os.chdir(path)
+    except OSError as error:
+        let_pass(error)
+        os.fchdir(descriptor)
+
+
+def locked(descriptor: int, seconds: float) -> bool:
+    """Lock the byte where a file stands, or return False: who holds it has been stopped, or its disk has."""
+    pause, passed = 0.0005, 0.0
+    while not _is_free(descriptor):
+        if passed > seconds:
+            return False
+        import time
+
+        time.sleep(pause)
+        passed += pause
+        pause = min(2 * pause, 0.02)
+    return True
+
+
+def _is_free(descriptor: int) -> bool:
+    try:
+        os.lockf(descriptor, os.F_TLOCK, 1)
+    except OSError as error:
+        let_pass(error)
+        return False
+    return True
 
 
 def drop_capabilities() -> None:

@@ -29,7 +29,7 @@ def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
 
     Where it is as at a trial, the directories are, too. That spares the modules that know an image's own mounts.
 
-    :param table: what :func:`table` returned.
+    :param table: what :func:`.kernel.table` returned.
     """
     points = tuple([f"{point}/" for _, point, _ in table if point != "/"])
     known = [path for path in sys.path if path[:1] == "/" and not f"{path}/".startswith(points) and os.path.isdir(path)]
@@ -43,22 +43,6 @@ def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
         if point in above or f"{point}/".startswith(starts):
             words.append(f"{root} {point} {kind}")
     return repr(";".join([word.strip("\n\0") for word in words]))
-
-
-def table(text: str = "") -> "list[tuple[str, str, str]]":
-    """Return the mounts of this process: the root within the filesystem, the mount point, the type.
-
-    :param text: of /proc/self/mountinfo, where it was read already.
-    """
-    found = []
-    for line in (text or read("/proc/self/mountinfo")).splitlines():
-        left, _, right = line.partition(" - ")
-        _, _, _, root, point, _ = left.split(" ", 5)
-        if "\\" in point:
-            for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-                point = point.replace(code, letter)
-        found.append((root, point, right.partition(" ")[0]))
-    return found
 
 
 def settled(roots: "Iterator[str]", line: int, text: str) -> "Optional[tuple[str, list[str]]]":
@@ -79,7 +63,7 @@ def make(
     """Make a layer, one process of the container at a time.
 
     :param dead: records of layers that nobody is in any more.
-    :param mounts: what :func:`table` returned.
+    :param mounts: what :func:`.kernel.table` returned.
     """
     try:
         descriptor = os.open(f"{layer.place}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -89,7 +73,7 @@ def make(
     opened = [descriptor]
     try:
         os.lseek(descriptor, int.from_bytes(layer.token.encode(), "big") % _LOCKS, os.SEEK_SET)
-        if not _locked(descriptor):
+        if not kernel.locked(descriptor, LOCK_SECONDS):
             return f"another process has been making the layer of this container for {LOCK_SECONDS:.0f} seconds"
         record = enter.current_record(layer)
         joined = Layer(layer.place, layer.token, layer.image)
@@ -163,29 +147,6 @@ def _appear(layer: Layer) -> None:
     except OSError as error:
         let_pass(error)
     enter.entered(layer, made)
-
-
-def _locked(descriptor: int) -> bool:
-    """Take a lock, or return False: a process that holds it has been stopped, or its disk has."""
-    pause, passed = 0.0005, 0.0
-    while not _is_free(descriptor):
-        if passed > LOCK_SECONDS:
-            return False
-        import time
-
-        time.sleep(pause)
-        passed += pause
-        pause = min(2 * pause, 0.02)
-    return True
-
-
-def _is_free(descriptor: int) -> bool:
-    try:
-        os.lockf(descriptor, os.F_TLOCK, 1)
-    except OSError as error:
-        let_pass(error)
-        return False
-    return True
 
 
 def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
@@ -309,16 +270,18 @@ def mount(
 ) -> str:
     """Enter namespaces of this process's own and mount a layer; return an empty string or what failed.
 
-    :param mounts: what :func:`table` returned.
+    :param mounts: what :func:`.kernel.table` returned.
     :param neighbour: what :func:`~sif_writable.layer.neighbours.member` returned: its namespaces are taken instead.
     """
-    below = _mounts_below(layer.directories, table() if mounts is None else mounts)
+    below = kernel.mounts_below(
+        layer.directories, kernel.table(read("/proc/self/mountinfo")) if mounts is None else mounts
+    )
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     opened = [here]
     mounted: list[str] = []
     step = "a user namespace cannot be made here"
     try:
-        path = enter.cwd()
+        path = kernel.cwd()
         if neighbour is None:
             kernel.separate(os.geteuid(), os.getegid())
         else:
@@ -360,19 +323,9 @@ def _leave_tidy(layer: Layer, path: str, here: int) -> None:
     """Do what is good to have, but no reason to say that there is no layer: it stands."""
     try:
         os.chmod(f"{layer.folder}/hidden", 0o000)  # who walks through storage shall not find the image there
-        enter.come_back(path, here)
+        kernel.come_back(path, here)
     except OSError as error:
         let_pass(error)
-
-
-def _mounts_below(directories: "Sequence[str]", mounts: "Iterable[tuple[str, str, str]]") -> "list[str]":
-    """Return the mount points below some directories, but not those below others of them."""
-    found: list[str] = []
-    starts = tuple([f"{directory}/" for directory in directories])
-    for _, point, _ in mounts:
-        if point.startswith(starts) and not any(point == other or point.startswith(f"{other}/") for other in found):
-            found = [*[other for other in found if not other.startswith(f"{point}/")], point]
-    return found
 
 
 def write(path: str, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.facts import layers
 from sif_writable.facts.space import look
-from sif_writable.layer import decide, enter, mount, trial
+from sif_writable.layer import decide, enter, kernel, mount, trial
 from sif_writable.plan.space import LOW_INODES
 from sif_writable.plan.space import remedy as space_remedy
 from sif_writable.sizes import human
@@ -68,7 +68,8 @@ def try_now(image: str) -> None:
     wanted = decide.distinct(layered.directories())
     here = trial.circumstances(wanted, uid_map)
     if wanted and mount.settled(enter.places(image, name, uid), 0, here) is None:
-        trial.settle(wanted, image, name, [here, mount.environment(uid_map, mount.table())])
+        table = kernel.table(enter.read("/proc/self/mountinfo"))
+        trial.settle(wanted, image, name, [here, mount.environment(uid_map, table)])
 
 
 class Found(NamedTuple):
