@@ -25,8 +25,9 @@ class Engine(NamedTuple):
 def engine(environ: Mapping[str, str], root: str = "/") -> Engine:
     """Recognise the engine.
 
-    The variables and files are those of apptainer.md, section 2; a variable inside is the runtime's, since hosts'
-    ``APPTAINER_*`` and ``SINGULARITY_*`` are never forwarded.
+    The variables and files are those that the engines set: launcher_linux.go of Apptainer and SingularityCE, ch-run(1).
+    A variable inside is the runtime's, since ``APPTAINER_*`` and ``SINGULARITY_*`` of a host are never forwarded
+    (apptainer: internal/pkg/util/env/create.go).
 
     :param root: the directory to look for signs in, ``/`` except in tests.
     """

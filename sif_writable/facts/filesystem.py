@@ -25,7 +25,7 @@ MIN_INODES = 64
 ROOM = 256 << 20
 """Bytes that downloads want free; below it another place is preferred (users fill 64 MiB within one import)."""
 SOCKET_PATH = 40
-"""Bytes. AF_UNIX paths end at 107; multiprocessing, Ray and ZMQ append up to 67 (cache-locations.md, trap 9)."""
+"""Bytes. AF_UNIX paths end at 107 (unix(7)); multiprocessing, Ray and ZMQ append up to 67 (python/cpython#132124)."""
 
 _S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
 _S_ISVTX = 0o1000

@@ -1,4 +1,4 @@
-"""The start-up budget (rule 6 of the design): modules and system calls, never milliseconds."""
+"""The start-up budget: modules and system calls, never milliseconds."""
 
 from __future__ import annotations
 

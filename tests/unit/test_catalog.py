@@ -33,7 +33,7 @@ NOT_ROWS = {
 NOT_FACTS = {"ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "ANSIBLE_SSH_CONTROL_PATH_DIR", "NNI_CONFIG_DIR"}
 """Rows that the facts do not have: from the corpus of cases, and from reports."""
 
-MUST_EXIST = {  # trap 4 of the facts, and a mkdir without parents in the corpus
+MUST_EXIST = {  # their packages do not make the directory, or make it without its parents
     "XDG_CACHE_HOME",
     "ASTROPY_CACHE_DIR",
     "MNE_DATA",
@@ -49,7 +49,7 @@ MUST_EXIST = {  # trap 4 of the facts, and a mkdir without parents in the corpus
     "TOTALSEG_HOME_DIR",
     "KIVY_HOME",
 }
-EXECUTED = {  # trap 8 of the facts
+EXECUTED = {  # what is compiled there is loaded and run
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
     "TORCH_EXTENSIONS_DIR",
