@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from typing import Optional
 
+    from sif_writable.errors import Problem
+
 REFUSED = "SIF_WRITABLE_REFUSED"
 TOLD = "SIF_WRITABLE_TOLD"
 COPIES = "SIF_WRITABLE_COPIES"
@@ -57,10 +59,10 @@ def in_force(environ: "Mapping[str, str]") -> "dict[str, Optional[str]]":
     return kept
 
 
-def forget(environ: "MutableMapping[str, str]") -> str:
+def forget(environ: "MutableMapping[str, str]") -> "Optional[Problem]":
     """Take out of an environment what the session named in it has put there, and the session itself.
 
-    :returns: an empty string, or a sentence for ``status`` where it cannot be a session of ours.
+    :returns: what ``status`` says where it cannot be a session of ours.
     """
     found = fields(environ)
     for name, before in in_force(environ).items():
@@ -75,11 +77,14 @@ def forget(environ: "MutableMapping[str, str]") -> str:
     if not found or found[1] != startup.token() or environ.get("SIF_WRITABLE", "").lower() in startup.OFF:
         environ.pop(GPU_CHECKED, None)
     if found:
-        return ""
-    return f"{startup.SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
+        return None
+    from sif_writable.errors import Problem
+
+    text = f"{startup.SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
+    return Problem("damaged-session", text)
 
 
-def take_back(environ: "MutableMapping[str, str]") -> str:
+def take_back(environ: "MutableMapping[str, str]") -> "Optional[Problem]":
     """Take back what an ancestor's decisions have changed in this process, too.
 
     :param environ: os.environ.

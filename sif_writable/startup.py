@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
     from sif_writable.act import Outcome
+    from sif_writable.errors import Problem
 
 SESSION = "SIF_WRITABLE_SESSION"
 """The variable by which a process hands its decisions to its descendants: ``2;TOKEN;SET,SET;INPUTS;ROOT:ROOT``.
@@ -107,7 +108,7 @@ def run() -> None:
 
 def _run(environ: "MutableMapping[str, str]") -> str:
     word = gate(environ)
-    damaged = ""
+    damaged: Optional[Problem] = None
     if SESSION in environ and word != "inherited" and not elevated():
         # Of another container, or the user has changed his mind: what an ancestor set is not his wish.
         from sif_writable import session
@@ -385,7 +386,7 @@ def kept_by(session: str, path: str) -> "tuple[str, str]":
     return "", STEADY
 
 
-def _activate(damaged: str) -> str:
+def _activate(damaged: "Optional[Problem]") -> str:
     global outcome
     from sif_writable import act, facts, importhook, plan
     from sif_writable.act import recall

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
     from sif_writable.act.watch import Watch
+    from sif_writable.errors import Problem
     from sif_writable.facts import Facts
     from sif_writable.plan import Decision, Place, Storage
 
@@ -74,8 +75,8 @@ class Outcome:
         self.decision = decision
         self.watch: Optional[Watch] = None
         """The directories that were listed to make links to what is in them, where any were."""
-        self.failed: list[str] = []
-        """Sentences on what could not be done."""
+        self.failed: list[Problem] = []
+        """What could not be done."""
         self.replaced: dict[str, Optional[str]] = {}
         """Variables that were set, with their value before."""
 

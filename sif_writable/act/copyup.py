@@ -220,9 +220,9 @@ def _room(name: str, units: list[Unit], folder: str) -> str:
             os.mkdir(folder, 0o700)
         space = os.statvfs(folder)
     except OSError as error:
-        problem = directories.complaint(error, folder, os.path.dirname(folder)).rstrip(".")
-        remedy = "" if "Remedy: " in problem else ". Remedy: name another place with SIF_WRITABLE_DIR"
-        return f"{name} gets no writable copy: {problem}{remedy}."
+        problem = directories.complaint(error, folder, os.path.dirname(folder))
+        remedy = problem.remedy or "name another place with SIF_WRITABLE_DIR."
+        return f"{name} gets no writable copy: {problem.text.rstrip('.')}. Remedy: {remedy}"
     free, inodes = space.f_bavail * space.f_frsize, space.f_favail if space.f_files else None
     return plan.refusal(name, size.copied, size.entries, free, inodes, allowed, folder)
 
@@ -260,7 +260,7 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
             kept.forget(given, finder.folder)
         except OSError as error:
             problem = directories.complaint(error, error.filename or target, finder.folder)
-            return f"{unit.name} gets no writable copy: {problem.rstrip('.')}."
+            return f"{unit.name} gets no writable copy: {str(problem).rstrip('.')}."
     kept.give_back_beside(finder.folder, finder.tree)
     return ""
 

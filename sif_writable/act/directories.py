@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sif_writable import aside
 from sif_writable.act import seed
 from sif_writable.act.links import Links, watch_of
+from sif_writable.errors import Problem
 from sif_writable.facts.attempt import given_away
 from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
 from sif_writable.facts.measure import names
@@ -35,6 +36,8 @@ MAX_RELINKED = 1000
 """Times that a link is removed which other processes put back."""
 STALE_SECONDS = 86400.0
 """Seconds after which something left aside belongs to a process that was killed."""
+STAYS = "stays"
+"""The code of a problem for which a variable, or HOME, keeps the value that it had."""
 
 
 def make_base(path: str) -> str:
@@ -60,17 +63,19 @@ def make_base(path: str) -> str:
     return problem
 
 
-def complaint(error: OSError, path: str, place: str) -> str:
+def complaint(error: OSError, path: str, place: str) -> Problem:
     """Say why a path in storage could not be written; where the place is full, with the remedy that fits it.
 
     :param place: a directory above the path that exists.
     """
-    sentence = f"{path} {explain(error, place)}"
     from sif_writable.facts.space import look
     from sif_writable.plan.space import FULL, remedy, short_of
 
     room = look(place, os.environ) if error.errno in FULL else None
-    return f"{sentence}. Remedy: {remedy(room, short_of(room, error.errno or 0))}." if room else sentence
+    text = f"{path} {explain(error, place)}"
+    if not room:
+        return Problem("write-failed", text)
+    return Problem("write-failed", f"{text}.", f"{remedy(room, short_of(room, error.errno or 0))}.")
 
 
 def write_aside(path: str, content: bytes) -> None:
@@ -136,7 +141,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
     links = Links(redirect, outcome, environ)
     for _, old in links.single:
         if is_unheard(old):  # a folder without its link would stay until that has changed
-            outcome.failed.append(f"{redirect.variable} stays as it was: {old} {SILENT}")
+            outcome.failed.append(Problem(STAYS, f"{redirect.variable} stays as it was: {old} {SILENT}"))
             outcome.decision.redirects.remove(redirect)
             return
 
@@ -156,7 +161,8 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
                 os.mkdir(redirect.folder, 0o700)
     except OSError as error:
         problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
-        outcome.failed.append(f"{redirect.variable} stays as it was: {problem}")
+        text = f"{redirect.variable} stays as it was: {problem.text}"
+        outcome.failed.append(Problem(STAYS, text, problem.remedy))
         outcome.decision.redirects.remove(redirect)
 
 
@@ -179,7 +185,7 @@ def make_home(outcome: Outcome) -> None:
         publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
     except OSError as error:
         problem = complaint(error, decision.home, outcome.storage.roots["config"])
-        outcome.failed.append(f"HOME stays as it was: {problem}")
+        outcome.failed.append(Problem(STAYS, f"HOME stays as it was: {problem.text}", problem.remedy))
         decision.home = ""
 
 

@@ -62,9 +62,12 @@ def _again(make: Callable[[str], None], folder: str, outcome: Outcome) -> None:
         make(folder)
     except OSError as error:
         from sif_writable.act.directories import complaint
+        from sif_writable.errors import Problem
 
         watch_of(outcome).whole = False
-        outcome.failed.append(f"not all that has come since is found in {complaint(error, folder, folder)}")
+        problem = complaint(error, folder, folder)
+        text = f"not all that has come since is found in {problem.text}"
+        outcome.failed.append(Problem(problem.code, text, problem.remedy))
 
 
 class Links:

@@ -116,7 +116,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     try:
         os.makedirs(f"{folder}/memory", 0o700, exist_ok=True)
     except OSError as error:
-        return directories.complaint(error, folder, image)
+        return str(directories.complaint(error, folder, image))
     table = mounts()
     in_storage = namespaces.upper_problem(folder, table)
     problem = trial.prove(decided.targets, folder, in_storage, table)

@@ -31,6 +31,7 @@ from __future__ import annotations
 import os
 
 from sif_writable import facts
+from sif_writable.errors import Problem
 from sif_writable.facts.filesystem import explain
 
 TYPE_CHECKING = False  # the GPU check loads this, and typing takes longer than the rest of it
@@ -53,10 +54,10 @@ def read(purelib: str) -> Declared:
     return facts.declared(purelib, whole=True)
 
 
-def misunderstood(purelib: str) -> list[str]:
-    """Return sentences on what cannot be read in the image's manifest, or seems to be cut off."""
+def misunderstood(purelib: str) -> list[Problem]:
+    """Return what cannot be read in the image's manifest, or seems to be cut off."""
     path = f"{purelib}/{facts.MANIFEST}"
-    remedy = "Remedy: build the image again, or write the file anew in %post with `sif-writable prepare`."
+    remedy = "Build the image again, or write the file anew in %post with `sif-writable prepare`."
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8", errors="replace") as file:
@@ -64,16 +65,14 @@ def misunderstood(purelib: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        return [f"{path} counts as empty: it {explain(error)}. {remedy}"]
+        return [Problem("bad-manifest", f"{path} counts as empty: it {explain(error)}.", remedy)]
     found = []
     lines = [line for line in text.split("\n") if line and not line.startswith("#")]
     if strange := [line for line in lines if line.partition(": ")[0] not in HOT + COLD or ": " not in line]:
-        found.append(
-            f"{path} has lines that are not understood ({len(strange)}, such as {strange[0][:40]!r}). {remedy}"
-        )
+        found.append(f"{path} has lines that are not understood ({len(strange)}, such as {strange[0][:40]!r}).")
     if text and not text.endswith("\n"):
-        found.append(f"{path} ends within a line, which is passed over: it may have been cut off. {remedy}")
-    return found
+        found.append(f"{path} ends within a line, which is passed over: it may have been cut off.")
+    return [Problem("bad-manifest", text, remedy) for text in found]
 
 
 def demands(declared: Mapping[str, list[str]]) -> dict[str, str]:

@@ -43,17 +43,11 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
     rows = _Rows(facts, storage, ground, environ, decision)
     for row in ROWS:
         rows.decide(row)
-    opted = environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()
+    opted = _opted(environ)
     if opted:
         for row in OPT_IN:
             if row[0] in opted:
                 rows.decide(row)
-        known = [row[0] for row in OPT_IN]
-        decision.notes += [
-            f"SIF_WRITABLE_OPT_IN names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
-            for name in opted
-            if name not in known
-        ]
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
     decision.carried = carried(decision, rows.bases, environ)
@@ -352,7 +346,16 @@ def misunderstood(environ: "Mapping[str, str]") -> "list[str]":
         value = environ.get(name, "")
         if value and value.lower() not in (*allowed, *_SYNONYMS.get(name, ())):
             notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
-    return notes
+    known = [row[0] for row in OPT_IN]
+    return notes + [
+        f"SIF_WRITABLE_OPT_IN names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
+        for name in _opted(environ)
+        if name not in known
+    ]
+
+
+def _opted(environ: "Mapping[str, str]") -> "list[str]":
+    return environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()
 
 
 _SYNONYMS = {

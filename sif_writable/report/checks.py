@@ -8,6 +8,7 @@ import site
 from typing import Any, NamedTuple
 
 from sif_writable import importhook, startup
+from sif_writable.act.directories import STAYS
 from sif_writable.facts import mounts
 from sif_writable.facts.attempt import GIVES_AWAY, attempt_in
 from sif_writable.facts.space import look, overlay_is_read_only
@@ -64,10 +65,11 @@ def _hook(model: dict[str, Any]) -> list[Check]:
 
 
 def _settings(model: dict[str, Any]) -> list[Check]:
-    return [
-        Check(WARN, "settings", note, "correct the value or unset the variable")
-        for note in model["notes"]
-        if "not understood" in note or "can not be switched on" in note
+    found = [Check(WARN, "settings", text, "correct the value or unset the variable") for text in model["settings"]]
+    return found + [
+        Check(WARN, "manifest", entry["text"], entry["remedy"])
+        for entry in model["problems"]
+        if entry["code"] == "bad-manifest"
     ]
 
 
@@ -167,10 +169,11 @@ def _redirects(model: dict[str, Any]) -> list[Check]:
         for entry in model["user_set"]
         if entry["problem"]
     ]
-    for note in model["notes"]:
-        if "stays as it was" in note:
-            text, _, cure = note.partition(". Remedy: ")
-            found.append(Check(WARN, "redirects", text, cure.rstrip(".") or "free the cause it names"))
+    found += [
+        Check(WARN, "redirects", entry["text"].rstrip("."), entry["remedy"].rstrip(".") or "free the cause it names")
+        for entry in model["problems"]
+        if entry["code"] == STAYS
+    ]
     if model["home"]["why"] != "works" and not model["home"]["private"]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"
         found.append(Check(WARN, "HOME", text, "set SIF_WRITABLE_HOME=auto, or give --home DIR"))

@@ -37,4 +37,4 @@ def decision_lines(decision: Decision) -> list[str]:
 def outcome_lines(outcome: Outcome) -> list[str]:
     """Tell what could only be known by doing it, for SIF_WRITABLE_DEBUG."""
     user = outcome.decision.user
-    return [*outcome.failed, *([f"USER={user}: this uid has no passwd entry"] if user else [])]
+    return [*map(str, outcome.failed), *([f"USER={user}: this uid has no passwd entry"] if user else [])]

@@ -98,9 +98,6 @@ def notes(folder: str) -> list[str]:
     made = seen.beside(folder + "/tree", sorted(levels))
     if made:
         found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
-    _, misunderstood = plan.limit(os.environ)
-    if misunderstood:
-        found.append(misunderstood)
     unreadable = copyup.unreadable(folder)
     if unreadable:
         found.append(unreadable)

@@ -25,7 +25,9 @@ packages           list: name, why, how (``copy``, ``mount``: writable where it 
 layer              see report.layer; null where the hook is not active
 overlay            see report.overlay; null where the hook is not active
 gpu                see report.gpus; null with ``--no-gpu``
-notes              list of sentences: values not understood, things that could not be done
+settings           list of sentences: values of variables that are not understood or cannot be followed
+problems           list: code, text, remedy of what could not be done, or not be read in the image's manifest
+notes              list of sentences: all that, and what else is to be known
 =================  ====================================================================================
 """
 
@@ -39,9 +41,11 @@ import sif_writable
 from sif_writable import act, facts, importhook, plan, session, startup
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
+from sif_writable.errors import Problem
 from sif_writable.facts import container, manifest, mounts
 from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.plan import RUNTIME, redirects
+from sif_writable.plan import packages as copies
 from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
@@ -74,10 +78,10 @@ def current() -> Outcome | None:
     outcome.replaced = in_force
     if list(dict.fromkeys(storage.roots.values())) != roots:
         now = ", ".join(dict.fromkeys(storage.roots.values())) or "no place"
-        outcome.failed.append(
+        text = (
             f"an ancestor of this process chose {', '.join(roots) or 'no place'} for storage, which holds here, too; "
-            f"a program that starts without it now would get {now}"
         )
+        outcome.failed.append(Problem("chosen-before", f"{text}a program that starts without it now would get {now}"))
     return outcome
 
 
@@ -137,17 +141,17 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
-        "notes": [
-            *redirects.misunderstood(os.environ),
-            *filter(None, [policy.limit(os.environ)[1]]),
-            *manifest.misunderstood(seen.purelib),
-            *(outcome.failed if outcome else []),
-        ],
     }
+    model["settings"] = [
+        *redirects.misunderstood(os.environ),
+        *filter(None, [policy.limit(os.environ)[1], copies.limit(os.environ)[1]]),
+        *(model["gpu"]["settings"] if model["gpu"] else []),
+    ]
+    problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
+    model["problems"] = [dict(zip(("code", "text", "remedy"), problem)) for problem in problems]
+    model["notes"] = [*model["settings"], *map(str, problems)]
     if active:
         model["notes"] += packages.notes(importhook.folder())
-    if model["gpu"]:
-        model["notes"] += model["gpu"]["settings"]
     if startup.failure is not None:
         model["notes"].append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
     return model

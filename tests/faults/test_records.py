@@ -67,6 +67,10 @@ def test_a_manifest(faulty: Faulty, step: int) -> None:
     with open(manifest, "ab") as file:
         file.write(b"\nnonsense\n\xff\xfe: x\n")
     assert "has lines that are not understood (2, such as 'nonsense')" in _notes(faulty, **options)
+    doctor = faulty.machine.run([PYTHON, "-m", "sif_writable", "doctor"], home=NOWHERE, **options).stdout
+    (line,) = [part for part in " ".join(doctor.split()).split("WARN ") if "nonsense" in part]
+    assert line.startswith("manifest: ")
+    assert "Build the image again" in line
     os.unlink(manifest)
     os.mkdir(manifest)
     assert "counts as empty" in _notes(faulty, **options)

@@ -40,9 +40,12 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
     assert [line.split("=")[0] for line in done.stderr.splitlines()][:1] == [
         "sif_writable: before 'import torch': SIF_WRITABLE_GPU"
     ]
+    env["SIF_WRITABLE_OPT_IN"] = "NOTHING"
     notes = json.loads(hooked.run("-m", "sif_writable", "status", "--json", env=env).stdout)["notes"]
     told = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())
     for name, value in env.items():
         sentence = f"{name}={value[:80]!r} is not understood and counts as unset; allowed: "
+        if value == "NOTHING":
+            sentence = f"{name} names 'NOTHING', which can not be switched on; allowed: "
         assert [note.startswith(sentence) for note in notes].count(True) == 1, name
         assert f"WARN settings: {sentence}" in told, name

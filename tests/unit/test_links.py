@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_filled_serves_as_it_is_and_no_plan_is_kept(
     monkeypatch.setattr(os, "symlink", full)
     links.provide(folder.outcome, {})
     assert folder.outcome.decision.redirects == [folder.redirect]
-    assert "not all that has come since is found" in folder.outcome.failed[0]
+    assert "not all that has come since is found" in folder.outcome.failed[0].text
     assert not links.watch_of(folder.outcome).whole
 
 

@@ -382,6 +382,9 @@ def test_opt_in_rows_are_switched_on_by_name() -> None:
     assert any("'HF_HOME'" in note and "JAX_COMPILATION_CACHE_DIR" in note for note in notes)
 
 
+OPTIONAL = [row[0] for row in OPT_IN]
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
@@ -397,7 +400,11 @@ def test_opt_in_rows_are_switched_on_by_name() -> None:
             {"SIF_WRITABLE_STRICT": "true"},
             "SIF_WRITABLE_STRICT='true' is not understood and counts as unset; allowed: 0, 1",
         ),
-        ({"SIF_WRITABLE": "0", "SIF_WRITABLE_HOME": "KEEP"}, None),
+        ({"SIF_WRITABLE": "0", "SIF_WRITABLE_HOME": "KEEP", "SIF_WRITABLE_OPT_IN": OPTIONAL[0]}, None),
+        (
+            {"SIF_WRITABLE_OPT_IN": f"{OPTIONAL[0]},NOTHING"},
+            f"SIF_WRITABLE_OPT_IN names 'NOTHING', which can not be switched on; allowed: {', '.join(OPTIONAL)}",
+        ),
     ],
 )
 def test_values_that_are_not_understood_are_named(environ: dict[str, str], words: str | None) -> None:

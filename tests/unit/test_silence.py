@@ -228,6 +228,8 @@ def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path,
     outcome = act.Outcome(make_facts(home=home), Storage(), decision)
     directories.make_redirect(redirect, outcome, {})
     assert decision.redirects == []
-    assert outcome.failed == [f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {SILENT}"]
+    assert [str(problem) for problem in outcome.failed] == [
+        f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {SILENT}"
+    ]
     assert not os.path.exists(redirect.folder)
     assert silent

@@ -125,8 +125,8 @@ def test_a_read_only_overlay_is_seen_in_the_mount_of_the_root() -> None:
 
 def test_a_complaint_names_path_cause_and_remedy(tmp_path: Path) -> None:
     quota = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-    assert complaint(quota, "/x/y", str(tmp_path)).startswith("/x/y is over this user's disk quota. Remedy: ")
-    assert complaint(OSError(errno.EROFS, "x"), "/x/y", str(tmp_path)) == "/x/y is on a read-only filesystem"
+    assert str(complaint(quota, "/x/y", str(tmp_path))).startswith("/x/y is over this user's disk quota. Remedy: ")
+    assert str(complaint(OSError(errno.EROFS, "x"), "/x/y", str(tmp_path))) == "/x/y is on a read-only filesystem"
 
 
 def on_tmpfs(tmp_path: Path, options: str, script: str) -> subprocess.CompletedProcess[str]:
