@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable import aside
-from sif_writable.act import trace
 from sif_writable.cleanup import policy
 from sif_writable.cleanup.contents import look
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
+from sif_writable.trace import watch
 from tests.lab.environments import PYTHON
 
 if TYPE_CHECKING:
@@ -225,9 +225,9 @@ def test_only_the_folder_of_a_trace_that_is_gone_is_taken_away(tmp_path: Path) -
         if name != "young":
             os.utime(folder, (hour_ago, hour_ago))
     (tmp_path / "sif-writable-trace-link").symlink_to(folders["young"])
-    held = trace._hold(str(folders["running"]))
+    held = watch._hold(str(folders["running"]))
     try:
-        trace._collect_killed(str(tmp_path))
+        watch._collect_killed(str(tmp_path))
     finally:
         os.close(held)
     assert sorted(os.listdir(tmp_path)) == [f"sif-writable-trace-{name}" for name in ("link", "running", "young")]

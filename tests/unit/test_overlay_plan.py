@@ -10,9 +10,10 @@ import pytest
 
 from sif_writable.facts import namespaces
 from sif_writable.facts.mounts import Mount
-from sif_writable.plan import overlay, trace
+from sif_writable.plan import overlay
 from sif_writable.plan.overlay import GRAFT, OVERLAY, Wanted
-from sif_writable.plan.trace import CREATED, Change, Record
+from sif_writable.trace import findings as trace
+from sif_writable.trace.findings import CREATED, Change, Record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,8 @@ from sif_writable.facts.mounts import mounts
 from sif_writable.facts.program import not_started
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
-from sif_writable.plan.trace import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
 from sif_writable.startup import LAYER
+from sif_writable.trace.findings import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

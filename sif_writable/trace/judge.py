@@ -1,0 +1,157 @@
+"""What a traced command wrote, whose it is and what serves it; and how that is kept for the next runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from sif_writable import facts, importhook
+from sif_writable.errors import SifWritableError
+from sif_writable.facts import manifest
+from sif_writable.plan.packages import PACKAGE, Line
+from sif_writable.trace.findings import findings as judged
+from sif_writable.trace.findings import tops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sif_writable.trace.findings import Finding
+    from sif_writable.trace.watch import Traced
+
+
+def lies_in(path: str, directories: Iterable[str]) -> bool:
+    """Whether a path lies in one of some directories."""
+    return any(path.startswith(f"{directory}/") for directory in directories)
+
+
+def named(found: Iterable[Finding]) -> list[str]:
+    """Return the packages of findings, and the paths of those that lie in none."""
+    listed = list(found)
+    packages = dict.fromkeys(one.package for one in listed if one.package)
+    return [*packages, *tops(one.path for one in listed if not one.package and one.path.count("/") > 1)]
+
+
+def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[Finding]:
+    """Judge what was seen and told.
+
+    :param covered: directories in which a layer serves all writes.
+    """
+    from sif_writable.facts import mounts, packages
+
+    told = traced.told
+    where = packages.directories(record.what for record in told if record.event == "path" and record.what)
+    table = mounts.mounts()
+    image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
+    variables = _variables()
+
+    def in_image(path: str) -> bool:
+        holder = path
+        while not os.path.lexists(holder):
+            holder = os.path.dirname(holder)
+        mount = mounts.mount_of(holder, table)
+        if path.startswith(("/proc/", "/dev/", "/sys/", "/tmp/")) or mount is None:  # noqa: S108
+            return False
+        if os.path.isdir(holder) and holder == path:
+            return False  # mkdir(exist_ok=True), or opened for its descriptor
+        return mount.point in image or not os.access(holder, os.W_OK)
+
+    def owner(path: str) -> tuple[str, str]:
+        unit = packages.unit_at(path, where)
+        return (unit.name, unit.directory) if unit else ("", "")
+
+    def remedy(path: str, package: str) -> str:
+        if lies_in(path, covered):
+            return f"none is needed: programs have a layer here, which serves it. Without one: {without(path, package)}"
+        return without(path, package)
+
+    def without(path: str, package: str) -> str:
+        if package:
+            return (
+                f"a writable copy of {package} (made by itself when its import fails; SIF_WRITABLE_PACKAGES={package})"
+            )
+        variable = next((name for place, name in variables if path == place or path.startswith(place + "/")), "")
+        if variable:
+            return f"{variable}, set to a directory that can be written"
+        bind = path if os.path.isdir(path) or path.count("/") == 1 else os.path.dirname(path)
+        if path.count("/") == 1:
+            return f"a bind (apptainer exec --bind DIRECTORY:{bind})"
+        return f"SIF_WRITABLE_OVERLAY_PATHS={path}, or a bind (apptainer exec --bind DIRECTORY:{bind})"
+
+    return judged(
+        *(traced.changes, told, traced.pid, command),
+        is_python=_is_python,
+        in_image=in_image,
+        owner=owner,
+        remedy=remedy,
+    )
+
+
+def _is_python(program: str) -> bool:
+    path = shutil.which(program) or program
+    if os.path.basename(path).startswith("python"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            first = file.read(256).partition(b"\n")[0]
+    except OSError:  # os.system() is given a line for the shell
+        return False
+    return first.startswith(b"#!") and b"python" in first
+
+
+def _variables() -> list[tuple[str, str]]:
+    """List the default locations in the image that a variable moves."""
+    from sif_writable.plan import catalog, templates
+
+    bases = templates.default_bases(facts.see(os.environ), os.environ)
+    return [
+        (place, row[0])
+        for row in (*catalog.ROWS, *catalog.OPT_IN)
+        for template in row[3]
+        if "/" in template and (place := templates.resolve(template, bases, os.environ))
+    ]
+
+
+def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[str], str]:
+    """Keep the findings where the next run looks; return what was kept, and what went wrong.
+
+    :param covered: what lies in these directories is served by a layer, so that nothing needs to be kept of it.
+    """
+    needed = [finding for finding in found if not lies_in(finding.path, covered)]
+    packages = {finding.package: finding for finding in needed if finding.package}
+    names = named(needed)
+    paths = names[len(packages) :]
+    purelib = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if os.access(purelib, os.W_OK):
+        declared = manifest.read(purelib)
+        changes = {
+            "package": _added(declared.get("package", []), packages),
+            "overlay": _added(declared.get("overlay", []), paths),
+        }
+        from sif_writable.act import manifest as writer
+
+        try:
+            writer.update(purelib, changes)
+        except SifWritableError as error:
+            return [], str(error)
+        return names, ""
+    from sif_writable.act import copyup
+
+    finder = importhook.finder()
+    if not names:
+        return [], ""
+    if finder is None or not finder.folder:
+        return [], "nothing was saved: there is no storage in use to save it in"
+    finder.wanted()  # makes the list with what is known beforehand
+    copyup.learn(Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items())
+    if not paths:
+        return names, ""
+    listed = ":".join(paths)
+    problem = f"{', '.join(paths)} cannot be kept here: paths of no package are served where they are declared. "
+    return list(packages), f"{problem}Remedy: set SIF_WRITABLE_OVERLAY_PATHS={listed}, or bind directories there"
+
+
+def _added(values: list[str], names: Iterable[str]) -> list[str]:
+    known = {value.partition(" ")[0] for value in values}
+    return values + [f"{name} seen by sif-writable trace" for name in names if name not in known]
