@@ -80,6 +80,16 @@ def start(module: str, words: Sequence[str], seconds: float) -> str | None:
     return _result(child, readable, seconds)
 
 
+def is_ours(pid: str) -> bool:
+    """Whether a process is one that :func:`start` has started, such as the publisher of another one that has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return _CODE.partition("{")[0].encode() + __package__.encode() in file.read()
+    except OSError as error:  # it has ended
+        let_pass(error)
+        return True
+
+
 def alone() -> None:
     """Begin a process that :func:`start` has started: it goes on when the program is asked to end."""
     os.closerange(3, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))

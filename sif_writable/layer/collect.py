@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import child, decide, files, forget, full, generations, kernel, merge, mount, replicas
-from sif_writable.layer.enter import note_member, read
+from sif_writable.layer.enter import directories, note_member, read
 from sif_writable.layer.mount import NEW
 from sif_writable.layer.seen import about, kept_of, look
 from sif_writable.signals import suppress
@@ -30,9 +30,10 @@ SECONDS = 10.0
 DYING_SECONDS = 0.5
 UNFINISHED_SECONDS = 3600.0
 """After that a layer that was never mounted belongs to a process that was killed."""
-STALE_SECONDS = 86400.0
+STALE_SECONDS, LONG_AGO = 86400.0, 60 * 86400.0
+IN_MEMORY = "memory-"
+"""How the folders of layers are called that are on a tmpfs of their own: see :mod:`.memory`."""
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
-_BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 def before_making(place: str, folder: str, origin: str, dying: Collection[str] = ()) -> str:
@@ -44,10 +45,10 @@ def before_making(place: str, folder: str, origin: str, dying: Collection[str] =
     """
     answer = child.ask(lambda: _collect(place, folder, origin, dying), SECONDS)
     if answer is None:
-        _say(f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds")
+        say(f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds")
         return replicas.newest_replica(place, origin)
     base, _, lines = answer.partition("\n")
-    _say(lines)
+    say(lines)
     return base
 
 
@@ -136,7 +137,9 @@ def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
         lock = _lock(folder)
     except OSError as error:
         let_pass(error)
-        return [] if error.errno in {*_BUSY, errno.ENOENT} else [_kept(folder, error)]
+        return [] if error.errno == errno.ENOENT else [_kept(folder, error)]
+    if lock < 0:
+        return []
     try:
         boot, _, recorded, recorded_origin = about(folder)[:4]
         if recorded_origin != origin or (not origin and recorded != target):
@@ -173,11 +176,11 @@ def at_exit(layer: enter.Layer) -> None:
     with suppress(OSError):  # where there is no space for a line, others look at /proc all the same
         note_member(layer.folder, f"-{os.getpid()}\n")
     if line := full.line(layer.folder):  # where the program has swallowed that its writes failed
-        _say(line)
-    if kept_of(layer.folder) == merge.NONE or not _is_last(layer):
+        say(line)
+    if kept_of(layer.folder) == merge.NONE or not _is_last(layer.folder, {str(os.getpid())}):
         return
     lines = child.start(__name__, [layer.folder], SECONDS)
-    _say(_later(layer.folder, f"storage has not answered for {SECONDS:.0f} seconds") if lines is None else lines)
+    say(_later(layer.folder, f"storage has not answered for {SECONDS:.0f} seconds") if lines is None else lines)
 
 
 def main(words: Sequence[str]) -> None:
@@ -191,14 +194,20 @@ def main(words: Sequence[str]) -> None:
 
 
 def _publish_from_within(folder: str) -> list[str]:
+    alone = {str(os.getpid()), str(os.getppid())}
     try:
-        lock = _lock(folder)
+        deadline = time.monotonic() + SECONDS
+        while (lock := _lock(folder)) < 0:  # one that has ended just before publishes what was there then
+            child.progress()
+            time.sleep(0.01)
+            if time.monotonic() > deadline:
+                return []
     except OSError as error:
         let_pass(error)
-        return [] if error.errno in _BUSY else [_later(folder, _words(error))]
+        return [_later(folder, _words(error))]
     try:
         os.chmod(f"{folder}/hidden", 0o700)
-        return publish(folder, lambda number, _: f"{folder}/hidden/{number}")
+        return publish(folder, lambda number, _: f"{folder}/hidden/{number}", alone=alone)
     except (OSError, ValueError) as error:
         let_pass(error)
         return [_later(folder, _words(error))]
@@ -213,12 +222,17 @@ def _lock(folder: str) -> int:
 
     The kernel's locks by process end where any descriptor of the file is closed; `about` is read, so this is no such.
 
-    :raises OSError: EAGAIN where another process has it, ENOENT where the layer is gone.
+    :returns: -1 where another process has it.
+    :raises OSError: ENOENT where the layer is gone.
     """
     descriptor = os.open(f"{folder}/about", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.stat(f"{folder}/about")  # who had it may have removed the layer
+    except BlockingIOError as error:
+        let_pass(error)
+        os.close(descriptor)
+        return -1
     except BaseException:
         os.close(descriptor)
         raise
@@ -235,35 +249,40 @@ def _path(error: BaseException) -> str:
 
 
 def _later(folder: str, why: str) -> str:
+    if os.path.basename(folder).startswith(IN_MEMORY):
+        return f"what was written in the environment is lost: it was in memory, and is not in storage: {why}"
     return (
         f"what was written in the environment is not in storage yet: {why}. "
         f"It is kept in {folder}, and the next start on this node publishes it"
     )
 
 
-def _is_last(layer: enter.Layer) -> bool:
-    """Whether no other process is seen in this layer, but such as are about to end.
+def _is_last(folder: str, own: Collection[str]) -> bool:
+    """Whether no other process is seen in a layer, but such as are about to end.
 
     One that cannot be looked into, since it has a namespace of its own, counts where it has made or joined the layer;
     what another one writes later is folded in when it has ended.
+
+    :param own: the numbers of processes that do not count.
     """
     place = os.readlink("/proc/self/ns/pid")
-    leaving, members = {str(os.getpid())}, set()
-    for line in read(f"{layer.folder}/members").splitlines():
+    leaving, members = set(own), set()
+    for line in read(f"{folder}/members").splitlines():
         pid, where = [*line.split(" ")[:2], ""][:2]
         if pid.startswith("-"):
             leaving.add(pid[1:])
         elif where != place:
             return False  # not all that there are can be seen from here
-        elif pid != str(os.getpid()):
+        elif pid not in own:
             leaving.discard(pid)
             members.add(pid)
-    top = layer.directories[0]
+    top = directories(folder)[0]
     device = os.stat(top).st_dev
     for name in os.listdir("/proc"):
         if name.isdigit() and name not in leaving:
             try:
-                if os.stat(f"/proc/{name}/root{top}").st_dev == device:  # also in a namespace below the layer's
+                same = os.stat(f"/proc/{name}/root{top}").st_dev == device  # also in a namespace below the layer's
+                if same and not child.is_ours(name):
                     return False
             except OSError as error:  # it has just ended, or may not be looked into
                 let_pass(error)
@@ -272,11 +291,15 @@ def _is_last(layer: enter.Layer) -> bool:
     return True
 
 
-def publish(folder: str, original: Callable[[int, str], str], target: str = "") -> list[str]:
+def publish(
+    folder: str, original: Callable[[int, str], str], target: str = "", alone: Collection[str] = ()
+) -> list[str]:
     """Publish what was written to one layer; return what is to be said.
 
     :param original: tells where the directory with a number is seen as it is in the image.
     :param target: the generations; by default where they were when the layer was made.
+    :param alone: numbers of processes that may be in the layer; where others have come, nothing is published, since
+        they may be writing: the last of them publishes it. Without any, the layer is dead.
     :raises OSError: storage does not take it.
     """
     recorded, origin = about(folder)[2:4]
@@ -284,7 +307,14 @@ def publish(folder: str, original: Callable[[int, str], str], target: str = "") 
     if origin and origin not in os.listdir(target):
         raise FileNotFoundError(errno.ENOENT, "the storage of that run is not there", target)
     layer, seen, changes, kept = look(folder, original)
-    done = generations.publish(target, layer)
+
+    def still() -> bool:
+        again = look(folder, original)[0]
+        return again.state == layer.state and _is_last(folder, alone)
+
+    done = generations.publish(target, layer, still if alone else None)
+    if done.number < 0:
+        return []
     lines = []
     how, installed = kept_of(folder), seen.installed(changes)
     usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
@@ -326,6 +356,8 @@ def _tidy(place: str, base: str, now: float) -> None:
                 files.remove(f"{place}/{name}")
             elif name.startswith(NEW) and not name.startswith(f"{NEW}upper-") and age > STALE_SECONDS:
                 replicas.drop(place, name)
+            elif name.startswith(IN_MEMORY) and (age > LONG_AGO or about(f"{place}/{name}")[0] != mount.boot()):
+                replicas.drop(place, name)  # nobody can be in it any more
             elif name.startswith("container-") and age > UNFINISHED_SECONDS:
                 layer = os.readlink(f"{place}/{name}").partition(":")[0]
                 if not os.path.isdir(f"{place}/{layer}"):
@@ -344,7 +376,7 @@ def _used(place: str) -> set[str]:
     return used
 
 
-def _say(lines: str) -> None:
+def say(lines: str) -> None:
     """Write lines to stderr, if there is one."""
     if lines.strip() and sys.stderr is not None:
         with suppress(OSError, ValueError):

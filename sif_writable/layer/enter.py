@@ -49,6 +49,8 @@ class Layer:
         self.name = ""
         """Of the folder of its upper directories, in there."""
         self.directories: list[str] = []
+        self.in_memory = False
+        """Whether it is on a tmpfs of its own: see :mod:`.memory`."""
         self.origin = ""
         """Of the generations, where this process makes it."""
         self.fresh = False
@@ -127,7 +129,8 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     if words[2] != "ok":
         return words[2]
     layer = Layer(place, token, image)
-    layer.directories = words[3:]
+    layer.directories = [word for word in words[3:] if word[:1] == "/"]
+    layer.in_memory = len(layer.directories) < len(words) - 3
     problem = mount.make(layer, storage, namespace, dead, table)
     if problem and layer.name and not layer.name.startswith("upper-"):  # the mount itself: it is not tried again
         from sif_writable.layer import trial

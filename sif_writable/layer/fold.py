@@ -110,6 +110,18 @@ def _take(layer: Layer, new: Generation, tree: str, beside: str, where: str, cha
     return who
 
 
+def is_there(layer: Layer, newest: Generation) -> bool:
+    """Whether a generation has all that a layer did, word for word."""
+    tree = f"{newest.folder}/tree"
+    return bool(newest.number) and not any(
+        merge.is_forgotten(change.path, newest.forgotten, layer.base)
+        or (change.kind == merge.GONE and layer.in_image(change.path) and change.path not in newest.removed)
+        or (change.kind == merge.FOLDER and not os.path.isdir(f"{tree}{change.path}"))
+        or _is_lost(layer, tree, change)
+        for change in layer.changes
+    )
+
+
 def _is_lost(layer: Layer, tree: str, change: Change) -> bool:
     """Whether something that a layer did is not there without it: many tasks of an array write the very same."""
     if change.kind == merge.FOLDER:

@@ -46,9 +46,11 @@ class Published(NamedTuple):
     """Where the others' files are, or an empty string."""
 
 
-def publish(folder: str, layer: Layer) -> Published:
+def publish(folder: str, layer: Layer, still: Callable[[], bool] | None = None) -> Published:
     """Fold what is kept of a layer into the newest generation, and give the result the next number.
 
+    :param still: whether what was copied meanwhile is still all there is; None: nobody can change it. If it is not,
+        the number is negative.
     :raises OSError: storage does not take it; then nothing has changed there.
     """
     conflicts: list[tuple[str, str]] = []
@@ -58,17 +60,19 @@ def publish(folder: str, layer: Layer) -> Published:
         if state == layer.state or not (state or layer.changes):  # whoever published it has not removed it
             conflicts.clear()
             return last or NOTHING
+        if not state and fold.is_there(layer, newest):
+            return newest.number or NOTHING
         conflicts[:] = fold.fold(layer, newest, aside, beside)
-        return 0
+        return CHANGED if still is not None and not still() else 0
 
     if not layer.changes and not os.path.isdir(folder):
         return Published(0, [], "")
     number, kept = succeed(folder, build)
-    return Published(max(number, 0), conflicts, kept)
+    return Published(0 if number == NOTHING else number, conflicts, kept)
 
 
-NOTHING = -1
-"""What stands for the number of a generation where none is needed."""
+NOTHING, CHANGED = -1, -2
+"""What stands for the number of a generation where none is needed, or none is made for now."""
 
 
 def newest_of(folder: str) -> int:

@@ -37,7 +37,7 @@ def folder(lines: Iterable[str]) -> str:
         upper = _plain(rest.partition("upperdir=")[2].partition(",")[0])
         place, _, name = upper.rpartition("/")[0].rpartition("/")
         name = name.removeprefix(_NEW)  # which it had when it was mounted
-        if ours and name.startswith("upper-"):
+        if ours and name.startswith(("upper-", "memory-")):
             point = f"{_plain(left.split(' ', 5)[4])}/"
             before = [path for path in last if path.startswith(point)]
             if before or not found:

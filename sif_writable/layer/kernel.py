@@ -214,7 +214,7 @@ def _is_free(descriptor: int) -> bool:
         os.lockf(descriptor, os.F_TLOCK, 1)
     except OSError as error:
         let_pass(error)
-        return False
+        return error.errno not in (11, 13)  # EAGAIN, EACCES; where there are no locks, there are two layers at worst
     return True
 
 

@@ -84,19 +84,11 @@ def make(
             opened.append(neighbour[1])
             if not layer.directories:
                 return "the layer of another environment in this container is over all its directories"
-        for attempt in (1, 2):
-            base = _base(layer, storage, [record.partition(":")[0] for record in dead])
-            try:
-                layer.name = prepare(layer.place, layer.directories, base, storage, layer)
-            except FileNotFoundError:  # the base was superseded and removed just now
-                if attempt == 1:
-                    continue
-                raise
-            break
+        base = _prepared(layer, storage, [record.partition(":")[0] for record in dead])
         with kernel.undisturbed():
             problem = mount(layer, base, mounts, neighbour)
             if not problem:
-                layer.fresh = not base
+                layer.fresh = not base and not layer.in_memory
                 _appear(layer)
         if problem:
             return problem
@@ -109,6 +101,25 @@ def make(
     return ""
 
 
+def _prepared(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
+    """Make the folders of a layer, and give it a name; return the folder of what earlier runs wrote."""
+    if layer.in_memory:
+        from sif_writable.layer import memory
+
+        memory.prepare(layer, storage)
+        return ""  # that is not known yet
+    for attempt in (1, 2):
+        base = _base(layer, storage, dying)
+        try:
+            layer.name = prepare(layer.place, layer.directories, base, storage, layer)
+        except FileNotFoundError:  # the base was superseded and removed just now
+            if attempt == 1:
+                continue
+            raise
+        break
+    return base
+
+
 def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
     """Return a process of this container that is in the layer of another environment: see :mod:`.neighbours`.
 
@@ -117,7 +128,7 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
     above, below = layer.place.rsplit("/", 1)[0], ""
     if layer.place.endswith("/layer"):  # in the folder of an image
         above, below = above.rsplit("/", 1)[0], "/layer"
-    for name in _listed(above):
+    for name in listed(above):
         place = f"{above}/{name}{below}"
         if name[:6] == "image-" and place != layer.place:
             other = Layer(place, layer.token)
@@ -136,9 +147,10 @@ def _appear(layer: Layer) -> None:
     """Have others find a layer that is mounted now. Where that fails, this process is in it alone, and it is kept."""
     made = os.readlink("/proc/self/ns/mnt")
     try:
-        # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
-        os.rename(layer.folder, f"{layer.place}/{layer.name[len(NEW) :]}")
-        layer.name = layer.name[len(NEW) :]
+        if not layer.in_memory:
+            # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
+            os.rename(layer.folder, f"{layer.place}/{layer.name[len(NEW) :]}")
+            layer.name = layer.name[len(NEW) :]
         device = os.stat(layer.directories[0]).st_dev
         # A link appears as a whole, and replacing one does not make the disk write, as replacing a file does.
         aside = f"{layer.place}/{NEW}{os.urandom(8).hex()}"
@@ -156,7 +168,7 @@ def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
     """
     names = os.listdir(layer.place)
     folder = generations(layer.place, storage)
-    there = names if folder == layer.place else _listed(folder)
+    there = names if folder == layer.place else listed(folder)
     newest = _newest(there)
     layer.origin = origin_of(there)
     if not layer.origin:
@@ -199,10 +211,11 @@ def boot() -> str:
 
 def newest_generation(folder: str) -> int:
     """Return the number of the newest generation in storage, or 0."""
-    return _newest(_listed(folder))
+    return _newest(listed(folder))
 
 
-def _listed(folder: str) -> "list[str]":
+def listed(folder: str) -> "list[str]":
+    """Return what is in a folder, or nothing where it cannot be listed."""
     try:
         return os.listdir(folder)
     except OSError as error:
@@ -245,12 +258,26 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
     name = f"{NEW}upper-{os.urandom(8).hex()}"
     folder = f"{place}/{name}"
     os.mkdir(folder, 0o700)
-    known = [decide.known(layer.image, sys.prefix)] if layer is not None else []
-    origin = layer.origin if layer is not None else ""
-    write(f"{folder}/about", "\n".join([boot(), base, generations(place, storage), origin, *directories, *known]))
+    write(f"{folder}/about", about(place, directories, base, storage, layer))
     write(f"{folder}/members", enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)
+    make_uppers(folder, directories)
+    return name
+
+
+def about(place: str, directories: "Sequence[str]", base: str, storage: str, layer: "Optional[Layer]") -> str:
+    """Return what a layer says of itself."""
+    known = [decide.known(layer.image, sys.prefix)] if layer is not None else []
+    origin = layer.origin if layer is not None else ""
+    return "\n".join([boot(), base, generations(place, storage), origin, *directories, *known])
+
+
+def make_uppers(folder: str, directories: "Sequence[str]") -> None:
+    """Make the upper directories in the folder of a layer.
+
+    :raises OSError: they cannot be made.
+    """
     os.mkdir(f"{folder}/hidden", 0o700)
     for number, directory in enumerate(directories):
         status = os.stat(directory)
@@ -259,7 +286,6 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
         os.chmod(f"{folder}/{number}", status.st_mode & 0o1777 | 0o700)
         # The time of a directory of packages is part of what an image is known by.
         os.utime(f"{folder}/{number}", ns=(status.st_atime_ns, status.st_mtime_ns))
-    return name
 
 
 def mount(
@@ -290,6 +316,11 @@ def mount(
             # Opened in this namespace: what is of another one cannot be shown.
             held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]
             opened += held
+            if layer.in_memory:
+                from sif_writable.layer import memory
+
+                base = memory.begin(layer)
+                mounted.append(layer.folder)
             for number, directory in enumerate(layer.directories):
                 step = f"an overlay over {directory} cannot be mounted here"
                 earlier = f"{base}/tree{directory}"

@@ -122,7 +122,8 @@ def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, 
     :param original: tells where the directory with a number is seen as it is in the image.
     :raises OSError: it cannot be read.
     """
-    _, base, _, _, *directories = about(folder)
+    _, base, _, _, *lines = about(folder)
+    directories = [line for line in lines if line[:1] == "/"]
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
     kept = merge.keep(changes, kept_of(folder), in_image=seen.in_image, installed=seen.installed(changes))

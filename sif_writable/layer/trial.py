@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, decide, enter, files, mount, replicas
+from sif_writable.layer import child, decide, enter, files, memory, mount, replicas
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
@@ -22,6 +22,8 @@ UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 MARKER = ".sif-writable"
 """The file by which a folder for the layers of images is known to be ours."""
 SECONDS = 20.0
+IN_MEMORY = "in memory"
+"""The last line of a trial that has found no filesystem for a layer."""
 _OK = "ok"
 _SMALL, _FEW, _MOST = 1 << 20, 20, 2000
 """Bytes of a file and entries of a directory to try with, and how many paths are looked at for them."""
@@ -72,6 +74,11 @@ def settle(directories: list[str], storage: str, image: str, here: list[str]) ->
         refusal = refusal if problem.startswith("no layer on ") and refusal else problem
         if not problem.startswith("no layer on "):
             break  # another place changes nothing
+    else:
+        for place in filter(enter.is_private, enter.places(storage, image, os.geteuid())):
+            good, problem = _try(place, directories, in_memory=True)
+            if good:
+                return place, note(place, [*here, _OK, *good, IN_MEMORY])
     return first, note(first, [*here, refusal])
 
 
@@ -123,18 +130,21 @@ def filesystem(path: str) -> str:
     return kind
 
 
-def _try(place: str, directories: list[str]) -> tuple[list[str], str]:
+def _try(place: str, directories: list[str], *, in_memory: bool = False) -> tuple[list[str], str]:
     """Return the directories that can have a layer in a place, and what failed with the first that cannot."""
     good: list[str] = []
     problem = ""
     for directory in directories:
+        layer = enter.Layer(place, "")
+        layer.directories, layer.in_memory = [directory], in_memory
         try:
-            name = mount.prepare(place, [directory], "", "")
+            if in_memory:
+                memory.prepare(layer, "")
+            else:
+                layer.name = mount.prepare(place, [directory], "", "")
         except OSError as error:
             let_pass(error)
             return [], f"no layer on what refuses to hold it ({place}: {error.strerror})"
-        layer = enter.Layer(place, "")
-        layer.name, layer.directories = name, [directory]
         try:
             answer = child.ask(lambda layer=layer: _trial(layer) or _OK, SECONDS)  # type: ignore[misc]
         finally:

@@ -206,3 +206,85 @@ TOKEN=look-2 $P '{look}'
     assert "by two containers" not in result.stderr, result
     assert left == [], left
     assert missing <= number // 10, result
+
+
+NOWHERE = "trial.UPPER_TYPES = frozenset()\n"
+"""No filesystem of this node can carry a layer, as where all of them are NFS, FUSE or an overlay."""
+
+
+def test_where_no_filesystem_can_carry_a_layer_it_is_in_memory_and_published_at_the_end(box: Box) -> None:
+    first = f"""{NOWHERE}
+assert enter() == ""
+from sif_writable.layer import memory
+write(SITE + "/quiet/kept", "x" * 1000)
+os.unlink(SITE + "/large/__init__.py")
+space = os.statvfs(entering.current.folder)
+tell([space.f_blocks * space.f_frsize == memory.LIMIT, os.path.basename(entering.current.folder)[:7]])
+if os.fork() == 0:
+    write(SITE + "/quiet/of-a-child")
+    os._exit(0)
+os.wait()
+"""
+    join = f"""{NOWHERE}
+assert enter() == ""
+tell([read(SITE + "/quiet/kept")[:1], os.readlink("/proc/self/ns/mnt")])
+write(SITE + "/quiet/of-" + sys.argv[2])
+if sys.argv[2] == "killed": os.kill(os.getpid(), 9)
+"""
+    script = f"""
+$P '{first}'
+export TOKEN=b
+$P '{join}
+open("ready", "w").close()
+while not os.path.exists(SITE + "/quiet/of-second"): time.sleep(0.01)' first &
+while ! test -e ready; do sleep 0.01; done
+$P '{join}' second
+wait
+TOKEN=c $P '{join}' killed
+TOKEN=d $P '{NOWHERE}
+assert enter() == ""
+tell(sorted(name for name in os.listdir(SITE + "/quiet") if name.startswith(("of-", "kept"))))'
+cat /proc/[0-9]*/mountinfo | grep -c 'sif-writable '
+"""
+    result = box.shell(script)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert told[0] == [True, "memory-"], result
+    assert told[1] == told[2], result  # they share one
+    assert told[1][0] == "x"
+    assert told[4] == ["kept", "of-a-child", "of-first", "of-second"], result  # and nothing of the killed one
+    assert told[5] == 0
+    assert "by two containers" not in result.stderr, result
+    with open(f"{box.place}/trial", encoding="utf-8") as file:
+        assert file.read().endswith("\nin memory")
+
+
+def test_what_is_in_memory_and_cannot_be_published_is_said_to_be_lost(box: Box) -> None:
+    code = f"""{NOWHERE}
+assert enter() == ""
+write(SITE + "/new")
+for name in os.listdir(STORAGE + "/layer"):  # as where another storage is bound there now
+    if name.startswith("id-"): os.unlink(STORAGE + "/layer/" + name)
+"""
+    result = box.run(code)
+    assert "is lost: it was in memory, and is not in storage: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_generation_too_large_for_a_copy_is_mounted_from_storage_and_said(box: Box) -> None:
+    """What may hold a layer is a tmpfs here, and storage is on a disk: so they are two filesystems, as with NFS."""
+    apart = 'trial.UPPER_TYPES = frozenset(("tmpfs",))\nfrom sif_writable.layer import replicas\n'
+    write = (
+        f'{apart}assert enter() == ""\nwrite(SITE + "/large.bin", "x" * 5000); os.unlink(SITE + "/quiet/__init__.py")'
+    )
+    look = f"""{apart}replicas.REPLICA_BYTES = 1000
+assert enter() == ""
+base = read(entering.current.folder + "/about").split("\\n")[1]
+tell([read(SITE + "/large.bin")[:3], os.path.realpath(base)])
+write(SITE + "/more")
+"""
+    script = f"$P '{write}'\nTOKEN=b $P '{look}'\nTOKEN=c $P '{look}'\nTOKEN=c $P '{look}' 2>again; cat again >&2"
+    result = box.shell(script, tmpfs=["/var/tmp:64m"])
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [text for text, _ in told] == ["xxx"] * 3, result
+    assert [os.path.basename(where) for _, where in told] == ["gen-1", "gen-2", "gen-2"], result
+    assert result.stderr.count("is mounted from") == 2, result

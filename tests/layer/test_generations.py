@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -390,3 +390,26 @@ def test_who_writes_the_very_same_loses_nothing(node: Node) -> None:
         assert node.publish(layer) == []
     assert node.newest() == {"cache/index": "same", "of-0/x": "x", "of-1/x": "x", "of-2/x": "x"}
     assert "set-aside" not in os.listdir(node.storage)
+
+
+def test_what_may_still_be_written_is_not_published_at_an_exit(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that enters a layer while another one publishes it at its end may have a file open."""
+    node.write(layer := node.layer(), "cache/x", "")
+    original = lambda _, directory: node.image + directory  # noqa: E731
+
+    def publish() -> list[str]:
+        return collect.publish(layer, original, alone={str(os.getpid())})
+
+    assert (publish(), newest_generation(node.storage)) == ([], 0)  # others are seen
+    monkeypatch.setattr(collect, "_is_last", lambda *_: True)
+    real = collect.look
+
+    def writing(*words: Any) -> Any:
+        found = real(*words)
+        node.write(layer, "cache/x", "whole")
+        return found
+
+    monkeypatch.setattr(collect, "look", writing)
+    assert (publish(), newest_generation(node.storage)) == ([], 0)
+    monkeypatch.setattr(collect, "look", real)
+    assert (publish(), node.newest()) == ([], {"cache/x": "whole"})
