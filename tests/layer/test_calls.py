@@ -159,7 +159,7 @@ def test_collecting(node: Node, memory: Path, size: int, monkeypatch: pytest.Mon
     ours, origin = conflict(node)
     save(node, memory / "saved")
     name = os.path.basename(ours)
-    monkeypatch.setattr(collect, "_states", lambda _, names: dict.fromkeys(names, collect.DEAD))
+    monkeypatch.setattr(collect, "_states", lambda _, names, *__: dict.fromkeys(names, collect.DEAD))
     monkeypatch.setattr(replicas, "replicate", lambda *_: ("", ""))  # its calls were tried
     # The directories are seen as they are in the image, which is elsewhere here.
     real = collect.publish
