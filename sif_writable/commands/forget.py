@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown:
         return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", there)
     result: dict[str, Any] = {"schema": 1, "forgotten": names, "kept": [], "removed": [], "failed": []}
-    result["copies"] = any(name in known for name in names)
+    result.update(copies=any(name in known for name in names), tried=False)
     copied = [path for name in names for path in known.get(name, ())]
     with alone(folder) if copied else contextlib.nullcontext("") as problem:
         for path in copied:
@@ -125,6 +125,7 @@ class Layers:
         for path in list(self._trials()) if sys.prefix in names else ():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+                result["tried"] = True
 
     def _trials(self) -> Iterator[str]:
         from sif_writable.layer import enter
@@ -146,7 +147,9 @@ def _name(word: str, known: dict[str, list[str]], layers: Layers) -> str:
 def _lines(result: dict[str, Any]) -> list[str]:
     names = result["forgotten"]
     lines = [f"forgotten: {', '.join(names)}" if names else "nothing was learned in this image"]
-    if names:
+    if result["tried"]:
+        lines.append("whether a layer is possible here is tried anew by the next start")
+    if names and (result["copies"] or "generation" in result):
         until = ", until a write is refused again" if result["copies"] else ""
         lines.append(f"from the next start on the image's own is used{until}")
     for one in result["kept"]:

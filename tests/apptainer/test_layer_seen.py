@@ -50,9 +50,12 @@ sif-writable cache forget no-such-name 2>&1; echo $?; end
 sif-writable cache forget {SITE}/requests/new.json; echo $?; end
 {PYTHON} -c "$2"; end
 sif-writable cache list; end
+sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
 """
     result = run(apptainer, sif, ["sh", "-c", script, "sh", WRITER, LOOK])
-    inside, off, after, verbose, doctor, listed, data, seen, unknown, forgot, gone, empty = parts(result.stdout)[:12]
+    inside, off, after, verbose, doctor, listed, data, seen, unknown, forgot, gone, empty, untried = parts(
+        result.stdout
+    )[:13]
     layer = json.loads(inside)["layer"]
     assert (layer["inside"], layer["over"][0], layer["why"], layer["number"]) == (True, "/opt/venv", "", 0), layer
     pending = layer["pending"]
@@ -88,6 +91,10 @@ sif-writable cache list; end
     assert "of the" not in gone
     assert "a later one has taken its place" in " ".join(empty.split())
     assert "set aside" in empty
+    assert untried.startswith(
+        "forgotten: /opt/venv\nwhether a layer is possible here is tried anew by the next start\n"
+    )
+    assert "none was needed yet" in untried
 
 
 def test_replaced_code_and_what_was_installed_is_kept_only_where_it_is_asked_for(
