@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.layer import child, collect, enter, files, forget, mount, records, replicas, seen, trial
@@ -114,14 +115,21 @@ def in_use(path: str) -> str:
     :param path: of a layer's folder, a replica or a generation.
     """
     place, name = os.path.split(path)
+    real = os.path.realpath(path)
     found: set[str] = set()
+    if name.startswith(mount.NEW) and _is_young(path):
+        return "is being made"
     if kind(name) == UPPER:
         found.update(states(place, [name]).values() if name in uppers(place) else ())
     else:
         image = os.path.basename(os.path.dirname(place))  # of a generation, which may be mounted from storage
         beside = [f"{top}/{image}" for top, images in on_this_node(os.geteuid()) if image in images]
         for where in (place, *beside):
-            of_it = [upper for upper in uppers(where) if about(f"{where}/{upper}").base == path]
+            bases = {upper: about(f"{where}/{upper}").base for upper in uppers(where)}
+            # One that is too large for a copy is mounted itself, by a link that has the place of the copy.
+            of_it = [
+                upper for upper, base in bases.items() if base == path or (base and os.path.realpath(base) == real)
+            ]
             told = states(where, of_it)
             found.update(told.values())
             if any(told[upper] == DEAD and _waits(f"{where}/{upper}") for upper in of_it):
@@ -131,6 +139,13 @@ def in_use(path: str) -> str:
     if UNKNOWN in found:
         return "may be used by programs that run: the kernel cannot be asked here"
     return ""
+
+
+def _is_young(path: str) -> bool:
+    """Whether who makes it may still be at it."""
+    with suppress(OSError):
+        return time.time() - os.lstat(path).st_mtime < collect.UNFINISHED_SECONDS
+    return False
 
 
 def _waits(folder: str) -> bool:

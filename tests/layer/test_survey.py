@@ -158,6 +158,23 @@ def test_what_was_left_on_this_node_is_collected_though_its_image_never_comes_ba
     }
 
 
+def test_what_is_being_made_and_a_generation_that_is_mounted_itself_count_as_in_use(
+    left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = f"{left.place}/.new-{os.path.basename(left.layer())}"
+    os.rename(made.replace(".new-", ""), made)
+    assert survey.remove(made) == "is being made"
+    os.utime(made, (1.0, 1.0))
+    assert survey.in_use(made) == ""
+    link = f"{left.place}/replica-x-1"
+    os.symlink(f"{left.storage}/gen-1", link)
+    user = os.path.basename(left.layer(link))
+    monkeypatch.setattr(survey, "states", lambda _, names: {n: "alive" if n == user else "dead" for n in names})
+    says = "is used by programs that run, and stays until they end"
+    assert (survey.in_use(f"{left.storage}/gen-1"), survey.in_use(link)) == (says, says)
+    assert survey.in_use(f"{left.place}/replica--1") == ""
+
+
 def test_what_is_told_of_single_things(left: Left) -> None:
     items = {left.names.get(item.path, item.name): item for item in look(left.root, KNOWN).items}
     left.put(f"{left.image}{PKG}/only-here", "")
