@@ -88,6 +88,7 @@ def _states(place: str, names: list[str], dying: Collection[str] = ()) -> dict[s
     with suppress(OSError):
         os.mkdir(aside, 0o700)
         for name in names:
+            child.progress()
             with suppress(OSError):  # another process has removed it
                 found[name] = _state(f"{place}/{name}", aside)
                 deadline = time.monotonic() + DYING_SECONDS

@@ -49,6 +49,8 @@ class Layer:
         self.name = ""
         """Of the folder of its upper directories, in there."""
         self.directories: list[str] = []
+        self.refused = False
+        """Whether the kernel has refused to mount it, and not for a cause that passes."""
         self.in_memory = False
         """Whether it is on a tmpfs of its own: see :mod:`.memory`."""
         self.origin = ""
@@ -132,7 +134,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     layer.directories = [word for word in words[3:] if word[:1] == "/"]
     layer.in_memory = len(layer.directories) < len(words) - 3
     problem = mount.make(layer, storage, namespace, dead, table)
-    if problem and layer.name and not layer.name.startswith("upper-"):  # the mount itself: it is not tried again
+    if problem and layer.refused:  # it is not tried again
         from sif_writable.layer import trial
 
         trial.note(place, [*words[:2], problem])

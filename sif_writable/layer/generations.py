@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer import files, fold
+from sif_writable.layer import child, files, fold
 from sif_writable.layer.records import Generation, read
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
@@ -93,6 +93,7 @@ def succeed(folder: str, build: Callable[[Generation, str, str], int]) -> tuple[
     """
     os.makedirs(folder, 0o700, exist_ok=True)
     for attempt in range(ATTEMPTS):
+        child.progress()
         number = newest_of(folder)
         aside = f"{folder}/{ASIDE}{os.urandom(8).hex()}"
         beside = f"{folder}/{ASIDE}{os.urandom(8).hex()}"

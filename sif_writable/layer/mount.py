@@ -18,6 +18,8 @@ LOCK_SECONDS = 2.0
 EMPTY = 16
 """How many layers that nothing was written to may lie about: they are removed together, which takes a process."""
 NEW = ".new-"
+REFUSED = (1, 13, 19, 22, 38, 95)
+"""What the kernel says that will say so again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
 _LINKS = 3
 """Of the folder of a layer, those of its upper directories apart."""
 _LOCKS = (1 << 31) - 1
@@ -143,9 +145,18 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
     return None
 
 
+def _namespace() -> str:
+    """Return the mount namespace; it stands already, so it is asked in two ways before that may fail."""
+    try:
+        return os.readlink("/proc/self/ns/mnt")
+    except OSError as error:
+        let_pass(error)
+        return f"mnt:[{os.stat('/proc/self/ns/mnt').st_ino}]"
+
+
 def _appear(layer: Layer) -> None:
     """Have others find a layer that is mounted now. Where that fails, this process is in it alone, and it is kept."""
-    made = os.readlink("/proc/self/ns/mnt")
+    made = _namespace()
     try:
         if not layer.in_memory:
             # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
@@ -343,6 +354,7 @@ def mount(
         _leave_tidy(layer, path, here)
     except OSError as error:
         let_pass(error)
+        layer.refused = error.errno in REFUSED
         return f"{step}: {error.strerror}"
     finally:
         for descriptor in opened:

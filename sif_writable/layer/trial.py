@@ -6,6 +6,7 @@ attributes: so a trial does what programs do.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 MARKER = ".sif-writable"
 """The file by which a folder for the layers of images is known to be ours."""
 SECONDS = 20.0
+PASSING = "for now "
+"""How a refusal begins that the next start does not take for granted."""
+_PASSING = (errno.EIO, errno.EINTR, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
 IN_MEMORY = "in memory"
 """The last line of a trial that has found no filesystem for a layer."""
 _OK = "ok"
@@ -79,6 +83,8 @@ def settle(directories: list[str], storage: str, image: str, here: list[str]) ->
             good, problem = _try(place, directories, in_memory=True)
             if good:
                 return place, note(place, [*here, _OK, *good, IN_MEMORY])
+    if refusal.startswith(PASSING):
+        return first, [*here, refusal]
     return first, note(first, [*here, refusal])
 
 
@@ -161,7 +167,7 @@ def _try(place: str, directories: list[str], *, in_memory: bool = False) -> tupl
 def _trial(layer: enter.Layer) -> str:
     problem = mount.mount(layer, "")
     if problem:
-        return problem
+        return problem if layer.refused else f"{PASSING}{problem}"
     (point,) = layer.directories
     step = "making a file"
     try:
@@ -180,7 +186,8 @@ def _trial(layer: enter.Layer) -> str:
             _make_again(folder)
     except OSError as error:
         let_pass(error)
-        return f"a layer over {point} can be mounted here, but {step} in it fails: {error.strerror}"
+        problem = f"a layer over {point} can be mounted here, but {step} in it fails: {error.strerror}"
+        return f"{PASSING}{problem}" if error.errno in _PASSING else problem
     return ""
 
 
