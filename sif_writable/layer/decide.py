@@ -104,6 +104,16 @@ def _identity(uid: int, uid_map: str) -> str:
     return f"this user namespace has more users than one, and a layer would hide them ({MODE}=on makes it all the same)"
 
 
+def hides(environ: "Mapping[str, str]", uid: int, uid_map: str) -> str:
+    """Say what a layer changes about users and groups where it is asked for all the same, or return an empty string."""
+    if mode(environ) != "on" or not _identity(uid, uid_map):
+        return ""
+    return (
+        f"{MODE}=on: in it files of other users and supplementary groups show as nobody (65534), and chgrp to such a "
+        "group fails"
+    )
+
+
 def distinct(directories: "Sequence[str]") -> "list[str]":
     """Return the directories that do not lie below another one, in their order, each once."""
     found: list[str] = []

@@ -206,10 +206,10 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     try:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
-            path = kernel.cwd()
+            path, strong = kernel.cwd(), kernel.is_strong()
             with kernel.undisturbed():
                 kernel.join_process(pid, mounts)
-                kernel.drop_capabilities()
+                kernel.drop_capabilities(strong=strong)
                 kernel.come_back(path, here)
         finally:
             os.close(here)

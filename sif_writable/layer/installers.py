@@ -14,7 +14,7 @@ def cover(image: str, prefix: str) -> None:
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
     """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    path = kernel.cwd()
+    path, strong = kernel.cwd(), kernel.is_strong()
     try:
         kernel.separate(os.geteuid(), os.getegid())
         try:
@@ -23,7 +23,7 @@ def cover(image: str, prefix: str) -> None:
                 flags = kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NODEV
                 kernel.mount("", directory, "", flags)
         finally:
-            kernel.drop_capabilities()
+            kernel.drop_capabilities(strong=strong)
         kernel.come_back(path, here)
     finally:
         os.close(here)

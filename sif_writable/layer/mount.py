@@ -318,7 +318,7 @@ def mount(
     mounted: list[str] = []
     step = "a user namespace cannot be made here"
     try:
-        path = kernel.cwd()
+        path, strong = kernel.cwd(), kernel.is_strong()
         if neighbour is None:
             kernel.separate(os.geteuid(), os.getegid())
         else:
@@ -350,7 +350,7 @@ def mount(
                 kernel.unmount(point)
             raise
         finally:
-            kernel.drop_capabilities()
+            kernel.drop_capabilities(strong=strong)
         _leave_tidy(layer, path, here)
     except OSError as error:
         let_pass(error)

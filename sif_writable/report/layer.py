@@ -24,6 +24,7 @@ def model(image: str) -> dict[str, Any]:
     key          value
     ===========  ==========================================================================================
     inside       whether this process is in one
+    hides        what a layer changes about users and groups, where the user has asked for it all the same
     over         directories that can be written in a layer
     why          why a program that begins now would get none; empty: it may, or it is tried when one begins
     place        the folder where layers lie while programs run; empty: not chosen yet
@@ -63,6 +64,7 @@ def model(image: str) -> dict[str, Any]:
     room = os.statvfs(chosen) if chosen else None
     return {
         "inside": inside,
+        "hides": decide.hides(os.environ, os.geteuid(), uid_map),
         "over": over,
         "why": why,
         "place": chosen,
@@ -124,6 +126,8 @@ def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
         )
     else:
         found.append(f"none: {told['why']}" if told["why"] else "none was needed yet")
+    if told["hides"] and not told["why"]:
+        found[-1] += f"; {told['hides']}"
     if told["inside"] and told["why"] and os.environ.get(decide.MODE, "").strip().lower() == "off":
         words = "this process is in a layer all the same"
         found.append(f"{words}: {decide.MODE}=off cannot take a program out of the one that it was started in")

@@ -130,6 +130,19 @@ def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: 
     assert said.splitlines() == [*["made"] * len(WAYS), "[]", "[]"]
 
 
+def test_with_fakeroot_root_may_what_it_could(apptainer: Apptainer, sif: str) -> None:
+    """It is root of its user namespace, and has the rights of that; the layer takes none of them from it."""
+    code = TELL + "\nopen('/tmp/locked', 'w').close(); os.chmod('/tmp/locked', 0); open('/tmp/locked', 'a').close()"
+    code += (
+        "\nimport requests\nopen('/tmp/locked', 'a').close(); open(SITE + '/x', 'w').close()\nos.chmod(SITE + '/x', 0)"
+    )
+    code += "\nopen(SITE + '/x', 'a').close(); tell([INSIDE in os.environ, os.getuid()])"
+    env = {"SIF_WRITABLE_OVERLAY": "on"}  # with numbers of /etc/subuid there are more users
+    joined = f'{PYTHON} -c "$1" & {PYTHON} -c "$1"; wait'
+    done = apptainer.exec(sif, ["sh", "-c", joined, "sh", code], options=["--fakeroot"], env=env)
+    assert (done.stdout, done.stderr) == ("[true, 0]\n" * 2, "")
+
+
 def test_installers_go_where_they_went(apptainer: Apptainer, sif: str, wheelhouse: str) -> None:
     bound = ["--bind", f"{apptainer.inside(wheelhouse)}:/mnt"]
     install = "-m pip install --no-index --no-deps --ignore-installed --find-links=/mnt idna"

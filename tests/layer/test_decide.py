@@ -67,6 +67,15 @@ def test_a_layer_is_refused_with_a_sentence(environ: dict[str, str], facts: dict
     assert words in ask(environ, **facts)
 
 
+def test_what_a_layer_hides_is_said_where_it_is_asked_for_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, everybody = {"SIF_WRITABLE_OVERLAY": "on"}, "0 0 4294967295\n"
+    assert "chgrp to such a group fails" in decide.hides(on, 1000, everybody)
+    assert decide.hides({}, 1000, everybody) == decide.hides(on, 1000, ONE) == ""
+    monkeypatch.setenv("SIF_WRITABLE_OVERLAY", "on")
+    told = {**report.model("/nowhere/image-1"), "why": "", "hides": decide.hides(on, 1000, everybody)}
+    assert "; SIF_WRITABLE_OVERLAY=on: in it files of other users" in report.lines(told)[0]
+
+
 def test_a_process_knows_that_it_is_inside_by_its_namespace() -> None:
     environ = {decide.INSIDE: decide.inside("mnt:[402653]", "image-1", "/opt/venv", ["/opt/venv"])}
     assert decide.is_inside(environ, "mnt:[402653]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.store import ORDINARY_UID
 from tests.readonly.ways import WAYS
 
 if TYPE_CHECKING:
@@ -226,6 +227,12 @@ def test_none_is_made_with_all_users_and_where_the_kernel_refuses_that_is_said_a
     assert "a user namespace cannot be made here" in first
     with open(f"{box.place}/trial", encoding="utf-8") as file:
         assert first in file.read()
+
+
+def test_on_makes_one_from_the_first_namespace_too_and_others_are_nobody_then(box: Box) -> None:
+    code = "p = enter(); write(SITE + '/x'); tell([p, read(SITE + '/x'), os.stat('/usr').st_uid, os.getuid()])"
+    told = box.tells(code, env={"SIF_WRITABLE_OVERLAY": "on"}, rootless=False)
+    assert told == ["", "x", 65534, ORDINARY_UID if os.getuid() == 0 else os.getuid()]
 
 
 def test_what_the_host_mounted_below_the_environment_stays(box: Box) -> None:
