@@ -47,7 +47,8 @@ anew = [
 anew = [words.split() == ["active", startup.outcome.facts.identity] or words for words in anew]
 clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
-tell([hook.problem, str(startup.failure), locked, same, clean, capabilities, requests.__file__, anew])
+over = [path for path in os.environ[INSIDE].split(":")[4:] if path in (sys.prefix, os.path.dirname(os.__file__))]
+tell([hook.problem, str(startup.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
 """
 )
 SECOND = (
@@ -94,6 +95,7 @@ def test_what_is_written_works_at_once_and_is_kept_where_storage_lasts(
         ["0" * 16],
         f"{SITE}/requests/__init__.py",
         [True, True],
+        ["/opt/venv"],  # and not the standard library
     ]
     assert LOST in first.stderr
     second = run(apptainer, sif, [PYTHON, "-c", SECOND], options=options)
