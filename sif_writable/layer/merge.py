@@ -58,7 +58,7 @@ def is_code(path: str) -> bool:
 
 
 def _in_metadata(path: str) -> bool:
-    return ".dist-info/" in path + "/" or ".egg-info/" in path + "/"
+    return ".dist-info/" in path + "/" or ".egg-info/" in path + "/" or "/conda-meta/" in path
 
 
 def _runs_at_start(path: str) -> bool:
@@ -79,6 +79,21 @@ def installed(records: Mapping[str, Iterable[str]]) -> set[str]:
             if name:
                 found.add(posixpath.normpath(posixpath.join(site, name)))
     return found
+
+
+def of_conda(path: str, text: str) -> set[str]:
+    """Return the paths that a package of conda owns.
+
+    :param path: of its file in ``conda-meta``, whose directory is that of the prefix.
+    :param text: of that file; where it is damaged nothing is known.
+    """
+    import json
+
+    try:
+        files = json.loads(text)["files"]
+        return {posixpath.normpath(posixpath.join(path, "../..", name)) for name in files}
+    except (ValueError, KeyError, TypeError):
+        return set()
 
 
 def keep(

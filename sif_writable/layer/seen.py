@@ -106,14 +106,19 @@ class Seen:
     def installed(self, changes: list[Change]) -> set[str]:
         """Return the paths of distributions that were installed, changed or removed in the layer."""
         records: dict[str, list[str]] = {}
+        found: set[str] = set()
         for change in changes:
+            if "/conda-meta/" in change.path and change.path.endswith(".json"):
+                for path in (self.source(change.path), self.original(change.path)):
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        found |= merge.of_conda(change.path, text_of(path))
             where, metadata, name = change.path.partition(".dist-info")
             if metadata and (name in {"", "/RECORD"}):
                 record = f"{where}.dist-info/RECORD"
                 for path in (self.source(record), self.original(record)):
                     with suppress(FileNotFoundError, NotADirectoryError):
                         records.setdefault(record, []).extend(text_of(path).splitlines())
-        return merge.installed(records)
+        return found | merge.installed(records)
 
 
 def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:

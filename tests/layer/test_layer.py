@@ -83,6 +83,17 @@ wait
     assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
 
 
+def test_what_conda_installed_is_gone_with_the_layer(box: Box) -> None:
+    code = """
+assert enter() == ""
+os.mkdir("/venv/conda-meta")
+write("/venv/conda-meta/q-1-0.json", json.dumps({"files": ["lib/q.data"]}))
+write("/venv/lib/q.data"); write("/venv/lib/mine.data")
+"""
+    assert "/q-1-0.json and 1 more: code of the image, or installed into it; gone with" in box.run(code).stderr
+    assert list(box.generation()) == ["/venv/lib/mine.data"]
+
+
 def test_a_layer_that_is_about_to_end_is_waited_for_by_the_next_start_of_its_container(box: Box) -> None:
     slow = """
 real, asked = collect._state, []

@@ -64,6 +64,17 @@ def test_what_a_distribution_owns_is_read_from_its_record() -> None:
     assert found == {f"{SP}/q/__init__.py", f"{SP}/q/a,b.json", "/v/bin/q", f"{SP}/q-1.0.dist-info/RECORD"}
 
 
+def test_what_a_package_of_conda_owns_is_gone_with_it() -> None:
+    meta = "/v/conda-meta/q-1-0.json"
+    owned = merge.of_conda(meta, '{"name": "q", "files": ["lib/libq.a", "share/q/data"]}')
+    assert owned == {"/v/lib/libq.a", "/v/share/q/data"}
+    assert merge.of_conda(meta, "{}") == merge.of_conda(meta, "half of it") == set()
+    paths = [meta, "/v/conda-meta/history", "/v/share/q/data", "/v/lib/libq.a", "/v/lib/mine"]
+    changes = [Change(path, FILE, 1) for path in paths]
+    kept = merge.keep(changes, NEW, in_image=IMAGE.__contains__, installed=owned)
+    assert kept == (changes[-1:], paths[:-1])
+
+
 @pytest.mark.parametrize(
     ("kinds", "base", "stamp", "who"),
     [
