@@ -67,7 +67,9 @@ def calls(strace: str) -> list[tuple[str, int, str]]:
     run(PROGRAM, "trace", strace, "-f", "-qq", "-s", "200", "-e", f"trace={names}", "-o", "trace")
     with open("trace", encoding="utf-8", errors="replace") as file:
         pids, lines = zip(*(line.rstrip("\n").split(maxsplit=1) for line in file))
-    begin = next(at for at, line in enumerate(lines) if "/mark/begin" in line)
+    begin, entered, end = (
+        next(at for at, line in enumerate(lines) if f"/mark/{mark}" in line) for mark in ("begin", "entered", "end")
+    )
     counted: dict[str, int] = {}
     found = []
     for at, (pid, line) in enumerate(zip(pids, lines)):
@@ -76,7 +78,13 @@ def calls(strace: str) -> list[tuple[str, int, str]]:
         name = line.partition("(")[0]
         counted[name] = counted.get(name, 0) + 1
         kind = next((kind for kind, (_, names) in KINDS.items() if name in names), "mount" if name == "setns" else "")
-        if at <= begin or not kind or name in NO_FILE or re.search(r"\([012],|/venv/lib|/python3|/mark/|\+\+\+", line):
+        if (
+            at <= begin
+            or entered < at < end
+            or not kind
+            or name in NO_FILE
+            or re.search(r"\([012],|/venv/lib|/python3|/mark/|\+\+\+", line)
+        ):
             continue
         if kind == "open" and re.search("O_CREAT|O_WRONLY|O_RDWR", line):
             kind = "create"
