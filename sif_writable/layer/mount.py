@@ -145,6 +145,11 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
     return None
 
 
+def _is_forbidden(error: OSError) -> bool:
+    """Whether user namespaces are switched off: unshare says ENOSPC then as where they are used up for now."""
+    return error.filename == "unshare" and read("/proc/sys/user/max_user_namespaces").strip() == "0"
+
+
 def _namespace() -> str:
     """Return the mount namespace; it stands already, so it is asked in two ways before that may fail."""
     try:
@@ -354,7 +359,7 @@ def mount(
         _leave_tidy(layer, path, here)
     except OSError as error:
         let_pass(error)
-        layer.refused = error.errno in REFUSED
+        layer.refused = error.errno in REFUSED or _is_forbidden(error)
         return f"{step}: {error.strerror}"
     finally:
         for descriptor in opened:
