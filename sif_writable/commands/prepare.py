@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import aside, facts, startup
-from sif_writable.act import bytecode as compiler
 from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import bytecode, environments, inventory, manifest
+from sif_writable.facts import manifest
 from sif_writable.facts.filesystem import explain
-from sif_writable.plan import image
+from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.report import text
 from sif_writable.report.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sif_writable.facts.environments import Environment
+    from sif_writable.image.environments import Environment
 
 PURELIB = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NO_USER_SITE = "export PYTHONNOUSERSITE=1"
@@ -105,10 +104,10 @@ def _demands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     """
     values = [
         (key, variable, option, getattr(arguments, name))
-        for name, key, variable, option in image.GPU
+        for name, key, variable, option in options.GPU
         if getattr(arguments, name) is not None
     ]
-    problems = image.gpu_problems((variable, option, value) for _, variable, option, value in values)
+    problems = options.gpu_problems((variable, option, value) for _, variable, option, value in values)
     declared = {key: [value] for key, _, _, value in values}
     if arguments.require_gpu:
         declared["gpu"] = ["require"]
@@ -119,10 +118,10 @@ def _demands(arguments: argparse.Namespace) -> dict[str, list[str]]:
         known = {name for each in inventory.distributions(_folders()) for name in inventory.top_levels(each)}
         for name in wanted:
             if not _is_installed(name):
-                problems.append(image.missing_package(name, sorted(known)))
+                problems.append(options.missing_package(name, sorted(known)))
         declared["package"] = list(dict.fromkeys(wanted))
     for path in arguments.overlay or ():
-        if not os.path.isabs(path) or not os.path.isdir(path) or image.is_never_mounted_on(os.path.normpath(path)):
+        if not os.path.isabs(path) or not os.path.isdir(path) or options.is_never_mounted_on(os.path.normpath(path)):
             problems.append(f"--overlay {path!r} is not a directory of this image, given by its absolute path")
     if arguments.overlay:
         declared["overlay"] = list(dict.fromkeys(os.path.normpath(path) for path in arguments.overlay))
@@ -160,7 +159,7 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     folders = _folders()
     distributions = inventory.distributions(folders)
     progress = Progress("reading sources")
-    scan = inventory.scan(folders, image.VARIABLES, progress)
+    scan = inventory.scan(folders, options.VARIABLES, progress)
     progress.done()
     cuda = inventory.cuda(folders)
     seeds = [line for line in manifest.read(PURELIB).get("seed", ()) if os.path.isdir(line.partition(" ")[2])]
@@ -183,13 +182,13 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     }
     writer.update(PURELIB, changes)
     named = sorted({variable for variable, _ in scan.locations})
-    words = f"; their sources name {len(named)} known locations: {image.listed(named)}" if named else ""
+    words = f"; their sources name {len(named)} known locations: {options.listed(named)}" if named else ""
     _tell("installed", f"{len(distributions)} distributions{words}")
     if scan.writers:
         names = [name for name, _ in scan.writers]
-        _tell("in-tree", f"{len(names)} packages have code that writes beside itself: {image.listed(names)}")
+        _tell("in-tree", f"{len(names)} packages have code that writes beside itself: {options.listed(names)}")
     if cuda:
-        _tell("CUDA", image.listed([f"{version} ({source})" for version, source in cuda]))
+        _tell("CUDA", options.listed([f"{version} ({source})" for version, source in cuda]))
     said = [f"{key}: {value}" for key in manifest.HOT for value in changes.get(key, ()) if key not in ("stamp", "seed")]
     _tell("declares", "; ".join(said) if said else "no demands")
     if arguments.no_user_site and not arguments.inner:
@@ -233,7 +232,7 @@ def _compile(folders: list[str]) -> None:
         _tell("bytecode", "complete")
         return
     progress = Progress("compiling")
-    failed = compiler.compile_all(stale, progress)
+    failed = bytecode.compile_all(stale, progress)
     progress.done()
     words = (
         f"; {len(failed)} have none still (no valid Python, or no permission), such as {failed[0]}" if failed else ""
@@ -244,7 +243,7 @@ def _compile(folders: list[str]) -> None:
 
 def _others(arguments: argparse.Namespace) -> int:
     """Prepare the other environments of the image: each by its own interpreter, with a copy of this package."""
-    from sif_writable.act import deliver
+    from sif_writable.image import deliver
 
     found, silent = environments.found()
     lines = manifest.read(PURELIB).get("interpreter", [])[:1]
@@ -284,7 +283,7 @@ def _command(environment: Environment, arguments: argparse.Namespace) -> list[st
     words = [environment.executable, "-m", "sif_writable", "prepare", "--inner"]
     if arguments.check:
         return [*words, "--check"]
-    words += [f"{option}={getattr(arguments, name)}" for name, _, _, option in image.GPU if getattr(arguments, name)]
+    words += [f"{option}={getattr(arguments, name)}" for name, _, _, option in options.GPU if getattr(arguments, name)]
     words += [f"--packages={value}" for value in arguments.packages or ()]
     words += [f"--overlay={value}" for value in arguments.overlay or ()]
     switches = (("require_gpu", "--require-gpu"), ("no_user_site", "--no-user-site"))
@@ -331,9 +330,9 @@ def _stale(declared: manifest.Declared) -> list[str]:
     before = set(declared.get("distribution", ()))
     new, gone = sorted(installed - before), sorted(before - installed)
     if new:
-        found.append(f"installed since: {image.listed(new)}")
+        found.append(f"installed since: {options.listed(new)}")
     if gone:
-        found.append(f"no longer installed: {image.listed(gone)}")
+        found.append(f"no longer installed: {options.listed(gone)}")
     seeds = [line.partition(" ")[2] for line in declared.get("seed", ())]
     found += [f"{path}, which holds files for a first start, is not there" for path in seeds if not os.path.isdir(path)]
     if not found and declared.get("stamp") != [inventory.stamp(folders, seeds)]:

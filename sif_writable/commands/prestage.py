@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 
-from sif_writable.act import prestage
 from sif_writable.commands.prepare import PURELIB
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import bytecode, inventory, manifest
+from sif_writable.facts import manifest
 from sif_writable.gpu import signs
-from sif_writable.plan import image
+from sif_writable.image import bytecode, inventory, options, prestage
 from sif_writable.report import text
 from sif_writable.sizes import human
 
@@ -80,7 +79,7 @@ def _take_back(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, i
             os.unlink(path)
     changed = [path for path, what in after.items() if path in before and before[path] != what]
     if changed:
-        words = f"files of packages that the command changed stay as it left them: {image.listed(changed)}"
+        words = f"files of packages that the command changed stay as it left them: {options.listed(changed)}"
         print(f"sif-writable prestage: {words}", file=sys.stderr)
 
 
@@ -100,16 +99,16 @@ def _report(
         print(text.paragraph(f"not baked, a secret: {path}", 2))
     written = sorted(path for path, what in after.items() if before.get(path) != what)
     if written:
-        print(text.paragraph(f"written into packages, where it stays: {image.listed(written)}", 0))
+        print(text.paragraph(f"written into packages, where it stays: {options.listed(written)}", 0))
     for folder, names in passing.items():
         new = sorted(f"{folder}/{name}" for name in set(_names(folder)) - names)
         if new:
-            words = f"written to {image.listed(new)}: a run covers {folder} with another, so it is not found there"
+            words = f"written to {options.listed(new)}: a run covers {folder} with another, so it is not found there"
             print(text.paragraph(words, 0))
     if not any(name.startswith("nvidia") for name in signs.nodes()):
         named = {line.partition(" ")[0] for line in manifest.read(PURELIB).get("location", ())}
-        left = sorted((named & image.NEED_GPU) - {entry.variable for entry in baked})
-        words = f": {image.listed(left)}" if left else ""
+        left = sorted((named & options.NEED_GPU) - {entry.variable for entry in baked})
+        words = f": {options.listed(left)}" if left else ""
         print(
             text.paragraph(
                 f"there is no GPU here: kernels for GPUs are made at run time, and kept in storage{words}", 0

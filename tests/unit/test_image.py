@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import facts
-from sif_writable.act import bytecode as compiler
 from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import bytecode, environments, inventory, manifest
+from sif_writable.facts import manifest
 from sif_writable.facts.processors import parallel
-from sif_writable.plan import image
+from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.plan.redirects import decide
 from tests.unit.test_plan import HOME_WORKS, Ground, make_facts, make_storage
 
@@ -127,7 +126,7 @@ def test_distributions(lib: Path) -> None:
 
 def test_scan(lib: Path) -> None:
     told: list[tuple[str, float]] = []
-    found = inventory.scan([str(lib)], image.VARIABLES, lambda name, part: told.append((name, part)))
+    found = inventory.scan([str(lib)], options.VARIABLES, lambda name, part: told.append((name, part)))
     assert found.locations == [("MPLCONFIGDIR", "B"), ("NUMBA_CACHE_DIR", "a_dist")]
     assert found.writers == [("a", f"{lib}/a/w.py:2")]
     assert [name for name, _ in told] == ["a", "b", "bad"]
@@ -149,7 +148,7 @@ def test_stamp(lib: Path) -> None:
 def test_bytecode(lib: Path) -> None:
     stale = bytecode.stale([str(lib)])
     assert f"{lib}/a/w.py" in stale
-    left = compiler.compile_all(stale, lambda _path, _part: None)
+    left = bytecode.compile_all(stale, lambda _path, _part: None)
     assert left == [f"{lib}/bad.py"]
     assert bytecode.stale([str(lib)]) == left
     os.utime(lib / "b.py", (5, 5))
@@ -157,10 +156,10 @@ def test_bytecode(lib: Path) -> None:
 
 
 def test_many_files_are_compiled_by_many_processes(tmp_path: Path) -> None:
-    for number in range(compiler.MANY + 10):
+    for number in range(bytecode.MANY + 10):
         (tmp_path / f"m{number}.py").write_text("x = 1\n" if number % 50 else "def :\n")
     stale = bytecode.stale([str(tmp_path)])
-    assert len(compiler.compile_all(stale, lambda _path, _part: None)) == 5
+    assert len(bytecode.compile_all(stale, lambda _path, _part: None)) == 5
 
 
 def test_no_space_for_bytecode_is_told(lib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +168,7 @@ def test_no_space_for_bytecode_is_told(lib: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("py_compile.compile", full)
     with pytest.raises(SifWritableError, match=r"__pycache__ has no (space|inodes) left \(.*Remedy"):
-        compiler.compile_all([f"{lib}/b.py"], lambda _path, _part: None)
+        bytecode.compile_all([f"{lib}/b.py"], lambda _path, _part: None)
 
 
 def test_environments(tmp_path: Path) -> None:
@@ -254,9 +253,9 @@ def test_a_home_that_moves_has_the_general_cache_of_the_image() -> None:
     assert found["XDG_CACHE_HOME"].value == "/s/image-i/data-cache"
 
 
-@pytest.mark.parametrize("name", sorted(image.NEED_GPU))
+@pytest.mark.parametrize("name", sorted(options.NEED_GPU))
 def test_rows_that_need_a_gpu_are_rows(name: str) -> None:
-    assert name in image.VARIABLES
+    assert name in options.VARIABLES
 
 
 def _double(number: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from sif_writable.facts import packages as seen
 from sif_writable.facts.packages import Unit
-from sif_writable.facts.sources import Sources
+from sif_writable.image.sources import Sources
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import PACKAGE, Line
 from sif_writable.plan.writers import WRITERS

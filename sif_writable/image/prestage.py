@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import act, aside, facts, plan, startup
 from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import inventory
 from sif_writable.facts.filesystem import explain
 from sif_writable.facts.program import not_started
+from sif_writable.image import inventory
 from sif_writable.plan import COMPILED, CONFIG, DATA
 
 if TYPE_CHECKING:

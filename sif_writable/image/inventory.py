@@ -1,7 +1,7 @@
 """What is installed in this environment, and what does it say about where it writes? Read at build time only.
 
 One pass over the sources answers two questions: which variables of the table of locations does a distribution name, and
-do its modules write beside themselves (:mod:`sif_writable.facts.sources`).
+do its modules write beside themselves (:mod:`sif_writable.image.sources`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.facts.processors import parallel
-from sif_writable.facts.sources import Sources
 from sif_writable.gpu.cuda import distribution_cuda
+from sif_writable.image.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

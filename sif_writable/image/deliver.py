@@ -12,7 +12,7 @@ from sif_writable import aside
 from sif_writable.facts.filesystem import explain
 
 if TYPE_CHECKING:
-    from sif_writable.facts.environments import Environment
+    from sif_writable.image.environments import Environment
 
 NEEDED = ("platformdirs", "filelock", "nvidia-ml-py")
 """Distributions that this package needs; they are of plain Python, as it is itself."""
