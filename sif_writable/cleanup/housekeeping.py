@@ -187,7 +187,7 @@ def tidy_node(this: str, now: float) -> None:
             if f"image-{identity}" == this or now - image.used <= IDLE_DAYS * DAY:
                 continue
             items = [item for item in contents.items if item.image == identity]
-            stays = False
+            stays = survey.in_memory(place)
             for item in items:
                 with suppress(OSError):
                     stays = bool(item.problem or item.written or survey.remove(item.path)) or stays

@@ -49,7 +49,9 @@ def words(folder: str, what: str) -> str:
         room = os.statvfs(folder)
         size = f" of {room.f_blocks * room.f_frsize >> 20} MiB" if what == "space" else ""
     parent, beside, _ = folder.rpartition("/layers/")
-    if beside:  # of storage
+    if os.path.basename(folder).startswith("memory-"):
+        cure = "bind a directory of a local disk, which then takes its place: --bind DIR:/var/tmp"
+    elif beside:  # of storage
         parent = os.path.dirname(parent)
         cure = f"free some of {parent}, or bind a directory of a larger local disk: --bind DIR:{parent}"
     else:

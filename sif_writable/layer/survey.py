@@ -109,6 +109,14 @@ def uppers(place: str) -> list[str]:
     return []
 
 
+def in_memory(place: str) -> bool:
+    """Whether somebody may be in a layer of this place that lies in memory: the kernel cannot be asked about those."""
+    with suppress(OSError):
+        names = [name for name in os.listdir(place) if name.startswith(collect.IN_MEMORY)]
+        return any(not about(f"{place}/{name}").is_lost for name in names)
+    return False
+
+
 def in_use(path: str) -> str:
     """Say why a layer, or what layers were made from, stays where it is, as a sentence without subject.
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.facts import layers
-from sif_writable.layer import decide, enter, files, forget, merge, mount, records, survey, trial
+from sif_writable.layer import decide, enter, files, forget, memory, merge, mount, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
 
@@ -28,6 +28,7 @@ def model(image: str) -> dict[str, Any]:
     over         directories that can be written in a layer
     why          why a program that begins now would get none; empty: it may, or it is tried when one begins
     place        the folder where layers lie while programs run; empty: not chosen yet
+    in_memory    whether they are in memory, since no filesystem here can carry one
     filesystem   its type; free_bytes: what is free there
     pending      of the layer of this container: folder, bytes, files and written (as below) of what was written and is
                  not in a generation yet; null: no layer
@@ -49,10 +50,14 @@ def model(image: str) -> dict[str, Any]:
     places = [place for place in enter.places(image, os.path.basename(image), os.geteuid()) if enter.is_private(place)]
     over: list[str] = []
     chosen = ""
+    in_memory = False
     for place in places:
         lines = enter.read(f"{place}/trial").splitlines()[2:]
         if lines:
-            chosen, over, why = (place, lines[1:], why) if lines[0] == "ok" else ("", [], why or lines[0])
+            found_ok = lines[0] == "ok"
+            chosen, why = (place, why) if found_ok else ("", why or lines[0])
+            over = [line for line in lines[1:] if found_ok and line[:1] == "/"]
+            in_memory = lines[-1] == trial.IN_MEMORY
             break
     pending, inside = survey.here(places, namespace)
     inside = inside or decide.is_inside(os.environ, namespace)
@@ -68,6 +73,7 @@ def model(image: str) -> dict[str, Any]:
         "over": over,
         "why": why,
         "place": chosen,
+        "in_memory": in_memory,
         "filesystem": trial.filesystem(chosen) if chosen else "",
         "free_bytes": room.f_bavail * room.f_frsize if room else 0,
         "pending": _pending(pending) if pending else None,
@@ -119,10 +125,9 @@ def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
     named = 1_000_000 if verbose else _NAMED
     found = []
     if told["over"] and not told["why"]:
-        where = f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
         found.append(
             f"programs can write in {_some(told['over'], named)}: what they write is theirs, and the image stays as it "
-            f"is; while they run it lies in {where}"
+            f"is; while they run it lies in {place_of(told)}"
         )
     else:
         found.append(f"none: {told['why']}" if told["why"] else "none was needed yet")
@@ -152,6 +157,13 @@ def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
     if told["keep"] != merge.NEW:
         found[0] += f"; {decide.KEEP}={told['keep']}"
     return found
+
+
+def place_of(told: dict[str, Any]) -> str:
+    """Return in words where layers lie while programs run."""
+    if told["in_memory"]:
+        return f"memory, up to {human(memory.LIMIT)}: what is killed before it is kept is lost"
+    return f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
 
 
 def _amount(told: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from sif_writable.facts.space import look
 from sif_writable.layer import decide, enter, kernel, mount, trial
 from sif_writable.plan.space import LOW_INODES
 from sif_writable.plan.space import remedy as space_remedy
+from sif_writable.report import layer
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ def findings(told: dict[str, Any], seen: Machine, places: Iterable[str], left: I
     if seen.apparmor:
         facts += ", AppArmor restricts user namespaces"
     if told["over"] and not told["why"]:
-        where = f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
+        where = layer.place_of(told)
         yield Found(True, f"tried, and possible over {', '.join(told['over'])}; it lies in {where}; {facts}", "")
-        yield from _room(told["place"])
+        yield from () if told["in_memory"] else _room(told["place"])
     elif told["why"]:
         cure = remedy(seen, [*places])
         yield Found(not cure, f"none: {told['why']}; {_COPIES}; {facts}", cure)

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 TOLD: dict[str, Any] = {
     "inside": False,
+    "hides": False,
     "over": [],
     "why": "",
     "place": "",
+    "in_memory": False,
     "filesystem": "",
     "free_bytes": 0,
     "pending": None,
@@ -121,6 +123,11 @@ def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         "kept: 2.0 KiB in 1 file in /s/layer/gen-7; by a, b, c, d, e and 2 more",
         "in place of files of the image: /v/x; set aside: /s/layer/set-aside/6-a and 1 more",
     ]
+    memory = layer.lines({**told, "in_memory": True})[0]
+    assert memory.endswith("it lies in memory, up to 1.0 GiB: what is killed before it is kept is lost")
+    (found,) = findings({**told, "in_memory": True}, GOOD, [], ())
+    assert found.good
+    assert "it lies in memory, up to 1.0 GiB" in found.text
     assert layer.lines(told, verbose=True)[3].endswith("by a, b, c, d, e, f, g")
     odd = layer.lines({**told, "overridden": ["/v/new\nline", "/v/caf\udce9", "/v/é"]})[4]
     assert odd.startswith(r"in place of files of the image: /v/new\nline, /v/caf\udce9, /v/é;")
@@ -135,6 +142,8 @@ def test_what_helps_where_a_layer_runs_full_depends_on_where_it_lies() -> None:
     in_storage = full.words("/s/sif-writable/image-x/layer/upper-1", "inodes")
     assert "has no inodes left" in in_storage
     assert in_storage.endswith("Remedy: bind a directory of a larger disk: --bind DIR:/sif-writable")
+    memory = full.words("/var/tmp/sif-writable-7/layers/image-x/memory-1", "space")
+    assert memory.endswith("bind a directory of a local disk, which then takes its place: --bind DIR:/var/tmp")
     beside = full.words("/var/tmp/sif-writable-7/layers/image-x/upper-1", "quota")
     assert "its quota is used up" in beside
     assert beside.endswith("free some of /var/tmp, or bind a directory of a larger local disk: --bind DIR:/var/tmp")
