@@ -146,7 +146,7 @@ EXPECTED = {
 
 
 def test_files_and_descriptors_are_those_of_a_writable_environment(apptainer: Apptainer, sif: str) -> None:
-    done = apptainer.exec(sif, [PYTHON, "-c", PRELUDE + FILES], env={"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer"})
+    done = apptainer.exec(sif, [PYTHON, "-c", PRELUDE + FILES])
     told = dict(json.loads(line) for line in done.stdout.splitlines() if line[:1] == "[")
     assert done.returncode == 0, done
     assert told == EXPECTED

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VENV, BARE, SYSTEM = "/opt/venv/bin/python", "/opt/bare/bin/python", "/usr/bin/python3"
 SITE = "/opt/venv/lib/python3.11/site-packages"
-ASKED = {"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer"}
+DEFAULT: dict[str, str] = {}
 WITHOUT = {"APPTAINERENV_SIF_WRITABLE": "off"}
 
 
@@ -30,7 +30,7 @@ def programs() -> str:
 
 
 def run(
-    apptainer: Apptainer, sif: str, argv: list[str], *, env: dict[str, str] = ASKED, options: Sequence[str] = ()
+    apptainer: Apptainer, sif: str, argv: list[str], *, env: dict[str, str] = DEFAULT, options: Sequence[str] = ()
 ) -> CompletedProcess[str]:
     return apptainer.exec(sif, argv, env=env, options=options)
 
@@ -119,17 +119,17 @@ def test_installers_go_where_they_went(apptainer: Apptainer, programs: str, pyte
         expected = [True, False, ["user"]] if python == SYSTEM else [False, True, []]
         assert without == dict.fromkeys(kinds, expected)
         if python == SYSTEM:
-            assert installed(rows, python, "alone", ASKED)[0] == without
+            assert installed(rows, python, "alone", DEFAULT)[0] == without
         more = {name: words for kind in kinds for name, words in OTHERS.get(kind, {}).items()}
         if not pytestconfig.getoption("--all-faults"):
             more = {name: words for name, words in more.items() if not name.startswith("*")}
         rows += list(more.items())
-        inside, said = installed(rows, python, "layer", ASKED)
+        inside, said = installed(rows, python, "layer", DEFAULT)
         wrong = {name: what for name, what in inside.items() if what[1:] != expected[1:]}
         assert not wrong, said
         assert list(inside) == [*kinds, *more]
         for place, words in (DIFFERENT[kind] for kind in kinds if kind in DIFFERENT):
-            assert installed([("row", words)], python, "layer", ASKED)[0] == {"row": [True, False, [place]]}
+            assert installed([("row", words)], python, "layer", DEFAULT)[0] == {"row": [True, False, [place]]}
 
 
 # --- Programs that start others, and look into them.

@@ -36,8 +36,7 @@ ALL = "end exec killed terminated\n"
 
 
 def run(apptainer: Apptainer, sif: str, script: str, options: Sequence[str] = ()) -> CompletedProcess[str]:
-    asked = {"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer"}
-    return apptainer.exec(sif, ["sh", "-c", WRITE + script], env=asked, options=options)
+    return apptainer.exec(sif, ["sh", "-c", WRITE + script], options=options)
 
 
 def published(storage: str) -> str:
@@ -69,7 +68,6 @@ def test_beside_storage_that_cannot_hold_it_what_was_not_published_goes_with_a_p
     mounted = f"fuse-overlayfs -o lowerdir={lower},upperdir={upper},workdir={work} {point}"
     inside = f"apptainer --silent exec --bind {point}:/sif-writable {apptainer.inside(sif)} sh -c"
     script = f"""
-export APPTAINERENV_SIF_WRITABLE_OVERLAY=layer
 {mounted}
 {inside.replace("exec", f"exec --bind {private[0]}:/var/tmp")} "$1"
 {inside.replace("exec", f"exec --bind {private[0]}:/var/tmp")} "$2"
