@@ -143,14 +143,3 @@ def test_with_fakeroot_root_may_what_it_could(apptainer: Apptainer, sif: str) ->
     joined = f'{PYTHON} -c "$1" & {PYTHON} -c "$1"; wait'
     done = apptainer.exec(sif, ["sh", "-c", joined, "sh", code], options=["--fakeroot"], env=env)
     assert (done.stdout, done.stderr) == ("[true, 0]\n" * 2, "")
-
-
-def test_installers_go_where_they_went(apptainer: Apptainer, sif: str, wheelhouse: str) -> None:
-    bound = ["--bind", f"{apptainer.inside(wheelhouse)}:/mnt"]
-    install = "-m pip install --no-index --no-deps --ignore-installed --find-links=/mnt idna"
-    program = f"{PYTHON} {install} 2>&1 | grep -om1 'Read-only file system'; {PYTHON} -c 'import idna' 2>&1 | tail -1"
-    without = apptainer.exec(sif, ["sh", "-c", program], options=bound, env={"SIF_WRITABLE": "off"}).stdout
-    assert "Read-only file system" in without
-    assert run(apptainer, sif, ["sh", "-c", program], bound).stdout == without
-    child = f"import requests\ntell(subprocess.run(['sh', '-c', {program!r}], capture_output=True, text=True).stdout)"
-    assert json.loads(run(apptainer, sif, [PYTHON, "-c", TELL + child], bound).stdout) == without
