@@ -1,7 +1,7 @@
 """Is the GPU there that somebody expects? Asked once per process tree, and remembered in one variable of ours.
 
-The import hook calls :func:`enforce`. Where nobody expects a GPU that reads the environment and ``/dev``; NVML is asked
-only where files do not say enough (:mod:`sif_writable.gpu.signs`).
+The import hook calls :func:`enforce`. Where nobody expects a GPU that reads the environment and ``/dev``, and loads no
+more than that takes; NVML is asked only where files do not say enough (:mod:`sif_writable.gpu.signs`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ import os
 import sys
 from _thread import allocate_lock
 
-from sif_writable import stderr
-from sif_writable.errors import Problem
 from sif_writable.facts import manifest
-from sif_writable.gpu import ask, cuda, demands, diagnosis, signs
-from sif_writable.gpu.diagnosis import FAIL, INFO, OK, Diagnosis
+from sif_writable.gpu import cuda, demands, signs
 from sif_writable.gpu.visible import VISIBLE, gpus_to_query
 
 TYPE_CHECKING = False
@@ -22,7 +19,9 @@ if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Mapping, MutableMapping
 
+    from sif_writable.errors import Problem
     from sif_writable.gpu.demands import Demands
+    from sif_writable.gpu.diagnosis import Diagnosis
 
 RECORD = "SIF_WRITABLE_GPU_CHECKED"
 """The answer, for this process tree: ``KEY|CODE|SEVERITY|TEXT|REMEDY``. The key says what was asked, so that a child
@@ -59,7 +58,11 @@ def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str,
         time that it ends the process, the two lines are written.
     """
     found, fresh = _check(trigger, environ, image)
-    if found is None or found.severity in (OK, INFO):
+    if found is None:
+        return
+    from sif_writable.gpu.diagnosis import FAIL, INFO, OK
+
+    if found.severity in (OK, INFO):
         return
     if found.severity == FAIL and demands.read(environ, image).required:
         from sif_writable.errors import GpuUnavailableException, GpuUnavailableExit, somebody_waits
@@ -74,6 +77,8 @@ def enforce(trigger: str, environ: MutableMapping[str, str], image: Mapping[str,
 
 def warn(trigger: str, problem: Problem) -> None:
     """Write two lines on stderr: what is missing before a module is imported, and the remedy."""
+    from sif_writable import stderr
+
     stderr.say([f"before 'import {trigger}': {problem.text}", f"remedy: {problem.remedy}"])
 
 
@@ -112,6 +117,8 @@ def examine(trigger: str, environ: Mapping[str, str], demanded: Demands) -> Diag
 
     :param trigger: the package whose CUDA version matters most, or an empty string.
     """
+    from sif_writable.gpu import ask, diagnosis
+
     evidence = signs.gather(environ, sys.path, trigger.partition(".")[0])
     found = diagnosis.from_evidence(evidence, demanded)
     if found is None:
@@ -138,5 +145,8 @@ def _recorded(record: str, key: str) -> Diagnosis | None:
     fields = record.split("|", 4)
     if len(fields) != 5 or fields[0] != key:
         return None
+    from sif_writable.errors import Problem
+    from sif_writable.gpu.diagnosis import Diagnosis
+
     _, code, severity, text, remedy = fields
     return Diagnosis(severity, Problem(code, text, remedy))
