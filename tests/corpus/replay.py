@@ -155,12 +155,13 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
 def _look(places: Scratch) -> dict[str, State]:
     """List files and folders; a link is neither, for what it leads to may be the image's.
 
-    A node's own copy of what earlier runs wrote in a layer is not what they wrote.
+    Of what was written in a layer only what was kept counts: neither a node's own copy of that, nor the layer itself,
+    which has again what the kernel copied because a program set the mode of it.
     """
     left = {}
     for name, top in {"HOME": places.home, "tmp": places.tmp, "var_tmp": places.var_tmp, "shm": places.shm}.items():
         for folder, folders, files in os.walk(top):
-            folders[:] = [entry for entry in folders if not entry.startswith("replica-")]
+            folders[:] = [entry for entry in folders if not entry.startswith(("replica-", "upper-"))]
             for entry in (*folders, *files):
                 path = os.path.join(folder, entry)
                 status = os.lstat(path)
