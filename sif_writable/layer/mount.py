@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 WORDS = "userxattr,volatile,index=off"
 """Options of the layer: without ``volatile`` each exit flushes the whole filesystem, other people's pages included."""
-LOCK_SECONDS = 2.0
+LOCK_SECONDS = 10.0
+"""As long as storage is waited for: who has the lock may publish what killed processes have left."""
 EMPTY = 16
 """How many layers that nothing was written to may lie about: they are removed together, which takes a process."""
 NEW = ".new-"
