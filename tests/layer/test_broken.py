@@ -24,13 +24,13 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 pairs = []
-for number in range(60):
+for number in range(40):
     reading, writing = os.pipe()
     if os.fork() == 0:
         entering._token = lambda: f"alarm-{number}"
         signal.signal(signal.SIGALRM, handler)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 * (number + 1))
+            signal.setitimer(signal.ITIMER_REAL, 0.0008 * (number + 1))
             said = enter()
             time.sleep(0.05)
         except TimeoutError:
@@ -165,7 +165,7 @@ TOKEN=c $P '{CHECK}'
 def test_many_starts_at_once_some_killed_lose_nothing_and_leave_nothing(
     box: Box, request: pytest.FixtureRequest
 ) -> None:
-    number, at_once = (500, 32) if request.config.getoption("--all-faults") else (24, 8)
+    number, at_once = (500, 32) if request.config.getoption("--all-faults") else (18, 6)
     code = """
 number = int(sys.argv[2])
 os.environ["TOKEN"] = f"run-{number // 3}"

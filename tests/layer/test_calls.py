@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DONE, REFUSED = 0, 3 << 8
-SAMPLE = 60
+SAMPLE = 30
 """How many faults are tried of each kind of work without --all-faults, evenly spread over all."""
 
 

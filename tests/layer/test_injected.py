@@ -15,7 +15,7 @@ from tests.lab.store import REPOSITORY
 if TYPE_CHECKING:
     from tests.layer.conftest import Box
 
-SAMPLE = 16
+SAMPLE = 10
 
 
 @pytest.mark.timeout(7200)
