@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -40,7 +41,7 @@ def walk(top: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_resul
         for name in reversed(names):
             path = f"{where}/{name}" if where else name
             try:
-                status = os.lstat(f"{top}/{path}")
+                status = _status(f"{top}/{path}")
             except FileNotFoundError:
                 if strict:
                     raise
@@ -51,15 +52,22 @@ def walk(top: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_resul
         stack += reversed(folders)
 
 
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except PermissionError as error:
+        let_pass(error)
+        with _readable(os.path.dirname(path)):
+            return os.lstat(path)
+
+
 def _names(folder: str) -> list[str]:
     try:
         found = os.listdir(folder)
-    except PermissionError:  # a program took from itself the right to look; it has ended
-        status = os.lstat(folder)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o500 == 0o500:
-            raise
-        os.chmod(folder, 0o700)
-        found = os.listdir(folder)
+    except PermissionError as error:
+        let_pass(error)
+        with _readable(folder):
+            found = os.listdir(folder)
     return sorted(found, reverse=True)
 
 
@@ -88,7 +96,12 @@ def is_opaque(path: str) -> bool:
 
 def _has(path: str, attribute: str) -> bool:
     try:
-        os.getxattr(path, attribute, follow_symlinks=False)
+        try:
+            os.getxattr(path, attribute, follow_symlinks=False)
+        except PermissionError as error:
+            let_pass(error)
+            with _readable(path):
+                os.getxattr(path, attribute, follow_symlinks=False)
     except OSError as error:
         let_pass(error)
         if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP, errno.ENOENT}:
@@ -115,7 +128,7 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
             let_pass(error)
         else:
             return 0
-    incoming = _open(source, status)
+    incoming = _open(source)
     try:
         outgoing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -137,18 +150,33 @@ def copy(source: str, target: str, status: os.stat_result, *, link: bool = False
 _NOT_KEPT = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-def _open(path: str, status: os.stat_result) -> int:
+def _open(path: str) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags)
-    except PermissionError:  # its owner may not read it, and may change that
-        if status.st_uid != os.geteuid() or status.st_mode & 0o400:
-            raise
-        os.chmod(path, status.st_mode & 0o777 | 0o400)
-        try:
+    except PermissionError as error:
+        let_pass(error)
+        with _readable(path):
             return os.open(path, flags)
-        finally:
-            os.chmod(path, status.st_mode & 0o777)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Have the right to read what a program took that right from; a directory keeps it, as what is in it is read next.
+
+    :raises PermissionError: it is somebody else's, or that was not the reason.
+    """
+    status = os.lstat(path)
+    needed = 0o700 if stat.S_ISDIR(status.st_mode) else 0o400
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid() or mode & needed == needed:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    os.chmod(path, mode | needed)
+    try:
+        yield
+    finally:
+        if not stat.S_ISDIR(status.st_mode):
+            os.chmod(path, mode)
 
 
 def _copy_data(incoming: int, outgoing: int) -> int:
@@ -187,7 +215,7 @@ def sync(top: str) -> None:
     for path, status in walk(top):
         child.progress()
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            descriptor = os.open(f"{top}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = _open(f"{top}/{path}")
             try:
                 os.fdatasync(descriptor)
             finally:
@@ -206,7 +234,7 @@ def are_same(one: str, other: str) -> bool:
         return os.readlink(one) == os.readlink(other)
     if not stat.S_ISREG(first.st_mode) or first.st_size != second.st_size:
         return False
-    with os.fdopen(_open(one, first), "rb") as left, os.fdopen(_open(other, second), "rb") as right:
+    with os.fdopen(_open(one), "rb") as left, os.fdopen(_open(other), "rb") as right:
         while part := left.read(_CHUNK):
             child.progress()
             if part != right.read(_CHUNK):

@@ -62,8 +62,9 @@ def _in_metadata(path: str) -> bool:
 
 
 def _runs_at_start(path: str) -> bool:
-    name = posixpath.basename(path)
-    return name.endswith(".pth") or name.partition(".")[0] in _STARTED
+    parts = path.split("/")
+    modules = {part.partition(".")[0] for part in parts}  # which may be packages
+    return parts[-1].endswith((".pth", "._pth")) or parts[-1] == "pyvenv.cfg" or not modules.isdisjoint(_STARTED)
 
 
 def installed(records: Mapping[str, Iterable[str]]) -> set[str]:

@@ -37,6 +37,8 @@ class Seen:
         self.base = base
         self.directories = directories
         self.originals = originals
+        self._in_removed: set[str] = set()
+        """What lay in removed directories with code of the image, and what stands in their place."""
 
     def _number(self, path: str) -> int:
         for number, directory in enumerate(self.directories):
@@ -73,13 +75,35 @@ class Seen:
                     yield from self._gone(path, when)
                 elif stat.S_ISDIR(status.st_mode):
                     if not self.in_image(path):
-                        yield Change(path, FOLDER, status.st_ctime_ns)
+                        yield Change(path, FOLDER, status.st_mtime_ns)  # its mode may be changed to read it
                     if files.is_opaque(here):
                         yield from self._hidden(here, path, status.st_mtime_ns)
-                elif stat.S_ISREG(status.st_mode):
-                    yield Change(path, FILE, status.st_ctime_ns)
-                elif stat.S_ISLNK(status.st_mode):
-                    yield Change(path, LINK, status.st_ctime_ns)
+                elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                    original = files.status_of(self.original(path))
+                    if stat.S_ISLNK(status.st_mode) or not self._is_as_before(path, status, original):
+                        self._replaces(path, original)
+                        when = status.st_ctime_ns if status.st_mode & 0o400 else status.st_mtime_ns
+                        yield Change(path, FILE if stat.S_ISREG(status.st_mode) else LINK, when)
+
+    def _is_as_before(self, path: str, status: os.stat_result, original: os.stat_result | None) -> bool:
+        """Whether a file was only opened to be written (a database that is read, a lock): the kernel copies it then."""
+        before = f"{self.base}/tree{path}" if self.base else ""
+        there = files.status_of(before) if before else None
+        if there is None:
+            before, there = self.original(path), original
+        return (
+            there is not None
+            and (there.st_mode, there.st_size) == (status.st_mode, status.st_size)
+            and there.st_mtime_ns == status.st_mtime_ns
+            and files.are_same(self.source(path), before)
+        )
+
+    def _replaces(self, path: str, original: os.stat_result | None) -> None:
+        """Note what stands in the place of a directory with code: that would be gone from the image."""
+        if original is not None and stat.S_ISDIR(original.st_mode):
+            below = files.walk(self.original(path))
+            if any(merge.is_code(f"{path}/{name}") for name, _ in below):
+                self._in_removed.add(path)
 
     def _gone(self, path: str, when: int) -> Iterator[Change]:
         """Yield what of a removed path is to be removed: file by file where a directory holds code."""
@@ -89,6 +113,7 @@ class Seen:
         if any(merge.is_code(f"{path}/{name}") for name in below):
             for name, inner in below.items():
                 if not stat.S_ISDIR(inner.st_mode):
+                    self._in_removed.add(f"{path}/{name}")  # code without its data is another package
                     yield Change(f"{path}/{name}", GONE, when)
         else:
             yield Change(path, GONE, when)
@@ -104,9 +129,12 @@ class Seen:
                 yield from self._gone(f"{path}/{name}", when)
 
     def installed(self, changes: list[Change]) -> set[str]:
-        """Return the paths of distributions that were installed, changed or removed in the layer."""
+        """Return the paths of distributions that were installed, changed or removed in the layer.
+
+        :param changes: all that :meth:`changes` has yielded.
+        """
         records: dict[str, list[str]] = {}
-        found: set[str] = set()
+        found = set(self._in_removed)
         for change in changes:
             if "/conda-meta/" in change.path and change.path.endswith(".json"):
                 for path in (self.source(change.path), self.original(change.path)):

@@ -288,3 +288,20 @@ write(SITE + "/more")
     assert [text for text, _ in told] == ["xxx"] * 3, result
     assert [os.path.basename(where) for _, where in told] == ["gen-1", "gen-2", "gen-2"], result
     assert result.stderr.count("is mounted from") == 2, result
+
+
+MODES = {"secret": 0o000, "log": 0o200, "empty": 0o000, "shut/x": 0o644, "entered/x": 0o644, "listed/x": 0o644}
+
+
+def test_what_a_program_took_the_right_to_read_from_is_kept_with_its_mode(box: Box) -> None:
+    code = (
+        f"enter()\nos.chdir(SITE)\nfor name, mode in {MODES}.items():\n    os.makedirs(os.path.dirname(name) or '.', "
+    )
+    code += "exist_ok=True); write(name, '' if name == 'empty' else 'x'); os.chmod(name, mode)\n"
+    code += "for name, mode in (('shut', 0), ('entered', 0o311), ('listed', 0o600)): os.chmod(name, mode)\ntell(0)"
+    assert box.tells(code) == 0
+    found = {path.partition("/site-packages/")[2]: text for path, text in box.generation().items()}
+    assert found == {name: "" if name == "empty" else "x" for name in MODES}
+    assert box.tells(f"enter()\ntell([os.lstat(f'{{SITE}}/{{name}}').st_mode & 0o777 for name in {list(MODES)}])") == [
+        *MODES.values()
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -414,3 +415,43 @@ def test_what_may_still_be_written_is_not_published_at_an_exit(node: Node, monke
     assert (publish(), newest_generation(node.storage)) == ([], 0)
     monkeypatch.setattr(collect, "look", real)
     assert (publish(), node.newest()) == ([], {"cache/x": "whole"})
+
+
+def test_what_was_only_opened_to_be_written_is_no_change_and_wins_nothing(node: Node) -> None:
+    def as_before(layer: str, name: str, source: str) -> None:
+        os.makedirs(f"{layer}/0{PKG[2:]}", exist_ok=True)
+        shutil.copy2(source, f"{layer}/0{PKG[2:]}/{name}")
+
+    as_before(reads := node.layer(), "config.json", f"{node.image}{PKG}/config.json")
+    as_before(reads, "__init__.py", f"{node.image}{PKG}/__init__.py")
+    assert node.publish(reads) == []
+    assert newest_generation(node.storage) == 0
+    node.write(first := node.layer(), "db", "1")
+    node.publish(first)
+    base = node.replica()
+    node.write(writes := node.layer(base), "db", "2")
+    time.sleep(0.02)
+    as_before(reads := node.layer(base), "db", f"{base}/tree{PKG}/db")
+    assert node.publish(writes) == []
+    assert node.publish(reads) == []
+    assert node.newest() == {"db": "2"}
+
+
+def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_again(node: Node) -> None:
+    node.put(f"{node.image}/v/lib/other/__init__.py", "")
+    node.put(f"{node.image}/v/lib/other/data", "")
+    node.put(f"{node.image}/v/lib/data/x", "")
+    layer = node.layer()
+    node.write(layer, "new", "x")
+    os.symlink("/elsewhere", f"{layer}/0/lib/other")
+    os.symlink("/elsewhere", f"{layer}/0/lib/data")
+    (line,) = node.publish(layer)
+    assert line.startswith("/v/lib/other: code of the image")
+    tree = f"{node.storage}/gen-1/tree/v/lib"
+    assert sorted(os.listdir(tree)) == ["data", "pkg"]
+    if os.getuid() == 0:  # what the kernel makes for a removed directory
+        os.unlink(f"{layer}/0/lib/other")
+        os.mknod(f"{layer}/0/lib/other", stat.S_IFCHR, os.makedev(0, 0))
+        _, found, changes, kept = seen.look(layer, lambda _, directory: node.image + directory)
+        assert sorted(kept.dropped) == ["/v/lib/other/__init__.py", "/v/lib/other/data"]
+        assert found.installed(changes) == set(kept.dropped)

@@ -27,6 +27,8 @@ IMAGE = {f"{SP}/p/__init__.py", f"{SP}/p/config.json", f"{SP}/p/fast.so.1", f"{S
         ("/v/bin/tool", FILE, False),
         (f"{SP}/evil.pth", FILE, False),
         (f"{SP}/sitecustomize.py", FILE, False),
+        (f"{SP}/sitecustomize/__init__.py", FILE, False),
+        ("/v/pyvenv.cfg", FILE, False),
         (f"{SP}/__pycache__/usercustomize.cpython-311.pyc", FILE, False),
         (f"{SP}/q-1.0.dist-info", FOLDER, False),
         (f"{SP}/q-1.0.dist-info/METADATA", FILE, False),
