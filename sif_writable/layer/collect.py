@@ -320,9 +320,9 @@ def publish(
     how, installed = kept_of(folder), seen.installed(changes)
     usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
-    told = f"{len(changes)}.{len(special)}"
+    told = f"{len(special)} {special[0]}" if special else ""  # other files may have changed since
     if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice
-        with suppress(OSError), open(f"{folder}/told", "w", encoding="ascii") as file:
+        with suppress(OSError), open(f"{folder}/told", "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(told)
         words = f"{_first(special)}: code of the image, or installed into it; "
         if how == merge.NEW:
@@ -335,7 +335,10 @@ def publish(
     if both:
         side = "earlier" if (both[0], merge.OURS) in done.conflicts else "later"
         where = done.set_aside or "lost: it had only removed something"
-        lines.append(f"{_first(both)} was changed by two containers at once; the {side} published files are in {where}")
+        lines.append(
+            f"{_first(both)} {'was' if len(both) == 1 else 'were'} changed by two containers at once; "
+            f"the {side} published files are in {where}"
+        )
     elif done.conflicts:
         words = f"; it is in {done.set_aside}" if done.set_aside else ""
         lines.append(

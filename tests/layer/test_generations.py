@@ -455,3 +455,18 @@ def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_ag
         _, found, changes, kept = seen.look(layer, lambda _, directory: node.image + directory)
         assert sorted(kept.dropped) == ["/v/lib/other/__init__.py", "/v/lib/other/data"]
         assert found.installed(changes) == set(kept.dropped)
+
+
+def test_what_is_gone_is_said_once_though_other_files_change_before_the_layer_is_dead(node: Node) -> None:
+    layer = node.layer()
+    node.write(layer, "__init__.py", "changed")
+    node.write(layer, "db", "x")
+    node.write(layer, "db-wal", "open")
+    (line,) = node.publish(layer)
+    assert "gone with this container" in line
+    os.unlink(f"{layer}/0{PKG[2:]}/db-wal")
+    assert node.publish(layer) == []
+    node.write(layer, "../more/__init__.py", "is new, and kept")
+    node.write(layer, "evil.pth", "")
+    (line,) = node.publish(layer)
+    assert "and 1 more: code of the image" in line
