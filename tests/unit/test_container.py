@@ -105,6 +105,14 @@ def test_identity_is_stable_and_moves_with_its_ingredients(site: Path) -> None:
     assert names == ["prefix", str(site), "records"]  # no labels.json on a host
 
 
+def test_a_prefix_whose_name_is_no_text_has_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = tmp_path / os.fsdecode(b"env-\xfc")
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    site = prefix / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
+    _install(site, "numpy-2.0", "")
+    assert len(facts.identity(str(site))) == 16
+
+
 def test_a_rebuild_with_new_code_under_the_same_version_is_another_image(site: Path) -> None:
     before = facts.identity(str(site))
     _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\nnumpy/new.py,sha256=0,1\n")
