@@ -335,5 +335,5 @@ def _identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]", at: "
     from _imp import source_hash
 
     ingredients = identity_ingredients(purelib, manifest, at)
-    packed = b"".join([b"%s\0%d\0%s" % (name.encode(), len(value), value) for name, value in ingredients])
+    packed = b"".join([b"%s\0%d\0%s" % (os.fsencode(name), len(value), value) for name, value in ingredients])
     return source_hash(_HASH_KEY, packed).hex()
