@@ -192,7 +192,7 @@ def _trial(layer: enter.Layer) -> str:
 
 
 def _samples(point: str) -> tuple[str, str]:
-    """Return a small file of the image that its owner may write, and a directory without directories in it.
+    """Return a small file and a directory without directories in it, both of which their owner may change.
 
     The first directory that belongs to somebody else is what fails, if anything does.
     """
@@ -202,12 +202,18 @@ def _samples(point: str) -> tuple[str, str]:
         if stat.S_ISDIR(status.st_mode):
             if status.st_uid != os.geteuid():
                 return file, path
-            folder = folder or _plain(path)
-        elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWUSR and 0 < status.st_size < _SMALL:
-            file = file or path
+            if not folder and _may_change(path, status):
+                folder = _plain(path)
+        elif stat.S_ISREG(status.st_mode) and 0 < status.st_size < _SMALL and not file and _may_change(path, status):
+            file = path
         if (file and folder) or number > _MOST:
             break
     return file, folder
+
+
+def _may_change(path: str, status: os.stat_result) -> bool:
+    """Whether its owner may write to it and remove it: an image may have directories of mode 0555."""
+    return bool(status.st_mode & os.lstat(os.path.dirname(path)).st_mode & stat.S_IWUSR)
 
 
 def _plain(path: str) -> str:

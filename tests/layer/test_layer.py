@@ -210,6 +210,23 @@ if os.environ.get("KILLED"):
     assert sorted(box.tells(code)) == ["alive", "dead"]
 
 
+def test_directories_that_nobody_may_write_keep_no_layer_from_the_others(box: Box) -> None:
+    code = """
+for name in ("bin", "closed/open", "pkg"):
+    os.makedirs("/work-folder/env/" + name)
+    write("/work-folder/env/" + name + "/file")
+for name in ("bin", "closed"):
+    os.chmod("/work-folder/env/" + name, 0o555)
+problem = enter("/work-folder/env")
+write("/work-folder/env/pkg/file", "changed")
+try:
+    write("/work-folder/env/bin/new")
+except OSError as error:
+    tell([problem, error.errno])
+"""
+    assert box.tells(code) == ["", 13]
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
