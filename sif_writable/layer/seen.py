@@ -74,8 +74,11 @@ class Seen:
                     when = os.lstat(os.path.dirname(here)).st_mtime_ns  # the kernel uses one inode for all of them
                     yield from self._gone(path, when)
                 elif stat.S_ISDIR(status.st_mode):
-                    if not self.in_image(path):
+                    original = files.status_of(self.original(path))
+                    if original is None:
                         yield Change(path, FOLDER, status.st_mtime_ns)  # its mode may be changed to read it
+                    elif not stat.S_ISDIR(original.st_mode) and merge.is_code(path):
+                        self._in_removed.update(f"{path}/{below}" for below, _ in files.walk(here))
                     if files.is_opaque(here):
                         yield from self._hidden(here, path, status.st_mtime_ns)
                 elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):

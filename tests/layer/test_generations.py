@@ -441,19 +441,22 @@ def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_ag
     node.put(f"{node.image}/v/lib/other/__init__.py", "")
     node.put(f"{node.image}/v/lib/other/data", "")
     node.put(f"{node.image}/v/lib/data/x", "")
+    node.put(f"{node.image}{PKG}/module.py", "")
     layer = node.layer()
     node.write(layer, "new", "x")
+    node.write(layer, "module.py/x", "in its place")
     os.symlink("/elsewhere", f"{layer}/0/lib/other")
     os.symlink("/elsewhere", f"{layer}/0/lib/data")
     (line,) = node.publish(layer)
-    assert line.startswith("/v/lib/other: code of the image")
+    assert line.startswith("/v/lib/other and 1 more: code of the image")
+    assert node.newest() == {"new": "x"}
     tree = f"{node.storage}/gen-1/tree/v/lib"
     assert sorted(os.listdir(tree)) == ["data", "pkg"]
     if os.getuid() == 0:  # what the kernel makes for a removed directory
         os.unlink(f"{layer}/0/lib/other")
         os.mknod(f"{layer}/0/lib/other", stat.S_IFCHR, os.makedev(0, 0))
         _, found, changes, kept = seen.look(layer, lambda _, directory: node.image + directory)
-        assert sorted(kept.dropped) == ["/v/lib/other/__init__.py", "/v/lib/other/data"]
+        assert sorted(kept.dropped) == ["/v/lib/other/__init__.py", "/v/lib/other/data", f"{PKG}/module.py/x"]
         assert found.installed(changes) == set(kept.dropped)
 
 
