@@ -445,8 +445,9 @@ problem = serve(package, new)
 write(package + "/__init__.py", "# changed\\n", "a"); os.makedirs(new, exist_ok=True); write(new + "/x", "x", "a")
 tell([problem, read(new + "/x"), overlay.entered[0].note])
 """
-    assert json.loads(each_image.says(PRELUDE + code)) == ["", "x", ""]
-    assert json.loads(each_image.says(PRELUDE + code)) == ["", "xx", ""]
+    env = {"SIF_WRITABLE_OVERLAY": "auto"}  # these images are run by copies otherwise
+    assert json.loads(each_image.says(PRELUDE + code, env=env)) == ["", "x", ""]
+    assert json.loads(each_image.says(PRELUDE + code, env=env)) == ["", "xx", ""]
     trace = ["-m", "sif_writable", "trace", "--json", "--", PYTHON_THERE, "-c", "open('/venv/pyvenv.cfg', 'a')"]
     found = json.loads(each_image.run(argv=trace).stdout)
     assert (found["watched"], [one["path"] for one in found["writes"]]) == ("everything", ["/venv/pyvenv.cfg"])
