@@ -157,7 +157,7 @@ TOKEN=c $P '{CHECK}'
     assert (ok, names, index_fits, whole) == ([["ok"]], ["t.db"], True, True), result
     assert rows in ([[-1]], [["1"]]), result
     assert len(sides) == 1, result
-    (line,) = [line for line in result.stderr.splitlines() if "was changed by two containers at once" in line]
+    (line,) = [line for line in result.stderr.splitlines() if "changed by two containers at once" in line]
     aside = line.rpartition("/layer/")[2]
     assert {"t.db", "data", "one.pickle"} <= {name for _, _, found in os.walk(f"{box.place}/{aside}") for name in found}
 
