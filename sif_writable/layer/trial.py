@@ -206,7 +206,7 @@ def _samples(point: str) -> tuple[str, str]:
                 folder = _plain(path)
         elif stat.S_ISREG(status.st_mode) and 0 < status.st_size < _SMALL and not file and _may_change(path, status):
             file = path
-        if (file and folder) or number > _MOST:
+        if number > _MOST:
             break
     return file, folder
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import BY_COPY, NOT_RUN
+from tests.conftest import NOT_RUN
 from tests.hook.hooked import STATE, Hooked, question
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import WORK
@@ -111,7 +111,7 @@ def test_without_any_network_everything_is_as_with_one(one_image: Image) -> None
         pytest.skip(f"{NOT_RUN}this machine lets nobody have a network namespace")
     assert [line.split(":")[0].strip() for line in trial.stdout.splitlines()[2:]] == ["lo"]
     for words in _COMMANDS:
-        result = one_image.machine.run([*apart, PYTHON, *words], venv=one_image.environment, env=BY_COPY)
+        result = one_image.machine.run([*apart, PYTHON, *words], venv=one_image.environment)
         assert (result.returncode, "Traceback" in result.stderr) == (0, False), (words, result)
 
 
