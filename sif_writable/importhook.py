@@ -537,20 +537,20 @@ class Finder:
     def _has_good_copy(self, spec: "ModuleSpec", path: str) -> bool:
         """Whether a package has a copy of what the image has now; one that is missing or outdated is made."""
         from sif_writable import lease
-        from sif_writable.facts import copies
+        from sif_writable.copies import validity
 
         lease.hold(self.folder)  # before it is seen whether there is a copy
-        state = copies.state(self.folder, path)
-        if state == copies.UNTRUSTED:
+        state = validity.state(self.folder, path)
+        if state == validity.UNTRUSTED:
             from sif_writable.act import copyup
             from sif_writable.stderr import say
 
             say([copyup.untrusted_words(spec.name, self.tree + path)])
-        if state == copies.GOOD:
+        if state == validity.GOOD:
             return True
-        if state == copies.UNTRUSTED or not self._make(spec):
+        if state == validity.UNTRUSTED or not self._make(spec):
             return False
-        if state == copies.ABSENT:
+        if state == validity.ABSENT:
             untried.add(spec.name)
         return True
 
@@ -939,10 +939,10 @@ def folder() -> str:
     if not image.startswith("/"):  # not set, or damaged
         return ""
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
-        from sif_writable import facts
+        from sif_writable import system
 
         purelib = __file__.rsplit("/", 2)[0]
-        image = f"{image.rpartition('/')[0]}/image-{facts.identity(purelib, facts.declared(purelib))}"
+        image = f"{image.rpartition('/')[0]}/image-{system.identity(purelib, system.declared(purelib))}"
     return f"{image}/packages-{sys.implementation.cache_tag}"
 
 

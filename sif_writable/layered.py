@@ -151,7 +151,7 @@ def directories() -> "list[str]":
     The standard library is not among them unless it lies in the environment: nothing writes there, and each of its
     files that is looked up through one more overlay asks the FUSE server of the image once more (15 us).
     """
-    from sif_writable.facts import image_mounts
+    from sif_writable.system import image_mounts
 
     table = image_mounts.mounts()
     library = [os.path.realpath(directory) for directory in importhook._STDLIB_FOLDERS]  # noqa: SLF001 - as above

@@ -243,7 +243,7 @@ def in_layer(environ: "Mapping[str, str]") -> "list[str]":
 
 
 def in_container(environ: "Mapping[str, str]") -> bool:
-    """Whether any container engine has left its sign; which one is the business of :mod:`~.facts.container`."""
+    """Whether any container engine has left its sign; which one is the business of :mod:`~.system.container`."""
     for name in _ENGINE_VARIABLES:
         if name in environ:
             return True
@@ -348,7 +348,7 @@ def is_current(session: str) -> bool:
             from sif_writable import hanging
 
             if hanging.silent(root, kind):
-                from sif_writable.facts import filesystem
+                from sif_writable.system import filesystem
 
                 filesystem.pass_over(root)
                 return False
@@ -388,16 +388,16 @@ def kept_by(session: str, path: str) -> "tuple[str, str]":
 
 def _activate(damaged: "Optional[Problem]") -> str:
     global outcome
-    from sif_writable import act, facts, importhook, plan
+    from sif_writable import act, importhook, plan, system
     from sif_writable.act import recall
 
-    facts.find_layer()
+    system.find_layer()
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     debug: Optional[ModuleType] = None
     if environ.get("SIF_WRITABLE_DEBUG") == "1":
         from sif_writable.report import debug
         from sif_writable.stderr import say
-    seen = facts.see(environ)
+    seen = system.see(environ)
     if debug:
         say(debug.facts_lines(seen))
     storage = act.settle(plan.places(seen, environ), seen, environ)

@@ -8,8 +8,10 @@ import os
 import sys
 
 from sif_writable import plan
-from sif_writable.facts import SMALL
-from sif_writable.facts.filesystem import (
+from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
+from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, check_sum, inputs, let_pass, was_set
+from sif_writable.system import SMALL
+from sif_writable.system.filesystem import (
     MIN_BYTES,
     ROOM,
     SILENT,
@@ -25,8 +27,6 @@ from sif_writable.facts.filesystem import (
     unsteady,
     way,
 )
-from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, check_sum, inputs, let_pass, was_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from sif_writable.act.watch import Watch
     from sif_writable.errors import Problem
-    from sif_writable.facts import Facts
     from sif_writable.plan import Decision, Place, Storage
+    from sif_writable.system import Facts
 
 MARKER = ".sif-writable"
 """The file that marks a storage root which was tried and found good, and says what was found."""
@@ -348,8 +348,8 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
 
 def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":
     """Run the decisions on the default locations as they are."""
-    from sif_writable.facts.locations import Locations
     from sif_writable.plan import redirects
+    from sif_writable.redirects.locations import Locations
 
     return redirects.decide(facts, storage, Locations(facts.home), environ)
 

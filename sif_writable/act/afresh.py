@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
 from sif_writable.act import blame, effects
-from sif_writable.facts import packages
+from sif_writable.copies import units as packages
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 
 _OURS = ("sif_writable.", "importlib")

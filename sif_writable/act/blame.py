@@ -7,14 +7,15 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook
-from sif_writable.facts import image_mounts, packages
+from sif_writable.copies import units as packages
 from sif_writable.plan import refusals
 from sif_writable.startup import let_pass
+from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
     from sif_writable.plan.refusals import Failure
 
 ANSWERED = "__sif_writable_answered__"

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.act import directories
-from sif_writable.facts import packages
+from sif_writable.copies import units
 from sif_writable.plan import packages as plan
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 
 def mirror(directory: str, tree: str) -> None:
@@ -66,7 +66,7 @@ def copy_tree(source: str, target: str) -> None:
         with os.scandir(here) as entries:
             for entry in entries:
                 path, new = entry.path, f"{there}/{entry.name}"
-                borrowed = packages.borrowed(path, source) if entry.is_symlink() else None
+                borrowed = units.borrowed(path, source) if entry.is_symlink() else None
                 if entry.is_symlink() and borrowed is None:
                     os.symlink(_link_target(path, source), new)
                     continue
@@ -112,7 +112,7 @@ _BLOCK = 1 << 20
 
 def _link_target(path: str, package: str) -> str:
     """Return what the copy of a link points at: its copied neighbour within the package, else the image."""
-    return os.readlink(path) if packages.is_inner_link(path, package) else os.path.realpath(path)
+    return os.readlink(path) if units.is_inner_link(path, package) else os.path.realpath(path)
 
 
 def copy_module(unit: Unit, target: str, folder: str, settle: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """Give packages of the image their writable copies, and keep the list of those that have or shall have one.
 
-How they are copied is in :mod:`sif_writable.act.copying`, when a copy may be used in :mod:`sif_writable.facts.copies`.
+How they are copied is in :mod:`sif_writable.act.copying`, when a copy may be used in :mod:`sif_writable.copies.validity`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 from sif_writable import act, aside, importhook, lease
 from sif_writable.act import copying, directories, kept
-from sif_writable.facts import copies, image_mounts, manifest, packages
+from sif_writable.copies import units as packages
+from sif_writable.copies import validity
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.system import image_mounts, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from importlib.machinery import ModuleSpec
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 BYTES_PER_SECOND = 10 << 20
 """How fast another process is thought to copy, at least, when it is waited for."""
@@ -113,15 +115,15 @@ def _provide(name: str, units: list[Unit], finder: importhook.Finder) -> str:
     """Copy those of some units that have no good copy; return an empty string or why that is not possible."""
     missing = []
     for unit in units:
-        state = copies.state(finder.folder, unit.path)
-        if state == copies.UNTRUSTED:
+        state = validity.state(finder.folder, unit.path)
+        if state == validity.UNTRUSTED:
             return untrusted_words(unit.name, finder.tree + unit.path)
-        if state == copies.CHANGED:
+        if state == validity.CHANGED:
             from sif_writable.act import forgetting
 
             if problem := forgetting.replace(unit, finder.folder):
                 return problem
-        if state != copies.GOOD:
+        if state != validity.GOOD:
             missing.append(unit)
     if not missing:
         return ""
@@ -235,7 +237,7 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
         given: list[str] = []
         try:
             record = packages.record(unit)
-            stamp = copies.seal(unit.path, record), record
+            stamp = validity.seal(unit.path, record), record
             copying.mirror(unit.directory, finder.tree)
             if unit.is_package:
 
@@ -267,7 +269,7 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
 
 def _write_stamp(unit: Unit, folder: str, seal: str, record: str) -> None:
     """Write what a copy is made of, before it appears: a copy without that is not used."""
-    path = copies.stamp_file(folder, unit.path)
+    path = validity.stamp_file(folder, unit.path)
     with suppress(FileExistsError):
         os.mkdir(os.path.dirname(path), 0o700)
     directories.write_aside(path, os.fsencode(f"{seal}\n{record}\n{unit.path}\n"))

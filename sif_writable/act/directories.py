@@ -16,13 +16,13 @@ from sif_writable import aside
 from sif_writable.act import seed
 from sif_writable.act.links import Links, watch_of
 from sif_writable.errors import Problem
-from sif_writable.facts.attempt import given_away
-from sif_writable.facts.filesystem import SILENT, explain, is_unheard, planted
-from sif_writable.facts.measure import names
 from sif_writable.plan import redirects
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.storage.layout import NOTE
+from sif_writable.system.filesystem import SILENT, explain, is_unheard, planted
+from sif_writable.system.listing import names
+from sif_writable.system.probe import given_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,8 +68,8 @@ def complaint(error: OSError, path: str, place: str) -> Problem:
 
     :param place: a directory above the path that exists.
     """
-    from sif_writable.facts.space import look
     from sif_writable.plan.space import FULL, remedy, short_of
+    from sif_writable.storage.space import look
 
     room = look(place, os.environ) if error.errno in FULL else None
     text = f"{path} {explain(error, place)}"
@@ -129,7 +129,7 @@ def _note_image(folder: str) -> None:
     """Write down which image a folder belongs to, for ``sif-writable cache list``."""
     import sys
 
-    from sif_writable.facts.container import engine
+    from sif_writable.system.container import engine
 
     image = engine(os.environ).image.replace("\n", " ")
     with suppress(OSError):

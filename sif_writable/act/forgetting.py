@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import importhook
 from sif_writable.act import copyup, directories, trial
 from sif_writable.act.upper import remove
-from sif_writable.facts import copied, copies, packages
-from sif_writable.facts.leases import NO_LOCKS, alone
+from sif_writable.copies import changes, units, validity
 from sif_writable.plan.packages import PACKAGE
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.stderr import say
+from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 
 class Taken(NamedTuple):
@@ -41,7 +41,7 @@ def replace(unit: Unit, folder: str) -> str:
     :returns: an empty string, or why there can be no new copy.
     """
     with directories.bounded_lock(folder + "/locks", f"{unit.entry}.changed"), alone(folder) as problem:
-        if copies.state(folder, unit.path) != copies.CHANGED:
+        if validity.state(folder, unit.path) != validity.CHANGED:
             return ""
         if problem and problem is not NO_LOCKS:
             return (
@@ -68,16 +68,16 @@ def set_aside(path: str, folder: str) -> Taken:
     :param path: of the original; :param folder: the folder of copies.
     :raises OSError: it cannot be moved; then it is still there.
     """
-    copy, place = f"{folder}/{copied.TREE}{path}", f"{folder}/{copied.SET_ASIDE}"
+    copy, place = f"{folder}/{changes.TREE}{path}", f"{folder}/{changes.SET_ASIDE}"
     os.makedirs(place, 0o700, exist_ok=True)
     kept = f"{place}/{os.path.basename(path)}-{os.urandom(4).hex()}"
     with suppress(FileNotFoundError):
-        os.unlink(copies.stamp_file(folder, path))
+        os.unlink(validity.stamp_file(folder, path))
     os.rename(copy, kept)
     with suppress(OSError):
         os.symlink(path, copy)
     _drop_bytecode(copy)
-    written = _written(path, kept, copied.recorded(folder))
+    written = _written(path, kept, changes.recorded(folder))
     _keep_only(kept, {kept + name for name in written})
     for empty in (place, os.path.dirname(place)):
         with suppress(OSError):
@@ -93,7 +93,7 @@ def _written(path: str, top: str, record: Mapping[str, tuple[int, int]]) -> list
     return [
         name
         for name, status in _files(top)
-        if copied.is_written(f"{path}{name}".lstrip("/"), status, top + name, record)
+        if changes.is_written(f"{path}{name}".lstrip("/"), status, top + name, record)
         and not _is_the_images(status, path + name)
     ]
 
@@ -133,10 +133,10 @@ def _copied(folder: str) -> Iterator[tuple[str, str]]:
             if line.what == PACKAGE and finder.has(way):
                 yield line.name, way
     with suppress(OSError):
-        for name in sorted(os.listdir(folder + copies.STAMPS)):
-            stamp = copies.read_stamp(f"{folder}{copies.STAMPS}/{name}")
+        for name in sorted(os.listdir(folder + validity.STAMPS)):
+            stamp = validity.read_stamp(f"{folder}{validity.STAMPS}/{name}")
             if stamp is not None and finder.has(stamp.path):
-                unit = packages.unit_at(stamp.path, packages.directories())
+                unit = units.unit_at(stamp.path, units.directories())
                 yield unit.name if unit else stamp.path, stamp.path
 
 

@@ -13,7 +13,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from sif_writable.act.directories import write_aside
-from sif_writable.facts import copied
+from sif_writable.copies import changes
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
@@ -30,7 +30,7 @@ def settle(folder: str, path: str, copy: str) -> list[str]:
     :returns: what was given back and may go once the copy is in its place.
     :raises OSError: what was copied cannot be written down.
     """
-    before = copied.recorded(folder) if os.path.lexists(f"{folder}/{copied.WRITTEN}{path}") else None
+    before = changes.recorded(folder) if os.path.lexists(f"{folder}/{changes.WRITTEN}{path}") else None
     _record(folder, path, copy)
     return _give_back(folder, path, copy, before) if before is not None else []
 
@@ -41,18 +41,18 @@ def forget(given: list[str], folder: str) -> None:
         with suppress(OSError):
             os.unlink(path)
     if given:
-        _remove_empty(f"{folder}/{copied.WRITTEN}")
+        _remove_empty(f"{folder}/{changes.WRITTEN}")
 
 
 def give_back_beside(folder: str, tree: str) -> None:
     """Move back what programs had made beside copies, where the image has nothing of that name."""
-    place = f"{folder}/{copied.WRITTEN}"
+    place = f"{folder}/{changes.WRITTEN}"
     if not os.path.lexists(place):
         return
     top = os.path.realpath(tree)
     for source, _ in list(_walk(place)):
         inner = source[len(place) :]
-        if source.startswith(f"{folder}/{copied.SET_ASIDE}/"):
+        if source.startswith(f"{folder}/{changes.SET_ASIDE}/"):
             continue
         parent = os.path.dirname(f"{tree}{inner}")
         while not os.path.lexists(parent):
@@ -76,13 +76,13 @@ def _record(folder: str, path: str, copy: str) -> None:
     record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy, strict=True)}
     name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
     with suppress(FileExistsError):
-        os.mkdir(f"{folder}/{copied.RECORDS}", 0o700)
-    write_aside(f"{folder}/{copied.RECORDS}/{name}", copied.lines(record))
+        os.mkdir(f"{folder}/{changes.RECORDS}", 0o700)
+    write_aside(f"{folder}/{changes.RECORDS}/{name}", changes.lines(record))
 
 
 def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, int]]) -> list[str]:
     """Link files into a copy; one stays aside where the image's own has changed since: it may fit no more."""
-    place = f"{folder}/{copied.WRITTEN}{path}"
+    place = f"{folder}/{changes.WRITTEN}{path}"
     given = []
     for source, _ in list(_walk(place)):
         new = f"{copy}{source[len(place) :]}"
@@ -110,7 +110,7 @@ def _figures_at(path: str) -> tuple[int, int] | None:
 
 
 def _figures(status: os.stat_result) -> tuple[int, int]:
-    return copied.LINK if stat.S_ISLNK(status.st_mode) else (status.st_size, status.st_mtime_ns)
+    return changes.LINK if stat.S_ISLNK(status.st_mode) else (status.st_size, status.st_mtime_ns)
 
 
 def _walk(path: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_result]]:

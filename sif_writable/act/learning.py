@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 from sif_writable import importhook
 from sif_writable.act import blame, copyup, telling
+from sif_writable.copies import units as packages
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import packages as plan
 from sif_writable.plan import refusals
 from sif_writable.plan.packages import PACKAGE, REFUSED, Line
+from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 
 def learn(error: BaseException) -> None:
@@ -109,10 +110,10 @@ def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.
 
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
-    from sif_writable import facts
+    from sif_writable import system
     from sif_writable.plan import catalog, templates
 
-    bases = templates.default_bases(facts.see(os.environ), os.environ)
+    bases = templates.default_bases(system.see(os.environ), os.environ)
     for row in (*catalog.ROWS, *catalog.OPT_IN):
         for template in row[3]:
             default = templates.resolve(template, bases, os.environ)

@@ -12,9 +12,9 @@ import stat
 from sif_writable import aside
 from sif_writable.act.seed import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.act.watch import Watch
-from sif_writable.facts.filesystem import is_unheard, planted
 from sif_writable.plan import templates
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import is_unheard, planted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

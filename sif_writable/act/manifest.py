@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import aside, facts
+from sif_writable import aside, system
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import manifest
-from sif_writable.facts.filesystem import explain
+from sif_writable.system import manifest
+from sif_writable.system.filesystem import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ def update(purelib: str, changes: Mapping[str, Sequence[str]]) -> manifest.Decla
     for key, values in changes.items():
         declared[key] = [value.replace("\n", " ") for value in values]
     more = [key for key in declared if key not in (*manifest.HOT, *manifest.COLD)]
-    lines = ["# sif_writable: what this image says about itself; see sif_writable/facts/manifest.py"]
+    lines = ["# sif_writable: what this image says about itself; see sif_writable/system/manifest.py"]
     lines += [f"{key}: {value}" for key in manifest.HOT for value in declared.get(key, ())]
     lines += ["", *(f"{key}: {value}" for key in (*manifest.COLD, *more) for value in declared.get(key, ()))]
-    path = f"{purelib}/{facts.MANIFEST}"
+    path = f"{purelib}/{system.MANIFEST}"
     new = ""
     try:
-        descriptor, new = aside.create(purelib, facts.MANIFEST)
+        descriptor, new = aside.create(purelib, system.MANIFEST)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines) + "\n")
         os.chmod(new, 0o644)  # whoever runs the image reads it

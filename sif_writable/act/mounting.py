@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.act import upper
-from sif_writable.facts import namespaces
+from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT
 from sif_writable.signals import suppress
@@ -75,7 +75,7 @@ def separate(*, strong: bool = False) -> str:
         kernel.separate(os.geteuid(), os.getegid())
     except OSError as error:
         let_pass(error)
-        return namespaces.unshare_words(error.errno)
+        return obstacles.unshare_words(error.errno)
     return ""
 
 
@@ -137,7 +137,7 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
             let_pass(error)
             if error.errno == errno.EBUSY:  # a second layer, in memory, would be lost in part
                 raise
-            note = namespaces.mount_words(error.errno, target.point, [])
+            note = obstacles.mount_words(error.errno, target.point, [])
         else:
             return Entered(target.point, target.how, kept, "", target.why)
     _be_the_only_one(f"{place}/in-memory.lock")

@@ -14,15 +14,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable.act import directories, mounting, trial
-from sif_writable.facts import ground as facts_ground
-from sif_writable.facts import namespaces
-from sif_writable.facts.mounts import mounts
 from sif_writable.layer import enter as layer_enter
+from sif_writable.overlay import ground as facts_ground
+from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import Plan, Target, Wanted
 from sif_writable.signals import suppress
 from sif_writable.startup import LAYER, in_layer, let_pass
 from sif_writable.stderr import say
+from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +48,7 @@ def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], b
     wanted = list(plan.named(environ, sys.prefix, _purelib()))
     problem = serve(wanted, environ, image, enter_layer) if wanted else ""
     if not current(environ):
-        os.environ[SESSION] = f"{namespaces.namespace()};"  # descendants need not ask again
+        os.environ[SESSION] = f"{obstacles.namespace()};"  # descendants need not ask again
     return problem
 
 
@@ -58,7 +58,7 @@ def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer
         if package == name:
             wanted = [Wanted(path, f"catalogue: {why}", declared=True) for path in paths]
             problem = serve(wanted, environ, image, enter_layer)
-            if problem and not (namespaces.parallel(environ) or namespaces.threads()):
+            if problem and not (obstacles.parallel(environ) or obstacles.threads()):
                 _remember(package, paths, problem)
             return problem
     return ""
@@ -107,7 +107,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     """Mount what was decided, in namespaces of this process's own; return an empty string or why not."""
     if not decided.targets:
         return ""
-    problem = namespaces.obstacle(environ)
+    problem = obstacles.obstacle(environ)
     if problem:
         return problem
     if not image or not os.path.isdir(image):
@@ -118,7 +118,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     except OSError as error:
         return str(directories.complaint(error, folder, image))
     table = mounts()
-    in_storage = namespaces.upper_problem(folder, table)
+    in_storage = obstacles.upper_problem(folder, table)
     problem = trial.prove(decided.targets, folder, in_storage, table)
     if problem:
         return problem
@@ -138,7 +138,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
             done = mounting.mount(target, folder, in_storage)
         except OSError as error:
             let_pass(error)
-            words = namespaces.mount_words(error.errno, target.point, mounts())
+            words = obstacles.mount_words(error.errno, target.point, mounts())
             if error.errno == errno.EBUSY:
                 words = in_use_words(target.point, os.path.basename(os.path.dirname(folder)))
                 say([words])
@@ -153,9 +153,9 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
 
         kernel.give_up_privileges()
     points = [*already, *(done.point for done in entered)]
-    os.environ[SESSION] = f"{namespaces.namespace()};{':'.join(dict.fromkeys(points))}"
+    os.environ[SESSION] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too
-        os.environ[LAYER] = ":".join([namespaces.namespace(), *layer])
+        os.environ[LAYER] = ":".join([obstacles.namespace(), *layer])
         with suppress(OSError):  # then others make a layer of their own
             layer_enter.moved()
     mounting.carry_at_exit()
@@ -167,7 +167,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
 
 def in_use_words(point: str, image: str) -> str:
     """Say why a second process cannot write what another one has made writable for itself."""
-    holders = [number for number in namespaces.users(image) if number != os.getpid()]
+    holders = [number for number in obstacles.users(image) if number != os.getpid()]
     who = f"process {holders[0]}" if holders else "another process"
     return (
         f"{point} stays read-only here: {who} has it writable, and of two at once one would lose what it writes. "
@@ -179,7 +179,7 @@ def in_use_words(point: str, image: str) -> str:
 def current(environ: Mapping[str, str]) -> list[str]:
     """Return the directories that are writable in this namespace thanks to us, by whichever process."""
     name, _, points = environ.get(SESSION, "").partition(";")
-    return points.split(":") if points and name == namespaces.namespace() else []
+    return points.split(":") if points and name == obstacles.namespace() else []
 
 
 def _purelib() -> str:

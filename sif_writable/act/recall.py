@@ -9,17 +9,17 @@ import marshal
 import os
 
 import sif_writable
-from sif_writable.facts.filesystem import is_unheard, unchanged, unheard
 from sif_writable.plan import COMPILED, Decision, Redirect
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import is_unheard, unchanged, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, Optional
 
-    from sif_writable.facts import Facts
     from sif_writable.plan import Storage
+    from sif_writable.system import Facts
 
 PLAN = "plan-"
 """How the name of the file begins, in the folder of the image; the interpreter tag follows."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable.act import recall
 from sif_writable.act.directories import write_aside
-from sif_writable.facts.locations import Locations
 from sif_writable.plan import redirects
+from sif_writable.redirects.locations import Locations
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:

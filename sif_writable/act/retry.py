@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from sif_writable import importhook
 from sif_writable.act import afresh, blame, copyup, effects, passing, telling
+from sif_writable.copies import units as packages
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import image_mounts, packages
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import PACKAGE, Line
+from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
     from importlib.machinery import ModuleSpec
 
     from sif_writable.act.afresh import Afresh
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 _MOST_TRIES = 4
 """Of one module: a package that is cured may go on to write into another one's directory."""

@@ -10,8 +10,8 @@ import os
 import stat
 
 from sif_writable import aside
-from sif_writable.facts.filesystem import is_passing
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import is_passing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def link_home(old: str, target: str, watch: Watch | None = None, *, copies: bool
     """
     if not old.startswith("/"):
         return
-    from sif_writable.facts import image_mounts
+    from sif_writable.system import image_mounts
 
     mounts, real = image_mounts.mounts(), real_path(old)
     copied = HOME_TOTAL if copies and mounts.is_image(real) else 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sif_writable import importhook
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 _said: set[str] = set()
 

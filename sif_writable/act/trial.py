@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.act import mounting, upper
-from sif_writable.facts import namespaces
-from sif_writable.facts.mounts import mounts
+from sif_writable.overlay import obstacles
 from sif_writable.plan.overlay import GRAFT
 from sif_writable.signals import fork, suppress
 from sif_writable.startup import let_pass
+from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sif_writable.facts.mounts import Mount
     from sif_writable.plan.overlay import Target
+    from sif_writable.system.mounts import Mount
 
 PROVEN = "proven"
 """The file of what was shown to work, among what storage keeps for the overlays of an image."""
@@ -39,7 +39,7 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     :param folder: what storage keeps for the overlays of this image; the proof is noted there.
     :param in_storage: why that folder cannot carry an upper layer, or an empty string.
     """
-    circumstances = namespaces.circumstances(table)
+    circumstances = obstacles.circumstances(table)
     first, *others = proofs(folder)
     proven = set(others) if first == circumstances else set()
     unproven = {f"{target.how} {target.point!r} {target.paths!r}" for target in targets} - proven
@@ -147,7 +147,7 @@ def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str
         except OSError as error:
             let_pass(error)
             if not step:
-                return namespaces.mount_words(error.errno, target.point, mounts())
+                return obstacles.mount_words(error.errno, target.point, mounts())
             return f"{target.point} can be made writable, but {step} in it fails: {error.strerror}"
     return ""
 

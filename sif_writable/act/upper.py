@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.act import directories
-from sif_writable.facts.filesystem import is_passing
 from sif_writable.plan.overlay import MAX_COPY
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

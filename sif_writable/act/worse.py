@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from sif_writable import importhook
 from sif_writable.act import blame, copyup, effects, passing, telling
-from sif_writable.facts import packages
+from sif_writable.copies import units
 from sif_writable.plan.packages import PACKAGE
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
     from importlib.machinery import ModuleSpec
 
-    from sif_writable.facts.packages import Unit
+    from sif_writable.copies.units import Unit
 
 
 class FromImage:
@@ -78,13 +78,13 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
     finder, spec = importhook.finder(), module.__spec__
     if finder is None or spec is None or spec.origin is None or type(module) is not ModuleType:
         return None
-    unit = blame.in_image(packages.unit_of_spec(spec), finder)
+    unit = blame.in_image(units.unit_of_spec(spec), finder)
     learned = any(line.what == PACKAGE and line.place == unit.directory for line in copyup.listed(finder.folder)[0])
     if not learned or importhook.ANYWHERE in finder.wanted().get(unit.name, ()):
         return None  # somebody has asked for the copy
     own = spec.name + "."
     loaded = [this for name, this in sys.modules.items() if name.startswith(own)]
-    if any(packages.is_extension(getattr(this, "__file__", None)) for this in (module, *loaded)):
+    if any(units.is_extension(getattr(this, "__file__", None)) for this in (module, *loaded)):
         done = "it has loaded object code"
     else:
         names = [name for name in sys.modules if name.startswith(own) or name == spec.name]

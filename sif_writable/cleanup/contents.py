@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import lease
 from sif_writable.aside import is_ours as is_aside
-from sif_writable.facts import copied, layers
-from sif_writable.facts.leases import NO_LOCKS, in_use
-from sif_writable.facts.measure import Bound, measure, names
-from sif_writable.facts.mounts import mounts
-from sif_writable.facts.namespaces import used_by
+from sif_writable.cleanup import layers
+from sif_writable.cleanup.measure import Bound, measure
+from sif_writable.copies import changes
+from sif_writable.overlay.obstacles import used_by
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED, is_image
+from sif_writable.storage.leases import NO_LOCKS, in_use
+from sif_writable.system.listing import names
+from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -175,7 +177,7 @@ def _items(
     if any(path.startswith(point + "/") for point in points):  # what somebody bound in is his, whatever its names
         return []
     try:
-        record = copied.recorded(path) if kind == PACKAGES else None
+        record = changes.recorded(path) if kind == PACKAGES else None
         found = measure(path, points, record, bound, linked=kind != layers.REPLICA)
     except OSError as error:  # gone meanwhile
         let_pass(error)
@@ -260,10 +262,10 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
             found.append((image, name, DATA))
         elif name.startswith("packages-"):
             held = names(os.path.join(root, inner))
-            written = copied.WRITTEN in held
-            if copied.TREE in held or copied.REMOVING in held or not written:
+            written = changes.WRITTEN in held
+            if changes.TREE in held or changes.REMOVING in held or not written:
                 found.append((image, name, PACKAGES))
-            found += [(inner, copied.WRITTEN, WRITTEN)] if written else []
+            found += [(inner, changes.WRITTEN, WRITTEN)] if written else []
             found += [(inner, leaf, LEFTOVER) for leaf in held if is_aside(leaf)]
         elif name == LAYERS:
             found += layers.listed(root, inner)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sif_writable.cleanup.contents import Item
+    from sif_writable.cleanup.measure import Bound
     from sif_writable.cleanup.policy import Limit
-    from sif_writable.facts.measure import Bound
     from sif_writable.plan import Storage
 
 STAMP = "locks/housekeeping"
@@ -97,8 +97,8 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
             os.utime(descriptor)
             now = os.fstat(descriptor).st_mtime
             os.utime(descriptor, (now, now - DAY + AGAIN))
+            from sif_writable.cleanup.measure import Bound
             from sif_writable.cleanup.policy import limit
-            from sif_writable.facts.measure import Bound
 
             allowed, _ = limit(environ)
             size = os.fstat(descriptor).st_size
@@ -199,7 +199,7 @@ def _finish(root: str, listed: list[str], bound: Bound) -> bool:
     """Delete what an earlier removal had moved aside and was not done with."""
     from sif_writable import aside
     from sif_writable.cleanup.removal import delete
-    from sif_writable.facts.measure import names
+    from sif_writable.system.listing import names
 
     done = True
     for image in listed:
@@ -219,7 +219,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     from sif_writable.cleanup.contents import RECENT_DAYS, image_used, is_mounted, look_at_images
     from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN
     from sif_writable.cleanup.removal import delete, move_aside, remove_copies
-    from sif_writable.facts.measure import names
+    from sif_writable.system.listing import names
 
     image = f"{root}/{name}"
     if is_mounted(image):
@@ -268,7 +268,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
 
 def _tidy_layers(items: list[Item]) -> None:
     """Remove what layers of an image have left and what is made again, or holds nothing."""
-    from sif_writable.facts import layers
+    from sif_writable.cleanup import layers
     from sif_writable.layer import survey
 
     for item in items:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.cleanup.contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT_DAYS, WRITTEN, Contents, Item
-from sif_writable.facts.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
+from sif_writable.cleanup.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.sizes import human, parse_size

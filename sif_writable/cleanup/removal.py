@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.act.directories import write_aside
-from sif_writable.facts import copied
-from sif_writable.facts.leases import NO_LOCKS, alone
+from sif_writable.copies import changes
 from sif_writable.signals import suppress
+from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sif_writable.facts.measure import Bound
+    from sif_writable.cleanup.measure import Bound
 
 
 def move_aside(path: str) -> str:
@@ -46,16 +46,16 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
         if problem and not (unlocked and problem is NO_LOCKS):
             return "", problem
         if keep_written:
-            removing = f"{folder}/{copied.REMOVING}"
+            removing = f"{folder}/{changes.REMOVING}"
             if not os.path.lexists(removing):  # else a removal was killed
                 with suppress(FileNotFoundError):
-                    os.rename(f"{folder}/{copied.TREE}", removing)
-            record = copied.recorded(folder)
+                    os.rename(f"{folder}/{changes.TREE}", removing)
+            record = changes.recorded(folder)
             _save_written(folder, removing, record)
-            if os.path.lexists(f"{folder}/{copied.TREE}"):  # copied anew since: that is for another removal
+            if os.path.lexists(f"{folder}/{changes.TREE}"):  # copied anew since: that is for another removal
                 return move_aside(removing), ""
             kept = [
-                os.path.relpath(path, f"{folder}/{copied.WRITTEN}") for path in _files(f"{folder}/{copied.WRITTEN}")
+                os.path.relpath(path, f"{folder}/{changes.WRITTEN}") for path in _files(f"{folder}/{changes.WRITTEN}")
             ]
             if kept:
                 _keep_records(folder, {name: record[name] for name in kept if name in record})
@@ -70,17 +70,17 @@ def _save_written(folder: str, tree: str, record: Mapping[str, tuple[int, int]])
             for entry in entries:
                 name = os.path.relpath(entry.path, tree)
                 status = entry.stat(follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode) and copied.is_written(name, status, entry.path, record):
-                    place = f"{folder}/{copied.WRITTEN}/{name}"
+                if not stat.S_ISDIR(status.st_mode) and changes.is_written(name, status, entry.path, record):
+                    place = f"{folder}/{changes.WRITTEN}/{name}"
                     os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
                     os.rename(entry.path, place)
 
 
 def _keep_records(folder: str, record: Mapping[str, tuple[int, int]]) -> None:
     """Keep of the records only what tells which file of the image a program had changed."""
-    records = f"{folder}/{copied.RECORDS}"
-    before = copied.listed(records)
-    write_aside(f"{records}/written", copied.lines(record))
+    records = f"{folder}/{changes.RECORDS}"
+    before = changes.listed(records)
+    write_aside(f"{records}/written", changes.lines(record))
     for name in before:
         if name != "written":
             os.unlink(f"{records}/{name}")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, plan, session
 from sif_writable.act import Outcome, directories, recall
+from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, OVERLAY, PACKAGES, Item
 from sif_writable.cleanup.policy import NEEDED
 from sif_writable.cleanup.removal import delete, move_aside, remove_copies
-from sif_writable.facts import layers
-from sif_writable.facts.filesystem import explain
-from sif_writable.facts.measure import names
-from sif_writable.facts.namespaces import used_by
+from sif_writable.overlay.obstacles import used_by
 from sif_writable.storage.layout import NOTE, USED, is_image
+from sif_writable.system.filesystem import explain
+from sif_writable.system.listing import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import act, facts, plan, session
+from sif_writable import act, plan, session, system
 from sif_writable.cleanup.contents import Contents, look
 from sif_writable.cleanup.policy import KNOWN
-from sif_writable.facts.filesystem import reachable, unfit
+from sif_writable.system.filesystem import reachable, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ def known(environ: Mapping[str, str]) -> list[str]:
     found = dict.fromkeys(session.roots(environ))
     before = dict(environ)
     session.forget(before)
-    seen = facts.see(before)
+    seen = system.see(before)
     for place in (*plan.places(seen, before), *plan.local_places()):
         for root in _in_place(place, seen.user):
             found[root] = None
@@ -42,7 +42,7 @@ def chosen(outcome: Outcome | None) -> list[str]:
 def below(directory: str) -> list[str]:
     """Return the storage roots in a directory that a user names: itself, or what is made in a place for all users."""
     place = plan.Place("", os.path.abspath(directory), "")
-    user = os.geteuid() or facts.uid_outside()
+    user = os.geteuid() or system.uid_outside()
     # What an earlier version made in a place is known by its name, too; there it is all ours as well.
     above = plan.Place("", os.path.dirname(place.base), "")
     itself = [place.base] if place.base in _in_place(above, user) else []

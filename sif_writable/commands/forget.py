@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
 from sif_writable.act import forgetting, upper
-from sif_writable.facts.leases import NO_LOCKS, alone
 from sif_writable.plan import packages as plan
 from sif_writable.report import text
 from sif_writable.report.layer import shown
+from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
     import argparse

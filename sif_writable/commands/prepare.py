@@ -11,14 +11,14 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import aside, facts, startup
+from sif_writable import aside, startup, system
 from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import manifest
-from sif_writable.facts.filesystem import explain
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.report import text
 from sif_writable.report.progress import Progress
+from sif_writable.system import manifest
+from sif_writable.system.filesystem import explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,7 +194,7 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     if arguments.no_user_site and not arguments.inner:
         _switch_user_site_off()
     _compile(bytecode.importable())
-    _tell("manifest", f"{PURELIB}/{facts.MANIFEST}")
+    _tell("manifest", f"{PURELIB}/{system.MANIFEST}")
 
 
 def _kept(declared: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -8,11 +8,11 @@ import sys
 
 from sif_writable.commands.prepare import PURELIB
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import manifest
 from sif_writable.gpu import signs
 from sif_writable.image import bytecode, inventory, options, prestage
 from sif_writable.report import text
 from sif_writable.sizes import human
+from sif_writable.system import manifest
 
 COVERED = ("/tmp", "/var/tmp")  # noqa: S108
 """Directories that a run covers with others."""

@@ -10,7 +10,7 @@ import os
 import sys
 
 from sif_writable import layered
-from sif_writable.facts.program import not_started
+from sif_writable.system.program import not_started
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,9 @@ import os
 import sys
 from _thread import allocate_lock
 
-from sif_writable.facts import manifest
 from sif_writable.gpu import cuda, demands, signs
 from sif_writable.gpu.visible import VISIBLE, gpus_to_query
+from sif_writable.system import manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

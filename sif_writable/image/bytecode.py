@@ -12,8 +12,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from sif_writable.errors import SifWritableError
-from sif_writable.facts.filesystem import explain
-from sif_writable.facts.processors import parallel
+from sif_writable.system.filesystem import explain
+from sif_writable.system.parallel import parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

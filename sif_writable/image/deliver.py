@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.facts.filesystem import explain
+from sif_writable.system.filesystem import explain
 
 if TYPE_CHECKING:
     from sif_writable.image.environments import Environment

@@ -11,9 +11,9 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.facts.processors import parallel
 from sif_writable.gpu.cuda import distribution_cuda
 from sif_writable.image.sources import Sources
+from sif_writable.system.parallel import parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

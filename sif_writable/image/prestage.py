@@ -17,13 +17,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, aside, facts, plan, startup
+from sif_writable import act, aside, plan, startup, system
 from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
-from sif_writable.facts.filesystem import explain
-from sif_writable.facts.program import not_started
 from sif_writable.image import inventory
 from sif_writable.plan import COMPILED, CONFIG, DATA
+from sif_writable.system.filesystem import explain
+from sif_writable.system.program import not_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +105,7 @@ class Area:
     def decide(self) -> Decision:
         """Decide where each location goes, as at run time in a place that the user gave, and make the folders."""
         environ = {name: value for name, value in os.environ.items() if name != "SIF_WRITABLE_DIR"}
-        seen = facts.see(environ)
+        seen = system.see(environ)
         seen.manifest = {}
         storage = plan.Storage()
         place = plan.Place("the image", self.path, "persistent", given=True, of_image=True)
@@ -191,7 +191,7 @@ def in_tree(folders: Sequence[str]) -> dict[str, tuple[int, int]]:
         for here, inner, files in os.walk(folder):
             inner[:] = [name for name in inner if name != "__pycache__"]
             for name in files:
-                if name.startswith(facts.MANIFEST):
+                if name.startswith(system.MANIFEST):
                     continue
                 with contextlib.suppress(OSError):
                     status = os.lstat(f"{here}/{name}")

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sif_writable.facts import Facts
+    from sif_writable.system import Facts
 
 DATA = "data"
 """Downloads, shared between images."""

@@ -3,22 +3,22 @@
 Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the tables.
 """
 
-from sif_writable.facts.filesystem import SILENT
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
 from sif_writable.plan.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.plan.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.plan.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
+from sif_writable.system.filesystem import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from sif_writable.facts import Facts
     from sif_writable.plan import Storage
+    from sif_writable.system import Facts
 
     class Ground(Protocol):
-        """What decide() asks about default locations; :class:`sif_writable.facts.locations.Locations` answers."""
+        """What decide() asks about default locations; :class:`sif_writable.redirects.locations.Locations` answers."""
 
         def state(self, path: str) -> str: ...  # noqa: D102
         def works(self, path: str) -> bool: ...  # noqa: D102

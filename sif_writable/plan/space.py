@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from sif_writable.facts.filesystem import MIN_BYTES, MIN_INODES, ROOM
-from sif_writable.facts.space import HOME, MEMORY, OVERLAY, SESSION
+from sif_writable.storage.space import HOME, MEMORY, OVERLAY, SESSION
+from sif_writable.system.filesystem import MIN_BYTES, MIN_INODES, ROOM
 
 if TYPE_CHECKING:
-    from sif_writable.facts.space import Space
+    from sif_writable.storage.space import Space
 
 BYTES, INODES, QUOTA = "bytes", "inodes", "quota"
 LOW_INODES = 1000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sif_writable.errors import Problem
-from sif_writable.facts.filesystem import SILENT
+from sif_writable.system.filesystem import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item
 from sif_writable.cleanup.policy import is_empty, span
-from sif_writable.facts import layers
 from sif_writable.report import layer
 from sif_writable.report.text import paragraph
 from sif_writable.sizes import human

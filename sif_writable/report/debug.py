@@ -8,8 +8,8 @@ from sif_writable.plan.unserved import short
 
 if TYPE_CHECKING:
     from sif_writable.act import Outcome
-    from sif_writable.facts import Facts
     from sif_writable.plan import Decision, Storage
+    from sif_writable.system import Facts
 
 
 def facts_lines(facts: Facts) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.facts import layers
+from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, memory, merge, mount, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human

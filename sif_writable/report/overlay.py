@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sif_writable.act import overlay
-from sif_writable.facts import namespaces
+from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay as plan
 
 
@@ -26,14 +26,14 @@ def model() -> dict[str, Any]:
     """
     return {
         "mode": plan.mode(os.environ),
-        "possible": namespaces.obstacle(os.environ),
+        "possible": obstacles.obstacle(os.environ),
         "inside": overlay.current(os.environ),
         "entered": [
             {"path": done.point, "how": done.how, "kept": done.kept, "note": done.note, "why": done.why}
             for done in overlay.entered
         ],
         "refused": [{"path": path, "why": why} for path, why in overlay.refused],
-        "uids": namespaces.uid_map(),
+        "uids": obstacles.uid_map(),
     }
 
 

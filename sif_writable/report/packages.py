@@ -10,9 +10,9 @@ from typing import Any
 
 from sif_writable import importhook
 from sif_writable.act import copyup
-from sif_writable.facts import packages as seen
-from sif_writable.facts.ground import Ground
-from sif_writable.facts.packages import Unit
+from sif_writable.copies import units as seen
+from sif_writable.copies.units import Unit
+from sif_writable.overlay.ground import Ground
 from sif_writable.plan import packages as plan
 from sif_writable.plan.overlay import existing
 from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line

@@ -17,19 +17,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.facts import space
-from sif_writable.facts.attempt import attempt_in
-from sif_writable.facts.container import engine
 from sif_writable.plan import RUNTIME
 from sif_writable.plan.space import INODES, lacking, remedy
 from sif_writable.sizes import human
+from sif_writable.storage import space
+from sif_writable.system.container import engine
+from sif_writable.system.probe import attempt_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sif_writable.act import Outcome
-    from sif_writable.facts import Facts
-    from sif_writable.facts.mounts import Mount
+    from sif_writable.system import Facts
+    from sif_writable.system.mounts import Mount
 
 STORAGE = "storage"
 

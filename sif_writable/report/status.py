@@ -38,17 +38,17 @@ import time
 from typing import Any
 
 import sif_writable
-from sif_writable import act, facts, importhook, plan, session, startup
+from sif_writable import act, importhook, plan, session, startup, system
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
 from sif_writable.errors import Problem
-from sif_writable.facts import container, manifest, mounts
-from sif_writable.facts.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.plan import RUNTIME, redirects
 from sif_writable.plan import packages as copies
 from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
+from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
+from sif_writable.system import container, manifest, mounts
 
 SIZE_SECONDS = 2.0
 """Seconds that counting sizes may take in all, unless all are asked for."""
@@ -65,7 +65,7 @@ def current() -> Outcome | None:
     environ = dict(os.environ)
     in_force, roots = session.in_force(environ), session.roots(environ)
     session.forget(environ)
-    seen = facts.see(environ)
+    seen = system.see(environ)
     storage = act.settle(plan.places(seen, environ), seen, environ)
     decision = act.decide(seen, storage, environ)
     decision.redirects = [redirect for redirect in decision.redirects if redirect.variable in in_force]
@@ -97,7 +97,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     :param gpu_required: as if SIF_WRITABLE_GPU said ``require``.
     """
     outcome = current()
-    seen = outcome.facts if outcome else facts.see(os.environ)
+    seen = outcome.facts if outcome else system.see(os.environ)
     table = mounts.mounts()
     engine = container.engine(os.environ)
     how = delivery(ran)
@@ -119,7 +119,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
             "signs": list(engine.signs),
             "image": engine.image,
             "identity": seen.identity,
-            "ingredients": [name for name, _ in facts.identity_ingredients(seen.purelib)],
+            "ingredients": [name for name, _ in system.identity_ingredients(seen.purelib)],
         },
         "root": {
             "prefix": seen.prefix,
@@ -157,7 +157,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     return model
 
 
-def _root_note(seen: facts.Facts, table: list[mounts.Mount]) -> str:
+def _root_note(seen: system.Facts, table: list[mounts.Mount]) -> str:
     """Say what is to know of an overlay that the user gave."""
     if overlay_is_read_only(table):
         return (
@@ -207,7 +207,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
     return found
 
 
-def _home(outcome: Outcome | None, seen: facts.Facts) -> dict[str, Any]:
+def _home(outcome: Outcome | None, seen: system.Facts) -> dict[str, Any]:
     value = startup.home(os.environ)
     if outcome is None:
         return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}

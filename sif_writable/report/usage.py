@@ -21,8 +21,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.cleanup.contents import images, look_at_images
+from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
-from sif_writable.facts.measure import Bound, measure
 from sif_writable.plan import KINDS
 from sif_writable.sizes import human
 

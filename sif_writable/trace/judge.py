@@ -7,10 +7,10 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import facts, importhook
+from sif_writable import importhook, system
 from sif_writable.errors import SifWritableError
-from sif_writable.facts import manifest
 from sif_writable.plan.packages import PACKAGE, Line
+from sif_writable.system import manifest
 from sif_writable.trace.findings import findings as judged
 from sif_writable.trace.findings import tops
 
@@ -38,7 +38,8 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
 
     :param covered: directories in which a layer serves all writes.
     """
-    from sif_writable.facts import mounts, packages
+    from sif_writable.copies import units as packages
+    from sif_writable.system import mounts
 
     told = traced.told
     where = packages.directories(record.what for record in told if record.event == "path" and record.what)
@@ -104,7 +105,7 @@ def _variables() -> list[tuple[str, str]]:
     """List the default locations in the image that a variable moves."""
     from sif_writable.plan import catalog, templates
 
-    bases = templates.default_bases(facts.see(os.environ), os.environ)
+    bases = templates.default_bases(system.see(os.environ), os.environ)
     return [
         (place, row[0])
         for row in (*catalog.ROWS, *catalog.OPT_IN)

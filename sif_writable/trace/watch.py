@@ -19,13 +19,13 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.act import mounting, overlay, upper
-from sif_writable.facts import ground as facts_ground
-from sif_writable.facts import namespaces
-from sif_writable.facts.mounts import mounts
-from sif_writable.facts.program import not_started
+from sif_writable.overlay import ground as facts_ground
+from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay as plan
 from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.startup import LAYER
+from sif_writable.system.mounts import mounts
+from sif_writable.system.program import not_started
 from sif_writable.trace.findings import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         os.environ["PYTHONPATH"] = f"{HOOK}:{path}" if path else HOOK
         if layers:
             points = ":".join(layer.point for layer in layers)
-            os.environ[overlay.SESSION] = f"{namespaces.namespace()};{points}"
+            os.environ[overlay.SESSION] = f"{obstacles.namespace()};{points}"
             # This is its layer, which is never published; nobody makes one inside.
-            os.environ[LAYER] = f"{namespaces.namespace()}:{image}:{sys.prefix}"
+            os.environ[LAYER] = f"{obstacles.namespace()}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered
             os.chdir(os.getcwd())
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between
@@ -220,7 +220,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
 
 def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
     """Cover every directory of the image; return why none could be."""
-    problem = namespaces.threads() or namespaces.switched_off()
+    problem = obstacles.threads() or obstacles.switched_off()
     if problem:
         return problem
     targets = list(_targets())
@@ -247,7 +247,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
                 upper.mirror(target.point, path, [target.point], leave=_PROGRAM_FILES)
                 kernel.overlay(target.point, path, f"{memory}/{number}/work", target.point, shared=False)
         except OSError as error:
-            unwatched.append(f"{target.point} ({namespaces.mount_words(error.errno, target.point, mounts())})")
+            unwatched.append(f"{target.point} ({obstacles.mount_words(error.errno, target.point, mounts())})")
             os.close(original)
             continue
         times = {n: status.st_mtime_ns for _, n, status in upper.walk(path) if stat.S_ISDIR(status.st_mode)}

@@ -126,7 +126,7 @@ def test_what_the_hook_itself_cannot_write_is_named_with_the_remedy(world: World
 def test_a_full_image_is_found_full_although_writing_succeeds(world: World) -> None:
     world.create()
     program = """
-from sif_writable.facts.attempt import attempt_in
+from sif_writable.system.probe import attempt_in
 fill("/opt/venv/big", free() + (1 << 20))
 n = 0
 while free() >= 4096 and n < 1000:

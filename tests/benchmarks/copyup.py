@@ -44,7 +44,7 @@ _COPY = """
 import json, os, shutil, subprocess, sys, time
 from sif_writable import importhook
 from sif_writable.act import copyup
-from sif_writable.facts.packages import Unit, measure
+from sif_writable.copies.units import Unit, measure
 unit = Unit('matplotlib', {packages!r}, 'matplotlib')
 finder = importhook.finder(); finder.wanted()
 size = measure([unit], execute=True)

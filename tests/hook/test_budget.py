@@ -22,8 +22,8 @@ CHILD = PACKAGE | {"sif_writable.importhook"}
 ACTIVE = CHILD | {
     "sif_writable.act",
     "sif_writable.act.recall",
-    "sif_writable.facts",
-    "sif_writable.facts.filesystem",
+    "sif_writable.system",
+    "sif_writable.system.filesystem",
     "sif_writable.plan",
 }
 # How many system calls more than with SIF_WRITABLE=off, memory apart: what is measured, and a little.

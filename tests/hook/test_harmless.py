@@ -81,7 +81,7 @@ def test_a_package_without_its_files_is_reported_and_the_program_runs(hooked: Ho
 
 def test_a_failure_in_the_hook_is_kept_for_status(hooked: Hooked) -> None:
     changed = hooked.copy()
-    write(f"{changed.packages}/sif_writable/facts/filesystem.py", "raise SystemExit('spoilt')\n")
+    write(f"{changed.packages}/sif_writable/system/filesystem.py", "raise SystemExit('spoilt')\n")
     asked = f"({STATE}, repr(sys.modules['sif_writable.startup'].failure), len(sys.meta_path))"
     assert changed.ask(asked) == ("failed", "SystemExit('spoilt')", changed.without().ask("len(sys.meta_path)"))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sif_writable import facts, startup
+from sif_writable import startup
+from sif_writable import system as facts
 from sif_writable.layer import decide, kernel
 from sif_writable.plan import overlay, redirects
 from sif_writable.report import layer as report

@@ -11,9 +11,9 @@ import pytest
 
 from sif_writable.cleanup import contents, housekeeping, policy
 from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
-from sif_writable.facts.measure import Bound
 from sif_writable.layer import enter, mount, records, survey, trial
 from sif_writable.report import layer as report
 from tests.layer.test_generations import PKG, Node

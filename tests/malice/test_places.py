@@ -13,8 +13,8 @@ import pytest
 
 from sif_writable import act, plan
 from sif_writable.act import directories
-from sif_writable.facts.filesystem import planted
 from sif_writable.plan import Place, places
+from sif_writable.system.filesystem import planted
 from tests.conftest import or_skip
 from tests.lab import apt, enter
 from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by

@@ -30,7 +30,7 @@ PRELUDE = """
 import json, os, shutil, subprocess, sys
 from sif_writable import importhook
 from sif_writable.act import overlay
-from sif_writable.facts import namespaces
+from sif_writable.overlay import obstacles as namespaces
 from sif_writable.plan.overlay import Wanted
 IMAGE = os.path.dirname(importhook.folder())
 assert IMAGE

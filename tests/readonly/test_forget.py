@@ -87,7 +87,7 @@ def test_what_made_it_worse_is_taken_back(one_image: Image) -> None:
 import inner
 from sif_writable import importhook
 from sif_writable.act import copyup
-from sif_writable.facts.packages import Unit
+from sif_writable.copies.units import Unit
 finder = importhook.finder()
 unit = Unit("inner", "/venv/lib/{lib}/site-packages", "inner")
 copyup.take_back([unit], "LookupError")

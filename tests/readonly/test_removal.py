@@ -11,9 +11,9 @@ import pytest
 
 from sif_writable.cleanup import housekeeping, removal
 from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, KNOWN, Limit
-from sif_writable.facts import copied
-from sif_writable.facts.measure import Bound
+from sif_writable.copies import changes
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
@@ -131,13 +131,13 @@ def test_what_programs_wrote_outlives_the_copy_and_returns_to_it(one_image: Imag
     assert pruned[0] == 0, pruned
     assert "nothing to remove" in again[1]
     left = [os.path.join(here, name) for here, _, names in os.walk(folder) for name in names]
-    kept = [path for path in left if f"/{copied.WRITTEN}/" in path]
+    kept = [path for path in left if f"/{changes.WRITTEN}/" in path]
     assert sorted(os.path.basename(path) for path in kept) == ["large.made", "made_beside.txt", "own.db", "part3.py"]
     assert len(left) < 10
     program = "import large, large.part3; print(large.part3.value, open(large.HERE + '/own.db').read())"
     program += "; print(open(large.HERE + '/../made_beside.txt').read())"
     assert one_image.says(program) == "executed large\n33 mine\nmine\n"
-    assert not os.path.lexists(f"{folder}/{copied.WRITTEN}")
+    assert not os.path.lexists(f"{folder}/{changes.WRITTEN}")
     assert one_image.says("import large.part4 as p; print(p.value, '/tree/' in p.__file__)").endswith("4 True\n")
 
 
@@ -152,12 +152,12 @@ def test_a_changed_file_does_not_return_over_another_one_of_the_image(one_image:
     (pruned,) = drive(one_image, ("cache", "prune", "--yes", "--older-than", "0min"))
     assert pruned[0] == 0, pruned
     assert one_image.says("import large.part3 as p; print(p.value)", env=WANTED).endswith("\n3\n")
-    assert os.path.exists(f"{folder}/{copied.WRITTEN}/venv/lib/python3.11/site-packages/large/part3.py")
+    assert os.path.exists(f"{folder}/{changes.WRITTEN}/venv/lib/python3.11/site-packages/large/part3.py")
 
 
 def _record(folder: str) -> str:
-    (name,) = (n for n in os.listdir(f"{folder}/{copied.RECORDS}") if n.startswith("large-"))
-    return f"{folder}/{copied.RECORDS}/{name}"
+    (name,) = (n for n in os.listdir(f"{folder}/{changes.RECORDS}") if n.startswith("large-"))
+    return f"{folder}/{changes.RECORDS}/{name}"
 
 
 def _write(path: str, text: str) -> None:
@@ -171,7 +171,7 @@ def test_a_removal_that_was_killed_is_gone_on_with(one_image: Image) -> None:
     inside = one_image.inside(folder)
     program = (
         "from sif_writable.cleanup import housekeeping, removal\n"
-        "from sif_writable.facts.measure import Bound\nfrom sif_writable.cleanup.policy import Limit\nimport time\n"
+        "from sif_writable.cleanup.measure import Bound\nfrom sif_writable.cleanup.policy import Limit\nimport time\n"
         "save = removal._save_written\n"
         "removal._save_written = None\n"
         f"try:\n    removal.remove_copies({inside!r}, keep_written=True)\n"
@@ -319,7 +319,7 @@ def test_an_old_image_with_something_mounted_in_it_does_not_go_by_itself(one_ima
     before = sorted(_files(project))
     at = f"{one_image.inside(root)}/{image}/{folder}".rstrip("/")
     program = (
-        "from sif_writable.cleanup import housekeeping\nfrom sif_writable.facts.measure import Bound\n"
+        "from sif_writable.cleanup import housekeeping\nfrom sif_writable.cleanup.measure import Bound\n"
         "from sif_writable.cleanup.policy import Limit\nimport time\n"
         f"print(housekeeping.tidy({one_image.inside(root)!r}, '', Limit(0, 0), Bound(60, 1 << 20), "
         "time.time() + 61 * 86400))"

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sif_writable.facts.access import names_others
+from sif_writable.system.access import names_others
 
 ALLOW, DENY = 0, 1
 READ, PASS = 0x01, 0x20

@@ -17,7 +17,7 @@ from sif_writable.cleanup import policy
 from sif_writable.cleanup.contents import Contents, Image, Item, look
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
-from sif_writable.facts.measure import names
+from sif_writable.system.listing import names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ import pytest
 
 from sif_writable.commands import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment
-from sif_writable.facts.program import not_started
 from sif_writable.report.text import paragraph
+from sif_writable.system.program import not_started
 
 if TYPE_CHECKING:
     from pathlib import Path

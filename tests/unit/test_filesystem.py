@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.facts.attempt import attempt_in
-from sif_writable.facts.filesystem import explain, unfit, unmakable
-from sif_writable.facts.locations import Locations
+from sif_writable.redirects.locations import Locations
 from sif_writable.sizes import human
+from sif_writable.system.filesystem import explain, unfit, unmakable
+from sif_writable.system.probe import attempt_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +74,8 @@ def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:
     directory = tmp_path / "d"
     directory.mkdir(0o700, exist_ok=True)
     code = (
-        "import json, os\nfrom sif_writable.facts.filesystem import *\n"
-        "from sif_writable.facts.attempt import attempt_in\n"
+        "import json, os\nfrom sif_writable.system.filesystem import *\n"
+        "from sif_writable.system.probe import attempt_in\n"
         f"D, U = {str(directory)!r}, os.geteuid()\nprint(json.dumps({calls}))"
     )
     script = f"set -e; D={shlex.quote(str(directory))}; {mounts}; exec {sys.executable} -c {shlex.quote(code)}"
@@ -150,7 +150,7 @@ def test_no_permission(tmp_path: Path) -> None:
         if str(directory).startswith("/tmp/pytest"):
             directory.chmod(0o755)
     code = (
-        "from sif_writable.facts.filesystem import unfit\nfrom sif_writable.facts.attempt import attempt_in\n"
+        "from sif_writable.system.filesystem import unfit\nfrom sif_writable.system.probe import attempt_in\n"
         f"print(unfit({str(folder)!r}, uid=1000), attempt_in({str(folder)!r}), sep='|')"
     )
     copy = tmp_path / "lib"

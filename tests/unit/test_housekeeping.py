@@ -12,13 +12,12 @@ import pytest
 
 from sif_writable.act import recall
 from sif_writable.cleanup import contents, housekeeping, policy, removal
+from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
-from sif_writable.facts import leases
-from sif_writable.facts.measure import Bound
-from sif_writable.facts.mounts import Mount
 from sif_writable.plan import COMPILED, Storage
 from sif_writable.report import usage
-from sif_writable.storage import layout
+from sif_writable.storage import layout, leases
+from sif_writable.system.mounts import Mount
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sif_writable.facts import image_mounts
-from sif_writable.facts.image_mounts import Mounts
+from sif_writable.system import image_mounts
+from sif_writable.system.image_mounts import Mounts
 
 SP = "/opt/venv/lib/python3.11/site-packages"
 OVERLAY = "68 116 0:40 / / rw,nodev,relatime unbindable - overlay overlay ro,lowerdir=/var/lib/apptainer/mnt/session/l"

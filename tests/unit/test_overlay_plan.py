@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.facts import namespaces
-from sif_writable.facts.mounts import Mount
+from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay
 from sif_writable.plan.overlay import GRAFT, OVERLAY, Wanted
+from sif_writable.system.mounts import Mount
 from sif_writable.trace import findings as trace
 from sif_writable.trace.findings import CREATED, Change, Record
 
@@ -192,44 +192,44 @@ def test_folder_names_are_one_to_one_and_short() -> None:
     ],
 )
 def test_ranks(environ: dict[str, str], refused: bool) -> None:
-    assert bool(namespaces.parallel(environ)) is refused
+    assert bool(obstacles.parallel(environ)) is refused
 
 
 def test_threads_and_switches(tmp_path: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / name).mkdir()
-    assert "3 threads run" in namespaces.threads(str(tmp_path))
-    assert "/proc is not there" in namespaces.threads(str(tmp_path / "none"))
+    assert "3 threads run" in obstacles.threads(str(tmp_path))
+    assert "/proc is not there" in obstacles.threads(str(tmp_path / "none"))
     limit = tmp_path / "limit"
     limit.write_text("0\n")
-    assert "switched off" in namespaces.switched_off(str(limit), str(tmp_path / "none"))
+    assert "switched off" in obstacles.switched_off(str(limit), str(tmp_path / "none"))
     limit.write_text("4096\n")
-    assert not namespaces.switched_off(str(limit), str(tmp_path / "none"))
+    assert not obstacles.switched_off(str(limit), str(tmp_path / "none"))
 
 
 def test_words_for_what_the_kernel_says() -> None:
-    assert "max_user_namespaces" in namespaces.unshare_words(errno.ENOSPC)
-    assert "cannot be made" in namespaces.unshare_words(errno.EIO)
+    assert "max_user_namespaces" in obstacles.unshare_words(errno.ENOSPC)
+    assert "cannot be made" in obstacles.unshare_words(errno.EIO)
     table = [Mount("/", "overlay", "overlay", ""), Mount("/data", "ext4", "x", "")]
-    assert "stacked too deep" in namespaces.mount_words(errno.EINVAL, "/opt", table)
-    assert "stacked" not in namespaces.mount_words(errno.EINVAL, "/data", table)
-    assert "another process" in namespaces.mount_words(errno.EBUSY, "/opt", table)
-    assert namespaces.upper_problem("/data", table) == ""
-    assert "not known to carry" in namespaces.upper_problem("/", table)
-    assert "not known" in namespaces.upper_problem("/", [])
+    assert "stacked too deep" in obstacles.mount_words(errno.EINVAL, "/opt", table)
+    assert "stacked" not in obstacles.mount_words(errno.EINVAL, "/data", table)
+    assert "another process" in obstacles.mount_words(errno.EBUSY, "/opt", table)
+    assert obstacles.upper_problem("/data", table) == ""
+    assert "not known to carry" in obstacles.upper_problem("/", table)
+    assert "not known" in obstacles.upper_problem("/", [])
 
 
 def test_outermost_mounts_below() -> None:
     points = ["/", "/etc/a/b", "/etc/a", "/etcetera", "/etc/c", "/etc/a/d"]
-    assert namespaces.below("/etc", [Mount(point, "x", "x", "") for point in points]) == ["/etc/a", "/etc/c"]
+    assert obstacles.below("/etc", [Mount(point, "x", "x", "") for point in points]) == ["/etc/a", "/etc/c"]
 
 
 def test_uids(tmp_path: Path) -> None:
     path = tmp_path / "map"
     path.write_text("         0          0 4294967295\n")
-    assert namespaces.uid_map(str(path)) == "all, as on the host"
+    assert obstacles.uid_map(str(path)) == "all, as on the host"
     path.write_text(" 0 1000 1\n 1 100000 65536\n")
-    assert namespaces.uid_map(str(path)) == "0, 1-65536"
+    assert obstacles.uid_map(str(path)) == "0, 1-65536"
 
 
 # --- Traces ---

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.facts import packages as seen
-from sif_writable.facts.packages import Unit
+from sif_writable.copies import units as seen
+from sif_writable.copies.units import Unit
 from sif_writable.image.sources import Sources
 from sif_writable.plan import packages as plan
 from sif_writable.plan.packages import PACKAGE, Line

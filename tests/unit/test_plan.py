@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sif_writable import plan
-from sif_writable.facts import Facts
 from sif_writable.plan import Place, Storage, redirects, templates
 from sif_writable.plan.beside import CARRIED, HIDING, STAYING
 from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.system import Facts
 
 
 class Ground:

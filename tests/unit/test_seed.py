@@ -13,7 +13,7 @@ from sif_writable import aside
 from sif_writable.act import seed
 from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
 from sif_writable.act.watch import Watch
-from sif_writable.facts import image_mounts
+from sif_writable.system import image_mounts
 
 
 def tree(root: Path, files: dict[str, int]) -> Path:

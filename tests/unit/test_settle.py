@@ -92,7 +92,7 @@ def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatc
     storage = settle(Place("shared", str(shared), "node"))
     assert (storage.refused, set(storage.roots.values())) == ([], {str(root)})
     os.rename(root, shared / "away")
-    monkeypatch.setattr("sif_writable.facts.access.is_shut_off", lambda *_: False)
+    monkeypatch.setattr("sif_writable.system.access.is_shut_off", lambda *_: False)
     storage = settle(Place("shared", str(shared), "node"))
     assert storage.roots == {}
     assert "no sticky bit" in problems(storage)["shared"]

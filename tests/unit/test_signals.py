@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.facts.filesystem import explain, is_passing
 from sif_writable.signals import fork, suppress
 from sif_writable.startup import from_handler, let_pass
+from sif_writable.system.filesystem import explain, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def test_only_the_named_classes_are_suppressed() -> None:
 
 PACKAGE = Path(__file__).parents[2] / "sif_writable"
 ALONE = (
-    *("act/manifest.py", "cleanup/request.py", "cleanup/roots.py", "facts/ground.py", "gpu/nvml.py"),
+    *("act/manifest.py", "cleanup/request.py", "cleanup/roots.py", "overlay/ground.py", "gpu/nvml.py"),
     *("trace/judge.py", "trace/watch.py"),
 )
 PASSING = ("let_pass(", "explain(", "is_passing(", "_raise_if_passing(", "complaint(", "_note(", "_is_of_a_handler(")

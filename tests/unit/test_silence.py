@@ -12,11 +12,11 @@ import pytest
 
 from sif_writable import act, hanging, startup
 from sif_writable.act import directories
-from sif_writable.facts import filesystem, home_problem
-from sif_writable.facts.filesystem import SILENT, keeper, look, reachable, unsteady_in
-from sif_writable.facts.locations import Locations
 from sif_writable.plan import Decision, Place, Redirect, Storage, redirects
+from sif_writable.redirects.locations import Locations
 from sif_writable.startup import FUSE, NETWORK, STEADY
+from sif_writable.system import filesystem, home_problem
+from sif_writable.system.filesystem import SILENT, keeper, look, reachable, unsteady_in
 from tests.unit.test_plan import HOME_WORKS, make_facts, make_storage
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.facts import SMALL, mounts, session_device
 from sif_writable.startup import let_pass
+from sif_writable.system import SMALL, mounts, session_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import mmap
 import os
 
 from sif_writable import aside
-from sif_writable.facts.filesystem import explain, is_passing
+from sif_writable.system.filesystem import explain, is_passing
 
 NO_CODE = "does not let object code be loaded from it"
 NO_LOCKS = "is on a filesystem without file locks"

@@ -7,9 +7,10 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.facts import copied
+from sif_writable.copies import changes
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.system.listing import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,31 +34,6 @@ class Bound:
         self.entries -= 1
         self.exceeded = self.exceeded or self.entries < 0 or time.monotonic() > self.deadline
         return self.exceeded
-
-
-def names(path: str) -> list[str]:
-    """List a directory that is not a link, and leave its access time as it is; an empty list where that fails."""
-    try:
-        descriptor = open_folder(path)
-    except OSError as error:
-        let_pass(error)
-        return []
-    try:
-        return sorted(os.listdir(descriptor))
-    except OSError as error:
-        let_pass(error)
-        return []
-    finally:
-        os.close(descriptor)
-
-
-def open_folder(path: str) -> int:
-    """Open a directory that is not a link such that listing it leaves its access time as it is."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | os.O_NOATIME)
-    except PermissionError:  # not ours; then it is only listed
-        return os.open(path, flags)
 
 
 class Measured:
@@ -100,7 +76,7 @@ def measure(
     stack = [path] if stat.S_ISDIR(status.st_mode) else []
     if not stack:
         found.size, found.files = status.st_blocks * 512, int(not stat.S_ISLNK(status.st_mode))
-    tree = f"{path}/{copied.TREE}/"
+    tree = f"{path}/{changes.TREE}/"
     while stack:
         here = stack.pop()
         try:
@@ -121,7 +97,7 @@ def measure(
                         found.entries += 1
                         found.used = max(found.used, status.st_mtime, status.st_ctime)
                         inner = f"{here}/{entry.name}"
-                        if record is not None and inner == f"{path}/{copied.WRITTEN}":  # an item of its own
+                        if record is not None and inner == f"{path}/{changes.WRITTEN}":  # an item of its own
                             continue
                         if stat.S_ISDIR(status.st_mode):
                             stack.append(inner)
@@ -134,7 +110,7 @@ def measure(
                         found.size += status.st_blocks * 512
                         if record is None:
                             found.changed = max(found.changed, status.st_mtime)
-                        elif inner.startswith(tree) and copied.is_written(inner[len(tree) :], status, inner, record):
+                        elif inner.startswith(tree) and changes.is_written(inner[len(tree) :], status, inner, record):
                             found.changed = max(found.changed, status.st_mtime)
                             found.written = (found.written[0] + 1, found.written[1] + status.st_blocks * 512)
         finally:

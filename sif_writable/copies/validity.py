@@ -12,7 +12,7 @@ import os
 from _imp import source_hash
 
 from sif_writable import startup
-from sif_writable.facts import image_mounts
+from sif_writable.system import image_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ Loaded where no earlier start has left its plan.
 
 import os
 
-from sif_writable.facts.filesystem import holds, is_unheard, look, unheard
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import holds, is_unheard, look, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-    from sif_writable.facts.filesystem import Told
+    from sif_writable.system.filesystem import Told
 
 
 class Locations:
@@ -28,7 +28,7 @@ class Locations:
         self._held: dict[tuple[str, str], bool] = {}
 
     def state(self, path: str) -> str:
-        """Return what :func:`sif_writable.facts.filesystem.look` does."""
+        """Return what :func:`sif_writable.system.filesystem.look` does."""
         known = self._states.get(path)
         if known is None:
             known = self._states[path] = self._look(path)
@@ -54,7 +54,7 @@ class Locations:
         return found
 
     def told(self) -> "Told":
-        """Return everything that was asked, with the answers, for :func:`sif_writable.facts.filesystem.unchanged`."""
+        """Return everything that was asked, with the answers, for :func:`sif_writable.system.filesystem.unchanged`."""
         listed: dict[str, set[str]] = {directory: set() for directory in self._listings}
         looked = []
         for path, state in self._states.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.facts.mounts import mount_of, mounts
+from sif_writable.system.mounts import mount_of, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

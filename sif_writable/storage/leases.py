@@ -7,14 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import lease
-from sif_writable.facts.mounts import NETWORK, mount_of
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.system.mounts import NETWORK, mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sif_writable.facts.mounts import Mount
+    from sif_writable.system.mounts import Mount
 
 NO_LOCKS = "may be in use by a program of which locks on this filesystem do not tell"
 

@@ -12,13 +12,13 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.facts.mounts import mount_of, mounts
 from sif_writable.startup import let_pass
+from sif_writable.system.mounts import mount_of, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sif_writable.facts.mounts import Mount
+    from sif_writable.system.mounts import Mount
 
 UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
 """Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""

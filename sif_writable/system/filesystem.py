@@ -116,7 +116,7 @@ def unfit(
     if not os.access(path, os.W_OK | os.X_OK):
         return "gives this user no permission to write"
     if attempt:
-        from sif_writable.facts.attempt import attempt_in
+        from sif_writable.system.probe import attempt_in
 
         return attempt_in(path, execute=execute, lock=lock)
     return None
@@ -124,7 +124,7 @@ def unfit(
 
 def _attempt_fails(path: str) -> bool:
     """Whether no file can be made in a folder."""
-    from sif_writable.facts.attempt import attempt_in
+    from sif_writable.system.probe import attempt_in
 
     return attempt_in(path) is not None
 
@@ -178,7 +178,7 @@ def way(path: str, uid: int) -> "tuple[str, str]":
         if status.st_mode & 0o022 and not status.st_mode & _S_ISVTX and not loose:
             loose = "" if is_private(here, status, uid) or _is_of_image(here, status, uid) else here
             if loose and passed:
-                from sif_writable.facts.access import is_shut_off
+                from sif_writable.system.access import is_shut_off
 
                 loose = "" if is_shut_off(here, passed, uid) else here
         passed.append((here, status))
@@ -447,7 +447,7 @@ def holds(path: str, text: str) -> bool:
 
 
 def unchanged(told: "Told") -> bool:
-    """Whether all that :meth:`sif_writable.facts.locations.Locations.told` told would be answered the same now."""
+    """Whether all that :meth:`sif_writable.redirects.locations.Locations.told` told would be answered the same now."""
     listings, looked, held = told
     try:
         for directory, asked, there in listings:

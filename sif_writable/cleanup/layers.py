@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.facts.measure import names
 from sif_writable.signals import suppress
+from sif_writable.system.listing import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from sif_writable.facts import image_mounts, namespaces
-from sif_writable.facts.mounts import mounts
+from sif_writable.overlay import obstacles
+from sif_writable.system import image_mounts
+from sif_writable.system.mounts import mounts
 
 
 class Ground:
@@ -37,7 +38,7 @@ class Ground:
 
     def mounts_below(self, path: str) -> list[str]:
         """Return what is mounted below a directory."""
-        return namespaces.below(path, self.table)
+        return obstacles.below(path, self.table)
 
     def size(self, path: str) -> int:
         """Return the bytes of a file, 0 where there is none."""
@@ -48,9 +49,9 @@ class Ground:
 
     def package_of(self, path: str) -> str:
         """Return the name of the installed package that a path lies in, or an empty string."""
-        from sif_writable.facts import packages
+        from sif_writable.copies import units
 
-        unit = packages.unit_at(path, packages.directories([*sys.path]))
+        unit = units.unit_at(path, units.directories([*sys.path]))
         return unit.name if unit else ""
 
     def host_mount(self, path: str) -> str:

@@ -2,7 +2,7 @@
 
 ``prepare``, ``prestage`` and ``trace`` write it at build time (:mod:`sif_writable.act.manifest`), and a person can. A
 line is ``key: value``; a key of several values has several lines; ``#`` begins a comment. What stands before the first
-empty line is read at every start (by :func:`sif_writable.facts.declared`, since a start has no room for this module).
+empty line is read at every start (by :func:`sif_writable.system.declared`, since a start has no room for this module).
 
 ======================  ============================================================================================
 key                     value
@@ -30,9 +30,9 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import facts
+from sif_writable import system
 from sif_writable.errors import Problem
-from sif_writable.facts.filesystem import explain
+from sif_writable.system.filesystem import explain
 
 TYPE_CHECKING = False  # the GPU check loads this, and typing takes longer than the rest of it
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ Declared = dict[str, list[str]]
 
 def read(purelib: str) -> Declared:
     """Return everything that the image declares, key to values; empty where there is no manifest."""
-    return facts.declared(purelib, whole=True)
+    return system.declared(purelib, whole=True)
 
 
 def misunderstood(purelib: str) -> list[Problem]:
     """Return what cannot be read in the image's manifest, or seems to be cut off."""
-    path = f"{purelib}/{facts.MANIFEST}"
+    path = f"{purelib}/{system.MANIFEST}"
     remedy = "Build the image again, or write the file anew in %post with `sif-writable prepare`."
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

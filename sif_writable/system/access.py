@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.facts.filesystem import is_private
-from sif_writable.facts.mounts import mounts
 from sif_writable.startup import let_pass
+from sif_writable.system.filesystem import is_private
+from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

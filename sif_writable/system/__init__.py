@@ -8,7 +8,7 @@ import os
 import sys
 
 from sif_writable import startup
-from sif_writable.facts.filesystem import SILENT, overlays, reachable, unsteady
+from sif_writable.system.filesystem import SILENT, overlays, reachable, unsteady
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ default, 16 MiB before Apptainer 1.2 (apptainerconf/config.go, ``sessiondir max 
 
 
 MANIFEST = "sif_writable.manifest"
-"""The file beside this package in which the image describes itself: see :mod:`sif_writable.facts.manifest`."""
+"""The file beside this package in which the image describes itself: see :mod:`sif_writable.system.manifest`."""
 
 
 class Facts:
@@ -145,7 +145,7 @@ def declared(purelib: str, *, whole: bool = False) -> "dict[str, list[str]]":
 def _raise_if_passing(error: OSError) -> None:
     if isinstance(error, (FileNotFoundError, PermissionError)):  # every day, and without a module more
         return
-    from sif_writable.facts.filesystem import is_passing
+    from sif_writable.system.filesystem import is_passing
 
     if is_passing(error):
         raise error
