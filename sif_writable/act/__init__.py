@@ -1,7 +1,7 @@
 """DO: the only room that changes anything.
 
 This module serves the warm path: it finds storage that an earlier start made, and sets the environment. Whatever has
-to be made is made by :mod:`sif_writable.act.directories`, which a warm start does not load.
+to be made is made by :mod:`sif_writable.storage.make`, which a warm start does not load.
 """
 
 import os
@@ -148,7 +148,7 @@ def _consider_well(
         problem = planted(place.base, facts.uid) or unmakable(place.base)
         if problem:
             return problem
-        from sif_writable.act.directories import make_base
+        from sif_writable.storage.make import make_base
 
         problem = make_base(place.base)
         if problem:
@@ -321,7 +321,7 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
         if kind == CONFIG:
             names["image"] = frozenset(os.listdir(image))
     except OSError:
-        from sif_writable.act.directories import make_tree
+        from sif_writable.storage.make import make_tree
 
         try:
             problem = make_tree(folder, root, earlier=place.base if place.given else "")

@@ -13,10 +13,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.act import directories
 from sif_writable.copies import units
 from sif_writable.plan import packages as plan
 from sif_writable.signals import suppress
+from sif_writable.storage import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def mirror(directory: str, tree: str) -> None:
 
         if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link: as a neighbour of an earlier copy
             os.makedirs(os.path.dirname(mirror), 0o700, exist_ok=True)
-            directories.put(mirror, link, aside_in=os.path.dirname(tree), over_link=True)
+            publish.put(mirror, link, aside_in=os.path.dirname(tree), over_link=True)
         link(mirror)
 
 

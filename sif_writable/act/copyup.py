@@ -1,6 +1,7 @@
 """Give packages of the image their writable copies, and keep the list of those that have or shall have one.
 
-How they are copied is in :mod:`sif_writable.act.copying`, when a copy may be used in :mod:`sif_writable.copies.validity`.
+How they are copied is in :mod:`sif_writable.act.copying`; when a copy may be used, in
+:mod:`sif_writable.copies.validity`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import act, aside, importhook, lease
-from sif_writable.act import copying, directories, kept
+from sif_writable.act import copying, kept
 from sif_writable.copies import units as packages
 from sif_writable.copies import validity
 from sif_writable.plan import packages as plan
+from sif_writable.plan import space as space_
 from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.plan.writers import WRITERS
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage import publish
 from sif_writable.system import image_mounts, manifest
 
 if TYPE_CHECKING:
@@ -222,7 +225,7 @@ def _room(name: str, units: list[Unit], folder: str) -> str:
             os.mkdir(folder, 0o700)
         space = os.statvfs(folder)
     except OSError as error:
-        problem = directories.complaint(error, folder, os.path.dirname(folder))
+        problem = space_.complaint(error, folder, os.path.dirname(folder))
         remedy = problem.remedy or "name another place with SIF_WRITABLE_DIR."
         return f"{name} gets no writable copy: {problem.text.rstrip('.')}. Remedy: {remedy}"
     free, inodes = space.f_bavail * space.f_frsize, space.f_favail if space.f_files else None
@@ -231,7 +234,7 @@ def _room(name: str, units: list[Unit], folder: str) -> str:
 
 def _copy(units: list[Unit], finder: importhook.Finder) -> str:
     """Copy each unit and publish it; return an empty string or what went wrong."""
-    seconds = directories.LOCK_SECONDS + packages.measure(units).copied / BYTES_PER_SECOND
+    seconds = publish.LOCK_SECONDS + packages.measure(units).copied / BYTES_PER_SECOND
     for unit in units:
         target = finder.tree + unit.path
         given: list[str] = []
@@ -246,11 +249,11 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
                     _write_stamp(unit, finder.folder, *stamp)
                     given[:] = kept.settle(finder.folder, unit.path, new)
 
-                directories.publish(
+                publish.publish(
                     target, fill, lock_below=finder.folder, aside_in=finder.folder, seconds=seconds, over_link=True
                 )
             else:
-                with directories.bounded_lock(finder.folder + "/locks", unit.entry, seconds):
+                with publish.bounded_lock(finder.folder + "/locks", unit.entry, seconds):
                     # What another process has made meanwhile may have been written to since.
                     if os.path.islink(target) or not os.path.exists(target):
                         _write_stamp(unit, finder.folder, *stamp)
@@ -261,7 +264,7 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
                         copying.copy_module(unit, target, finder.folder, settle)
             kept.forget(given, finder.folder)
         except OSError as error:
-            problem = directories.complaint(error, error.filename or target, finder.folder)
+            problem = space_.complaint(error, error.filename or target, finder.folder)
             return f"{unit.name} gets no writable copy: {str(problem).rstrip('.')}."
     kept.give_back_beside(finder.folder, finder.tree)
     return ""
@@ -272,7 +275,7 @@ def _write_stamp(unit: Unit, folder: str, seal: str, record: str) -> None:
     path = validity.stamp_file(folder, unit.path)
     with suppress(FileExistsError):
         os.mkdir(os.path.dirname(path), 0o700)
-    directories.write_aside(path, os.fsencode(f"{seal}\n{record}\n{unit.path}\n"))
+    publish.write_aside(path, os.fsencode(f"{seal}\n{record}\n{unit.path}\n"))
 
 
 def refuse(unit: Unit, sentence: str) -> None:

@@ -10,11 +10,11 @@ import os
 import stat
 
 from sif_writable.act import read_marker, seed
-from sif_writable.act.directories import put
 from sif_writable.plan import DATA, FOLDER
 from sif_writable.plan.catalog import OPT_IN, ROWS
 from sif_writable.startup import let_pass
 from sif_writable.storage.layout import NOTE, is_image
+from sif_writable.storage.publish import put
 from sif_writable.system.listing import names
 
 _LINKS = 10_000

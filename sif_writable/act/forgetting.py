@@ -8,13 +8,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook
-from sif_writable.act import copyup, directories, trial
+from sif_writable.act import copyup, trial
 from sif_writable.act.upper import remove
 from sif_writable.copies import changes, units, validity
 from sif_writable.plan.packages import PACKAGE
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.stderr import say
+from sif_writable.storage import publish
 from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def replace(unit: Unit, folder: str) -> str:
     :param folder: the folder of copies.
     :returns: an empty string, or why there can be no new copy.
     """
-    with directories.bounded_lock(folder + "/locks", f"{unit.entry}.changed"), alone(folder) as problem:
+    with publish.bounded_lock(folder + "/locks", f"{unit.entry}.changed"), alone(folder) as problem:
         if validity.state(folder, unit.path) != validity.CHANGED:
             return ""
         if problem and problem is not NO_LOCKS:

@@ -36,15 +36,15 @@ def provide(outcome: Outcome, environ: Mapping[str, str]) -> None:
     decision = outcome.decision
     for redirect in list(decision.redirects):
         if redirect.make:
-            from sif_writable.act import directories
+            from sif_writable.redirects import folders
 
-            directories.make_redirect(redirect, outcome, environ)
+            folders.make_redirect(redirect, outcome, environ)
         elif redirect.sources or redirect.linking:
             _again(Links(redirect, outcome, environ).make, redirect.folder, outcome)
     if decision.home and not decision.home_made:
-        from sif_writable.act import directories
+        from sif_writable.redirects import folders
 
-        directories.make_home(outcome)
+        folders.make_home(outcome)
     elif decision.home:
         _again(lambda home: link_home(outcome.facts.home, home, watch_of(outcome)), decision.home, outcome)
 
@@ -61,8 +61,8 @@ def _again(make: Callable[[str], None], folder: str, outcome: Outcome) -> None:
     try:
         make(folder)
     except OSError as error:
-        from sif_writable.act.directories import complaint
         from sif_writable.errors import Problem
+        from sif_writable.plan.space import complaint
 
         watch_of(outcome).whole = False
         problem = complaint(error, folder, folder)

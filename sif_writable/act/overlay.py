@@ -13,11 +13,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.act import directories, mounting, trial
+from sif_writable.act import mounting, trial
 from sif_writable.layer import enter as layer_enter
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import obstacles
 from sif_writable.plan import overlay as plan
+from sif_writable.plan import space
 from sif_writable.plan.overlay import Plan, Target, Wanted
 from sif_writable.signals import suppress
 from sif_writable.startup import LAYER, in_layer, let_pass
@@ -116,7 +117,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     try:
         os.makedirs(f"{folder}/memory", 0o700, exist_ok=True)
     except OSError as error:
-        return str(directories.complaint(error, folder, image))
+        return str(space.complaint(error, folder, image))
     table = mounts()
     in_storage = obstacles.upper_problem(folder, table)
     problem = trial.prove(decided.targets, folder, in_storage, table)

@@ -7,10 +7,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.act import recall
-from sif_writable.act.directories import write_aside
 from sif_writable.plan import redirects
 from sif_writable.redirects.locations import Locations
 from sif_writable.signals import suppress
+from sif_writable.storage.publish import write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

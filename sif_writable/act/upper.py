@@ -12,10 +12,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.act import directories
 from sif_writable.plan.overlay import MAX_COPY
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage import publish
 from sif_writable.system.filesystem import is_passing
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def carry(upper: str, kept: str, before: Snapshot, *, replace: bool) -> list[str
                 if not os.path.isdir(target):
                     whole.append(name)
                     os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-                    directories.publish(target, _Filled(source), lock_below=os.path.dirname(kept), over_link=True)
+                    publish.publish(target, _Filled(source), lock_below=os.path.dirname(kept), over_link=True)
             elif replace or not os.path.lexists(target):
                 _bring(source, target, status)
         except OSError as error:

@@ -13,10 +13,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.act.directories import write_aside
 from sif_writable.copies import changes
 from sif_writable.signals import suppress
 from sif_writable.storage.leases import NO_LOCKS, alone
+from sif_writable.storage.publish import write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,12 +10,13 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, plan, session
-from sif_writable.act import Outcome, directories, recall
+from sif_writable.act import Outcome, recall
 from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, OVERLAY, PACKAGES, Item
 from sif_writable.cleanup.policy import NEEDED
 from sif_writable.cleanup.removal import delete, move_aside, remove_copies
 from sif_writable.overlay.obstacles import used_by
+from sif_writable.redirects import folders as folders_
 from sif_writable.storage.layout import NOTE, USED, is_image
 from sif_writable.system.filesystem import explain
 from sif_writable.system.listing import names
@@ -140,11 +141,11 @@ def _makers(items: list[Item], outcome: Outcome) -> dict[str, Callable[[], None]
         if redirect.make:
 
             def make(redirect: plan.Redirect = redirect) -> None:
-                directories.make_redirect(redirect, fresh, environ)
+                folders_.make_redirect(redirect, fresh, environ)
 
             makers[redirect.folder] = make
     if decision.home:
-        makers[decision.home] = lambda: directories.make_home(fresh)
+        makers[decision.home] = lambda: folders_.make_home(fresh)
     return makers
 
 

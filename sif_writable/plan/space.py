@@ -1,12 +1,14 @@
-"""Is there room enough, and what helps where there is not? Pure."""
+"""Is there room enough, and what helps where there is not?"""
 
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
-from sif_writable.storage.space import HOME, MEMORY, OVERLAY, SESSION
-from sif_writable.system.filesystem import MIN_BYTES, MIN_INODES, ROOM
+from sif_writable.errors import Problem
+from sif_writable.storage.space import HOME, MEMORY, OVERLAY, SESSION, look
+from sif_writable.system.filesystem import MIN_BYTES, MIN_INODES, ROOM, explain
 
 if TYPE_CHECKING:
     from sif_writable.storage.space import Space
@@ -67,3 +69,15 @@ def remedy(space: Space, lack: str) -> str:
         return f"SIF_WRITABLE_DIR=$SCRATCH/sif-writable, or {_FREE}"
     what = "remove small files" if lack == INODES else _FREE
     return f"{what}, or give a larger place with SIF_WRITABLE_DIR"
+
+
+def complaint(error: OSError, path: str, place: str) -> Problem:
+    """Say why a path in storage could not be written; where the place is full, with the remedy that fits it.
+
+    :param place: a directory above the path that exists.
+    """
+    room = look(place, os.environ) if error.errno in FULL else None
+    text = f"{path} {explain(error, place)}"
+    if not room:
+        return Problem("write-failed", text)
+    return Problem("write-failed", f"{text}.", f"{remedy(room, short_of(room, error.errno or 0))}.")

@@ -8,11 +8,11 @@ import site
 from typing import Any, NamedTuple
 
 from sif_writable import importhook, startup
-from sif_writable.act.directories import STAYS
 from sif_writable.plan import CONFIG, KINDS
 from sif_writable.plan.space import QUOTA
 from sif_writable.plan.space import remedy as space_remedy
 from sif_writable.plan.unserved import cure, unmet
+from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
 from sif_writable.report.status import current, place_problem
 from sif_writable.storage.space import look, overlay_is_read_only

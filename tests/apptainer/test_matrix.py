@@ -231,7 +231,7 @@ def test_packages_work_and_then_work_from_their_caches(
     _check_status(row, seen)
     _check_places(seen)
     _check_identity(row, seen["status"]["container"]["identity"], identities)
-    assert "sif_writable.act.directories" not in seen["modules"], "a warm start makes nothing"
+    assert "sif_writable.storage.make" not in seen["modules"], "a warm start makes nothing"
     for name, (first, second) in {name: (rounds[0][name], rounds[1][name]) for name in _CACHED}.items():
         assert (name, _complaint(first), _complaint(second)) == (name, "", "")
         assert any(_CACHED[name] in os.path.basename(path) for path in first["files"]), first["files"]

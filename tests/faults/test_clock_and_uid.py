@@ -60,7 +60,7 @@ def test_a_clock_that_jumps(faulty: Faulty, times: str) -> None:
 def test_leftovers_of_a_wrong_clock(faulty: Faulty) -> None:
     """What seems to come from the future may be another node's work, and stays; what seems old goes."""
     or_skip(apt.ensure, "faketime")
-    collect = "from sif_writable.act.directories import collect_leftovers as c; c('/var/tmp')"
+    collect = "from sif_writable.storage.make import collect_leftovers as c; c('/var/tmp')"
     for clock, stays in (("1970-01-02 00:00:00", True), ("", True), ("2090-01-01 00:00:00", False)):
         os.makedirs(faulty.places.var_tmp + _LEFTOVER[8:], exist_ok=True)
         subprocess.run(["chown", str(store.ORDINARY_UID), faulty.places.var_tmp + _LEFTOVER[8:]], check=True)

@@ -27,7 +27,7 @@ _COLD = f"""
 import fcntl, os, sys
 {question(STATE).partition("; ")[2]}
 import filelock
-from sif_writable.act.directories import bounded_lock
+from sif_writable.storage.publish import bounded_lock
 with bounded_lock({WORK!r}, "x"):
     descriptor = os.open({WORK!r} + "/x.lock", os.O_RDWR)
     try:

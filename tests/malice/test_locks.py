@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act.directories import bounded_lock, publish
+from sif_writable.storage.publish import bounded_lock, publish
 from tests.hook.hooked import STATE, Hooked, question, write
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import WORK
@@ -56,7 +56,7 @@ def test_a_soft_lock_that_another_host_left_is_no_obstacle(tmp_path: Path) -> No
     (tmp_path / "x.lock").write_text("4711\nanother-host\n")
     code = f"""
         import fcntl, os
-        from sif_writable.act.directories import bounded_lock
+        from sif_writable.storage.publish import bounded_lock
         with bounded_lock({str(tmp_path)!r}, "x", 60.0):
             descriptor = os.open({str(tmp_path / "x.lock")!r}, os.O_RDWR)
             try:
@@ -125,7 +125,7 @@ def test_a_program_that_holds_the_same_lock_itself_is_not_deadlocked(tmp_path: P
     code = f"""
         import os
         from filelock import FileLock
-        from sif_writable.act.directories import publish
+        from sif_writable.storage.publish import publish
         root = {str(tmp_path)!r}
         os.makedirs(root + "/locks")
         def fill(aside):
@@ -153,7 +153,7 @@ def test_a_fork_while_a_thread_holds_our_lock(tmp_path: Path) -> None:
     """
     code = f"""
         import fcntl, os, threading
-        from sif_writable.act.directories import publish
+        from sif_writable.storage.publish import publish
         root = {str(tmp_path)!r}
         inside, go = threading.Event(), threading.Event()
         def slow(aside):

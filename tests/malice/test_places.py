@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable import act, plan
-from sif_writable.act import directories
 from sif_writable.plan import Place, places
+from sif_writable.redirects import folders
 from sif_writable.system.filesystem import planted
 from tests.conftest import or_skip
 from tests.lab import apt, enter
@@ -489,7 +489,7 @@ def test_a_neighbours_cache_in_tmp_is_no_seed(places: Scratch) -> None:
         outcome = act.Outcome(facts, storage, decision)
         (inductor,) = (each for each in decision.redirects if each.variable == "TORCHINDUCTOR_CACHE_DIR")
         assert inductor.make, "it is no longer seeded, so this shows nothing"
-        directories.make_redirect(inductor, outcome, environ)
+        folders.make_redirect(inductor, outcome, environ)
         return os.listdir(inductor.folder)
 
     assert as_user(VICTIM, work) == []

@@ -11,8 +11,9 @@ import pytest
 
 from sif_writable import aside
 from sif_writable.act import seed
-from sif_writable.act.directories import bounded_lock, collect_leftovers, publish
 from sif_writable.act.watch import Watch
+from sif_writable.storage.make import collect_leftovers
+from sif_writable.storage.publish import bounded_lock, publish
 from sif_writable.system import image_mounts
 
 
@@ -198,7 +199,7 @@ def test_a_link_that_others_put_back_is_replaced_all_the_same(tmp_path: Path) ->
     """An audit hook sees each step before it is made, so it can do at that instant what another process might."""
     program = f"""
 import os, sys
-from sif_writable.act.directories import publish
+from sif_writable.storage.publish import publish
 folder, image = {str(tmp_path / "pkg")!r}, {str(tmp_path)!r}
 relinked = []
 def neighbour(event, arguments):

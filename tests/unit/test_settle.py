@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import act
-from sif_writable.act.directories import make_base
 from sif_writable.cleanup.roots import below
 from sif_writable.plan import KINDS, Place
+from sif_writable.storage.make import make_base
 from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:

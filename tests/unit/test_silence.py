@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import act, hanging, startup
-from sif_writable.act import directories
 from sif_writable.plan import Decision, Place, Redirect, Storage, redirects
+from sif_writable.redirects import folders
 from sif_writable.redirects.locations import Locations
 from sif_writable.startup import FUSE, NETWORK, STEADY
 from sif_writable.system import filesystem, home_problem
@@ -226,7 +226,7 @@ def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path,
     redirect = Redirect("MPLCONFIGDIR", "x", "config", str(tmp_path / "matplotlib"), "")
     decision.redirects = [redirect]
     outcome = act.Outcome(make_facts(home=home), Storage(), decision)
-    directories.make_redirect(redirect, outcome, {})
+    folders.make_redirect(redirect, outcome, {})
     assert decision.redirects == []
     assert [str(problem) for problem in outcome.failed] == [
         f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {SILENT}"

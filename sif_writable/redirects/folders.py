@@ -1,0 +1,77 @@
+"""Make what redirects lead to: folders with their seeds and links, and the private home. The cold path of the hook."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sif_writable.act import seed
+from sif_writable.act.links import Links, watch_of
+from sif_writable.errors import Problem
+from sif_writable.plan import redirects
+from sif_writable.plan.space import complaint
+from sif_writable.signals import suppress
+from sif_writable.storage.publish import publish
+from sif_writable.system.filesystem import SILENT, is_unheard, planted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sif_writable.act import Outcome
+    from sif_writable.plan import Redirect
+
+STAYS = "stays"
+"""The code of a problem for which a variable, or HOME, keeps the value that it had."""
+
+
+def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
+    """Make the folder of a redirect and fill it; a redirect whose folder fails is dropped."""
+    links = Links(redirect, outcome, environ)
+    for _, old in links.single:
+        if is_unheard(old):  # a folder without its link would stay until that has changed
+            outcome.failed.append(Problem(STAYS, f"{redirect.variable} stays as it was: {old} {SILENT}"))
+            outcome.decision.redirects.remove(redirect)
+            return
+
+    def fill(new: str) -> None:
+        inner = os.path.join(new, redirect.subfolder) if redirect.subfolder else new
+        for source in redirect.seeds:
+            # A default below /tmp that cannot be written is not the image's: another user has made it.
+            if not planted(source, outcome.facts.uid):
+                seed.copy(source, inner)
+        links.make(new)
+
+    try:
+        if redirect.seeds or links.any():
+            publish(redirect.folder, fill, lock_below=outcome.storage.roots[redirect.kind])
+        else:
+            with suppress(FileExistsError):
+                os.mkdir(redirect.folder, 0o700)
+    except OSError as error:
+        problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
+        text = f"{redirect.variable} stays as it was: {problem.text}"
+        outcome.failed.append(Problem(STAYS, text, problem.remedy))
+        outcome.decision.redirects.remove(redirect)
+
+
+def make_home(outcome: Outcome) -> None:
+    """Make the private home, which offers what was readable in the old one."""
+    decision, old = outcome.decision, outcome.facts.home
+
+    def fill(new: str) -> None:
+        place = outcome.storage.places["config"]
+        if place.given:
+            from sif_writable.act.earlier import copy_home
+
+            copy_home(place.base, decision.home, new)
+        seed.link_home(old, new, watch_of(outcome))
+        own = redirects.baked(outcome.facts).get("HOME")
+        if own:
+            seed.copy(own, new)
+
+    try:
+        publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
+    except OSError as error:
+        problem = complaint(error, decision.home, outcome.storage.roots["config"])
+        outcome.failed.append(Problem(STAYS, f"HOME stays as it was: {problem.text}", problem.remedy))
+        decision.home = ""

@@ -1,0 +1,120 @@
+"""Make the places of storage and the folders of kinds, and collect what killed processes left there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from sif_writable import aside
+from sif_writable.signals import suppress
+from sif_writable.storage.layout import NOTE
+from sif_writable.storage.publish import write_aside
+from sif_writable.system.filesystem import explain, planted
+from sif_writable.system.listing import names
+from sif_writable.system.probe import given_away
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+STALE_SECONDS = 86400.0
+"""Seconds after which something left aside belongs to a process that was killed."""
+
+
+def make_base(path: str) -> str:
+    """Make a base directory, private to the user, with its parents; return an empty string or what is wrong."""
+    missing = []
+    while path and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    problem = planted(path, os.geteuid()) if path else ""
+    if not problem and not missing and not os.path.isdir(path):
+        return f"does not exist and cannot be made: {path!r} is a link to nothing"
+    try:
+        for folder in reversed(missing):  # os.makedirs makes parents as open as the umask lets them be
+            if problem:
+                break
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:  # made just now: by another process of ours, or by somebody else
+                problem = planted(folder, os.geteuid())
+    except OSError as error:
+        where = error.filename or path
+        return f"does not exist and cannot be made: {where!r} {explain(error, path)}"
+    return problem
+
+
+def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
+    """Make the folder of a kind below its root, each level private; return an empty string or what is wrong.
+
+    :param earlier: a place that the user gave; what an earlier version kept in it is still found in the new folder.
+    """
+    path = root
+    try:
+        for part in os.path.relpath(folder, root).split("/"):
+            path = os.path.join(path, part)
+            with suppress(FileExistsError):
+                if path == folder and earlier and not os.path.lexists(path):
+                    from sif_writable.act.earlier import take_over
+
+                    take_over(earlier, root, folder)
+                os.mkdir(path, 0o700)
+                owner = os.lstat(path).st_uid
+                if owner != os.geteuid():
+                    os.rmdir(path)
+                    return given_away(owner)
+            # The process that made the folder may have been killed before it could say what it is.
+            if part.startswith("image-") and not os.path.lexists(f"{path}/{NOTE}"):
+                _note_image(path)
+        os.listdir(folder)
+    except OSError as error:
+        return explain(error, root)
+    with suppress(OSError):
+        collect_leftovers(root)
+    return ""
+
+
+def _note_image(folder: str) -> None:
+    """Write down which image a folder belongs to, for ``sif-writable cache list``."""
+    import sys
+
+    from sif_writable.system.container import engine
+
+    image = engine(os.environ).image.replace("\n", " ")
+    with suppress(OSError):
+        write_aside(f"{folder}/{NOTE}", os.fsencode(f"image: {image}\nprefix: {sys.prefix}\n"))
+
+
+def collect_leftovers(root: str) -> None:
+    """Remove what processes of this user that were killed left aside in a storage root of ours more than a day ago."""
+    import stat
+
+    now = time.time()
+    for directory in (root, *_subfolders(root)):
+        for name in names(directory):
+            if not aside.is_ours(name):
+                continue
+            path = os.path.join(directory, name)
+            with suppress(OSError):
+                status = os.lstat(path)
+                if now - status.st_mtime < STALE_SECONDS or status.st_uid != os.geteuid():
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+
+
+def _subfolders(root: str) -> Iterator[str]:
+    """Yield the folders in which things are built aside: the kinds' folders of every image."""
+    for name in names(root):
+        path = os.path.join(root, name)
+        if name == "data":
+            yield path
+        elif name.startswith("image-"):
+            yield path
+            for inner in names(path):
+                if inner == "config" or inner.startswith(("compiled-", "packages-")):
+                    yield os.path.join(path, inner)
