@@ -2,7 +2,7 @@
 
 One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported. It waits for the
 first heavy import, and it serves packages of read-only directories: from their writable copy where they have one, and
-otherwise such that a failing import can be tried again from one (:mod:`sif_writable.act.retry`).
+otherwise such that a failing import can be tried again from one (:mod:`sif_writable.copies.retry`).
 
 On the start-up path: it imports only ``os``, ``sys`` and the import system, which are all loaded already. Whatever is
 not an everyday case lives in modules that are loaded then.
@@ -32,7 +32,7 @@ MORE_HEAVY = "SIF_WRITABLE_HEAVY"
 """The variable with further ones, separated by commas: the user's, and those that the image declares."""
 
 OUTSIDE = frozenset(("certbot",))
-"""Packages that write outside their directory and the prefix: :data:`sif_writable.plan.overlay.PLACES`."""
+"""Packages that write outside their directory and the prefix: :data:`sif_writable.overlay.decide.PLACES`."""
 MOST_LEARNED = 1 << 20
 """Bytes of the learned list that are read; 10,000 packages."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
@@ -46,7 +46,7 @@ COPIES = "SIF_WRITABLE_COPIES"
 ANYWHERE = "*"
 """In place of a directory: the package wherever it is found."""
 TAKEN_BACK = "\ttaken back"
-"""How the line of a package ends whose copy did not help: :data:`sif_writable.plan.packages.TAKEN_BACK`."""
+"""How the line of a package ends whose copy did not help: :data:`sif_writable.copies.policy.TAKEN_BACK`."""
 NEVER = frozenset(
     (
         *("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"),
@@ -77,7 +77,7 @@ _WORDS = (
     "errno=", "errno: ", "errno 30", "errno 13", "error number ", "no locator available",
     "unable to open database file", "erofs", "eacces", "eperm",
 )  # fmt: skip
-"""Of which one is in every text that :mod:`sif_writable.plan.refusals` understands."""
+"""Of which one is in every text that :mod:`sif_writable.copies.failures` understands."""
 _FULL = (28, 122)
 """ENOSPC, EDQUOT."""
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "disk is full", "errno = 28", "errno = 122")
@@ -288,10 +288,10 @@ def _try_again(module: "ModuleType", error: BaseException, before: Before) -> "A
             return None
         _lead()
         if not refused:
-            from sif_writable.act import worse
+            from sif_writable.copies import worse
 
             return worse.prepare(module, error, before)
-        from sif_writable.act import retry
+        from sif_writable.copies import retry
 
         return retry.prepare(module, error, before)
     except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the user gets his own error
@@ -542,10 +542,10 @@ class Finder:
         lease.hold(self.folder)  # before it is seen whether there is a copy
         state = validity.state(self.folder, path)
         if state == validity.UNTRUSTED:
-            from sif_writable.act import copyup
+            from sif_writable.copies import provide
             from sif_writable.stderr import say
 
-            say([copyup.untrusted_words(spec.name, self.tree + path)])
+            say([provide.untrusted_words(spec.name, self.tree + path)])
         if state == validity.GOOD:
             return True
         if state == validity.UNTRUSTED or not self._make(spec):
@@ -557,9 +557,9 @@ class Finder:
     def _make(self, spec: "ModuleSpec") -> bool:
         self.busy.add(spec.name)
         try:
-            from sif_writable.act import copyup
+            from sif_writable.copies import provide
 
-            return copyup.provide(spec)
+            return provide.provide(spec)
         finally:
             self.busy.discard(spec.name)
 
@@ -572,9 +572,9 @@ class Finder:
             try:
                 text = learned_list(self.folder)
             except FileNotFoundError:
-                from sif_writable.act import copyup
+                from sif_writable.copies import provide
 
-                text = copyup.begin(self.folder)
+                text = provide.begin(self.folder)
             except OSError as error:  # copies are not used, then; `status` says why
                 from sif_writable.startup import let_pass
 
@@ -622,7 +622,7 @@ class Finder:
         if not self._prompts and (
             hasattr(sys, "ps1") or sys.flags.interactive or "IPython.core.interactiveshell" in sys.modules
         ):
-            from sif_writable.act import prompts
+            from sif_writable.copies import prompts
 
             self._prompts = prompts.listen(_learn)
         if not self._processes:
@@ -827,8 +827,8 @@ def storage_hangs() -> bool:
 
     _given_up = hanging.silent(root, kind)
     if _given_up:
-        from sif_writable.plan.unserved import silence
         from sif_writable.stderr import say
+        from sif_writable.storage.unserved import silence
 
         say([silence(root)])
     return _given_up
@@ -844,14 +844,14 @@ def _learn(error: "Optional[BaseException]") -> None:
             return
         if not tells_of_a_refusal(error):
             if tells_of_a_full_disk(error) and not _is_of_a_handler(error):
-                from sif_writable.act import full
+                from sif_writable.copies import full
 
                 full.hear(chain(error), os.path.dirname(folder()))
             return
         if _is_of_a_handler(error) or storage_hangs():
             return
         _lead()
-        from sif_writable.act import learning
+        from sif_writable.copies import learning
 
         learning.learn(error)
     except Exception as problem:  # noqa: BLE001 - the user has an error already
@@ -922,13 +922,13 @@ def serve_outside(name: str = "") -> None:
             if os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):
                 return
         from sif_writable import layered
-        from sif_writable.act import overlay
+        from sif_writable.overlay import enter
 
         image = os.path.dirname(this.folder)
         if name:
-            overlay.before_import(name, os.environ, image, layered.enter)
+            enter.before_import(name, os.environ, image, layered.enter)
         else:
-            overlay.at_start(os.environ, image, layered.enter)
+            enter.at_start(os.environ, image, layered.enter)
     except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
         _note(problem)
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Optional
 
-    from sif_writable.act.watch import Watch
     from sif_writable.errors import Problem
     from sif_writable.plan import Decision, Place, Storage
+    from sif_writable.redirects.watch import Watch
     from sif_writable.system import Facts
 
 MARKER = ".sif-writable"
@@ -177,7 +177,7 @@ def _consider_well(
             unusable = unfit(place.base + "/.", uid=status.st_uid, counted=False, foreign_mode=0)
         if unusable:
             return unusable
-        from sif_writable.act.roots import make_root
+        from sif_writable.storage.roots import make_root
 
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
         if problem:
@@ -252,7 +252,7 @@ def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
     marker = read_marker(root)
     named = os.path.basename(place.base) == plan.FOLDER
     if own and named and not marker and not unfit(place.base + "/.", uid=os.geteuid(), counted=False):
-        from sif_writable.act.roots import is_for_us
+        from sif_writable.storage.roots import is_for_us
 
         if is_for_us(place.base):
             return _itself(place.base), ""
@@ -348,7 +348,7 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
 
 def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":
     """Run the decisions on the default locations as they are."""
-    from sif_writable.plan import redirects
+    from sif_writable.redirects import decide as redirects
     from sif_writable.redirects.locations import Locations
 
     return redirects.decide(facts, storage, Locations(facts.home), environ)
@@ -364,7 +364,7 @@ def apply(
     """
     outcome = Outcome(facts, storage, decision)
     if not decision.recalled:
-        from sif_writable.act import links
+        from sif_writable.redirects import links
 
         links.provide(outcome, environ)
     for redirect in decision.redirects:
@@ -403,18 +403,18 @@ def apply(
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
-        from sif_writable.plan.unserved import unmet
+        from sif_writable.storage.unserved import unmet
 
         problem = unmet(storage)
         if problem:
             os.environ[REFUSED] = f"{problem.text}\n{problem.remedy}"
             _say_once([str(problem)])
     elif storage.loose and storage.loose[0][0].given:
-        from sif_writable.plan.unserved import unmet
+        from sif_writable.storage.unserved import unmet
 
         _say_once([str(unmet(storage, storage.loose[0][0].label) or "")])
     elif unheard:
-        from sif_writable.plan.unserved import silence
+        from sif_writable.storage.unserved import silence
 
         _say_once([silence(path) for path in unheard])
     return outcome

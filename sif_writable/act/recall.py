@@ -72,7 +72,7 @@ def sum_of_names(names: "Iterable[str]") -> bytes:
 
 
 def unchanged_since(noted: "list[tuple[str, int, bytes]]") -> bool:
-    """Whether directories hold what they held, from :meth:`sif_writable.act.watch.Watch.noted`."""
+    """Whether directories hold what they held, from :meth:`sif_writable.redirects.watch.Watch.noted`."""
     try:
         for directory, changed, names in noted:
             if unheard and is_unheard(directory):

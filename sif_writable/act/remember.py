@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.act import recall
-from sif_writable.plan import redirects
+from sif_writable.redirects import decide
 from sif_writable.redirects.locations import Locations
 from sif_writable.signals import suppress
 from sif_writable.storage.publish import write_aside
@@ -61,7 +61,7 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
         before, storage.present = storage.present, present
         asked, ground = _Asked(environ), Locations(facts.home)
         try:
-            decision = redirects.decide(facts, storage, ground, asked)
+            decision = decide.decide(facts, storage, ground, asked)
         finally:
             storage.present = before
         if any(redirect.make for redirect in decision.redirects) or (decision.home and not decision.home_made):

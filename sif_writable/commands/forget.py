@@ -9,8 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
-from sif_writable.act import forgetting, upper
-from sif_writable.plan import packages as plan
+from sif_writable.copies import forgetting
+from sif_writable.copies import policy as plan
+from sif_writable.overlay import layers as upper
 from sif_writable.report import text
 from sif_writable.report.layer import shown
 from sif_writable.storage.leases import NO_LOCKS, alone

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import aside, startup, system
-from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
 from sif_writable.image import bytecode, environments, inventory, options
+from sif_writable.image import manifest as writer
 from sif_writable.report import text
 from sif_writable.report.progress import Progress
 from sif_writable.system import manifest

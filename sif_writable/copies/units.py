@@ -8,8 +8,8 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.copies.policy import is_linked
 from sif_writable.importhook import NEVER, place_of
-from sif_writable.plan.packages import is_linked
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.system.filesystem import is_passing

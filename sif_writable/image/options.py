@@ -6,8 +6,8 @@ import difflib
 from typing import TYPE_CHECKING
 
 from sif_writable.gpu import demands
-from sif_writable.plan import overlay
-from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.overlay import decide
+from sif_writable.redirects.catalog import OPT_IN, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def is_never_mounted_on(path: str) -> bool:
     :param path: normalised, as ``//`` may be, too.
     """
     path = "/" + path.lstrip("/")
-    return path in overlay.NEVER or path.startswith(tuple(never + "/" for never in overlay.NEVER[1:]))
+    return path in decide.NEVER or path.startswith(tuple(never + "/" for never in decide.NEVER[1:]))
 
 
 def missing_package(name: str, known: Sequence[str]) -> str:

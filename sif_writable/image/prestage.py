@@ -18,10 +18,10 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, aside, plan, startup, system
-from sif_writable.act import manifest, seed
 from sif_writable.errors import SifWritableError
-from sif_writable.image import inventory
+from sif_writable.image import inventory, manifest
 from sif_writable.plan import COMPILED, CONFIG, DATA
+from sif_writable.redirects import seeding
 from sif_writable.system.filesystem import explain
 from sif_writable.system.program import not_started
 
@@ -122,7 +122,7 @@ class Area:
                 os.makedirs(inner, 0o755, exist_ok=True)
         decision.home = self.path + "/home"
         os.makedirs(decision.home, 0o755, exist_ok=True)
-        seed.link_home(os.environ.get("HOME", ""), decision.home, copies=False)
+        seeding.link_home(os.environ.get("HOME", ""), decision.home, copies=False)
         return decision
 
     def tidy(self, decision: Decision) -> tuple[list[Baked], list[str]]:

@@ -11,7 +11,7 @@ from sif_writable.system.mounts import mounts
 
 
 class Ground:
-    """Answers what :func:`sif_writable.plan.overlay.decide` asks."""
+    """Answers what :func:`sif_writable.overlay.decide.decide` asks."""
 
     def __init__(self) -> None:
         """Read the table of mounts."""

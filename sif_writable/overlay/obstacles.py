@@ -2,7 +2,7 @@
 
 A private user namespace changes what a process is to its neighbours (ranks of one job can no longer read each other's
 memory), and the kernel allows one only to a process with a single thread. The last word has a trial in a forked child
-(:mod:`sif_writable.act.trial`); what is asked here needs no trial, or must not be tried.
+(:mod:`sif_writable.overlay.trial`); what is asked here needs no trial, or must not be tried.
 """
 
 from __future__ import annotations

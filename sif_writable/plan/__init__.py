@@ -1,7 +1,7 @@
 """DECIDE: from facts to a plan. Nothing here changes the world, and each decision carries its reason.
 
 This module holds what a plan consists of, and which places storage may have; every activated start loads it. What
-goes there is decided in :mod:`sif_writable.plan.redirects`.
+goes there is decided in :mod:`sif_writable.redirects.decide`.
 """
 
 import os

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.act import seed
-from sif_writable.act.links import Links, watch_of
 from sif_writable.errors import Problem
-from sif_writable.plan import redirects
-from sif_writable.plan.space import complaint
+from sif_writable.redirects import decide, seeding
+from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import suppress
 from sif_writable.storage.publish import publish
+from sif_writable.storage.shortage import complaint
 from sif_writable.system.filesystem import SILENT, is_unheard, planted
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         for source in redirect.seeds:
             # A default below /tmp that cannot be written is not the image's: another user has made it.
             if not planted(source, outcome.facts.uid):
-                seed.copy(source, inner)
+                seeding.copy(source, inner)
         links.make(new)
 
     try:
@@ -61,13 +60,13 @@ def make_home(outcome: Outcome) -> None:
     def fill(new: str) -> None:
         place = outcome.storage.places["config"]
         if place.given:
-            from sif_writable.act.earlier import copy_home
+            from sif_writable.redirects.earlier import copy_home
 
             copy_home(place.base, decision.home, new)
-        seed.link_home(old, new, watch_of(outcome))
-        own = redirects.baked(outcome.facts).get("HOME")
+        seeding.link_home(old, new, watch_of(outcome))
+        own = decide.baked(outcome.facts).get("HOME")
         if own:
-            seed.copy(own, new)
+            seeding.copy(own, new)
 
     try:
         publish(decision.home, fill, lock_below=outcome.storage.roots["config"])

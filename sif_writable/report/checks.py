@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from sif_writable import importhook, startup
 from sif_writable.plan import CONFIG, KINDS
-from sif_writable.plan.space import QUOTA
-from sif_writable.plan.space import remedy as space_remedy
-from sif_writable.plan.unserved import cure, unmet
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
 from sif_writable.report.status import current, place_problem
+from sif_writable.storage.shortage import QUOTA
+from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only
+from sif_writable.storage.unserved import cure, unmet
 from sif_writable.system import mounts
 from sif_writable.system.probe import GIVES_AWAY, attempt_in
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sif_writable.plan.unserved import short
+from sif_writable.storage.unserved import short
 
 if TYPE_CHECKING:
     from sif_writable.act import Outcome

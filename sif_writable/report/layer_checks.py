@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, kernel, mount, trial
-from sif_writable.plan.space import LOW_INODES
-from sif_writable.plan.space import remedy as space_remedy
 from sif_writable.report import layer
 from sif_writable.sizes import human
+from sif_writable.storage.shortage import LOW_INODES
+from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look
 
 if TYPE_CHECKING:

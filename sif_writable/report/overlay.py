@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sif_writable.act import overlay
-from sif_writable.overlay import obstacles
-from sif_writable.plan import overlay as plan
+from sif_writable.overlay import decide as plan
+from sif_writable.overlay import enter, obstacles
 
 
 def model() -> dict[str, Any]:
@@ -27,12 +26,12 @@ def model() -> dict[str, Any]:
     return {
         "mode": plan.mode(os.environ),
         "possible": obstacles.obstacle(os.environ),
-        "inside": overlay.current(os.environ),
+        "inside": enter.current(os.environ),
         "entered": [
             {"path": done.point, "how": done.how, "kept": done.kept, "note": done.note, "why": done.why}
-            for done in overlay.entered
+            for done in enter.entered
         ],
-        "refused": [{"path": path, "why": why} for path, why in overlay.refused],
+        "refused": [{"path": path, "why": why} for path, why in enter.refused],
         "uids": obstacles.uid_map(),
     }
 

@@ -9,13 +9,13 @@ import sys
 from typing import Any
 
 from sif_writable import importhook
-from sif_writable.act import copyup
+from sif_writable.copies import policy as plan
+from sif_writable.copies import provide
 from sif_writable.copies import units as seen
+from sif_writable.copies.policy import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
+from sif_writable.overlay.decide import existing
 from sif_writable.overlay.ground import Ground
-from sif_writable.plan import packages as plan
-from sif_writable.plan.overlay import existing
-from sif_writable.plan.packages import PACKAGE, PATH, REFUSED, Line
 
 WHY = {
     "user": "SIF_WRITABLE_PACKAGES names it",
@@ -32,7 +32,7 @@ def listed(folder: str) -> list[dict[str, Any]]:
 
     :param folder: the folder of copies.
     """
-    lines, _ = copyup.listed(folder)
+    lines, _ = provide.listed(folder)
     refused = {line.name: line.why for line in lines if line.what == REFUSED}
     found: dict[str, dict[str, Any]] = {}
     tree = importhook.Finder(frozenset(), folder)
@@ -87,7 +87,7 @@ def _unit(line: Line) -> Unit | None:
 
 def notes(folder: str) -> list[str]:
     """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
-    lines, broken = copyup.listed(folder)
+    lines, broken = provide.listed(folder)
     found = [
         line.why if " " in line.why else plan.outside_words(line.place, "")
         for line in lines
@@ -98,7 +98,7 @@ def notes(folder: str) -> list[str]:
     made = seen.beside(folder + "/tree", sorted(levels))
     if made:
         found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
-    unreadable = copyup.unreadable(folder)
+    unreadable = provide.unreadable(folder)
     if unreadable:
         found.append(unreadable)
     if broken:

@@ -18,9 +18,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.plan import RUNTIME
-from sif_writable.plan.space import INODES, lacking, remedy
 from sif_writable.sizes import human
 from sif_writable.storage import space
+from sif_writable.storage.shortage import INODES, lacking, remedy
 from sif_writable.system.container import engine
 from sif_writable.system.probe import attempt_in
 

@@ -57,7 +57,7 @@ def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
             path = os.path.join(path, part)
             with suppress(FileExistsError):
                 if path == folder and earlier and not os.path.lexists(path):
-                    from sif_writable.act.earlier import take_over
+                    from sif_writable.redirects.earlier import take_over
 
                     take_over(earlier, root, folder)
                 os.mkdir(path, 0o700)

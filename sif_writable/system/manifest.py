@@ -1,6 +1,6 @@
 """What the image says about itself: the lines of ``sif_writable.manifest``, beside this package in site-packages.
 
-``prepare``, ``prestage`` and ``trace`` write it at build time (:mod:`sif_writable.act.manifest`), and a person can. A
+``prepare``, ``prestage`` and ``trace`` write it at build time (:mod:`sif_writable.image.manifest`), and a person can. A
 line is ``key: value``; a key of several values has several lines; ``#`` begins a comment. What stands before the first
 empty line is read at every start (by :func:`sif_writable.system.declared`, since a start has no room for this module).
 

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook, system
+from sif_writable.copies.policy import PACKAGE, Line
 from sif_writable.errors import SifWritableError
-from sif_writable.plan.packages import PACKAGE, Line
 from sif_writable.system import manifest
 from sif_writable.trace.findings import findings as judged
 from sif_writable.trace.findings import tops
@@ -103,7 +103,7 @@ def _is_python(program: str) -> bool:
 
 def _variables() -> list[tuple[str, str]]:
     """List the default locations in the image that a variable moves."""
-    from sif_writable.plan import catalog, templates
+    from sif_writable.redirects import catalog, templates
 
     bases = templates.default_bases(system.see(os.environ), os.environ)
     return [
@@ -130,14 +130,14 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
             "package": _added(declared.get("package", []), packages),
             "overlay": _added(declared.get("overlay", []), paths),
         }
-        from sif_writable.act import manifest as writer
+        from sif_writable.image import manifest as writer
 
         try:
             writer.update(purelib, changes)
         except SifWritableError as error:
             return [], str(error)
         return names, ""
-    from sif_writable.act import copyup
+    from sif_writable.copies import provide
 
     finder = importhook.finder()
     if not names:
@@ -145,7 +145,7 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
     if finder is None or not finder.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
     finder.wanted()  # makes the list with what is known beforehand
-    copyup.learn(Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items())
+    provide.learn(Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items())
     if not paths:
         return names, ""
     listed = ":".join(paths)

@@ -18,11 +18,11 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sif_writable.act import mounting, overlay, upper
+from sif_writable.overlay import decide as plan
+from sif_writable.overlay import enter, mounting, obstacles
 from sif_writable.overlay import ground as facts_ground
-from sif_writable.overlay import obstacles
-from sif_writable.plan import overlay as plan
-from sif_writable.plan.overlay import GRAFT, NEVER, OVERLAY, Target
+from sif_writable.overlay import layers as upper
+from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.startup import LAYER
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
@@ -201,7 +201,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         os.environ["PYTHONPATH"] = f"{HOOK}:{path}" if path else HOOK
         if layers:
             points = ":".join(layer.point for layer in layers)
-            os.environ[overlay.SESSION] = f"{obstacles.namespace()};{points}"
+            os.environ[enter.SESSION] = f"{obstacles.namespace()};{points}"
             # This is its layer, which is never published; nobody makes one inside.
             os.environ[LAYER] = f"{obstacles.namespace()}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered
@@ -228,7 +228,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
     problem = mounting.separate(strong=strong)
     if problem:
         return problem
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     memory = f"{folder}/layers"
     os.mkdir(memory)

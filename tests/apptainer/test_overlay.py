@@ -21,7 +21,7 @@ def world(apptainer: Apptainer, sif: str) -> Sif:
 
 def test_overlays_stacked_too_deep_are_refused(world: Sif) -> None:
     code = f"""
-from sif_writable.plan.overlay import Plan, Target
+from sif_writable.overlay.decide import Plan, Target
 assert serve({TREE!r}) == ""
 inner = {TREE!r} + "/fonts"
 tell(overlay.enter(Plan((Target(inner, "overlay", (inner,), "test"),), ()), os.environ, IMAGE))

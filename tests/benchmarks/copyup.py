@@ -43,7 +43,7 @@ print(seconds, cpu)
 _COPY = """
 import json, os, shutil, subprocess, sys, time
 from sif_writable import importhook
-from sif_writable.act import copyup
+from sif_writable.copies import provide as copyup
 from sif_writable.copies.units import Unit, measure
 unit = Unit('matplotlib', {packages!r}, 'matplotlib')
 finder = importhook.finder(); finder.wanted()

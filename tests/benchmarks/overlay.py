@@ -44,8 +44,8 @@ wanted = {wanted}
 entering = 0.0
 # Loaded in every way, since much of it is what matplotlib needs, too.
 from sif_writable import importhook
-from sif_writable.act import kernel, overlay
-from sif_writable.plan.overlay import Wanted
+from sif_writable.overlay import enter as overlay, kernel
+from sif_writable.overlay.decide import Wanted
 if wanted:
     begin = time.perf_counter()
     site = os.path.dirname(os.path.dirname(overlay.__file__)).rpartition("/")[0]

@@ -139,7 +139,7 @@ SCENARIOS = (
     Scenario(
         "mount at start",
         _WRITE_SHARED,
-        "/sif_writable/act/__pycache__/overlay",
+        "/sif_writable/overlay/__pycache__/enter",
         '"/mark/hooked"',
         more=(("SIF_WRITABLE_OVERLAY_PATHS", "/venv/shared"),),
     ),

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
 
-DECIDED = "'sif_writable.plan.redirects' in sys.modules"
+DECIDED = "'sif_writable.redirects.decide' in sys.modules"
 TOLD = f"({DECIDED}, sys.pycache_prefix, dict(os.environ))"
 KEPT = "sif-writable/image-*/plan-*"
 

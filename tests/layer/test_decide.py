@@ -12,7 +12,8 @@ import pytest
 from sif_writable import startup
 from sif_writable import system as facts
 from sif_writable.layer import decide, kernel
-from sif_writable.plan import overlay, redirects
+from sif_writable.overlay import decide as overlay
+from sif_writable.redirects import decide as redirects
 from sif_writable.report import layer as report
 
 ONE = "      1000       1000          1\n"

@@ -29,9 +29,9 @@ NEW = (
 PRELUDE = """
 import json, os, shutil, subprocess, sys
 from sif_writable import importhook
-from sif_writable.act import overlay
+from sif_writable.overlay import enter as overlay
 from sif_writable.overlay import obstacles as namespaces
-from sif_writable.plan.overlay import Wanted
+from sif_writable.overlay.decide import Wanted
 IMAGE = os.path.dirname(importhook.folder())
 assert IMAGE
 def serve(*paths, declared=True):

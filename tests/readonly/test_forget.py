@@ -86,7 +86,7 @@ def test_what_made_it_worse_is_taken_back(one_image: Image) -> None:
     program = """
 import inner
 from sif_writable import importhook
-from sif_writable.act import copyup
+from sif_writable.copies import provide as copyup
 from sif_writable.copies.units import Unit
 finder = importhook.finder()
 unit = Unit("inner", "/venv/lib/{lib}/site-packages", "inner")

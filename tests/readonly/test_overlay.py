@@ -318,7 +318,7 @@ tell([problem, read("/var/log/tool/x"), os.path.exists({TREE!r} + "/half")])
 def test_its_folders_can_be_removed(world: Any) -> None:
     ask(world, f"tell(serve({TREE!r}))")
     code = """
-from sif_writable.act import upper
+from sif_writable.overlay import layers as upper
 there = os.path.isdir(IMAGE + "/overlay")
 upper.remove(IMAGE + "/overlay")
 tell([there, os.path.exists(IMAGE + "/overlay")])
@@ -363,7 +363,7 @@ tell([serve("/var/log/tool"), before == namespaces.namespace()])
 
 def test_refused_where_the_trial_fails(world: Any) -> None:
     code = """
-from sif_writable.act import trial
+from sif_writable.overlay import trial
 def fails(path):
     raise OSError(38, "Function not implemented")
 trial._exercise = fails
@@ -379,7 +379,7 @@ tell([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(
 def test_a_trial_that_hangs_is_ended(world: Any) -> None:
     code = """
 import time
-from sif_writable.act import trial
+from sif_writable.overlay import trial
 trial.TRIAL_SECONDS = 0.5
 trial._exercise = lambda path: time.sleep(60)
 tell(serve("/var/log/tool"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sif_writable import plan
-from sif_writable.plan import beside, catalog, presence, untouched
+from sif_writable.redirects import beside, catalog, never_set, presence
 
 EVERY_ROW = catalog.ROWS + catalog.OPT_IN
 VARIABLES = {row[0]: row for row in EVERY_ROW}
@@ -287,7 +287,7 @@ def advised(*prefixes: str) -> set[str]:
 
 
 def is_never(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in untouched.NEVER)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in never_set.NEVER)
 
 
 def templates(row: tuple[Any, ...]) -> tuple[str, ...]:
@@ -307,7 +307,7 @@ def test_the_literal_facts_are_those_of_the_file() -> None:
     with open(FACTS_FILE, "rb") as stream:
         facts = toml.load(stream)["fact"]
     assert [(fact["var"], fact["auto"]) for fact in facts] == list(FACTS)
-    served = {package for package, _ in untouched.VIA}
+    served = {package for package, _ in never_set.VIA}
     for fact in facts:
         if fact["auto"] == "none" or fact["auto"].startswith("via "):
             assert fact["package"] in served
@@ -392,9 +392,9 @@ def test_patterns_cover_what_they_should(text: str) -> None:
 
 
 def test_the_never_list_has_each_name_once_with_a_reason() -> None:
-    names = [name for name, _ in untouched.NEVER]
+    names = [name for name, _ in never_set.NEVER]
     assert len(set(names)) == len(names)
-    assert all(reason for _, reason in untouched.NEVER)
+    assert all(reason for _, reason in never_set.NEVER)
     assert all(re.fullmatch(r"[A-Za-z_*0-9]+", name) and name != "*" for name in names)
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import system
-from sif_writable.act import manifest as writer
 from sif_writable.errors import SifWritableError
 from sif_writable.image import bytecode, environments, inventory, options
-from sif_writable.plan.redirects import decide
+from sif_writable.image import manifest as writer
+from sif_writable.redirects.decide import decide
 from sif_writable.system import manifest
 from sif_writable.system.parallel import parallel
 from tests.unit.test_plan import HOME_WORKS, Ground, make_facts, make_storage

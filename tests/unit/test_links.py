@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import act
-from sif_writable.act import links, recall, watch
-from sif_writable.act.watch import MOST, Watch
+from sif_writable.act import recall
 from sif_writable.plan import Decision, Redirect
+from sif_writable.redirects import links, watch
+from sif_writable.redirects.watch import MOST, Watch
 from tests.unit.test_plan import make_facts, make_storage
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.overlay import decide as overlay
 from sif_writable.overlay import obstacles
-from sif_writable.plan import overlay
-from sif_writable.plan.overlay import GRAFT, OVERLAY, Wanted
+from sif_writable.overlay.decide import GRAFT, OVERLAY, Wanted
 from sif_writable.system.mounts import Mount
 from sif_writable.trace import findings as trace
 from sif_writable.trace.findings import CREATED, Change, Record

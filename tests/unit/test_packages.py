@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.copies import policy as plan
 from sif_writable.copies import units as seen
+from sif_writable.copies.known_writers import WRITERS
+from sif_writable.copies.policy import PACKAGE, Line
 from sif_writable.copies.units import Unit
 from sif_writable.image.sources import Sources
-from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, Line
-from sif_writable.plan.writers import WRITERS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sif_writable import plan
-from sif_writable.plan import Place, Storage, redirects, templates
-from sif_writable.plan.beside import CARRIED, HIDING, STAYING
-from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.plan import Place, Storage
+from sif_writable.redirects import decide, templates
+from sif_writable.redirects.beside import CARRIED, HIDING, STAYING
+from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.system import Facts
 
 
@@ -96,13 +97,13 @@ def decided(
     ground: Ground = HOME_WORKS,
 ) -> dict[str, str]:
     """Return variable to value of what is redirected."""
-    decision = redirects.decide(facts or make_facts(), storage or make_storage(), ground, environ or {})
+    decision = decide.decide(facts or make_facts(), storage or make_storage(), ground, environ or {})
     return {redirect.variable: redirect.value for redirect in decision.redirects}
 
 
 def left(environ: dict[str, str], **more: Any) -> dict[str, str]:
     """Return variable to reason of what is left alone."""
-    decision = redirects.decide(
+    decision = decide.decide(
         more.get("facts") or make_facts(),
         more.get("storage") or make_storage(),
         more.get("ground", HOME_WORKS),
@@ -168,7 +169,7 @@ def found(ground: Ground, *variables: str, environ: dict[str, str] | None = None
     """Return the redirects of these variables, None for what is left alone, with a place that the user gave."""
     facts = more.get("facts") or make_facts()
     storage = more.get("storage") or make_storage(given=True)
-    decision = redirects.decide(facts, storage, ground, environ or {})
+    decision = decide.decide(facts, storage, ground, environ or {})
     by_name = {redirect.variable: redirect for redirect in decision.redirects}
     return [by_name.get(variable) for variable in variables]
 
@@ -281,11 +282,11 @@ def test_a_read_only_default_moves_and_seeds() -> None:
         writable=("/home/u", "/tmp"),
         read_only=("/home/u/.cache", "/home/u/.cache/huggingface", "/home/u/.cache/huggingface/hub"),
     )
-    decision = redirects.decide(make_facts(), make_storage(), ground, {})
+    decision = decide.decide(make_facts(), make_storage(), ground, {})
     hub = next(redirect for redirect in decision.redirects if redirect.variable == "HF_HUB_CACHE")
     assert hub.seeds == ("/home/u/.cache/huggingface/hub",)
     assert hub.make
-    warm = redirects.decide(make_facts(), make_storage(present=("huggingface-hub", "cache")), ground, {})
+    warm = decide.decide(make_facts(), make_storage(present=("huggingface-hub", "cache")), ground, {})
     assert not any(r.make for r in warm.redirects if r.variable in ("HF_HUB_CACHE", "XDG_CACHE_HOME"))
 
 
@@ -354,13 +355,11 @@ def test_downloads_leave_a_home_on_the_session_tmpfs() -> None:
 )
 def test_home(mode: str, problem: str, private: bool) -> None:
     facts = make_facts(home_problem=problem)
-    decision = redirects.decide(facts, make_storage(), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
+    decision = decide.decide(facts, make_storage(), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
     assert decision.home == ("/s/image-i/home" if private else "")
     assert decision.home_made is False
-    assert redirects.decide(facts, make_storage(present=("home",)), HOME_WORKS, {}).home_made is bool(problem)
-    nowhere = redirects.decide(
-        facts, make_storage(without=("image", "config")), HOME_WORKS, {"SIF_WRITABLE_HOME": mode}
-    )
+    assert decide.decide(facts, make_storage(present=("home",)), HOME_WORKS, {}).home_made is bool(problem)
+    nowhere = decide.decide(facts, make_storage(without=("image", "config")), HOME_WORKS, {"SIF_WRITABLE_HOME": mode})
     assert nowhere.home == ""
 
 
@@ -370,7 +369,7 @@ def test_home(mode: str, problem: str, private: bool) -> None:
 )
 def test_bytecode_moves_only_where_the_image_ships_none(ships: bool, environ: dict[str, str], expected: str) -> None:
     facts = make_facts(ships_bytecode=ships)
-    assert redirects.decide(facts, make_storage(), HOME_WORKS, environ).pycache == expected
+    assert decide.decide(facts, make_storage(), HOME_WORKS, environ).pycache == expected
 
 
 def test_opt_in_rows_are_switched_on_by_name() -> None:
@@ -378,7 +377,7 @@ def test_opt_in_rows_are_switched_on_by_name() -> None:
     moved = decided({"SIF_WRITABLE_OPT_IN": "JAX_COMPILATION_CACHE_DIR, CUPY_CACHE_IN_MEMORY"})
     assert moved["JAX_COMPILATION_CACHE_DIR"].startswith("/s/image-i/compiled-t/")
     assert moved["CUPY_CACHE_IN_MEMORY"] == "1"
-    notes = redirects.decide(make_facts(), make_storage(), HOME_WORKS, {"SIF_WRITABLE_OPT_IN": "HF_HOME"}).notes
+    notes = decide.decide(make_facts(), make_storage(), HOME_WORKS, {"SIF_WRITABLE_OPT_IN": "HF_HOME"}).notes
     assert any("'HF_HOME'" in note and "JAX_COMPILATION_CACHE_DIR" in note for note in notes)
 
 
@@ -408,7 +407,7 @@ OPTIONAL = [row[0] for row in OPT_IN]
     ],
 )
 def test_values_that_are_not_understood_are_named(environ: dict[str, str], words: str | None) -> None:
-    assert redirects.misunderstood(environ) == ([words] if words else [])
+    assert decide.misunderstood(environ) == ([words] if words else [])
 
 
 @pytest.mark.parametrize(
@@ -464,11 +463,11 @@ def test_each_place_gets_one_folder_and_one_per_user_where_others_write_too(
 
 
 def test_the_users_own_settings_stay_in_force() -> None:
-    decision = redirects.decide(make_facts(), make_storage(), HOME_WORKS, {})
+    decision = decide.decide(make_facts(), make_storage(), HOME_WORKS, {})
     settings = ("MPLCONFIGDIR", "MATPLOTLIBRC", "/home/u/.config/matplotlib/matplotlibrc")
     assert settings in decision.carried
     taken = {variable: "/mine" for _, variable, _ in CARRIED}
-    assert not redirects.decide(make_facts(), make_storage(), HOME_WORKS, taken).carried
+    assert not decide.decide(make_facts(), make_storage(), HOME_WORKS, taken).carried
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.copies import failures
 from sif_writable.importhook import chain, said, tells_of_a_refusal
-from sif_writable.plan import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_words_tell(text: str) -> None:
-    assert refusals.refused(text) == REFUSED[text]
+    assert failures.refused(text) == REFUSED[text]
     if REFUSED[text]:
         assert tells_of_a_refusal(RuntimeError(text))
 
@@ -153,7 +153,7 @@ def test_what_the_cases_of_the_corpus_say() -> None:
     with open(os.path.join(os.path.dirname(__file__), "..", "corpus", "said.json"), encoding="utf-8") as file:
         said_then = json.load(file)
     assert len(said_then) > 20
-    found = {text: refusals.refused(text.replace("$PREFIX", "/venv")) for text in said_then}
+    found = {text: failures.refused(text.replace("$PREFIX", "/venv")) for text in said_then}
     assert {text: [path.replace("/venv", "$PREFIX") for path in paths] for text, paths in found.items()} == said_then
 
 
@@ -190,7 +190,7 @@ def _os_error(number: int, *names: str | bytes) -> OSError:
     ],
 )
 def test_what_errors_tell(error: BaseException, paths: list[str]) -> None:
-    found = refusals.failures(chain(error), "/cwd")
+    found = failures.failures(chain(error), "/cwd")
     assert [failure.path for failure in found] == paths
     if paths:
         assert tells_of_a_refusal(error)
@@ -222,7 +222,7 @@ def _behind_an_exit() -> None:
 def test_what_an_error_came_from_counts(work: Callable[[], None]) -> None:
     error = _raised(work)
     assert tells_of_a_refusal(error)
-    assert [failure.path for failure in refusals.failures(chain(error), "/")] == [P]
+    assert [failure.path for failure in failures.failures(chain(error), "/")] == [P]
 
 
 def test_what_was_handled_before_does_not_count() -> None:
@@ -237,7 +237,7 @@ def test_the_parts_of_a_group_count() -> None:
     class GroupError(Exception):
         exceptions = (ValueError("a"), _os_error(errno.EROFS, P))
 
-    assert [failure.path for failure in refusals.failures(chain(GroupError("two")), "/")] == [P]
+    assert [failure.path for failure in failures.failures(chain(GroupError("two")), "/")] == [P]
 
 
 RUNS: dict[str, Callable[[str], object]] = {
@@ -268,7 +268,7 @@ def test_what_may_not_be_run_is_no_refused_write(tmp_path: object, how: str) -> 
         pass
     error = _raised(lambda: RUNS[how](program))
     assert isinstance(error, PermissionError)
-    assert refusals.failures(chain(error), "/") == []
+    assert failures.failures(chain(error), "/") == []
 
 
 def test_errors_without_end() -> None:
@@ -313,18 +313,18 @@ def test_other_errors_are_passed_over_at_once(error: BaseException) -> None:
 
 
 def test_a_traceback_in_words_is_told_apart() -> None:
-    assert refusals.frames(RuntimeError(WORKER)) == ["/sp/p/__init__.py", "/sp/torch/utils/data/_utils/worker.py"]
-    assert refusals.frames(RuntimeError(f"cannot write {P}")) == []
+    assert failures.frames(RuntimeError(WORKER)) == ["/sp/p/__init__.py", "/sp/torch/utils/data/_utils/worker.py"]
+    assert failures.frames(RuntimeError(f"cannot write {P}")) == []
 
 
 def test_a_database_is_not_named() -> None:
-    assert refusals.is_of_a_database(RuntimeError("(sqlite3.OperationalError) unable to open database file"))
-    assert refusals.is_of_a_database(RuntimeError("attempt to write a readonly database"))
-    assert not refusals.is_of_a_database(RuntimeError("no such table: x"))
+    assert failures.is_of_a_database(RuntimeError("(sqlite3.OperationalError) unable to open database file"))
+    assert failures.is_of_a_database(RuntimeError("attempt to write a readonly database"))
+    assert not failures.is_of_a_database(RuntimeError("no such table: x"))
 
 
 def test_enoent_below_a_missing_home() -> None:
     error = _os_error(errno.ENOENT, "/home/gone/.config/x")
-    assert refusals.missing_home(error, "/home/gone") == "/home/gone/.config/x"
-    assert refusals.missing_home(error, "/home/go") == ""
-    assert refusals.missing_home(_os_error(errno.EROFS, "/home/gone/x"), "/home/gone") == ""
+    assert failures.missing_home(error, "/home/gone") == "/home/gone/.config/x"
+    assert failures.missing_home(error, "/home/go") == ""
+    assert failures.missing_home(_os_error(errno.EROFS, "/home/gone/x"), "/home/gone") == ""

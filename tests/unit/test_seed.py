@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sif_writable import aside
-from sif_writable.act import seed
-from sif_writable.act.watch import Watch
+from sif_writable.redirects import seeding
+from sif_writable.redirects.watch import Watch
 from sif_writable.storage.make import collect_leftovers
 from sif_writable.storage.publish import bounded_lock, publish
 from sif_writable.system import image_mounts
@@ -48,20 +48,20 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_user")
 def test_small_files_are_copied_and_large_ones_linked(tmp_path: Path) -> None:
     source = tree(
-        tmp_path / "image", {"font.json": 10, "sub/weights.bin": seed.SMALL_FILE + 1, "token": 5, "a.lock": 0}
+        tmp_path / "image", {"font.json": 10, "sub/weights.bin": seeding.SMALL_FILE + 1, "token": 5, "a.lock": 0}
     )
     os.utime(source / "font.json", ns=(1_000_000_000, 2_000_000_000))
     (source / "sub" / "snapshot").symlink_to("weights.bin")
     (source / "abs").symlink_to("/etc/hostname")
     read_only(source)
     target = tmp_path / "new"
-    seed.copy(str(source), str(target))
+    seeding.copy(str(source), str(target))
     assert not (target / "font.json").is_symlink()
     assert (target / "font.json").stat().st_mtime_ns == 2_000_000_000
     assert (target / "font.json").stat().st_mode & 0o200
     assert os.readlink(target / "sub" / "weights.bin") == str(source / "sub" / "weights.bin")
     assert os.readlink(target / "sub" / "snapshot") == "weights.bin"
-    assert (target / "sub" / "snapshot").stat().st_size == seed.SMALL_FILE + 1
+    assert (target / "sub" / "snapshot").stat().st_size == seeding.SMALL_FILE + 1
     assert os.readlink(target / "token") == str(source / "token")
     assert not (target / "a.lock").exists()
     assert not (target / "sub").is_symlink()
@@ -69,11 +69,11 @@ def test_small_files_are_copied_and_large_ones_linked(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("as_user")
 def test_a_seed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seed, "ENTRIES", 3)
-    monkeypatch.setattr(seed, "COPY_TOTAL", 15)
+    monkeypatch.setattr(seeding, "ENTRIES", 3)
+    monkeypatch.setattr(seeding, "COPY_TOTAL", 15)
     source = tree(tmp_path / "image", {"a": 10, "b": 10, "c/d": 1, "e/f": 1})
     read_only(source)
-    seed.copy(str(source), str(tmp_path / "new"))
+    seeding.copy(str(source), str(tmp_path / "new"))
     assert not (tmp_path / "new" / "a").is_symlink()
     assert (tmp_path / "new" / "b").is_symlink()
     assert (tmp_path / "new" / "e").is_symlink()
@@ -100,20 +100,20 @@ def of_image(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_small_files_of_the_images_home_are_copied_so_that_they_can_be_rewritten(
     tmp_path: Path, of_image: list[str]
 ) -> None:
-    files = {".rc": 1, ".config/a/set.json": 9, "top.ini": 3, ".big": seed.SMALL_FILE + 1, ".ssh/id": 1, ".netrc": 1}
+    files = {".rc": 1, ".config/a/set.json": 9, "top.ini": 3, ".big": seeding.SMALL_FILE + 1, ".ssh/id": 1, ".netrc": 1}
     old = tree(tmp_path / "old", {**files, ".config/hf/token": 1, ".bound/rc": 1, ".file": 1, "data/x": 1})
     read_only(old)
     of_image += [str(old / ".bound"), str(old / ".file")]
     new = tmp_path / "new"
     new.mkdir()
-    seed.link_home(str(old), str(new))
+    seeding.link_home(str(old), str(new))
     for name in (".rc", ".config/a/set.json", "top.ini"):
         assert not (new / name).is_symlink()
         (new / name).write_text("mine")
         assert (old / name).read_text() != "mine"
     for name in (".big", ".ssh/id", ".netrc", ".config/hf/token", ".bound", ".file", "data"):
         assert os.readlink(new / name) == str(old / name), name
-    seed.link_home(str(old), str(new), Watch())
+    seeding.link_home(str(old), str(new), Watch())
     assert (new / ".rc").read_text() == "mine"
     assert sorted(os.listdir(new)) == sorted(os.listdir(old))
 
@@ -123,13 +123,13 @@ def test_what_is_copied_of_a_home_is_bounded(
     tmp_path: Path, of_image: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert of_image == []
-    monkeypatch.setattr(seed, "HOME_TOTAL", 15)
+    monkeypatch.setattr(seeding, "HOME_TOTAL", 15)
     old = tree(tmp_path / "old", {".a": 10, ".b": 10, ".c": 5})
     (tmp_path / "new").mkdir()
-    seed.link_home(str(old), str(tmp_path / "new"))
+    seeding.link_home(str(old), str(tmp_path / "new"))
     assert [(tmp_path / "new" / name).is_symlink() for name in (".a", ".b", ".c")] == [False, True, False]
     (tmp_path / "baked").mkdir()
-    seed.link_home(str(old), str(tmp_path / "baked"), copies=False)  # a builder's HOME is not baked
+    seeding.link_home(str(old), str(tmp_path / "baked"), copies=False)  # a builder's HOME is not baked
     assert (tmp_path / "baked" / ".a").is_symlink()
 
 
@@ -139,7 +139,7 @@ def test_what_comes_later_in_a_home_is_found_and_what_goes_is_not(tmp_path: Path
     of_image += [str(old)]
     new.mkdir()
     read_only(old)
-    seed.link_home(str(old), str(new))
+    seeding.link_home(str(old), str(new))
     tree(new, {".config/git/mine": 1, ".mine": 1})
     os.chmod(old, 0o755)
     os.chmod(old / ".config" / "git", 0o755)
@@ -147,7 +147,7 @@ def test_what_comes_later_in_a_home_is_found_and_what_goes_is_not(tmp_path: Path
     (old / ".netrc").unlink()
     read_only(old)
     watch = Watch()
-    seed.link_home(str(old), str(new), watch)
+    seeding.link_home(str(old), str(new), watch)
     assert os.readlink(new / ".config" / "git" / "ignore") == str(old / ".config" / "git" / "ignore")
     assert os.readlink(new / ".cache" / "huggingface" / "token") == str(old / ".cache" / "huggingface" / "token")
     assert sorted(os.listdir(new)) == [".cache", ".config", ".mine", ".pypirc"]
@@ -166,7 +166,7 @@ def test_a_home_is_linked_so_that_settings_are_found_and_new_ones_can_be_made(
     os.chmod(old / ".cache" / "bound", 0o755)
     new = tmp_path / "new"
     new.mkdir()
-    seed.link_home(str(old), str(new))
+    seeding.link_home(str(old), str(new))
     assert os.readlink(new / ".netrc") == str(old / ".netrc")
     assert os.readlink(new / ".config" / "git" / "config") == str(old / ".config" / "git" / "config")
     (new / ".config" / "other").mkdir()

@@ -8,9 +8,9 @@ import pytest
 
 from sif_writable import plan, session, startup
 from sif_writable.act.remember import _Asked
-from sif_writable.plan import redirects
-from sif_writable.plan.beside import CARRIED
-from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.redirects import decide
+from sif_writable.redirects.beside import CARRIED
+from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.startup import was_set
 from tests.unit.test_plan import HOME_WORKS, make_facts, make_storage
 
@@ -70,7 +70,7 @@ def _asked() -> set[str]:
     for facts in (make_facts(), make_facts(home="", home_problem="is empty")):
         list(plan.places(facts, asked))
         plan.needs_runtime(facts, make_storage(), asked)
-        redirects.decide(facts, make_storage(), HOME_WORKS, asked)
+        decide.decide(facts, make_storage(), HOME_WORKS, asked)
     return asked.names
 
 

@@ -133,7 +133,7 @@ def test_only_the_named_classes_are_suppressed() -> None:
 
 PACKAGE = Path(__file__).parents[2] / "sif_writable"
 ALONE = (
-    *("act/manifest.py", "cleanup/request.py", "cleanup/roots.py", "overlay/ground.py", "gpu/nvml.py"),
+    *("image/manifest.py", "cleanup/request.py", "cleanup/roots.py", "overlay/ground.py", "gpu/nvml.py"),
     *("trace/judge.py", "trace/watch.py"),
 )
 PASSING = ("let_pass(", "explain(", "is_passing(", "_raise_if_passing(", "complaint(", "_note(", "_is_of_a_handler(")
@@ -173,8 +173,8 @@ def test_what_a_handler_raised_is_not_suppressed_in_the_layer() -> None:
 
 def test_wherever_we_catch_a_wide_class_what_a_handler_raised_passes() -> None:
     known = {
-        "act/kernel.py": "all but EINVAL is raised again",
-        "act/trial.py": "a child of ours, in which no handler of the program runs",
+        "overlay/kernel.py": "all but EINVAL is raised again",
+        "overlay/trial.py": "a child of ours, in which no handler of the program runs",
         "hanging.py": "in a thread, where no handler runs",
         "importhook.py": "the error is told of, and raised again",
     }

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import act, hanging, startup
-from sif_writable.plan import Decision, Place, Redirect, Storage, redirects
-from sif_writable.redirects import folders
+from sif_writable.plan import Decision, Place, Redirect, Storage
+from sif_writable.redirects import decide, folders
 from sif_writable.redirects.locations import Locations
 from sif_writable.startup import FUSE, NETWORK, STEADY
 from sif_writable.system import filesystem, home_problem
@@ -213,7 +213,7 @@ def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
 
 
 def test_home_is_kept_since_its_links_cannot_be_made() -> None:
-    decision = redirects.decide(make_facts(home_problem=SILENT), make_storage(), HOME_WORKS, {})
+    decision = decide.decide(make_facts(home_problem=SILENT), make_storage(), HOME_WORKS, {})
     assert decision.home == ""
     assert decision.home_why.startswith(SILENT)
     assert "MPLCONFIGDIR" in {redirect.variable for redirect in decision.redirects}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sif_writable.cleanup import policy
+from sif_writable.copies import policy as plan
 from sif_writable.gpu import demands
-from sif_writable.plan import packages as plan
 from sif_writable.sizes import MOST, human, parse_size
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.plan.space import BYTES, INODES, QUOTA, complaint, lacking, remedy, short_of
+from sif_writable.storage.shortage import BYTES, INODES, QUOTA, complaint, lacking, remedy, short_of
 from sif_writable.storage.space import DISK, HOME, MEMORY, OVERLAY, SESSION, Space, look, overlay_is_read_only
 from sif_writable.system.mounts import Mount
 

@@ -9,18 +9,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import afresh, blame, copyup, effects, passing, telling
+from sif_writable.copies import afresh, culprits, effects, passing, provide, telling
+from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
+from sif_writable.copies.policy import PACKAGE, Line
 from sif_writable.errors import SifWritableError
-from sif_writable.plan import packages as plan
-from sif_writable.plan.packages import PACKAGE, Line
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
     from importlib.machinery import ModuleSpec
 
-    from sif_writable.act.afresh import Afresh
+    from sif_writable.copies.afresh import Afresh
     from sif_writable.copies.units import Unit
 
 _MOST_TRIES = 4
@@ -46,7 +46,7 @@ class Again:
         self.tries: list[Afresh] = []
         self.loader: _external.SourceFileLoader
 
-    def prepare(self, error: BaseException, verdict: blame.Verdict, finder: importhook.Finder) -> bool:
+    def prepare(self, error: BaseException, verdict: culprits.Verdict, finder: importhook.Finder) -> bool:
         """Make everything ready for another try, if that may be done and can help; say why not otherwise."""
         name = self.spec.name
         units = [mate for unit in verdict.units for mate in packages.mates(unit)]
@@ -54,7 +54,7 @@ class Again:
         if restarted is not None and afresh.is_beginning(name, restarted.name):
             return False  # its package's import fails with the same error, and is tried again as a whole
         setattr(error, _JUDGED, True)
-        if copyup.was_taken_back(units, finder):
+        if provide.was_taken_back(units, finder):
             return False
         again = {name, *(unit.name for unit in units)}
         obstacle = effects.since(self.before, again)
@@ -63,17 +63,17 @@ class Again:
         if not obstacle:
             obstacle = effects.handed_out(afresh.made_anew(name, restarted, units))
         if obstacle:
-            setattr(error, blame.ANSWERED, True)
-            copyup.learn(Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units)
+            setattr(error, culprits.ANSWERED, True)
+            provide.learn(Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units)
             telling.from_the_next_run_on(units, finder, f"This import is not tried again: {obstacle}. ")
             return False
         finder.busy.add(name)
         try:
-            problem = copyup.make(verdict.units, "import", verdict.detail)
+            problem = provide.make(verdict.units, "import", verdict.detail)
         finally:
             finder.busy.discard(name)
         if problem:
-            setattr(error, blame.ANSWERED, True)
+            setattr(error, culprits.ANSWERED, True)
             telling.say(problem)
             return False
         self.units += units
@@ -96,7 +96,7 @@ class Again:
         finder = importhook.finder()
         tried = finder is not None and self._is_tried(finder)
         if finder is not None and tried and len(self.tries) < _MOST_TRIES and importhook.tells_of_a_refusal(error):
-            verdict = blame.judge(error, finder)
+            verdict = culprits.judge(error, finder)
             if verdict.units and self.prepare(error, verdict, finder):
                 return True
         for each in reversed(self.tries):
@@ -105,15 +105,17 @@ class Again:
             names = plan.join(unit.name for unit in self.units)
             why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
             if not tried or passing.has_passed(error, self.units, finder):
-                copyup.withdraw({unit.name for unit in self.units})
-                setattr(self.first, blame.ANSWERED, True)
+                provide.withdraw({unit.name for unit in self.units})
+                setattr(self.first, culprits.ANSWERED, True)
                 telling.say(
                     f"A writable copy of {names} could not be used this time: {why}. The next run tries it again."
                 )
                 return False
-            copyup.take_back(self.units, why)
-            if not any(blame.is_beside(failure.path, finder) for failure in blame.judge(self.first, finder).failed):
-                setattr(self.first, blame.ANSWERED, True)  # otherwise there is more to say about the path
+            provide.take_back(self.units, why)
+            if not any(
+                culprits.is_beside(failure.path, finder) for failure in culprits.judge(self.first, finder).failed
+            ):
+                setattr(self.first, culprits.ANSWERED, True)  # otherwise there is more to say about the path
             telling.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
         return False
 
@@ -146,7 +148,7 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
         return None
     if packages.is_extension(spec.origin):
         return None
-    verdict = blame.judge(error, finder, before.handled)
+    verdict = culprits.judge(error, finder, before.handled)
     if not verdict.units:
         return None
     again = Again(module, spec, error, before)

@@ -13,8 +13,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
+from sif_writable.copies import policy as plan
 from sif_writable.copies import units
-from sif_writable.plan import packages as plan
 from sif_writable.signals import suppress
 from sif_writable.storage import publish
 

@@ -7,10 +7,10 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import aside, startup
-from sif_writable.act import telling
-from sif_writable.plan.space import FULL
+from sif_writable.copies import telling
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage.shortage import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 
-from sif_writable.act import read_marker, seed
+from sif_writable.act import read_marker
 from sif_writable.plan import DATA, FOLDER
-from sif_writable.plan.catalog import OPT_IN, ROWS
+from sif_writable.redirects import seeding
+from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.startup import let_pass
 from sif_writable.storage.layout import NOTE, is_image
 from sif_writable.storage.publish import put
@@ -37,7 +38,7 @@ def take_over(place: str, root: str, folder: str) -> None:
     elif os.path.basename(folder) == "config":
         old = f"{place}/{image(place, os.path.dirname(folder))}/config"
         if _is_own(old) and names(old):
-            put(folder, lambda new: seed.copy(old, new), aside_in=os.path.dirname(folder))
+            put(folder, lambda new: seeding.copy(old, new), aside_in=os.path.dirname(folder))
 
 
 def copy_home(place: str, home: str, new: str) -> None:
@@ -50,7 +51,7 @@ def copy_home(place: str, home: str, new: str) -> None:
     if os.path.dirname(own) == f"{place}/{FOLDER}" and read_marker(place):
         old = f"{place}/{image(place, own)}/home"
         if _is_own(old):
-            seed.copy(old, new)
+            seeding.copy(old, new)
 
 
 def image(place: str, new: str) -> str:

@@ -1,6 +1,6 @@
 """Give packages of the image their writable copies, and keep the list of those that have or shall have one.
 
-How they are copied is in :mod:`sif_writable.act.copying`; when a copy may be used, in
+How they are copied is in :mod:`sif_writable.copies.copying`; when a copy may be used, in
 :mod:`sif_writable.copies.validity`.
 """
 
@@ -11,16 +11,15 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import act, aside, importhook, lease
-from sif_writable.act import copying, kept
+from sif_writable.copies import copying, kept, validity
+from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
-from sif_writable.copies import validity
-from sif_writable.plan import packages as plan
-from sif_writable.plan import space as space_
-from sif_writable.plan.packages import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
-from sif_writable.plan.writers import WRITERS
+from sif_writable.copies.known_writers import WRITERS
+from sif_writable.copies.policy import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.storage import publish
+from sif_writable.storage import shortage as space_
 from sif_writable.system import image_mounts, manifest
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _provide(name: str, units: list[Unit], finder: importhook.Finder) -> str:
         if state == validity.UNTRUSTED:
             return untrusted_words(unit.name, finder.tree + unit.path)
         if state == validity.CHANGED:
-            from sif_writable.act import forgetting
+            from sif_writable.copies import forgetting
 
             if problem := forgetting.replace(unit, finder.folder):
                 return problem

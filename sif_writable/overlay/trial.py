@@ -14,9 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.act import mounting, upper
-from sif_writable.overlay import obstacles
-from sif_writable.plan.overlay import GRAFT
+from sif_writable.overlay import layers, mounting, obstacles
+from sif_writable.overlay.decide import GRAFT
 from sif_writable.signals import fork, suppress
 from sif_writable.startup import let_pass
 from sif_writable.system.mounts import mounts
@@ -24,7 +23,7 @@ from sif_writable.system.mounts import mounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sif_writable.plan.overlay import Target
+    from sif_writable.overlay.decide import Target
     from sif_writable.system.mounts import Mount
 
 PROVEN = "proven"
@@ -49,7 +48,7 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     try:
         problem = _try_in_child(lambda: _trial(targets, folder, tried, in_storage))
     finally:
-        upper.remove(tried)
+        layers.remove(tried)
     if not problem:
         _note_proof(folder, [circumstances, *proven, *unproven])
     return problem
@@ -121,7 +120,7 @@ def _hear(child: int, readable: int) -> str:
 
 def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str) -> str:
     """Do for each directory what a program may do there; return an empty string or what failed."""
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     problem = mounting.separate()
     if problem:
@@ -135,9 +134,9 @@ def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str
                 samples = []  # what is kept in storage is ours, and not to be tried with
             else:
                 place = f"{mounting.memory(folder) if in_storage else trial}/{number}"
-                upper.make_folder(f"{place}/upper", target.point)
+                layers.make_folder(f"{place}/upper", target.point)
                 os.makedirs(f"{place}/work", 0o700)
-                upper.mirror(target.point, f"{place}/upper", samples, deep=False)
+                layers.mirror(target.point, f"{place}/upper", samples, deep=False)
                 kernel.overlay(target.point, f"{place}/upper", f"{place}/work", target.point, shared=False)
             step = "making a file"
             _exercise(target.point)
@@ -162,9 +161,9 @@ def _samples(path: str) -> list[str]:
                     continue
                 kind = "directory" if entry.is_dir(follow_symlinks=False) else "file"
                 size = entry.stat(follow_symlinks=False).st_size
-                if kind == "directory" or (size <= upper.SMALL and os.access(entry.path, os.R_OK)):
+                if kind == "directory" or (size <= layers.SMALL and os.access(entry.path, os.R_OK)):
                     found.setdefault(kind, entry.path)
-    elif os.path.isfile(path) and os.path.getsize(path) <= upper.SMALL:
+    elif os.path.isfile(path) and os.path.getsize(path) <= layers.SMALL:
         found["file"] = path
     return list(found.values())
 

@@ -1,6 +1,6 @@
 """Make directories of the image writable in a namespace of this process's own, where nothing else can.
 
-Everything is tried first (:mod:`sif_writable.act.trial`), then mounted (:mod:`sif_writable.act.mounting`).
+Everything is tried first (:mod:`sif_writable.overlay.trial`), then mounted (:mod:`sif_writable.overlay.mounting`).
 
 The callers are :func:`at_start`, :func:`serve` and :func:`enter`. Each returns an empty string, or a sentence why not;
 none of them raises, and what is not possible leaves the process as it was.
@@ -13,16 +13,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.act import mounting, trial
 from sif_writable.layer import enter as layer_enter
+from sif_writable.overlay import decide as plan
 from sif_writable.overlay import ground as facts_ground
-from sif_writable.overlay import obstacles
-from sif_writable.plan import overlay as plan
-from sif_writable.plan import space
-from sif_writable.plan.overlay import Plan, Target, Wanted
+from sif_writable.overlay import mounting, obstacles, trial
+from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.signals import suppress
 from sif_writable.startup import LAYER, in_layer, let_pass
 from sif_writable.stderr import say
+from sif_writable.storage import shortage
 from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
@@ -67,10 +66,10 @@ def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer
 
 def _remember(package: str, paths: Iterable[str], problem: str) -> None:
     """Keep for ``status`` what stays impossible here: the package alone knows how to say it, and says it badly."""
-    from sif_writable.act import copyup
-    from sif_writable.plan.packages import PATH, Line, outside_words
+    from sif_writable.copies import provide
+    from sif_writable.copies.policy import PATH, Line, outside_words
 
-    copyup.learn(
+    provide.learn(
         Line(PATH, package, path, f"{outside_words(path, '')} An overlay is not possible: {problem}.", "")
         for path in paths
     )
@@ -117,7 +116,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
     try:
         os.makedirs(f"{folder}/memory", 0o700, exist_ok=True)
     except OSError as error:
-        return str(space.complaint(error, folder, image))
+        return str(shortage.complaint(error, folder, image))
     table = mounts()
     in_storage = obstacles.upper_problem(folder, table)
     problem = trial.prove(decided.targets, folder, in_storage, table)
@@ -150,7 +149,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     with suppress(OSError):  # the working directory may be what was covered
         os.chdir(os.getcwd())
     if not strong:
-        from sif_writable.act import kernel
+        from sif_writable.overlay import kernel
 
         kernel.give_up_privileges()
     points = [*already, *(done.point for done in entered)]

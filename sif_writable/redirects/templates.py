@@ -3,7 +3,7 @@
 Loaded where no earlier start has left its plan.
 """
 
-from sif_writable.plan.beside import CARRIED, LINKED
+from sif_writable.redirects.beside import CARRIED, LINKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
-from sif_writable.act import blame, effects
+from sif_writable.copies import culprits, effects
 from sif_writable.copies import units as packages
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Afresh:
 
     def _empty(self, module: ModuleType, spec: ModuleSpec, kept: dict[str, ModuleType]) -> ModuleSpec:
         new = spec
-        unit = blame.in_image(packages.unit_of_spec(spec), self._finder)
+        unit = culprits.in_image(packages.unit_of_spec(spec), self._finder)
         if self._finder.has(unit.path) and not (spec.origin or "").startswith(self._finder.tree + "/"):
             new = importhook.moved(spec, self._finder.tree)
         self._contents.append((module, dict(vars(module))))

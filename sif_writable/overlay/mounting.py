@@ -9,15 +9,15 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.act import upper
+from sif_writable.overlay import decide as plan
+from sif_writable.overlay import layers as upper
 from sif_writable.overlay import obstacles
-from sif_writable.plan import overlay as plan
-from sif_writable.plan.overlay import GRAFT
+from sif_writable.overlay.decide import GRAFT
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 
 if TYPE_CHECKING:
-    from sif_writable.plan.overlay import Target
+    from sif_writable.overlay.decide import Target
 
 
 class Entered(NamedTuple):
@@ -48,7 +48,7 @@ _memories: list[_Memory] = []
 
 def privileged() -> bool:
     """Whether this process has capabilities, which then are not taken from it."""
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     try:
         return kernel.privileged()
@@ -63,7 +63,7 @@ def separate(*, strong: bool = False) -> str:
     :param strong: the process may mount as it is, so only the mounts become its own.
     """
     try:
-        from sif_writable.act import kernel
+        from sif_writable.overlay import kernel
     except (ImportError, OSError) as error:  # an interpreter without ctypes
         let_pass(error)
         return f"this interpreter cannot make system calls of its own ({error})"
@@ -104,7 +104,7 @@ def graft(target: Target, kept: str) -> None:
 
     :raises OSError: it could not be mounted; then nothing is.
     """
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     back = upper.lay_out(kept, target.point, target.paths)
     covered = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -122,7 +122,7 @@ def graft(target: Target, kept: str) -> None:
 
 
 def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     place = f"{folder}/{plan.folder_name(target.point)}"
     kept, work = f"{place}/upper", f"{place}/work"
@@ -172,7 +172,7 @@ def _be_the_only_one(path: str) -> None:
 
 def memory(folder: str) -> str:
     """Return a folder on a tmpfs that only this namespace sees, and that goes with it."""
-    from sif_writable.act import kernel
+    from sif_writable.overlay import kernel
 
     path = f"{folder}/memory"
     if not os.path.ismount(path):

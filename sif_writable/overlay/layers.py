@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.plan.overlay import MAX_COPY
+from sif_writable.overlay.decide import MAX_COPY
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.storage import publish

@@ -45,11 +45,11 @@ folder
 source
     Where the facts of the row were read.
 
-What of the user's and the image's files must be found beside them: :mod:`sif_writable.plan.beside`. What reading the
-presence of each variable changes: :mod:`sif_writable.plan.presence`.
+What of the user's and the image's files must be found beside them: :mod:`sif_writable.redirects.beside`. What reading
+the presence of each variable changes: :mod:`sif_writable.redirects.presence`.
 
 Not here: HOME (its repair is a decision of its own), USER and LOGNAME (set when the uid has no passwd entry), what must
-never be set (:mod:`sif_writable.plan.untouched`), and packages that have no variable (``VIA`` there).
+never be set (:mod:`sif_writable.redirects.never_set`), and packages that have no variable (``VIA`` there).
 """
 
 ALWAYS = "always"

@@ -8,10 +8,10 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook
-from sif_writable.act import copyup, trial
-from sif_writable.act.upper import remove
-from sif_writable.copies import changes, units, validity
-from sif_writable.plan.packages import PACKAGE
+from sif_writable.copies import changes, provide, units, validity
+from sif_writable.copies.policy import PACKAGE
+from sif_writable.overlay import trial
+from sif_writable.overlay.layers import remove
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.stderr import say
@@ -114,7 +114,7 @@ def known(folder: str) -> dict[str, list[str]]:
     :param folder: the folder of copies.
     """
     found: dict[str, list[str]] = {}
-    for line in copyup.listed(folder)[0]:
+    for line in provide.listed(folder)[0]:
         if line.why not in ("catalogue", "manifest"):  # what is known beforehand was not learned
             found[line.place if line.name == "-" else line.name] = []
     for name, path in _copied(folder):
@@ -128,7 +128,7 @@ def known(folder: str) -> dict[str, list[str]]:
 def _copied(folder: str) -> Iterator[tuple[str, str]]:
     """Yield package and original of each copy, by the learned list and by their stamps."""
     finder = importhook.Finder(frozenset(), folder)
-    for line in copyup.listed(folder)[0]:
+    for line in provide.listed(folder)[0]:
         path = f"{line.place}/{line.name.rpartition('.')[2]}"
         for way in (path, f"{path}.py", f"{path}.pyc"):
             if line.what == PACKAGE and finder.has(way):
@@ -153,7 +153,7 @@ def forget(names: Iterable[str], folder: str) -> None:
     :param folder: the folder of copies.
     """
     forgotten = list(names)
-    copyup.withdraw(forgotten)
+    provide.withdraw(forgotten)
     if not _proofs(folder).isdisjoint(forgotten):
         with suppress(OSError):
             os.unlink(f"{os.path.dirname(folder)}/overlay/{trial.PROVEN}")

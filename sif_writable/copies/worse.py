@@ -13,9 +13,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import blame, copyup, effects, passing, telling
-from sif_writable.copies import units
-from sif_writable.plan.packages import PACKAGE
+from sif_writable.copies import culprits, effects, passing, provide, telling, units
+from sif_writable.copies.policy import PACKAGE
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FromImage:
-    """The import of a package once more, from the image: the like of :class:`sif_writable.act.retry.Again`."""
+    """The import of a package once more, from the image: the like of :class:`sif_writable.copies.retry.Again`."""
 
     def __init__(self, module: ModuleType, unit: Unit, spec: ModuleSpec, first: BaseException) -> None:
         """Take the module, half executed, where it is in the image, and what the copy's execution raised."""
@@ -69,7 +68,7 @@ class FromImage:
                 )
                 return
             why = f"the import of {self._spec.name} fails with it and works without ({telling.first_line(self.first)})"
-            copyup.take_back([self._unit], why)
+            provide.take_back([self._unit], why)
             telling.say(f"The writable copy of {self._unit.name} is not used any more: {why}.")
 
 
@@ -78,8 +77,8 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
     finder, spec = importhook.finder(), module.__spec__
     if finder is None or spec is None or spec.origin is None or type(module) is not ModuleType:
         return None
-    unit = blame.in_image(units.unit_of_spec(spec), finder)
-    learned = any(line.what == PACKAGE and line.place == unit.directory for line in copyup.listed(finder.folder)[0])
+    unit = culprits.in_image(units.unit_of_spec(spec), finder)
+    learned = any(line.what == PACKAGE and line.place == unit.directory for line in provide.listed(finder.folder)[0])
     if not learned or importhook.ANYWHERE in finder.wanted().get(unit.name, ()):
         return None  # somebody has asked for the copy
     own = spec.name + "."

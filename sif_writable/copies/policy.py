@@ -1,7 +1,7 @@
 """Which packages get a writable copy, and what it may take. Pure.
 
-What an error says about writing is read by :mod:`sif_writable.plan.refusals`; what is known beforehand is listed in
-:mod:`sif_writable.plan.writers`.
+What an error says about writing is read by :mod:`sif_writable.copies.failures`; what is known beforehand is listed in
+:mod:`sif_writable.copies.known_writers`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sif_writable import stderr
-from sif_writable.plan import packages as plan
+from sif_writable.copies import policy as plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,12 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
-from sif_writable.act import blame, copyup, telling
+from sif_writable.copies import culprits, failures, provide, telling
+from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
+from sif_writable.copies.policy import PACKAGE, REFUSED, Line
 from sif_writable.errors import SifWritableError
-from sif_writable.plan import packages as plan
-from sif_writable.plan import refusals
-from sif_writable.plan.packages import PACKAGE, REFUSED, Line
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
@@ -30,16 +29,16 @@ def learn(error: BaseException) -> None:
     finder = importhook.finder()
     if finder is None or isinstance(error, SifWritableError):
         return
-    if any(hasattr(this, blame.ANSWERED) for this in importhook.chain(error)):
+    if any(hasattr(this, culprits.ANSWERED) for this in importhook.chain(error)):
         return
-    setattr(error, blame.ANSWERED, True)
-    verdict = blame.judge(error, finder)
+    setattr(error, culprits.ANSWERED, True)
+    verdict = culprits.judge(error, finder)
     units = [mate for unit in verdict.units for mate in packages.mates(unit)]
-    if units and not copyup.was_taken_back(units, finder):
+    if units and not provide.was_taken_back(units, finder):
         _learn(units, verdict, finder)
         return
-    for unit in () if blame.is_beside(verdict.detail, finder) else units:
-        for line in copyup.listed(finder.folder)[0]:
+    for unit in () if culprits.is_beside(verdict.detail, finder) else units:
+        for line in provide.listed(finder.folder)[0]:
             if line.what == REFUSED and (line.name, line.place) == (unit.name, unit.directory):
                 telling.say(f"{unit.name} cannot write {verdict.detail}; {line.why}.")
     _take_back(verdict, finder)
@@ -47,13 +46,13 @@ def learn(error: BaseException) -> None:
         telling.say(sentence)
 
 
-def _take_back(verdict: blame.Verdict, finder: importhook.Finder) -> None:
+def _take_back(verdict: culprits.Verdict, finder: importhook.Finder) -> None:
     """Take back the copy of a package that has one for a path which is refused as before."""
     refused = {failure.path for failure in verdict.failed}
-    for line in copyup.listed(finder.folder)[0]:
+    for line in provide.listed(finder.folder)[0]:
         file = str(getattr(sys.modules.get(line.name), "__file__", None))
         if line.what == PACKAGE and line.detail in refused and file.startswith(finder.tree + "/"):
-            copyup.take_back(
+            provide.take_back(
                 [packages.Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either"
             )
             telling.say(
@@ -62,10 +61,10 @@ def _take_back(verdict: blame.Verdict, finder: importhook.Finder) -> None:
             )
 
 
-def _learn(units: list[Unit], verdict: blame.Verdict, finder: importhook.Finder) -> None:
+def _learn(units: list[Unit], verdict: culprits.Verdict, finder: importhook.Finder) -> None:
     known = finder.wanted()
     if all({unit.directory, importhook.ANYWHERE} & {*known.get(unit.name, ())} for unit in units):
-        refused = {line.name: line.why for line in copyup.listed(finder.folder)[0] if line.what == REFUSED}
+        refused = {line.name: line.why for line in provide.listed(finder.folder)[0] if line.what == REFUSED}
         for unit in units:
             if unit.name in refused:
                 telling.say(refused[unit.name])
@@ -75,14 +74,14 @@ def _learn(units: list[Unit], verdict: blame.Verdict, finder: importhook.Finder)
                     f"cannot write {verdict.detail}."
                 )
         return
-    copyup.learn(Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units)
+    provide.learn(Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units)
     telling.from_the_next_run_on(units, finder)
 
 
-def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.Finder) -> Iterator[str]:
+def _sentences(error: BaseException, verdict: culprits.Verdict, finder: importhook.Finder) -> Iterator[str]:
     """Yield what to do about the paths of the image that no copy serves."""
     home = os.environ.get("HOME", "")
-    missing = refusals.missing_home(error, home) if not os.path.isdir(home) else ""
+    missing = failures.missing_home(error, home) if not os.path.isdir(home) else ""
     if missing:
         yield f"HOME={home} does not exist here. Remedy: unset SIF_WRITABLE_HOME, or bind a directory to {home}."
     table = image_mounts.mounts()
@@ -95,12 +94,12 @@ def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.
             continue
         unit = packages.unit_at(path, packages.directories(finder.seen()))
         if unit is not None:
-            if words := copyup.words_of_a_bind_within(unit):
+            if words := provide.words_of_a_bind_within(unit):
                 yield words
             continue
         yield plan.outside_words(path, _variable_for(path))
-    if not verdict.failed and refusals.is_of_a_database(error):
-        names = list(dict.fromkeys(blame.packages_of(error, finder)))
+    if not verdict.failed and failures.is_of_a_database(error):
+        names = list(dict.fromkeys(culprits.packages_of(error, finder)))
         if names:
             yield (
                 f"sqlite could not write a database, and does not say which. If one of {plan.join(names)} keeps it in "
@@ -111,7 +110,7 @@ def _sentences(error: BaseException, verdict: blame.Verdict, finder: importhook.
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
     from sif_writable import system
-    from sif_writable.plan import catalog, templates
+    from sif_writable.redirects import catalog, templates
 
     bases = templates.default_bases(system.see(os.environ), os.environ)
     for row in (*catalog.ROWS, *catalog.OPT_IN):

@@ -7,16 +7,16 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook
+from sif_writable.copies import failures
 from sif_writable.copies import units as packages
-from sif_writable.plan import refusals
 from sif_writable.startup import let_pass
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from sif_writable.copies.failures import Failure
     from sif_writable.copies.units import Unit
-    from sif_writable.plan.refusals import Failure
 
 ANSWERED = "__sif_writable_answered__"
 """The attribute of the first error of an import that was tried again: it has been learned from."""
@@ -44,7 +44,7 @@ def judge(error: BaseException, finder: importhook.Finder, handled: BaseExceptio
 
     :param handled: an error that was handled already when the work began that failed.
     """
-    told = refusals.failures(importhook.chain(error, handled), working_directory())
+    told = failures.failures(importhook.chain(error, handled), working_directory())
     failed = [failure for failure in told if is_refused(failure.path)]
     units, detail = owners(failed, finder)
     if not units:
@@ -150,7 +150,7 @@ def _files(error: BaseException) -> Iterator[str]:
     Code without sources names the file that it was made from, wherever that was.
     """
     for this in [*importhook.chain(error)][::-1]:
-        yield from refusals.frames(this)
+        yield from failures.frames(this)
         found = []
         traceback = this.__traceback__
         while traceback is not None:

@@ -4,9 +4,9 @@ Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`)
 """
 
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
-from sif_writable.plan.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
-from sif_writable.plan.catalog import ALWAYS, OPT_IN, ROWS
-from sif_writable.plan.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
+from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
+from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
+from sif_writable.redirects.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
 from sif_writable.system.filesystem import SILENT
 
 TYPE_CHECKING = False

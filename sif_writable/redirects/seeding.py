@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Optional
 
-    from sif_writable.act.watch import Watch
+    from sif_writable.redirects.watch import Watch
 
     _Entry = tuple[str, Optional[os.stat_result]]
     """A name, and its status; None where the filesystem fails to tell it."""

@@ -10,9 +10,9 @@ import os
 import stat
 
 from sif_writable import aside
-from sif_writable.act.seed import NEVER, contents, drop_dangling, link, link_home, real_path
-from sif_writable.act.watch import Watch
-from sif_writable.plan import templates
+from sif_writable.redirects import templates
+from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
+from sif_writable.redirects.watch import Watch
 from sif_writable.startup import let_pass
 from sif_writable.system.filesystem import is_unheard, planted
 
@@ -62,7 +62,7 @@ def _again(make: Callable[[str], None], folder: str, outcome: Outcome) -> None:
         make(folder)
     except OSError as error:
         from sif_writable.errors import Problem
-        from sif_writable.plan.space import complaint
+        from sif_writable.storage.shortage import complaint
 
         watch_of(outcome).whole = False
         problem = complaint(error, folder, folder)
