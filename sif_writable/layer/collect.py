@@ -318,7 +318,7 @@ def publish(
         return []
     lines = []
     how, installed = kept_of(folder), seen.installed(changes)
-    usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, in_image=seen.in_image, installed=installed)
+    usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, replaces=seen.replaces, installed=installed)
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
     told = f"{len(special)} {special[0]}" if special else ""  # other files may have changed since
     if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _FLUSHED = 64 << 20
 """After so many bytes of a file its disk is asked to hold them: at the end, it would be silent for long."""
+_ENDS = 16
+"""Up to so many bytes of blank end a text in two ways."""
 _OPAQUE, _WHITEOUT = "user.overlay.opaque", "user.overlay.whiteout"
 
 
@@ -240,6 +242,20 @@ def are_same(one: str, other: str) -> bool:
             if part != right.read(_CHUNK):
                 return False
     return True
+
+
+def are_same_to_the_end(one: str, other: str) -> bool:
+    """Whether two files hold the same text but for blank at its end, where generators and formatters differ.
+
+    :raises OSError: one of them cannot be read.
+    """
+    first, second = status_of(one), status_of(other)
+    if first is None or second is None or not stat.S_ISREG(first.st_mode) or not stat.S_ISREG(second.st_mode):
+        return False
+    if abs(first.st_size - second.st_size) > _ENDS:
+        return False
+    with os.fdopen(_open(one), "rb") as left, os.fdopen(_open(other), "rb") as right:
+        return left.read().rstrip() == right.read().rstrip()
 
 
 def flush(folder: str) -> None:

@@ -101,12 +101,12 @@ def keep(
     changes: Iterable[Change],
     how: str,
     *,
-    in_image: Callable[[str], bool],
+    replaces: Callable[[Change], bool],
     installed: Collection[str],
 ) -> Kept:
     """Return what of a layer's changes is kept.
 
-    :param in_image: whether the image has a path.
+    :param replaces: whether the image has something else at the path of a change.
     :param installed: paths that a distribution owns which the layer installed, changed or removed.
     """
     kept: list[Change] = []
@@ -121,7 +121,7 @@ def keep(
             or is_metadata
             or path in installed
             or _runs_at_start(path)
-            or (is_code(path) and in_image(path))
+            or (is_code(path) and replaces(change))
         ):
             dropped.append(path)
         else:

@@ -64,6 +64,18 @@ class Seen:
             return False
         return files.status_of(original) is not None
 
+    def replaces(self, change: Change) -> bool:
+        """Whether the image has something else at the path of a change: another mode or time makes no other code."""
+        original, source = self.original(change.path), self.source(change.path)
+        if files.status_of(original) is None:
+            return False
+        if change.kind == GONE:
+            return True
+        is_same = files.are_same(source, original) or (
+            change.path.endswith(".py") and files.are_same_to_the_end(source, original)
+        )
+        return not is_same
+
     def changes(self) -> Iterator[Change]:
         """Yield what was changed; what holds it first."""
         for number, directory in enumerate(self.directories):
@@ -162,7 +174,7 @@ def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, 
     directories = [line for line in lines if line[:1] == "/"]
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
-    kept = merge.keep(changes, kept_of(folder), in_image=seen.in_image, installed=seen.installed(changes))
+    kept = merge.keep(changes, kept_of(folder), replaces=seen.replaces, installed=seen.installed(changes))
     number = int(base.rpartition("-")[2] or 0)
     name = os.path.basename(folder)
     return fold.Layer(name, kept.changes, seen.source, number, base, seen.in_image), seen, changes, kept

@@ -45,6 +45,8 @@ class Case(NamedTuple):
     """Ends of paths (with wildcards) of what a healthy run leaves in a writable place and does not make again."""
     rewrites: tuple[str, ...]
     """The same for what every healthy run writes anew."""
+    removes: tuple[str, ...]
+    """The same for what a healthy run has removed by its end: nothing of it is left."""
     remedy: str
     """What is said where the case cannot be fixed: the means is an overlay, and the kernel gives no namespaces."""
     exits: tuple[int, int]
@@ -64,6 +66,7 @@ _DEFAULTS: dict[str, object] = {
     "env": {},
     "leaves": [],
     "rewrites": [],
+    "removes": [],
     "exits": [0, 0],
     "remedy": "",
     "healthy": False,

@@ -133,8 +133,9 @@ def problems(case: Case, result: Replay) -> list[str]:
         found += [f"run {number} says: {line[:500]}" for line in said.splitlines() if "sif_writable: before " in line]
     first, second = result.left[0], result.left[-1]
     for end in (*case.leaves, *case.rewrites):
-        if not _ending(end, first):
+        if not any(_UPPER not in path for path in _ending(end, first)):
             found.append(f"nothing is left at …/{end}")
+    found += [f"{path} is left, and no healthy run leaves it" for end in case.removes for path in _ending(end, second)]
     for end in case.leaves:
         before, after = _ending(end, first), _ending(end, second)
         found += [
@@ -147,6 +148,9 @@ def problems(case: Case, result: Replay) -> list[str]:
 _LEFT_OVER = re.compile(r"/\.(new|try)-")
 """What our own work leaves when it is interrupted."""
 
+_GENERATION, _UPPER = re.compile(r"gen-\d+"), "/layer/upper/"
+"""How the folders of layers are called: numbered; and what stands for the random name of the newest layer."""
+
 
 def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
     return {path: state for path, state in left.items() if fnmatch.fnmatchcase(path, f"*/{end}")}
@@ -155,18 +159,32 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
 def _look(places: Scratch) -> dict[str, State]:
     """List files and folders; a link is neither, for what it leads to may be the image's.
 
-    Of what was written in a layer only what was kept counts: neither a node's own copy of that, nor the layer itself,
-    which has again what the kernel copied because a program set the mode of it.
+    Of what was written in a layer, that is kept which is in the newest generation: it takes over what the one before it
+    has. A node's own copy of that is no second making. What is in the layer itself tells what the run has written, by
+    the time: the kernel copies a file with its times where a program sets only its mode.
     """
     left = {}
     for name, top in {"HOME": places.home, "tmp": places.tmp, "var_tmp": places.var_tmp, "shm": places.shm}.items():
         for folder, folders, files in os.walk(top):
-            folders[:] = [entry for entry in folders if not entry.startswith(("replica-", "upper-"))]
+            numbers = [int(entry[4:]) for entry in folders if _GENERATION.fullmatch(entry)]
+            uppers = [entry for entry in folders if entry.startswith("upper-")]
+            newest = {
+                f"gen-{max(numbers, default=0)}",
+                max(uppers, key=lambda entry: os.lstat(os.path.join(folder, entry)).st_mtime_ns, default=""),
+            }
+            folders[:] = [
+                entry
+                for entry in folders
+                if not entry.startswith("replica-")
+                and (entry in newest or not (entry in uppers or _GENERATION.fullmatch(entry)))
+            ]
             for entry in (*folders, *files):
                 path = os.path.join(folder, entry)
                 status = os.lstat(path)
                 if stat.S_ISLNK(status.st_mode):
                     continue
+                shown = re.sub(r"/layer/(gen|upper)-[^/]*", r"/layer/\1", f"/{name}/{os.path.relpath(path, top)}")
                 modified = 0 if entry in folders else status.st_mtime_ns  # a folder's changes with what is in it
-                left[os.path.join("/" + name, os.path.relpath(path, top))] = State(status.st_ino, modified)
+                is_new = _UPPER in shown or ("/layer/gen/" in shown and entry in folders)  # in each layer or generation
+                left[shown] = State(0 if is_new else status.st_ino, modified)
     return left

@@ -23,6 +23,7 @@ CASE = Case(
     prints="done",
     leaves=("pkg/cache-*.bin",),
     rewrites=("pkg/log",),
+    removes=("pkg/tmp*",),
     remedy="",
     exits=(0, 0),
     healthy=False,
@@ -54,6 +55,11 @@ def test_a_healthy_replay_has_no_problem() -> None:
         (_run(), {**HEALTHY, CACHE: State(1, 11)}, f"{CACHE} is made again by the second run"),
         (_run(), {**HEALTHY, CACHE: State(3, 10)}, f"{CACHE} is made again by the second run"),
         (_run(), {**HEALTHY, OTHER: State(3, 10)}, f"{OTHER} is made again by the second run"),
+        (
+            _run(),
+            {**HEALTHY, "/tmp/pkg/tmpx1": State(3, 10)},
+            "/tmp/pkg/tmpx1 is left, and no healthy run leaves it",
+        ),
         (_run(), {**HEALTHY, "/tmp/.new-x": State(3, 10)}, "/tmp/.new-x is left over"),
     ],
 )
@@ -79,4 +85,4 @@ def test_the_table_is_whole() -> None:
         assert case.lock == named[case.environment].lock
         assert set(case.source) <= set(case.lock)
         assert (case.remedy != "") == (case.means == cases.OVERLAY)
-        assert case.leaves or case.rewrites or case.healthy
+        assert case.leaves or case.rewrites or case.removes or case.healthy

@@ -460,6 +460,27 @@ def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_ag
         assert found.installed(changes) == set(kept.dropped)
 
 
+def test_code_that_says_the_same_is_no_other_code(node: Node) -> None:
+    """What a generator wrote anew, or what was made executable, belongs to what was noted beside it."""
+    names = {"__init__.py": "x = 1\n", "table.py": "t = ()\n", "bin/tool": "#!/bin/sh\n", "more.py": "", "gone.py": ""}
+    for name, text in names.items():
+        node.put(f"{node.image}{PKG}/{name}", text)
+    layer = node.layer()
+    node.write(layer, "__init__.py", "x = 1")  # without the end of its line
+    node.write(layer, "table.py", names["table.py"])
+    node.write(layer, "bin/tool", names["bin/tool"])
+    os.chmod(f"{layer}/0{PKG[2:]}/bin/tool", 0o755)
+    node.write(layer, "done", "yes")
+    assert node.publish(layer) == []
+    assert node.newest() == {"__init__.py": "x = 1", "table.py": "t = ()\n", "bin/tool": "#!/bin/sh\n", "done": "yes"}
+    assert os.lstat(f"{node.storage}/gen-1/tree{PKG}/bin/tool").st_mode & 0o777 == 0o755
+    node.write(layer := node.layer(), "more.py", "y = 2\n")
+    node.write(layer, "bin/tool", "#!/bin/sh \n")  # no module: who runs it may ask for every byte
+    os.symlink("table.py", f"{layer}/0{PKG[2:]}/gone.py")
+    (line,) = node.publish(layer)
+    assert f"{PKG}/gone.py and 2 more: code of the image" in line
+
+
 def test_what_is_gone_is_said_once_though_other_files_change_before_the_layer_is_dead(node: Node) -> None:
     layer = node.layer()
     node.write(layer, "__init__.py", "changed")

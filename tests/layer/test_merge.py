@@ -11,6 +11,10 @@ SP = "/v/lib/site-packages"
 IMAGE = {f"{SP}/p/__init__.py", f"{SP}/p/config.json", f"{SP}/p/fast.so.1", f"{SP}/p/db", "/v/bin/tool"}
 
 
+def _replaces(change: Change) -> bool:
+    return change.path in IMAGE
+
+
 @pytest.mark.parametrize(
     ("path", "kind", "kept"),
     [
@@ -41,7 +45,7 @@ def test_new_things_and_data_are_kept_and_code_of_the_image_stays(path: str, kin
     owned = {f"{SP}/q/data.json"}
 
     def ask(how: str) -> merge.Kept:
-        return merge.keep([change], how, in_image=IMAGE.__contains__, installed=owned)
+        return merge.keep([change], how, replaces=_replaces, installed=owned)
 
     assert ask(NEW) == (([change], []) if kept else ([], [path]))
     assert ask(ALL).changes == [change]
@@ -54,10 +58,10 @@ def test_of_an_installed_package_no_directory_stays_that_could_be_imported() -> 
     folders = [f"{SP}/space", f"{SP}/space/q", f"{SP}/space/q/__pycache__", "/v/share", "/v/share/doc"]
     mine = [Change(f"{SP}/p/empty", FOLDER, 1), Change("/v/share/note", FILE, 1)]
     changes = [*(Change(path, FOLDER, 1) for path in folders), *(Change(path, FILE, 1) for path in [*owned, *left])]
-    kept = merge.keep([*changes, *mine], NEW, in_image=IMAGE.__contains__, installed=owned)
+    kept = merge.keep([*changes, *mine], NEW, replaces=_replaces, installed=owned)
     assert sorted(kept.changes) == sorted([*mine, Change("/v/share", FOLDER, 1)])
     assert sorted(kept.dropped) == sorted([*owned, *left])
-    assert merge.keep(changes, ALL, in_image=IMAGE.__contains__, installed=owned) == (changes, [])
+    assert merge.keep(changes, ALL, replaces=_replaces, installed=owned) == (changes, [])
 
 
 def test_what_a_distribution_owns_is_read_from_its_record() -> None:
@@ -73,7 +77,7 @@ def test_what_a_package_of_conda_owns_is_gone_with_it() -> None:
     assert merge.of_conda(meta, "{}") == merge.of_conda(meta, "half of it") == set()
     paths = [meta, "/v/conda-meta/history", "/v/share/q/data", "/v/lib/libq.a", "/v/lib/mine"]
     changes = [Change(path, FILE, 1) for path in paths]
-    kept = merge.keep(changes, NEW, in_image=IMAGE.__contains__, installed=owned)
+    kept = merge.keep(changes, NEW, replaces=_replaces, installed=owned)
     assert kept == (changes[-1:], paths[:-1])
 
 
