@@ -116,7 +116,7 @@ def _replay(case: Case, profile: str, machine: Machine, env: Mapping[str, str], 
     runs, left = [], []
     for _ in range(times):
         runs.append(machine.run(profile, argv, env))
-        left.append(_look(places))
+        left.append(look(places))
     return Replay(tuple(runs), tuple(left))
 
 
@@ -156,7 +156,7 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
     return {path: state for path, state in left.items() if fnmatch.fnmatchcase(path, f"*/{end}")}
 
 
-def _look(places: Scratch) -> dict[str, State]:
+def look(places: Scratch) -> dict[str, State]:
     """List files and folders; a link is neither, for what it leads to may be the image's.
 
     Of what was written in a layer, that is kept which is in the newest generation: it takes over what the one before it

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 
 from tests.corpus import cases
 from tests.corpus.cases import MEANS, Case
-from tests.corpus.replay import Replay, State, problems
+from tests.corpus.replay import Replay, State, look, problems
+from tests.lab import scratch
 
 CASE = Case(
     name="x",
@@ -74,6 +76,33 @@ def test_what_is_missing_is_told(gone: str) -> None:
     left = {path: state for path, state in HEALTHY.items() if path != gone}
     (found,) = problems(CASE, Replay((_run(), _run()), (left, left)))
     assert found.startswith("nothing is left at …/pkg/")
+
+
+def test_of_a_layer_the_newest_generation_counts_and_what_is_written_again() -> None:
+    def write(path: str, text: str) -> str:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    with scratch.fresh() as places:
+        layer = f"{places.var_tmp}/storage/layer"
+        log, cache = (write(f"{layer}/gen-9/tree/pkg/{name}", "x") for name in ("log", "cache-1.bin"))
+        first = look(places)
+        os.makedirs(f"{layer}/gen-10/tree/pkg")
+        os.link(cache, f"{layer}/gen-10/tree/pkg/cache-1.bin")
+        os.link(log, f"{layer}/gen-10/tree/pkg/log")
+        write(f"{layer}/replica-x-10/tree/pkg/cache-1.bin", "x")
+        second = look(places)
+        assert problems(CASE, Replay((_run(), _run()), (first, second))) == []
+        write(f"{layer}/upper-x/0/pkg/cache-1.bin", "x")  # the very same, so there is no new generation of it
+        (found,) = problems(CASE, Replay((_run(), _run()), (first, look(places))))
+        assert found == "/var_tmp/storage/layer/upper/0/pkg/cache-1.bin is made again by the second run"
+        os.unlink(cache)
+        os.unlink(f"{layer}/gen-10/tree/pkg/cache-1.bin")
+        left = look(places)
+        (found,) = problems(CASE, Replay((_run(), _run()), (left, left)))
+        assert found == "nothing is left at …/pkg/cache-*.bin"
 
 
 def test_the_table_is_whole() -> None:
