@@ -76,9 +76,11 @@ _NO_INPUTS = (b"LD_LIBRARY_PATH",)
 """What ends like one, differs often between a process and its child, and decides nothing."""
 
 LAYER = "SIF_WRITABLE_LAYER"
-"""The variable that tells descendants of a writable layer: ``mnt:[N]:image-IDENTITY:PREFIX:PATH:…``.
+"""The variable that tells descendants of a writable layer: ``mnt:[N]:MOUNTS:image-IDENTITY:PREFIX:PATH:…``.
 
-It counts in that mount namespace; the identity is that of the image for this prefix, and the paths can be written.
+It counts in that mount namespace, and while MOUNTS is what :func:`covering` returns: an exported variable gets into
+other containers, too, and the kernel gives the number of a namespace that has ended to another one. The identity is
+that of the image for this prefix, and the paths can be written.
 """
 
 OFF = ("off", "0", "no", "false", "never")
@@ -228,18 +230,29 @@ def _is_covered(environ: "Mapping[str, str]") -> bool:
 
 
 def in_layer(environ: "Mapping[str, str]") -> "list[str]":
-    """Return the fields of :data:`LAYER` after the namespace, if this process is in it; it is not where it is not set.
+    """Return the fields of :data:`LAYER` from the image on, if this process is in it; it is not where it is not set.
 
     It can write in the environment and all the same is a process in a read-only image.
     """
     fields = environ.get(LAYER, "").split(":")
-    if len(fields) < 4:
+    if len(fields) < 5:
         return []
     try:
-        return fields[2:] if os.readlink("/proc/self/ns/mnt") == ":".join(fields[:2]) else []
+        if os.readlink("/proc/self/ns/mnt") == ":".join(fields[:2]) and covering(*fields[4:6]) == fields[2]:
+            return fields[3:]
     except OSError as error:
         let_pass(error)
-        return []
+    return []
+
+
+def covering(prefix: str, directory: str = "") -> str:
+    """Tell a layer from the mounts of another container, by what is at ``/`` and what is over its first directory.
+
+    :param directory: by default the layer is over `prefix`.
+    :raises OSError: one of them is not there.
+    """
+    root = os.stat("/")
+    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.stat(directory or prefix).st_dev:x}"
 
 
 def in_container(environ: "Mapping[str, str]") -> bool:

@@ -10,10 +10,7 @@ if TYPE_CHECKING:
 MODE = "SIF_WRITABLE_OVERLAY"
 KEEP = "SIF_WRITABLE_KEEP"
 INSIDE = "SIF_WRITABLE_LAYER"
-"""Tells descendants which mount namespace has the layer, below what, and over what: ``mnt:[N]:IMAGE:PREFIX:PATH:…``.
-
-It counts only in that namespace. IMAGE is the name of the image for ``sys.prefix`` PREFIX, made without a layer.
-"""
+"""Tells descendants which mount namespace has the layer, and over what: :data:`sif_writable.startup.LAYER`."""
 
 # What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
 _RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
@@ -27,17 +24,9 @@ def mode(environ: "Mapping[str, str]") -> str:
     return value if value in ("on", "off") else "auto"
 
 
-def is_inside(environ: "Mapping[str, str]", namespace: str) -> bool:
-    """Whether a process is in a layer already.
-
-    :param namespace: its mount namespace, of /proc/self/ns/mnt.
-    """
-    return environ.get(INSIDE, "").startswith(f"{namespace}:")
-
-
-def inside(namespace: str, image: str, prefix: str, directories: "Sequence[str]") -> str:
+def inside(namespace: str, mounts: str, image: str, prefix: str, directories: "Sequence[str]") -> str:
     """Return the value of :data:`INSIDE`."""
-    return ":".join([namespace, image, prefix, *directories])
+    return ":".join([namespace, mounts, image, prefix, *directories])
 
 
 def known(image: str, prefix: str) -> str:

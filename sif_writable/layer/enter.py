@@ -19,7 +19,7 @@ import os
 import sys
 
 from sif_writable.layer import decide
-from sif_writable.startup import let_pass
+from sif_writable.startup import covering, in_layer, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     except OSError as error:
         let_pass(error)
         return "/proc is not there to be asked"
-    if decide.is_inside(environ, namespace):
+    if in_layer(environ):
         return ""
     uid_map = read("/proc/self/uid_map")
     problem = decide.obstacle(environ, uid=uid, uid_map=uid_map, threads=threads, program=program)
@@ -194,8 +194,10 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     layer.directories = directories(layer.folder)
     if not layer.directories:
         return False
-    if namespace == f"mnt:[{number}]":  # a descendant with another environment
-        entered(layer, namespace)
+    if namespace == f"mnt:[{number}]":
+        if not is_here(layer, record, namespace):
+            return False
+        entered(layer, namespace)  # a descendant with another environment
         return True
     found = member(layer, int(number), int(device))
     if found is None:
@@ -224,6 +226,12 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         let_pass(error)
     entered(layer, os.readlink("/proc/self/ns/mnt"))
     return True
+
+
+def is_here(layer: Layer, record: str, namespace: str) -> bool:
+    """Whether this process is in a layer with this record: the number of a namespace that has ended is given again."""
+    number, _, device = record.partition(":")[2].partition(":")
+    return namespace == f"mnt:[{number}]" and device in [str(_device(path)) for path in directories(layer.folder)[:1]]
 
 
 def moved() -> None:
@@ -303,7 +311,9 @@ def entered(layer: Layer, namespace: str) -> None:
             write(f"{layer.folder}/keep", os.environ[decide.KEEP])
         except OSError as error:
             let_pass(error)
-    os.environ[decide.INSIDE] = decide.inside(namespace, layer.image, sys.prefix, layer.directories)
+    os.environ[decide.INSIDE] = decide.inside(
+        namespace, covering(sys.prefix, *layer.directories[:1]), layer.image, sys.prefix, layer.directories
+    )
     current = layer
     atexit.register(_at_exit, layer)
 

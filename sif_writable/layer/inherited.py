@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.layer import decide, enter
 from sif_writable.signals import suppress
+from sif_writable.startup import covering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +67,9 @@ def tell(here: str) -> None:
     prefix = next(iter(known), "")
     namespace = os.readlink("/proc/self/ns/mnt")
     directories = enter.directories(here)
-    os.environ[decide.INSIDE] = decide.inside(namespace, known.get(prefix, ""), prefix, directories)
+    os.environ[decide.INSIDE] = decide.inside(
+        namespace, covering(prefix, *directories[:1]), known.get(prefix, ""), prefix, directories
+    )
 
 
 def identities(here: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sif_writable.layer import decide, kernel, neighbours
+from sif_writable.startup import covering
 
 
 def cover(image: str, prefix: str) -> None:
@@ -28,4 +29,4 @@ def cover(image: str, prefix: str) -> None:
     finally:
         os.close(here)
     # Nobody makes a layer inside a layer.
-    os.environ[decide.INSIDE] = decide.inside(os.readlink("/proc/self/ns/mnt"), image, prefix, [])
+    os.environ[decide.INSIDE] = decide.inside(os.readlink("/proc/self/ns/mnt"), covering(prefix), image, prefix, [])

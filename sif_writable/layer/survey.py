@@ -244,7 +244,7 @@ def here(places: Iterable[str], namespace: str) -> tuple[str, bool]:
     for place in places:
         layer = enter.Layer(place, enter._token())  # noqa: SLF001 - of this very container run
         record = enter.current_record(layer) if enter.is_private(place) else ""
-        name, _, words = record.partition(":")
-        if name and os.path.isdir(f"{place}/{name}"):
-            return f"{place}/{name}", namespace == f"mnt:[{words.partition(':')[0]}]"
+        layer.name = record.partition(":")[0]
+        if layer.name and os.path.isdir(layer.folder):
+            return layer.folder, enter.is_here(layer, record, namespace)
     return "", False

@@ -19,7 +19,7 @@ from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import mounting, obstacles, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.signals import suppress
-from sif_writable.startup import LAYER, in_layer, let_pass
+from sif_writable.startup import LAYER, covering, in_layer, let_pass
 from sif_writable.stderr import say
 from sif_writable.storage import shortage
 from sif_writable.system.mounts import mounts
@@ -155,7 +155,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     points = [*already, *(done.point for done in entered)]
     os.environ[SESSION] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too
-        os.environ[LAYER] = ":".join([obstacles.namespace(), *layer])
+        os.environ[LAYER] = ":".join([obstacles.namespace(), covering(*layer[1:3]), *layer])
         with suppress(OSError):  # then others make a layer of their own
             layer_enter.moved()
     mounting.carry_at_exit()
@@ -179,7 +179,10 @@ def in_use_words(point: str, image: str) -> str:
 def current(environ: Mapping[str, str]) -> list[str]:
     """Return the directories that are writable in this namespace thanks to us, by whichever process."""
     name, _, points = environ.get(SESSION, "").partition(";")
-    return points.split(":") if points and name == obstacles.namespace() else []
+    if not points or name != obstacles.namespace():
+        return []
+    mounted = {mount.point for mount in mounts()}  # the number of a namespace that has ended is given to another one
+    return [point for point in points.split(":") if point in mounted]
 
 
 def _purelib() -> str:

@@ -10,6 +10,7 @@ from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, memory, merge, mount, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
+from sif_writable.startup import in_layer
 
 if TYPE_CHECKING:
     from sif_writable.cleanup.contents import Item
@@ -60,7 +61,7 @@ def model(image: str) -> dict[str, Any]:
             in_memory = lines[-1] == trial.IN_MEMORY
             break
     pending, inside = survey.here(places, namespace)
-    inside = inside or decide.is_inside(os.environ, namespace)
+    inside = inside or bool(in_layer(os.environ))
     folder = mount.generations(f"{image}/layer", image)
     number = mount.newest_generation(folder)
     found: dict[str, Any] = {"bytes": 0, "files": 0, "node": "", "written": [], "overridden": []}

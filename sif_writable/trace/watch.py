@@ -23,7 +23,7 @@ from sif_writable.overlay import enter, mounting, obstacles
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
-from sif_writable.startup import LAYER
+from sif_writable.startup import LAYER, covering
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
 from sif_writable.trace.findings import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
@@ -203,7 +203,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
             points = ":".join(layer.point for layer in layers)
             os.environ[enter.SESSION] = f"{obstacles.namespace()};{points}"
             # This is its layer, which is never published; nobody makes one inside.
-            os.environ[LAYER] = f"{obstacles.namespace()}:{image}:{sys.prefix}"
+            os.environ[LAYER] = f"{obstacles.namespace()}:{covering(sys.prefix)}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered
             os.chdir(os.getcwd())
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between

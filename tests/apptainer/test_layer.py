@@ -47,7 +47,7 @@ anew = [
 anew = [words.split() == ["active", startup.outcome.facts.identity] or words for words in anew]
 clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
-over = [path for path in os.environ[INSIDE].split(":")[4:] if path in (sys.prefix, os.path.dirname(os.__file__))]
+over = [path for path in os.environ[INSIDE].split(":")[5:] if path in (sys.prefix, os.path.dirname(os.__file__))]
 tell([hook.problem, str(startup.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
 """
 )

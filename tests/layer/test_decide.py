@@ -78,13 +78,6 @@ def test_what_a_layer_hides_is_said_where_it_is_asked_for_all_the_same(monkeypat
     assert "; SIF_WRITABLE_OVERLAY=on: in it files of other users" in report.lines(told)[0]
 
 
-def test_a_process_knows_that_it_is_inside_by_its_namespace() -> None:
-    environ = {decide.INSIDE: decide.inside("mnt:[402653]", "image-1", "/opt/venv", ["/opt/venv"])}
-    assert decide.is_inside(environ, "mnt:[402653]")
-    assert not decide.is_inside(environ, "mnt:[40265]")
-    assert not decide.is_inside({}, "mnt:[402653]")
-
-
 def test_directories_below_others_need_no_layer_of_their_own() -> None:
     given = ["/opt/venv/lib/site", "/opt/venv", "/opt/venv2", "/opt/venv", "/usr/lib"]
     assert decide.distinct(given) == ["/opt/venv", "/opt/venv2", "/usr/lib"]
@@ -112,15 +105,18 @@ def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.Monk
 
 def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pytest.MonkeyPatch) -> None:
     without = facts.identity("/of/the/image/site-packages")
-    here = os.readlink("/proc/self/ns/mnt")
-    for namespace, prefix, expected in (
-        (here, sys.prefix, "0" * 16),
-        (here, "/another/environment", without),
-        ("mnt:[1]", sys.prefix, without),
+    here, mounts, elsewhere = os.readlink("/proc/self/ns/mnt"), startup.covering("/proc"), startup.covering("/dev")
+    for namespace, over, prefix, expected in (
+        (here, mounts, sys.prefix, "0" * 16),
+        (here, mounts, "/another/environment", without),
+        (here, elsewhere, sys.prefix, without),
+        (here, f"1{mounts}", sys.prefix, without),
+        ("mnt:[1]", mounts, sys.prefix, without),
     ):
-        monkeypatch.setenv(startup.LAYER, decide.inside(namespace, "image-" + "0" * 16, prefix, ["/opt/venv"]))
+        monkeypatch.setenv(startup.LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
         assert facts.identity("/of/the/image/site-packages") == expected
-    for damaged in ("", "mnt", here, f"{here}:", f"{here}:image-", f"{here}:image-{'../' * 5}x:{sys.prefix}"):
+    below = f"{here}:{startup.covering(sys.prefix)}"
+    for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):
         monkeypatch.setenv(startup.LAYER, damaged)
         assert facts.identity("/of/the/image/site-packages") == without
 

@@ -83,6 +83,27 @@ wait
     assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
 
 
+def test_the_number_of_a_namespace_that_has_ended_is_no_layer(box: Box) -> None:
+    assert box.tells('assert enter() == ""; tell(entering.current.link)', env={"TOKEN": "same"})
+    link, here = f"{box.inside}/layer/container-same", 'os.readlink("/proc/self/ns/mnt")'
+    again = f"""
+name, _, rest = os.readlink({link!r}).partition(":")
+os.unlink({link!r})
+os.symlink(name + ":" + {here}[5:-1] + ":" + rest.partition(":")[2], {link!r})
+problem = enter()
+write(SITE + "/written")
+tell([problem, entering.current.name != name])
+"""
+    assert box.tells(again, env={"TOKEN": "same"}) == ["", True]
+    exported = f"""
+os.environ[decide.INSIDE] = decide.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
+problem = enter()
+write(SITE + "/written")
+tell([problem, entering.current is not None])
+"""
+    assert box.tells(exported) == ["", True]
+
+
 def test_what_conda_installed_is_gone_with_the_layer(box: Box) -> None:
     code = """
 assert enter() == ""
