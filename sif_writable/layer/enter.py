@@ -322,9 +322,9 @@ def _at_exit(layer: Layer) -> None:
     """Publish what was written, if this process is the last one in the layer."""
     try:
         if any(os.listdir(upper) for upper in layer.uppers()):
-            from sif_writable.layer import collect
+            from sif_writable.layer import publish
 
-            collect.at_exit(layer)
+            publish.at_exit(layer)
     except Exception as error:  # noqa: BLE001 - the folder or the disk is gone: the next start does it, or says what is wrong
         let_pass(error)
         return

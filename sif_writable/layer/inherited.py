@@ -134,7 +134,7 @@ def _image(here: str) -> Iterator[Callable[[str], str]]:
 
 
 def _lock(descriptor: int) -> None:
-    """Have a layer to this process alone, as who publishes it: :func:`sif_writable.layer.collect.publish`."""
+    """Have a layer to this process alone, as who publishes it: :func:`sif_writable.layer.publish.publish`."""
     deadline = time.monotonic() + _SECONDS
     while not _is_free(descriptor):
         if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.layer import child, collect, enter, kernel, mount, replicas
+from sif_writable.layer import child, enter, kernel, mount, publish, replicas
 
 LIMIT = 1 << 30
 """Bytes."""
@@ -26,7 +26,7 @@ def prepare(layer: enter.Layer, storage: str) -> None:
     if storage:
         folder = mount.generations(layer.place, storage)
         layer.origin = mount.origin_of(mount.listed(folder)) or replicas.mark(folder)
-    name = f"{collect.IN_MEMORY}{os.urandom(8).hex()}"
+    name = f"{publish.IN_MEMORY}{os.urandom(8).hex()}"
     os.mkdir(f"{layer.place}/{name}", 0o700)
     mount.write(f"{layer.place}/{name}/about", mount.about(layer.place, layer.directories, "", storage, layer))
     mount.write(f"{layer.place}/{name}/members", enter.me())
@@ -46,7 +46,7 @@ def begin(layer: enter.Layer) -> str:
         base, _, line = (answer or "").partition("\n")
         if answer is None:
             line = f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds"
-        collect.say(line)
+        publish.say(line)
         about[1] = base
         mount.write(f"{layer.folder}/about", "\n".join(about))
         mount.write(f"{layer.folder}/members", enter.me())

@@ -8,8 +8,21 @@ import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer import child, collect, enter, files, forget, mount, records, replicas, seen, trial
-from sif_writable.layer.collect import ALIVE, DEAD, UNKNOWN
+from sif_writable.layer import (
+    alive,
+    child,
+    collect,
+    enter,
+    files,
+    forget,
+    mount,
+    publish,
+    records,
+    replicas,
+    seen,
+    trial,
+)
+from sif_writable.layer.alive import ALIVE, DEAD, UNKNOWN
 from sif_writable.layer.enter import read
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
@@ -92,7 +105,7 @@ def states(place: str, names: Sequence[str]) -> dict[str, str]:
         return found
 
     def ask() -> str:
-        told = collect._states(place, asked)  # noqa: SLF001 - what also decides there
+        told = alive.states(place, asked)
         return "\n".join([told[name] for name in asked])
 
     with suppress(RuntimeError, OSError):
@@ -112,7 +125,7 @@ def uppers(place: str) -> list[str]:
 def in_memory(place: str) -> bool:
     """Whether somebody may be in a layer of this place that lies in memory: the kernel cannot be asked about those."""
     with suppress(OSError):
-        names = [name for name in os.listdir(place) if name.startswith(collect.IN_MEMORY)]
+        names = [name for name in os.listdir(place) if name.startswith(publish.IN_MEMORY)]
         return any(not about(f"{place}/{name}").is_lost for name in names)
     return False
 
@@ -172,7 +185,7 @@ def remove(path: str) -> str:
     lock = -1
     try:
         with suppress(FileNotFoundError):  # it is half of a layer
-            lock = collect._lock(path) if kind(name) == UPPER else -1  # noqa: SLF001 - as who publishes it
+            lock = alive.lock(path) if kind(name) == UPPER else -1
         gone = f"{place}/{replicas.GONE}{os.urandom(8).hex()}"
         os.rename(path, gone)
         if problem := in_use(path):  # a layer was made from it just now: it says so before it looks whether it is there

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.layer import collect, files, generations, mount, records, replicas
+from sif_writable.layer import alive, collect, files, generations, mount, publish, records, replicas
 from tests.faults import calls
 from tests.layer.test_generations import PKG, Node
 
@@ -159,11 +159,11 @@ def test_collecting(node: Node, memory: Path, size: int, monkeypatch: pytest.Mon
     ours, origin = conflict(node)
     save(node, memory / "saved")
     name = os.path.basename(ours)
-    monkeypatch.setattr(collect, "_states", lambda _, names, *__: dict.fromkeys(names, collect.DEAD))
+    monkeypatch.setattr(alive, "states", lambda _, names, *__: dict.fromkeys(names, alive.DEAD))
     monkeypatch.setattr(replicas, "replicate", lambda *_: ("", ""))  # its calls were tried
     # The directories are seen as they are in the image, which is elsewhere here.
-    real = collect.publish
-    monkeypatch.setattr(collect, "publish", lambda folder, _, target: real(folder, lambda _, d: node.image + d, target))
+    real = publish.publish
+    monkeypatch.setattr(publish, "publish", lambda folder, _, target: real(folder, lambda _, d: node.image + d, target))
 
     def work() -> None:
         Path(memory / "said").write_text(json.dumps(collect._collect(node.place, node.storage, f"id-{origin}")))

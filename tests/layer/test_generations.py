@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.layer import collect, files, generations, mount, records, replicas, seen
+from sif_writable.layer import alive, files, generations, mount, publish, records, replicas, seen
 from sif_writable.layer.mount import newest_generation
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Node:
 
     def publish(self, layer: str) -> list[str]:
         """Publish a layer; return what is said."""
-        return collect.publish(layer, lambda _, directory: self.image + directory)
+        return publish.publish(layer, lambda _, directory: self.image + directory)
 
     def replica(self) -> str:
         """Copy the newest generation; return where to."""
@@ -398,12 +398,12 @@ def test_what_may_still_be_written_is_not_published_at_an_exit(node: Node, monke
     node.write(layer := node.layer(), "cache/x", "")
     original = lambda _, directory: node.image + directory  # noqa: E731
 
-    def publish() -> list[str]:
-        return collect.publish(layer, original, alone={str(os.getpid())})
+    def at_exit() -> list[str]:
+        return publish.publish(layer, original, alone={str(os.getpid())})
 
-    monkeypatch.setattr(collect, "_is_last", lambda *_: False)
-    assert (publish(), newest_generation(node.storage)) == ([], 0)
-    monkeypatch.setattr(collect, "_is_last", lambda *_: True)
+    monkeypatch.setattr(alive, "is_last", lambda *_: False)
+    assert (at_exit(), newest_generation(node.storage)) == ([], 0)
+    monkeypatch.setattr(alive, "is_last", lambda *_: True)
     real = seen.look
 
     def writing(*words: Any) -> Any:
@@ -411,10 +411,10 @@ def test_what_may_still_be_written_is_not_published_at_an_exit(node: Node, monke
         node.write(layer, "cache/x", "whole")
         return found
 
-    monkeypatch.setattr(collect, "look", writing)
-    assert (publish(), newest_generation(node.storage)) == ([], 0)
-    monkeypatch.setattr(collect, "look", real)
-    assert (publish(), node.newest()) == ([], {"cache/x": "whole"})
+    monkeypatch.setattr(publish, "look", writing)
+    assert (at_exit(), newest_generation(node.storage)) == ([], 0)
+    monkeypatch.setattr(publish, "look", real)
+    assert (at_exit(), node.newest()) == ([], {"cache/x": "whole"})
 
 
 def test_what_was_only_opened_to_be_written_is_no_change_and_wins_nothing(node: Node) -> None:

@@ -117,8 +117,8 @@ write("/venv/lib/q.data"); write("/venv/lib/mine.data")
 
 def test_a_layer_that_is_about_to_end_is_waited_for_by_the_next_start_of_its_container(box: Box) -> None:
     slow = """
-real, asked = collect._state, []
-collect._state = lambda *words: asked.append(1) or ("alive" if len(asked) < 4 else real(*words))  # as just after a kill
+real, asked = alive.state_of, []
+alive.state_of = lambda *words: asked.append(1) or ("alive" if len(asked) < 4 else real(*words))  # as just after a kill
 assert enter() == ""
 tell(read(SITE + "/by-killed"))
 """
@@ -180,7 +180,7 @@ os.kill(os.getpid(), 9)
     script = f"""
 $P '{kill}'
 TOKEN=b $P 'assert enter() == ""
-tell([os.path.exists(SITE + "/before"), [collect._states(entering.current.place, [n]) and 0 for n in ()]])'
+tell([os.path.exists(SITE + "/before"), [alive.states(entering.current.place, [n]) and 0 for n in ()]])'
 ls {box.inside}/layer | grep gen-
 $P 'assert enter() == ""
 tell([os.path.exists(SITE + "/before")])'
@@ -224,7 +224,7 @@ assert enter() == ""
 names = [name for name in os.listdir(entering.current.place) if name.startswith("upper-")]
 from sif_writable.layer import child
 def ask():
-    return json.dumps(collect._states(entering.current.place, names))
+    return json.dumps(alive.states(entering.current.place, names))
 tell(list(json.loads(child.ask(ask, 10)).values()))
 if os.environ.get("KILLED"):
     os.kill(os.getpid(), 9)
