@@ -20,6 +20,7 @@ NEW, ALL, NONE = "new", "all", "none"
 FILE, LINK, FOLDER, GONE = "file", "link", "folder", "gone"
 
 _CODE = (".py", ".pyc", ".pyo", ".so", ".pyd", ".pyx", ".pxd", ".pyi", ".pth")
+_METADATA = (".dist-info", ".egg-info", ".egg", ".egg-link")
 _STARTED = ("sitecustomize", "usercustomize")
 """Modules that the interpreter imports at each start."""
 _BESIDE = ("-journal", "-wal", "-shm", ".lock", ".lck", ".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
@@ -42,7 +43,7 @@ class Kept(NamedTuple):
 
     changes: list[Change]
     dropped: list[str]
-    """Paths that are gone with the layer: code that was replaced, what an installer put there."""
+    """Paths that are gone with the layer: code that was replaced, or is run in its place, and what was installed."""
 
 
 def mode(environ: Mapping[str, str]) -> str:
@@ -58,7 +59,7 @@ def is_code(path: str) -> bool:
 
 
 def _in_metadata(path: str) -> bool:
-    return ".dist-info/" in path + "/" or ".egg-info/" in path + "/" or "/conda-meta/" in path
+    return any(f"{ending}/" in f"{path}/" for ending in _METADATA) or "/conda-meta/" in path
 
 
 def _runs_at_start(path: str) -> bool:
@@ -103,12 +104,16 @@ def keep(
     *,
     replaces: Callable[[Change], bool],
     installed: Collection[str],
+    takes_place: Callable[[Change], bool] = lambda _: False,
 ) -> Kept:
     """Return what of a layer's changes is kept.
 
     :param replaces: whether the image has something else at the path of a change.
     :param installed: paths that a distribution owns which the layer installed, changed or removed.
+    :param takes_place: whether what the image does not have is run in the place of code that it has: see
+        :func:`sif_writable.layer.shadow.takes_place`.
     """
+    hiding: set[str] = set()
     kept: list[Change] = []
     dropped: list[str] = []
     for change in changes:
@@ -124,9 +129,29 @@ def keep(
             or (is_code(path) and replaces(change))
         ):
             dropped.append(path)
+        elif takes_place(change):
+            hiding.add(path)
+            dropped.append(path)
         else:
             kept.append(change)
-    return Kept(kept, dropped) if how == ALL else _without_remains(kept, dropped, installed)
+    if how == ALL:
+        return Kept(kept, dropped)
+    inits = {path for path in hiding if posixpath.basename(path).startswith("__init__.")}
+    return _without_remains(_without_bytecode(kept, dropped), dropped, {*installed, *inits})
+
+
+def _without_bytecode(kept: list[Change], dropped: list[str]) -> list[Change]:
+    """Take out what was compiled of sources that are not kept: it may pass for that of the image's."""
+    sources = {path for path in dropped if path.endswith(".py")}
+    rest = []
+    for change in kept:
+        folder, name = posixpath.split(change.path)
+        source = f"{posixpath.dirname(folder)}/{name.partition('.')[0]}.py"
+        if posixpath.basename(folder) == "__pycache__" and source in sources:
+            dropped.append(change.path)
+        else:
+            rest.append(change)
+    return rest
 
 
 def _without_remains(kept: list[Change], dropped: list[str], installed: Collection[str]) -> Kept:

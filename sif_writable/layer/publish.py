@@ -96,14 +96,14 @@ def publish(
     if done.number < 0:
         return []
     lines = []
-    how, installed = kept_of(folder), seen.installed(changes)
-    usual = kept if how == merge.NEW else merge.keep(changes, merge.NEW, replaces=seen.replaces, installed=installed)
+    how = kept_of(folder)
+    usual = kept if how == merge.NEW else seen.keep(changes, merge.NEW)
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
     told = f"{len(special)} {special[0]}" if special else ""  # other files may have changed since
     if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice
         with suppress(OSError), open(f"{folder}/told", "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(told)
-        words = f"{_first(special)}: code of the image, or installed into it; "
+        words = f"{_first(special)}: code in the place of the image's, or installed; "
         if how == merge.NEW:
             words += f"gone with this container's last process. {decide.KEEP}=all keeps such changes"
         else:

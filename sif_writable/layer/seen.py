@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import decide, files, fold, merge
+from sif_writable.layer import decide, files, fold, merge, shadow
 from sif_writable.layer.enter import ABOUT
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
 from sif_writable.layer.records import text as text_of
@@ -39,6 +39,9 @@ class Seen:
         self.originals = originals
         self._in_removed: set[str] = set()
         """What lay in removed directories with code of the image, and what stands in their place."""
+        self._names: dict[str, frozenset[str]] = {}
+        """Directories of the image to what is in them, as far as that was asked."""
+        self._roots: list[str] | None = None
 
     def _number(self, path: str) -> int:
         for number, directory in enumerate(self.directories):
@@ -75,6 +78,34 @@ class Seen:
             change.path.endswith(".py") and files.are_same_to_the_end(source, original)
         )
         return not is_same
+
+    def takes_place(self, change: Change) -> bool:
+        """Whether a new file is run in the place of code of the image."""
+        if change.kind not in {FILE, LINK} or self.in_image(change.path):
+            return False
+        if self._roots is None:
+            self._roots = [root for top in self.directories for root in self._roots_in(top)]
+        is_link = change.kind == LINK
+        return shadow.takes_place(change.path, self._names_in, self._has_code, self._roots, is_link=is_link)
+
+    def _roots_in(self, top: str) -> list[str]:
+        """Return the directories of packages in one of the layer's, or itself."""
+        library = f"{top}/lib"
+        names = [name for name in sorted(self._names_in(library)) if name.startswith("python")]
+        folders = [f"{library}/{name}/{kind}-packages" for name in names for kind in ("site", "dist")]
+        return folders if any(map(self._names_in, folders)) else [top]
+
+    def _names_in(self, folder: str) -> frozenset[str]:
+        known = self._names.get(folder)
+        if known is None:
+            known = frozenset()
+            with suppress(ValueError, FileNotFoundError, NotADirectoryError):
+                known = frozenset(os.listdir(self.original(folder)))
+            self._names[folder] = known
+        return known
+
+    def _has_code(self, folder: str) -> bool:
+        return any(shadow.module(os.path.basename(name))[1] for name, _ in files.walk(self.original(folder)))
 
     def changes(self) -> Iterator[Change]:
         """Yield what was changed; what holds it first."""
@@ -163,6 +194,11 @@ class Seen:
                         records.setdefault(record, []).extend(text_of(path).splitlines())
         return found | merge.installed(records)
 
+    def keep(self, changes: list[Change], how: str) -> merge.Kept:
+        """Return what of the changes is kept; `how` as in :func:`sif_writable.layer.merge.keep`."""
+        installed = self.installed(changes)
+        return merge.keep(changes, how, replaces=self.replaces, installed=installed, takes_place=self.takes_place)
+
 
 def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
     """Return what of a layer is published, and what it was chosen from.
@@ -174,7 +210,7 @@ def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, 
     directories = [line for line in lines if line[:1] == "/"]
     seen = Seen(folder, base, directories, [original(n, directory) for n, directory in enumerate(directories)])
     changes = list(seen.changes())
-    kept = merge.keep(changes, kept_of(folder), replaces=seen.replaces, installed=seen.installed(changes))
+    kept = seen.keep(changes, kept_of(folder))
     number = int(base.rpartition("-")[2] or 0)
     name = os.path.basename(folder)
     return fold.Layer(name, kept.changes, seen.source, number, base, seen.in_image), seen, changes, kept

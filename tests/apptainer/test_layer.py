@@ -66,7 +66,7 @@ def run(apptainer: Apptainer, sif: str, argv: list[str], options: Sequence[str] 
 
 
 MODES: list[list[str]] = [[], ["--no-home"], ["--containall"]]
-LOST = "/models.py: code of the image, or installed into it; gone with this container's last process"
+LOST = "/models.py: code in the place of the image's, or installed; gone with this container's last process"
 
 
 def test_off_is_off_and_what_imports_nothing_of_the_environment_pays_nothing(apptainer: Apptainer, sif: str) -> None:

@@ -62,7 +62,8 @@ sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
     assert (pending["files"], pending["written"]) == (6, ["idna_x", "own.pth", "requests"]), pending
     assert "SIF_WRITABLE_OVERLAY=off cannot take a program out of the one that it was" in " ".join(off.split())
     assert (
-        f"{SITE}/idna_x-1.0.dist-info and 4 more: code of the image, or installed into it; gone with" in result.stderr
+        f"{SITE}/idna_x-1.0.dist-info and 4 more: code in the place of the image's, or installed; gone with"
+        in result.stderr
     )
     told = " ".join(after.partition("writable layer")[2].split())
     assert "programs can write in /opt/venv, " in told
@@ -115,7 +116,7 @@ SIF_WRITABLE_KEEP=none {PYTHON} -c "$1" quiet 2>&1; end
     result = run(apptainer, sif, ["sh", "-c", script, "sh", WRITER, LOOK])
     said, seen, listed, forgot, without, quiet, nothing = parts(result.stdout)[:7]
     (line,) = said.splitlines()
-    assert "and 4 more: code of the image, or installed into it; later runs have it, too. To undo this: " in line
+    assert "and 4 more: code in the place of the image's, or installed; later runs have it, too. To undo this: " in line
     assert line.endswith("sif-writable cache forget idna_x own.pth requests")
     assert seen == "True of the True True\n", result
     words = " ".join(listed.split())

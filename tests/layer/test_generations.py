@@ -182,7 +182,7 @@ def test_what_was_removed_is_removed_again(node: Node) -> None:
     except PermissionError:
         pytest.skip("not run: no whiteout can be made in the test's folder")
     (line,) = node.publish(first)
-    assert f"{PKG}/__init__.py: code of the image" in line
+    assert f"{PKG}/__init__.py: code in the place of the image's" in line
     base = node.replica()
     assert files.is_whiteout(f"{base}/tree{PKG}/config.json", os.lstat(f"{base}/tree{PKG}/config.json"))
     assert not os.path.lexists(f"{base}/tree{PKG}/__init__.py")
@@ -448,7 +448,7 @@ def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_ag
     os.symlink("/elsewhere", f"{layer}/0/lib/other")
     os.symlink("/elsewhere", f"{layer}/0/lib/data")
     (line,) = node.publish(layer)
-    assert line.startswith("/v/lib/other and 1 more: code of the image")
+    assert line.startswith("/v/lib/other and 1 more: code in the place of the image's")
     assert node.newest() == {"new": "x"}
     tree = f"{node.storage}/gen-1/tree/v/lib"
     assert sorted(os.listdir(tree)) == ["data", "pkg"]
@@ -478,7 +478,37 @@ def test_code_that_says_the_same_is_no_other_code(node: Node) -> None:
     node.write(layer, "bin/tool", "#!/bin/sh \n")  # no module: who runs it may ask for every byte
     os.symlink("table.py", f"{layer}/0{PKG[2:]}/gone.py")
     (line,) = node.publish(layer)
-    assert f"{PKG}/gone.py and 2 more: code of the image" in line
+    assert f"{PKG}/gone.py and 2 more: code in the place of the image's" in line
+
+
+def test_new_code_that_is_run_in_the_place_of_the_images_is_gone_with_the_layer(node: Node) -> None:
+    for name in (
+        "lib/space/inner/code.py",
+        "lib/data/table.csv",
+        "lib/module.pyc",
+        "lib/python3.11/site-packages/far.py",
+    ):
+        node.put(f"{node.image}/v/{name}", "")
+    layer = node.layer()
+    gone = ["lib/pkg.py", "lib/module.py", "lib/space/__init__.py", "lib/pkg/fast.so", "lib/pkg/fast/__init__.py"]
+    gone += ["lib/pkg/fast/part.py", "lib/python3.11/dist-packages/far.so"]
+    kept = [
+        "lib/data.py",
+        "lib/space/more.py",
+        "lib/pkg/new/__init__.py",
+        "lib/pkg/new.py",
+        "lib/pkg/fast.pyc",
+        "lib/far.py",
+    ]
+    node.put(f"{node.image}{PKG}/fast.py", "")
+    os.makedirs(f"{node.image}/v/lib/python3.11/dist-packages")
+    for name in [*gone[1:], *kept]:
+        node.put(f"{layer}/0/{name}", "x")
+    (line,) = node.publish(layer)
+    assert f"and {len(gone) - 2} more: code in the place of the image's, or installed; gone with" in line
+    tree = f"{node.storage}/gen-1/tree/v"
+    found = [os.path.relpath(f"{where}/{name}", tree) for where, _, names in os.walk(tree) for name in names]
+    assert sorted(found) == sorted(kept)
 
 
 def test_what_is_gone_is_said_once_though_other_files_change_before_the_layer_is_dead(node: Node) -> None:
@@ -493,4 +523,4 @@ def test_what_is_gone_is_said_once_though_other_files_change_before_the_layer_is
     node.write(layer, "../more/__init__.py", "is new, and kept")
     node.write(layer, "evil.pth", "")
     (line,) = node.publish(layer)
-    assert "and 1 more: code of the image" in line
+    assert "and 1 more: code in the place of the image's" in line

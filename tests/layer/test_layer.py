@@ -111,7 +111,7 @@ os.mkdir("/venv/conda-meta")
 write("/venv/conda-meta/q-1-0.json", json.dumps({"files": ["lib/q.data"]}))
 write("/venv/lib/q.data"); write("/venv/lib/mine.data")
 """
-    assert "/q-1-0.json and 1 more: code of the image, or installed into it; gone with" in box.run(code).stderr
+    assert "/q-1-0.json and 1 more: code in the place of the image's, or installed; gone with" in box.run(code).stderr
     assert list(box.generation()) == ["/venv/lib/mine.data"]
 
 
@@ -335,7 +335,7 @@ tell([problem, sorted(name for name in sys.modules if name.startswith("sif_writa
     result = each_box.run(code, env={"SIF_WRITABLE_KEEP": "new"})
     problem, _ = json.loads(result.stdout)
     assert problem == ""
-    assert "and 1 more: code of the image, or installed into it; gone with" in result.stderr
+    assert "and 1 more: code in the place of the image's, or installed; gone with" in result.stderr
     assert [os.path.basename(path) for path in each_box.generation()] == ["new"]
     ask = "p = enter(); tell([p, os.path.exists(SITE + '/new'), 'changed' in read(SITE + '/large/__init__.py')])"
     assert each_box.tells(ask) == ["", True, False]
