@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
+from sif_writable import startup
+from sif_writable.session import COPIES
 from sif_writable.signals import suppress
 from sif_writable.system.listing import names
 
@@ -30,10 +33,19 @@ def weigh(path: str, kind: str, problem: str, all_of_it: tuple[int, int]) -> tup
             found = records.read(place, int(name.partition("-")[2]))
             return problem, (0, 0) if is_superseded(path) else (found.files, found.size)
         return problem, all_of_it
-    if kind == REPLICA or survey.about(path).is_lost or (not problem and survey.is_kept(path)):
+    if kind == REPLICA or survey.about(path).is_lost:
+        return problem, (0, 0)
+    if not problem and survey.is_kept(path, of_this_image=_is_of_this_image(path)):
         return problem, (0, 0)
     written = survey.written(path)
     return problem, (len(written.paths), written.size)
+
+
+def _is_of_this_image(path: str) -> bool:
+    """Whether a layer is over directories of this image, and this process sees them as the image has them."""
+    prefix, _, image = os.environ.get(COPIES, "").rpartition(":")
+    known = prefix == sys.prefix and os.path.basename(image) in path.split("/")
+    return known and not startup.in_layer(os.environ)
 
 
 def is_superseded(path: str) -> bool:

@@ -56,12 +56,10 @@ def publish(folder: str, layer: Layer, still: Callable[[], bool] | None = None) 
     conflicts: list[tuple[str, str]] = []
 
     def build(newest: Generation, aside: str, beside: str) -> int:
-        state, last = newest.layers.get(layer.name, ("", 0))
-        if state == layer.state or not (state or layer.changes):  # whoever published it has not removed it
+        if has(newest, layer):  # whoever published it has not removed it
             conflicts.clear()
-            return last or NOTHING
-        if not state and fold.is_there(layer, newest):
-            return newest.number or NOTHING
+            known = newest.layers.get(layer.name, ("", newest.number if layer.changes else 0))
+            return known[1] or NOTHING
         conflicts[:] = fold.fold(layer, newest, aside, beside)
         return CHANGED if still is not None and not still() else 0
 
@@ -69,6 +67,12 @@ def publish(folder: str, layer: Layer, still: Callable[[], bool] | None = None) 
         return Published(0, [], "")
     number, kept = succeed(folder, build)
     return Published(0 if number == NOTHING else number, conflicts, kept)
+
+
+def has(newest: Generation, layer: Layer) -> bool:
+    """Whether a generation has all that is kept of a layer, which may be nothing."""
+    state, _ = newest.layers.get(layer.name, ("", 0))
+    return state == layer.state if state else not layer.changes or fold.is_there(layer, newest)
 
 
 NOTHING, CHANGED = -1, -2

@@ -92,7 +92,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
     known = identities(here).get(prefix, "")
     if known:
         return known[len("image-") :]
-    with _image(here) as original:
+    with image(here) as original:
         found = find(original)
     with suppress(OSError):  # then the next one makes it again
         descriptor = os.open(f"{here}/about", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -104,7 +104,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
 
 
 @contextlib.contextmanager
-def _image(here: str) -> Iterator[Callable[[str], str]]:
+def image(here: str) -> Iterator[Callable[[str], str]]:
     """Make the directories of the image reachable as they are without a layer, and tell where.
 
     Nobody else does so meanwhile: who has done closes them again.

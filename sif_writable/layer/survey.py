@@ -15,13 +15,15 @@ from sif_writable.layer import (
     enter,
     files,
     forget,
+    generations,
+    inherited,
     mount,
     publish,
     records,
     replicas,
     seen,
     trial,
-)
+)  # fmt: skip
 from sif_writable.layer.alive import ALIVE, DEAD, UNKNOWN
 from sif_writable.layer.enter import read
 from sif_writable.signals import suppress
@@ -200,14 +202,22 @@ def remove(path: str) -> str:
     return ""
 
 
-def is_kept(folder: str) -> bool:
-    """Whether all that is kept of a layer is in the newest generation, as far as that can be told from here."""
+def is_kept(folder: str, *, in_it: bool = False, of_this_image: bool = False) -> bool:
+    """Whether all that is kept of a layer is in the newest generation, which may be nothing.
+
+    :param in_it: this process is in that layer.
+    :param of_this_image: the layer is over directories as this process sees them, or is in itself. Else another image's
+        may be in their place, and it is believed only where the very same was seen when it was published.
+    """
     try:
         target = about(folder).target
         newest = records.read(target, mount.newest_generation(target))
-        state, _ = newest.layers.get(os.path.basename(folder), ("", 0))
-        # Where this is another image, or a process in the layer, something else would be kept: then it is not the same.
-        return bool(state) and seen.look(folder, lambda _, directory: directory)[0].state == state
+        if in_it:
+            with inherited.image(folder) as original:
+                return generations.has(newest, seen.look(folder, lambda _, directory: original(directory))[0])
+        layer = seen.look(folder, lambda _, directory: directory)[0]
+        state, _ = newest.layers.get(layer.name, ("", 0))
+        return generations.has(newest, layer) if of_this_image else state == layer.state
     except (OSError, ValueError) as error:
         let_pass(error)
         return False

@@ -77,7 +77,7 @@ def model(image: str) -> dict[str, Any]:
         "in_memory": in_memory,
         "filesystem": trial.filesystem(chosen) if chosen else "",
         "free_bytes": room.f_bavail * room.f_frsize if room else 0,
-        "pending": _pending(pending) if pending else None,
+        "pending": _pending(pending, inside=inside) if pending else None,
         "folder": folder,
         "number": number,
         **found,
@@ -108,8 +108,9 @@ def _contents(folder: str, number: int) -> dict[str, Any]:
     }
 
 
-def _pending(folder: str) -> dict[str, Any]:
-    found = survey.Written([], 0) if survey.is_kept(folder) else survey.written(folder)
+def _pending(folder: str, *, inside: bool) -> dict[str, Any]:
+    kept = survey.is_kept(folder, in_it=inside, of_this_image=True)
+    found = survey.Written([], 0) if kept else survey.written(folder)
     return {
         "folder": folder,
         "bytes": found.size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -188,6 +189,31 @@ def test_what_is_told_of_single_things(left: Left) -> None:
     left.write(left.layer(), "cache/w", "newer")
     left.publish(left.place + "/" + survey.uppers(left.place)[-1])
     assert "a later one has taken its place" in " ".join(report.about(items["gen-1"]))
+
+
+def test_a_layer_with_nothing_to_keep_waits_for_nobody(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    left.put(f"{(layer := left.layer())}/about", f"{mount.boot()}\n\n{left.storage}\n\n{left.image}/v")
+    left.write(layer, "__init__.py", "changed")
+    assert (survey.is_kept(layer), survey.is_kept(layer, of_this_image=True)) == (False, True)
+    name = os.path.basename(layer)
+    assert left.kinds()[name] == ("upper", 1, "")  # it may be over another image's directories
+    monkeypatch.setenv("SIF_WRITABLE_COPIES", f"{sys.prefix}:{left.root}/image-{THIS}")
+    assert left.kinds()[name] == ("upper", 0, "")
+    left.write(layer, "new", "")
+    assert left.kinds()[name] == ("upper", 2, "")
+
+
+def test_a_process_in_a_layer_knows_that_there_is_nothing_to_keep_of_it(box: Box) -> None:
+    code = """
+from sif_writable.layer import survey
+assert enter() == ""
+write(SITE + "/quiet/__init__.py", "# changed", "a")
+asked = [survey.is_kept(entering.current.folder, in_it=True)]
+write(SITE + "/new")
+tell([*asked, survey.is_kept(entering.current.folder, in_it=True)])
+"""
+    result = box.run(code)
+    assert result.stdout == "[true, false]\n", result
 
 
 def test_nothing_that_is_in_use_goes(box: Box) -> None:
