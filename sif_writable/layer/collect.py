@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 UNFINISHED_SECONDS = 3600.0
 """After that a layer that was never mounted belongs to a process that was killed."""
+LINK_SECONDS = 60.0
+"""After that a container whose layer is gone is not just making another one."""
 STALE_SECONDS, LONG_AGO = 86400.0, 60 * 86400.0
 
 
@@ -117,7 +119,7 @@ def _tidy(place: str, base: str, now: float) -> None:
                 replicas.drop(place, name)
             elif name.startswith(IN_MEMORY) and (age > LONG_AGO or about(f"{place}/{name}")[0] != mount.boot()):
                 replicas.drop(place, name)  # nobody can be in it any more
-            elif name.startswith("container-") and age > UNFINISHED_SECONDS:
+            elif name.startswith("container-") and age > LINK_SECONDS:
                 layer = os.readlink(f"{place}/{name}").partition(":")[0]
                 if not os.path.isdir(f"{place}/{layer}"):
                     os.unlink(f"{place}/{name}")

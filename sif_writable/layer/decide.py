@@ -12,6 +12,9 @@ KEEP = "SIF_WRITABLE_KEEP"
 INSIDE = "SIF_WRITABLE_LAYER"
 """Tells descendants which mount namespace has the layer, and over what: :data:`sif_writable.startup.LAYER`."""
 
+NOT_NAMED = ":\n"
+"""What separates the directories of a layer in :data:`INSIDE`, and in the files of its folder."""
+
 # What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
 _RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
 _RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
@@ -34,18 +37,23 @@ def known(image: str, prefix: str) -> str:
     return f"={image}:{prefix}"
 
 
-def obstacle(environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: int, program: str) -> str:
+def obstacle(
+    environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: int, program: str, prefix: str, storage: str
+) -> str:
     """Say why this process must not have a layer, or return an empty string.
 
     :param uid: the effective one.
     :param uid_map: the text of /proc/self/uid_map; empty without /proc.
     :param threads: how many run in this process; 0 if that is not known.
     :param program: the file that this process executes, of /proc/self/exe.
+    :param prefix: that of the environment, ``sys.prefix``.
+    :param storage: the folder of this image in storage.
     """
     wish = mode(environ)
     if wish == "off":
         return f"{MODE}=off"
     problem = parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program)
+    problem = problem or _path("the environment", prefix, NOT_NAMED) or _path("storage", storage, "\n")
     return problem or ("" if wish == "on" else _identity(uid, uid_map))
 
 
@@ -82,6 +90,18 @@ def _embedded(program: str) -> str:
     if name.startswith(("python", "pypy")):
         return ""
     return f"Python runs inside another program ({name or 'unknown'}), which may have opened what a layer would cover"
+
+
+def _path(what: str, path: str, letters: str) -> str:
+    for letter, words in (("\n", "a line break"), (":", "a colon")):
+        if letter in letters and letter in path:
+            return f"the path of {what}, {path!r}, has {words} in it, which separates the paths that a layer notes"
+    return ""
+
+
+def can_be_named(path: str) -> bool:
+    """Whether a directory can have a layer as far as that depends on the letters of its path."""
+    return not any(letter in path for letter in NOT_NAMED)
 
 
 def _identity(uid: int, uid_map: str) -> str:

@@ -33,6 +33,8 @@ MOUNTED = " - overlay sif-writable "
 """What lines of mountinfo have in them that show an overlay of ours."""
 MEMBERS = 64
 """How many processes are asked, the latest first, before all of /proc is looked through."""
+LONG = 4 * MEMBERS
+"""With more lines the list of members is written anew, without those that have ended."""
 
 current: "Optional[Layer]" = None
 """The layer that this process is in, and made or joined itself."""
@@ -53,6 +55,8 @@ class Layer:
         """Whether the kernel has refused to mount it, and not for a cause that passes."""
         self.in_memory = False
         """Whether it is on a tmpfs of its own: see :mod:`.memory`."""
+        self.members = 0
+        """How many lines its list of members has."""
         self.origin = ""
         """Of the generations, where this process makes it."""
         self.fresh = False
@@ -96,7 +100,9 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     if in_layer(environ):
         return ""
     uid_map = read("/proc/self/uid_map")
-    problem = decide.obstacle(environ, uid=uid, uid_map=uid_map, threads=threads, program=program)
+    problem = decide.obstacle(
+        environ, uid=uid, uid_map=uid_map, threads=threads, program=program, prefix=sys.prefix, storage=storage
+    )
     if problem:
         return problem
     token = _token()
@@ -222,6 +228,10 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         os.close(mounts)
     try:
         note_member(layer.folder, me())
+        if layer.members > LONG:
+            from sif_writable.layer import members
+
+            members.drop_ended(layer.folder)
     except OSError as error:  # no space: others find it in /proc
         let_pass(error)
     entered(layer, os.readlink("/proc/self/ns/mnt"))
@@ -258,6 +268,7 @@ def me() -> str:
 def member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
     """Return a live process that is in a layer, and an open descriptor of its mount namespace."""
     known = [line.split(" ") for line in reversed(read(f"{layer.folder}/members").splitlines())]
+    layer.members = len(known)
     numbers = {number, *[int(words[2]) for words in known if len(words) > 2 and words[2].isdigit()]}  # of `moved`
     for pid in dict.fromkeys([int(words[0]) for words in known[:MEMBERS] if words[0].isdigit()]):
         found = _namespace_of(pid, numbers, layer, device)
@@ -363,10 +374,13 @@ def write(path: str, text: str) -> None:
 
 
 def note_member(folder: str, line: str) -> None:
-    """Add a line to the list of a layer's members."""
+    """Add a line to the list of a layer's members: to the new one where it is replaced meanwhile (:mod:`.members`)."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(f"{folder}/members", flags, 0o600)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    is_there = 0
+    while not is_there:
+        descriptor = os.open(f"{folder}/members", flags, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+            is_there = os.fstat(descriptor).st_nlink
+        finally:
+            os.close(descriptor)

@@ -41,8 +41,8 @@ def asked(
     :param quick: what :func:`sif_writable.layer.mount.environment` returned.
     :returns: as :func:`settle`.
     """
-    wanted = decide.distinct(find())
-    if not wanted or "\n" in "".join(wanted):
+    wanted = decide.distinct([*filter(decide.can_be_named, find())])
+    if not wanted:
         return None
     here = circumstances(wanted, uid_map)
     found = mount.settled(enter.places(storage, image, os.geteuid()), 0, here)

@@ -46,7 +46,10 @@ def model(image: str) -> dict[str, Any]:
     """
     uid_map = enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if os.path.exists("/proc/self/exe") else ""
-    why = decide.obstacle(os.environ, uid=os.geteuid(), uid_map=uid_map, threads=1, program=program)
+    uid = os.geteuid()
+    why = decide.obstacle(
+        os.environ, uid=uid, uid_map=uid_map, threads=1, program=program, prefix=sys.prefix, storage=image
+    )
     namespace = os.readlink("/proc/self/ns/mnt") if uid_map else ""
     places = [place for place in enter.places(image, os.path.basename(image), os.geteuid()) if enter.is_private(place)]
     over: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.cleanup import layers
@@ -63,10 +64,12 @@ def try_now(image: str) -> None:
         return
     uid, uid_map = os.geteuid(), enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if uid_map else ""
-    if decide.obstacle(os.environ, uid=uid, uid_map=uid_map, threads=1, program=program):
+    if decide.obstacle(
+        os.environ, uid=uid, uid_map=uid_map, threads=1, program=program, prefix=sys.prefix, storage=image
+    ):
         return
     name = os.path.basename(image)
-    wanted = decide.distinct(layered.directories())
+    wanted = decide.distinct([*filter(decide.can_be_named, layered.directories())])
     here = trial.circumstances(wanted, uid_map)
     if wanted and mount.settled(enter.places(image, name, uid), 0, here) is None:
         table = kernel.table(enter.read("/proc/self/mountinfo"))

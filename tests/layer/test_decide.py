@@ -20,7 +20,15 @@ ONE = "      1000       1000          1\n"
 
 
 def ask(environ: dict[str, str] | None = None, **facts: object) -> str:
-    known = {"uid": 1000, "uid_map": ONE, "threads": 1, "program": "/usr/bin/python3.11", **facts}
+    known = {
+        "uid": 1000,
+        "uid_map": ONE,
+        "threads": 1,
+        "program": "/usr/bin/python3.11",
+        "prefix": "/v",
+        "storage": "/s:",
+    }
+    known.update(facts)
     return decide.obstacle(environ or {}, **known)  # type: ignore[arg-type]
 
 
@@ -63,10 +71,19 @@ def test_a_layer_is_allowed(environ: dict[str, str], facts: dict[str, object]) -
         ({}, {"uid_map": "0 1000 1\n"}, "more users than one"),
         ({}, {"uid_map": "1000 1000 2\n"}, "more users than one"),
         ({}, {"uid_map": ""}, "/proc does not say"),
+        ({}, {"prefix": "/opt/a\nb"}, r"the path of the environment, '/opt/a\nb', has a line break in it"),
+        ({}, {"prefix": "/opt/a:b"}, "the path of the environment, '/opt/a:b', has a colon in it"),
+        ({}, {"storage": "/s\n"}, r"the path of storage, '/s\n', has a line break in it"),
     ],
 )
 def test_a_layer_is_refused_with_a_sentence(environ: dict[str, str], facts: dict[str, object], words: str) -> None:
     assert words in ask(environ, **facts)
+
+
+def test_status_says_what_is_wrong_with_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/opt/a:b")
+    assert "'/opt/a:b', has a colon in it" in report.lines(report.model("/nowhere/image-1"))[0]
+    assert [*map(decide.can_be_named, ("/v", "/v:", "/v\nw"))] == [True, False, False]
 
 
 def test_what_a_layer_hides_is_said_where_it_is_asked_for_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,13 +317,20 @@ def test_what_a_machine_that_crashed_had_not_flushed_is_not_kept(box: Box) -> No
     assert upper not in os.listdir(box.place)
 
 
-def test_many_containers_leave_no_more_than_a_few_empty_layers(box: Box) -> None:
-    code = 'mount.EMPTY = 3\nassert enter() == ""\nprint(len(os.listdir(entering.current.place)))'
+def test_many_containers_leave_no_more_than_a_few_empty_layers_and_links(box: Box) -> None:
+    code = 'mount.EMPTY = 3; collect.LINK_SECONDS = -1\nassert enter() == ""'
+    code += (
+        '\nprint([len([n for n in os.listdir(entering.current.place) if n.startswith(k)]) for k in ("upper-", "cont")])'
+    )
     script = "".join(f"TOKEN={number} $P '{code}'\n" for number in range(12))
     result = box.shell(script)
     assert result.stderr == ""
-    uppers = [name for name in os.listdir(box.place) if name.startswith("upper-")]
-    assert 1 <= len(uppers) <= 4
+    for line in result.stdout.splitlines():
+        uppers, links = json.loads(line)
+        assert 1 <= links <= uppers <= 4, result
+    for name in os.listdir(box.place):
+        if name.startswith("container-"):
+            assert os.path.isdir(f"{box.place}/{os.readlink(f'{box.place}/{name}').partition(':')[0]}")
 
 
 def test_every_interpreter(each_box: Box) -> None:
