@@ -3,6 +3,7 @@
 Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the tables.
 """
 
+from sif_writable import settings
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
 from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
@@ -25,25 +26,15 @@ if TYPE_CHECKING:
         def holds(self, path: str, text: str) -> bool: ...  # noqa: D102
 
 
-MODES = {
-    "SIF_WRITABLE": ("auto", "on", "off"),
-    "SIF_WRITABLE_HOME": ("auto", "keep", "redirect"),
-    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
-    "SIF_WRITABLE_STRICT": ("0", "1"),
-    "SIF_WRITABLE_DEBUG": ("0", "1"),
-}
-"""Variables of ours with a fixed set of values; the first is the default."""
-
-
 def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]") -> Decision:
     """Decide every redirect, HOME, the user's name and the bytecode folder."""
     decision = Decision()
-    decision.notes = misunderstood(environ)
+    decision.notes = settings.misunderstood(environ, [row[0] for row in OPT_IN])
     _decide_home(facts, storage, environ, decision)
     rows = _Rows(facts, storage, ground, environ, decision)
     for row in ROWS:
         rows.decide(row)
-    opted = _opted(environ)
+    opted = settings.opted(environ)
     if opted:
         for row in OPT_IN:
             if row[0] in opted:
@@ -128,12 +119,12 @@ class _Rows:
                 return
         default = defaults[0] if defaults else ""
         own = self.baked.get(variable, "")
-        why, stays = self._reason(variable, kind, when, default, brought=bool(own))
+        word, why = self._reason(variable, kind, when, default, brought=bool(own))
         # All that has no variable of its own stays where the user has it, rather than to be hidden by a few files.
-        if own and stays is _WORKS and not variable.startswith("XDG_"):
-            why, stays = "the image brings files for it", ""
-        if stays:
-            self._leave(variable, default, form, extra, stays)
+        if own and word == _WORKS and not variable.startswith("XDG_"):
+            word, why = _MOVES, "the image brings files for it"
+        if word != _MOVES:
+            self._leave(variable, default, form, extra, word, why)
             return
         file = self._decided_in(variable)
         if file:
@@ -224,43 +215,43 @@ class _Rows:
         redirect.sources = tuple(found)
 
     def _reason(self, variable: str, kind: str, when: str, default: str, *, brought: bool) -> "tuple[str, str]":
-        """Say why a location moves, or why it stays: one of the two is empty.
+        """Return whether a location moves, and why it does or does not.
 
         :param brought: the image brings files for it, which only the variable leads to.
         """
         if kind in self.given and not self._stays_though_given(variable, kind, default):
-            return "goes to the place that the user gave", ""
-        why, stays = self._reason_by_default(when, kind, default)
-        if why and variable in HIDING and not brought and self._is_repaired(default):
-            return "", "the repaired HOME serves as well, and the variable would hide what packages bring"
-        return why, stays
+            return _MOVES, "goes to the place that the user gave"
+        word, why = self._reason_by_default(when, kind, default)
+        if word == _MOVES and variable in HIDING and not brought and self._is_repaired(default):
+            return _STAYS, "the repaired HOME serves as well, and the variable would hide what packages bring"
+        return word, why
 
     def _reason_by_default(self, when: str, kind: str, default: str) -> "tuple[str, str]":
         if when == "opt_in":
-            return _REQUESTED, ""
+            return _MOVES, _REQUESTED
         base = default.partition("/")[0]
         path = resolve(default, self.bases, self.environ)
         if base in self.homeless:
             # Below a HOME that cannot be used there may still be a bind mount that can.
             if when != ALWAYS and path and self.ground.state(path) == "writable":
-                return "", _WORKS
-            return f"HOME {self.facts.home_problem}", ""
+                return _WORKS, _BY_DEFAULT
+            return _MOVES, f"HOME {self.facts.home_problem}"
         works = bool(path) and self.ground.works(path)
         if works and base in self.chosen:
-            return "", f"the user set {SET_BY[base]}, which decides it"
+            return _STAYS, f"the user set {SET_BY[base]}, which decides it"
         if when == ALWAYS:
-            return "its default is not kept apart by image and user", ""
+            return _MOVES, "its default is not kept apart by image and user"
         if not works:
-            return f"{path or default} cannot be written", ""
+            return _MOVES, f"{path or default} cannot be written"
         small = self.facts.home_small and not self.storage.small
         if small and kind == DATA and base in OF_HOME and base not in self.chosen:
-            return "HOME is on the container session's small tmpfs", ""
-        return "", _WORKS
+            return _MOVES, "HOME is on the container session's small tmpfs"
+        return _WORKS, _BY_DEFAULT
 
-    def _leave(self, variable: str, default: str, form: str, extra: str, why: str) -> None:
+    def _leave(self, variable: str, default: str, form: str, extra: str, word: str, why: str) -> None:
         """Leave a location where it is, and pin it there when what it hangs on moves away."""
         moves = False
-        if why is _WORKS and (self.decision.home or self.cache_moves):
+        if word == _WORKS and (self.decision.home or self.cache_moves):
             base = default.partition("/")[0]
             moves = bool(self.decision.home and base in OF_HOME) or (self.cache_moves and base == "CACHE")
         if moves and form in ("dir", "mkdir", "base"):
@@ -318,47 +309,24 @@ class _Rows:
             redirect.make = True
 
 
-_REQUESTED = "switched on by SIF_WRITABLE_OPT_IN"
-_WORKS = "its default location works"
+_MOVES, _STAYS, _WORKS = "moves", "stays", "works"
+"""What becomes of a location: it moves, it stays, it stays since its default works."""
+_BY_DEFAULT = "its default location works"
+_REQUESTED = f"switched on by {settings.OPT_IN}"
 
 
 def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", decision: Decision) -> None:
-    mode = environ.get("SIF_WRITABLE_HOME", "").lower()
+    mode = settings.home(environ)
     if mode == "keep" or not (facts.home_problem or mode == "redirect"):
-        decision.home_why = "kept, as SIF_WRITABLE_HOME says" if mode == "keep" else "works"
+        decision.home_why = f"kept, as {settings.HOME} says" if mode == "keep" else "works"
         return
     if facts.home_problem == SILENT:
         decision.home_why = f"{SILENT}; kept, since a private one must link to what is in it"
         return
-    why = f"HOME {facts.home_problem}" if facts.home_problem else "SIF_WRITABLE_HOME=redirect"
+    why = f"HOME {facts.home_problem}" if facts.home_problem else f"{settings.HOME}=redirect"
     if "image" not in storage.folders:
         decision.home_why = f"{why}, but no place was found for another"
         return
     decision.home = storage.folders["image"] + "/home"
     decision.home_made = "home" in storage.present["image"]
     decision.home_why = why
-
-
-def misunderstood(environ: "Mapping[str, str]") -> "list[str]":
-    """List our variables whose value is not understood, with what is allowed; they count as unset."""
-    notes = []
-    for name, allowed in MODES.items():
-        value = environ.get(name, "")
-        if value and value.lower() not in (*allowed, *_SYNONYMS.get(name, ())):
-            notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
-    known = [row[0] for row in OPT_IN]
-    return notes + [
-        f"SIF_WRITABLE_OPT_IN names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
-        for name in _opted(environ)
-        if name not in known
-    ]
-
-
-def _opted(environ: "Mapping[str, str]") -> "list[str]":
-    return environ.get("SIF_WRITABLE_OPT_IN", "").replace(",", " ").split()
-
-
-_SYNONYMS = {
-    "SIF_WRITABLE": ("0", "1", "no", "yes", "false", "true", "never", "always"),
-    "SIF_WRITABLE_OVERLAY": ("layer",),  # what the default was asked for with before it was the default
-}

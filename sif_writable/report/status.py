@@ -38,13 +38,12 @@ import time
 from typing import Any
 
 import sif_writable
-from sif_writable import act, importhook, plan, session, startup, system
+from sif_writable import act, importhook, plan, session, settings, startup, system
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
 from sif_writable.copies import policy as copies
 from sif_writable.errors import Problem
 from sif_writable.plan import RUNTIME
-from sif_writable.redirects import decide
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
@@ -144,7 +143,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "gpu": gpus.gpus(required=gpu_required) if gpu else None,
     }
     model["settings"] = [
-        *decide.misunderstood(os.environ),
+        *settings.misunderstood(os.environ, [row[0] for row in OPT_IN]),
         *filter(None, [policy.limit(os.environ)[1], copies.limit(os.environ)[1]]),
         *(model["gpu"]["settings"] if model["gpu"] else []),
     ]

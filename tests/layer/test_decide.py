@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sif_writable import startup
+from sif_writable import settings, startup
 from sif_writable import system as facts
 from sif_writable.layer import decide, kernel
 from sif_writable.overlay import decide as overlay
-from sif_writable.redirects import decide as redirects
 from sif_writable.report import layer as report
 
 ONE = "      1000       1000          1\n"
@@ -110,8 +109,8 @@ def test_paths_are_escaped_in_the_options_of_a_mount(path: str, escaped: str) ->
 def test_values_are_understood_alike_for_the_environment_and_for_other_paths() -> None:
     for value in ("", "auto", "on", "off", "Off", "layer", "layers", "1"):
         assert overlay.mode({decide.MODE: value}) == decide.mode({decide.MODE: value})
-    assert redirects.misunderstood({decide.MODE: "Layer"}) == []
-    assert "allowed: auto, on, off" in redirects.misunderstood({decide.MODE: "layers"})[0]
+    assert settings.misunderstood({decide.MODE: "Layer"}, ()) == []
+    assert "allowed: auto, on, off" in settings.misunderstood({decide.MODE: "layers"}, ())[0]
 
 
 def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sif_writable import plan
+from sif_writable import plan, settings
 from sif_writable.plan import Place, Storage
 from sif_writable.redirects import decide, templates
 from sif_writable.redirects.beside import CARRIED, HIDING, STAYING
@@ -407,7 +407,7 @@ OPTIONAL = [row[0] for row in OPT_IN]
     ],
 )
 def test_values_that_are_not_understood_are_named(environ: dict[str, str], words: str | None) -> None:
-    assert decide.misunderstood(environ) == ([words] if words else [])
+    assert settings.misunderstood(environ, OPTIONAL) == ([words] if words else [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""What did the user ask for? The names of our variables, each once, and the values that they may have.
+
+What the gate and the first stage of the hook ask for is named there. On the cold path of a start.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+HOME = "SIF_WRITABLE_HOME"
+"""Whether a private HOME takes the place of the user's."""
+OPT_IN = "SIF_WRITABLE_OPT_IN"
+"""Variables that are redirected only on request, with commas or blanks between them."""
+STRICT = "SIF_WRITABLE_STRICT"
+"""Whether a heavy import fails where the place that the user gave cannot be used."""
+DEBUG = "SIF_WRITABLE_DEBUG"
+"""Whether each start says on stderr what it saw, decided and did."""
+
+MODES = {
+    "SIF_WRITABLE": ("auto", "on", "off"),
+    HOME: ("auto", "keep", "redirect"),
+    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
+    STRICT: ("0", "1"),
+    DEBUG: ("0", "1"),
+}
+"""Variables of ours with a fixed set of values; the first is the default."""
+_SYNONYMS = {
+    "SIF_WRITABLE": ("0", "1", "no", "yes", "false", "true", "never", "always"),
+    "SIF_WRITABLE_OVERLAY": ("layer",),  # what the default was asked for with before it was the default
+}
+"""Other values that are understood."""
+
+
+def misunderstood(environ: "Mapping[str, str]", optional: "Iterable[str]") -> "list[str]":
+    """List our variables whose value is not understood, with what is allowed; they count as unset.
+
+    :param optional: the variables that :data:`OPT_IN` may name.
+    """
+    notes = []
+    for name, allowed in MODES.items():
+        value = environ.get(name, "")
+        if value and value.lower() not in (*allowed, *_SYNONYMS.get(name, ())):
+            notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
+    known = list(optional)
+    return notes + [
+        f"{OPT_IN} names {name[:80]!r}, which can not be switched on; allowed: {', '.join(known)}"
+        for name in opted(environ)
+        if name not in known
+    ]
+
+
+def home(environ: "Mapping[str, str]") -> str:
+    """Return ``keep``, ``redirect``, or something else, which counts as unset."""
+    return environ.get(HOME, "").lower()
+
+
+def opted(environ: "Mapping[str, str]") -> "list[str]":
+    """Return the variables that the user has switched on."""
+    return listed(environ, OPT_IN)
+
+
+def listed(environ: "Mapping[str, str]", name: str) -> "list[str]":
+    """Return the words of a variable of ours that have commas or blanks between them."""
+    return environ.get(name, "").replace(",", " ").split()
