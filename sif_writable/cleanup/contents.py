@@ -19,7 +19,8 @@ from sif_writable.copies import changes
 from sif_writable.overlay.obstacles import used_by
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
-from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED, is_image
+from sif_writable.storage import layout
+from sif_writable.storage.layout import is_image
 from sif_writable.storage.leases import NO_LOCKS, in_use
 from sif_writable.system.listing import names
 from sif_writable.system.mounts import mounts
@@ -101,14 +102,14 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
     """
     found: list[tuple[str, str, str]] = []
     for name in names(root):
-        if name in ("data", "run"):
-            kind = DATA if name == "data" else RUNTIME
+        if name in (layout.DATA, layout.RUN):
+            kind = DATA if name == layout.DATA else RUNTIME
             found += [
                 (name, leaf, LEFTOVER if is_aside(leaf) else kind)
                 for leaf in names(os.path.join(root, name))
                 if leaf in known[kind] or is_aside(leaf)
             ]
-        elif name == LOCKS:
+        elif name == layout.LOCKS:
             found += [(name, leaf, LOCK) for leaf in names(os.path.join(root, name)) if leaf.endswith(".lock")]
         elif is_aside(name):
             found.append(("", name, LEFTOVER))
@@ -134,10 +135,10 @@ def look_at_images(
         own = [
             item
             for entry in _of_image(root, name, known)
-            for item in _items(root, *entry, name[len("image-") :], points, bound)
+            for item in _items(root, *entry, layout.identity(name), points, bound)
         ]
-        told = _note(os.path.join(root, name, NOTE))
-        identity = name[len("image-") :]
+        told = _note(os.path.join(root, name, layout.NOTE))
+        identity = layout.identity(name)
         used = max([image_used(f"{root}/{name}"), *(item.changed for item in own if item.kind in (COMPILED, PACKAGES))])
         seen[identity] = Image(identity, told.get("image", ""), told.get("prefix", ""), min(used, time.time()))
         items += own
@@ -156,14 +157,14 @@ def image_used(path: str) -> float:
     Times of reading are not kept everywhere, and where they are, a backup reads everything.
     """
     inner = names(path)
-    told = [f"{path}/{name}" for name in inner if name.startswith(PLAN) or name == USED]
-    told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith("packages-")]
+    told = [f"{path}/{name}" for name in inner if name.startswith(layout.PLAN) or name == layout.USED]
+    told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith(layout.PACKAGES)]
     times = []
     for file in told:
         with suppress(OSError):
             times.append(os.lstat(file).st_mtime)
     for folder in (
-        () if times else (path, *(f"{path}/{n}" for n in inner if n == "config" or n.startswith("compiled-")))
+        () if times else (path, *(f"{path}/{n}" for n in inner if n == layout.CONFIG or n.startswith(layout.COMPILED)))
     ):
         with suppress(OSError):
             times.append(os.lstat(folder).st_mtime)
@@ -184,7 +185,7 @@ def _items(
         return []
     problem = found.problem
     if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
-        problem = problem or used_by(f"image-{image}")
+        problem = problem or used_by(layout.image(image))
     elif kind == PACKAGES:
         problem = problem or in_use(path)
     written = found.written
@@ -222,7 +223,7 @@ def on_this_node() -> list[Contents]:
         items: list[Item] = []
         seen: dict[str, Image] = {}
         for name in filter(is_image, listed):
-            identity = name[len("image-") :]
+            identity = layout.identity(name)
             used = 0.0
             for leaf in ("", *names(f"{root}/{name}")):
                 with suppress(OSError):
@@ -253,23 +254,23 @@ def _of_image(root: str, image: str, known: Mapping[str, frozenset[str]]) -> lis
     found = []
     for name in names(os.path.join(root, image)):
         inner = f"{image}/{name}"
-        kind = CONFIG if name == "config" else COMPILED if name.startswith("compiled-") else ""
+        kind = CONFIG if name == layout.CONFIG else COMPILED if name.startswith(layout.COMPILED) else ""
         if kind:
             found += [(inner, leaf, LEFTOVER if is_aside(leaf) else kind) for leaf in names(os.path.join(root, inner))]
-        elif name == HOME:
+        elif name == layout.HOME:
             found.append((image, name, HOME))
-        elif name.startswith("data-") and name[5:] in known[DATA]:
+        elif name.startswith(layout.OWN_DATA) and name[len(layout.OWN_DATA) :] in known[DATA]:
             found.append((image, name, DATA))
-        elif name.startswith("packages-"):
+        elif name.startswith(layout.PACKAGES):
             held = names(os.path.join(root, inner))
             written = changes.WRITTEN in held
             if changes.TREE in held or changes.REMOVING in held or not written:
                 found.append((image, name, PACKAGES))
             found += [(inner, changes.WRITTEN, WRITTEN)] if written else []
             found += [(inner, leaf, LEFTOVER) for leaf in held if is_aside(leaf)]
-        elif name == LAYERS:
+        elif name == layout.LAYERS:
             found += layers.listed(root, inner)
-        elif name.startswith("overlay"):
+        elif name.startswith(layout.OVERLAY):
             found.append((image, name, OVERLAY))
             found += [(folder, leaf, LEFTOVER) for folder, leaf in _left_within(root, inner)]
         elif is_aside(name):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
-from sif_writable.storage.layout import LAYERS, NOTE, PLAN, USED
+from sif_writable.storage import layout
+from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sif_writable.cleanup.policy import Limit
     from sif_writable.plan import Storage
 
-STAMP = "locks/housekeeping"
+STAMP = f"{LOCKS}/housekeeping"
 """The file in a storage root whose time says when this was done, and whose lock keeps others from it."""
 _WORDS = (
     b"its time says when storage was last kept in bounds, each dot after this that a round did not come to its end\n"
@@ -68,7 +69,7 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
     """
     for root in dict.fromkeys(storage.roots[kind] for kind in ("compiled", "config") if kind in storage.roots):
         with suppress(OSError):
-            _round(root, f"image-{identity}", environ)
+            _round(root, layout.image(identity), environ)
     for parent in ("/var/tmp", "/tmp"):  # noqa: S108 - private folders, which are checked before anything is removed
         stamp = f"{parent}/sif-writable-{os.geteuid()}/layers/.sif-writable"
         with suppress(OSError):
@@ -77,7 +78,7 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
                 from sif_writable.cleanup.policy import limit
 
                 if limit(environ)[0] is not None:
-                    tidy_node(f"image-{identity}", time.time())
+                    tidy_node(layout.image(identity), time.time())
 
 
 def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
@@ -92,7 +93,7 @@ def _round(root: str, this: str, environ: Mapping[str, str]) -> None:
     try:
         if not _lock(descriptor) or _was_done(descriptor, now):
             return
-        if sum(name.startswith("image-") for name in os.listdir(root)) > 1:
+        if sum(name.startswith(layout.IMAGE) for name in os.listdir(root)) > 1:
             # The clock of this node may be wrong; that of the filesystem gave all the other times.
             os.utime(descriptor)
             now = os.fstat(descriptor).st_mtime
@@ -183,8 +184,8 @@ def tidy_node(this: str, now: float) -> None:
 
     for contents in on_this_node():
         for identity, image in contents.images.items():
-            place = f"{contents.root}/image-{identity}"
-            if f"image-{identity}" == this or now - image.used <= IDLE_DAYS * DAY:
+            place = f"{contents.root}/{layout.image(identity)}"
+            if layout.image(identity) == this or now - image.used <= IDLE_DAYS * DAY:
                 continue
             items = [item for item in contents.items if item.image == identity]
             stays = survey.in_memory(place)
@@ -204,7 +205,7 @@ def _finish(root: str, listed: list[str], bound: Bound) -> bool:
     done = True
     for image in listed:
         inner = names(f"{root}/{image}")
-        for folder in (image, *(f"{image}/{name}" for name in inner if name.startswith("packages-"))):
+        for folder in (image, *(f"{image}/{name}" for name in inner if name.startswith(layout.PACKAGES))):
             path = f"{root}/{folder}"
             for name in names(path):
                 if aside.is_ours(name) and "-gone-" in name:
@@ -242,9 +243,9 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
             os.rename(moved, f"{image}/{plan}")
             return True
         os.unlink(moved)
-    for entry in (*(f"config/{leaf}" for leaf in names(f"{image}/config")), *inner):
+    for entry in (*(f"{layout.CONFIG}/{leaf}" for leaf in names(f"{image}/{layout.CONFIG}")), *inner):
         path = f"{image}/{entry}"
-        if entry.startswith("packages-"):
+        if entry.startswith(layout.PACKAGES):
             gone.append(remove_copies(path, keep_written=True, unlocked=True)[0])
         elif entry == LAYERS:
             _tidy_layers(found.items)
@@ -252,7 +253,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
                 name in ("trial", "lock") or name.startswith(("container-", "id-")) for name in names(path)
             ):
                 gone.append(move_aside(path))
-        elif entry.startswith("compiled-") or (idle and os.path.isdir(path) and not _has_files(path, bound)):
+        elif entry.startswith(layout.COMPILED) or (idle and os.path.isdir(path) and not _has_files(path, bound)):
             gone.append(move_aside(path))
     done = all([delete(path, bound) for path in gone if path])  # noqa: C419 - each of them
     if names(image) == [NOTE]:
@@ -260,7 +261,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
         os.rmdir(image)
         return done
     for used in (seen.used for seen in found.images.values()):
-        for path in (f"{image}/config", image):  # removing is no use
+        for path in (f"{image}/{layout.CONFIG}", image):  # removing is no use
             with suppress(FileNotFoundError):
                 os.utime(path, (used, used))
     return done

@@ -10,14 +10,15 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import act, plan, session
-from sif_writable.act import Outcome, recall
+from sif_writable.act import Outcome
 from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, OVERLAY, PACKAGES, Item
 from sif_writable.cleanup.policy import NEEDED
 from sif_writable.cleanup.removal import delete, move_aside, remove_copies
 from sif_writable.overlay.obstacles import used_by
 from sif_writable.redirects import folders as folders_
-from sif_writable.storage.layout import NOTE, USED, is_image
+from sif_writable.storage.layout import NOTE, PLAN, USED, is_image
+from sif_writable.storage.layout import image as image_name
 from sif_writable.system.filesystem import explain
 from sif_writable.system.listing import names
 
@@ -69,7 +70,7 @@ def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked:
     item = removal.item
     if item.kind == LOCK:
         return _remove_lock(item.path)
-    if item.kind == OVERLAY and (problem := used_by(f"image-{item.image}")):  # since it was looked at
+    if item.kind == OVERLAY and (problem := used_by(image_name(item.image))):  # since it was looked at
         return problem
     if item.kind in layers.KINDS:
         return _remove_of_layers(item)
@@ -154,10 +155,10 @@ def _drop_empty_image(folder: str, outcome: Outcome | None) -> None:
     image = folder if is_image(os.path.basename(folder)) else os.path.dirname(folder)
     if not is_image(os.path.basename(image)):
         return
-    if outcome is not None and os.path.basename(image) == f"image-{outcome.facts.identity}":
+    if outcome is not None and os.path.basename(image) == image_name(outcome.facts.identity):
         return
     with contextlib.suppress(OSError):
-        notes = [name for name in names(image) if name in (NOTE, USED) or name.startswith(recall.PLAN)]
+        notes = [name for name in names(image) if name in (NOTE, USED) or name.startswith(PLAN)]
         folders = [name for name in names(image) if name not in notes]
         if any(names(f"{image}/{name}") for name in folders):
             return

@@ -14,6 +14,7 @@ from sif_writable.copies import policy as plan
 from sif_writable.overlay import layers as upper
 from sif_writable.report import text
 from sif_writable.report.layer import shown
+from sif_writable.storage import layout
 from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Layers:
         if self.image:
             from sif_writable.layer import forget, mount, records
 
-            self.folder = mount.generations(f"{self.image}/layer", self.image)
+            self.folder = mount.generations(f"{self.image}/{layout.LAYERS}", self.image)
             with contextlib.suppress(FileNotFoundError):  # superseded just now
                 if number := mount.newest_generation(self.folder):
                     self.units = forget.of_generation(records.read(self.folder, number))

@@ -15,7 +15,7 @@ from sif_writable.overlay.layers import remove
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.stderr import say
-from sif_writable.storage import publish
+from sif_writable.storage import layout, publish
 from sif_writable.storage.leases import NO_LOCKS, alone
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def replace(unit: Unit, folder: str) -> str:
     :param folder: the folder of copies.
     :returns: an empty string, or why there can be no new copy.
     """
-    with publish.bounded_lock(folder + "/locks", f"{unit.entry}.changed"), alone(folder) as problem:
+    with publish.bounded_lock(f"{folder}/{layout.LOCKS}", f"{unit.entry}.changed"), alone(folder) as problem:
         if validity.state(folder, unit.path) != validity.CHANGED:
             return ""
         if problem and problem is not NO_LOCKS:
@@ -143,7 +143,7 @@ def _copied(folder: str) -> Iterator[tuple[str, str]]:
 
 def _proofs(folder: str) -> set[str]:
     """Return the directories that a mount was shown to work on."""
-    _, *lines = trial.proofs(f"{os.path.dirname(folder)}/overlay")
+    _, *lines = trial.proofs(f"{os.path.dirname(folder)}/{layout.OVERLAY}")
     return {line.split("'")[1] for line in lines if line.count("'") > 1}
 
 
@@ -156,7 +156,7 @@ def forget(names: Iterable[str], folder: str) -> None:
     provide.withdraw(forgotten)
     if not _proofs(folder).isdisjoint(forgotten):
         with suppress(OSError):
-            os.unlink(f"{os.path.dirname(folder)}/overlay/{trial.PROVEN}")
+            os.unlink(f"{os.path.dirname(folder)}/{layout.OVERLAY}/{trial.PROVEN}")
 
 
 def _drop_bytecode(module: str) -> None:

@@ -20,6 +20,7 @@ from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
 from sif_writable.storage import publish
 from sif_writable.storage import shortage as space_
+from sif_writable.storage.layout import LEARNED, LOCKS
 from sif_writable.system import image_mounts, manifest
 
 if TYPE_CHECKING:
@@ -43,17 +44,17 @@ def begin(folder: str) -> str:
         for path in (os.path.dirname(folder), folder, folder + "/tree"):
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-        descriptor, new = aside.create(folder, "learned")
+        descriptor, new = aside.create(folder, LEARNED)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         try:  # unlike a rename, a link does not replace the list of a process that was first and went on to learn
-            os.link(new, folder + "/learned")
+            os.link(new, f"{folder}/{LEARNED}")
         except FileExistsError:
             pass
         except OSError as error:  # a filesystem without hard links
             let_pass(error)
-            if not os.path.lexists(folder + "/learned"):
-                os.rename(new, folder + "/learned")
+            if not os.path.lexists(f"{folder}/{LEARNED}"):
+                os.rename(new, f"{folder}/{LEARNED}")
         with suppress(OSError):
             os.unlink(new)
     return text
@@ -252,7 +253,7 @@ def _copy(units: list[Unit], finder: importhook.Finder) -> str:
                     target, fill, lock_below=finder.folder, aside_in=finder.folder, seconds=seconds, over_link=True
                 )
             else:
-                with publish.bounded_lock(finder.folder + "/locks", unit.entry, seconds):
+                with publish.bounded_lock(f"{finder.folder}/{LOCKS}", unit.entry, seconds):
                     # What another process has made meanwhile may have been written to since.
                     if os.path.islink(target) or not os.path.exists(target):
                         _write_stamp(unit, finder.folder, *stamp)
@@ -324,10 +325,10 @@ def learn(lines: Iterable[Line], *, again: bool = False) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(OSError):
         try:
-            descriptor = os.open(finder.folder + "/learned", flags)
+            descriptor = os.open(f"{finder.folder}/{LEARNED}", flags)
         except FileNotFoundError:  # its beginning failed; without that, it would lack for ever what is known beforehand
             begin(finder.folder)
-            descriptor = os.open(finder.folder + "/learned", flags)
+            descriptor = os.open(f"{finder.folder}/{LEARNED}", flags)
         try:
             end = os.fstat(descriptor).st_size
             if end and os.pread(descriptor, 1, end - 1) != b"\n":  # the line of a process that was killed

@@ -22,6 +22,7 @@ from sif_writable.errors import SifWritableError
 from sif_writable.image import inventory, manifest
 from sif_writable.plan import COMPILED, CONFIG, DATA
 from sif_writable.redirects import seeding
+from sif_writable.storage import layout
 from sif_writable.system.filesystem import explain
 from sif_writable.system.program import not_started
 
@@ -109,7 +110,7 @@ class Area:
         seen.manifest = {}
         storage = plan.Storage()
         place = plan.Place("the image", self.path, "persistent", given=True, of_image=True)
-        for kind, name in ((DATA, "data"), (CONFIG, "config"), (COMPILED, f"compiled-{seen.tag}")):
+        for kind, name in ((DATA, layout.DATA), (CONFIG, layout.CONFIG), (COMPILED, layout.COMPILED + seen.tag)):
             folder = f"{self.path}/{name}"
             os.makedirs(folder, 0o755, exist_ok=True)
             storage.roots[kind], storage.places[kind], storage.folders[kind] = self.path, place, folder

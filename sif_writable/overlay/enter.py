@@ -21,7 +21,7 @@ from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.signals import suppress
 from sif_writable.startup import LAYER, covering, in_layer, let_pass
 from sif_writable.stderr import say
-from sif_writable.storage import shortage
+from sif_writable.storage import layout, shortage
 from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SESSION = "SIF_WRITABLE_IN_OVERLAY"
 """Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
-FOLDER = "overlay"
+FOLDER = layout.OVERLAY
 """Below an image's folder in storage."""
 
 

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.startup import let_pass
+from sif_writable.storage.layout import OVERLAY
 from sif_writable.system.mounts import mount_of, mounts
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def users(image: str, processes: str = "/proc") -> list[int]:
         if name.isdigit():
             # Another user's process, or one that has just ended, is none of ours.
             with contextlib.suppress(OSError), open(f"{processes}/{name}/mountinfo", "rb") as file:
-                if f"/{image}/overlay/".encode() in file.read():
+                if f"/{image}/{OVERLAY}/".encode() in file.read():
                     found.append(int(name))
     return found
 

@@ -8,6 +8,7 @@ from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirec
 from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.redirects.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
+from sif_writable.storage.layout import HOME, OWN_DATA
 from sif_writable.system.filesystem import SILENT
 
 TYPE_CHECKING = False
@@ -143,8 +144,8 @@ class _Rows:
         folder, there = f"{folders[kind]}/{leaf}", leaf in self.storage.present[kind]
         if own and kind == DATA and form != "path_list" and self._keeps_data():
             # What leads into this image must not lie where other images look.
-            folder = f"{folders['image']}/data-{leaf}"
-            there = f"data-{leaf}" in self.storage.present["image"]
+            folder = f"{folders['image']}/{OWN_DATA}{leaf}"
+            there = OWN_DATA + leaf in self.storage.present["image"]
         value, stays = folder, ""
         if form not in ("dir", "mkdir", "base"):
             value, stays = self._value(form, folder, variable, own, default + (f"/{extra}" if extra else ""))
@@ -327,6 +328,6 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
     if "image" not in storage.folders:
         decision.home_why = f"{why}, but no place was found for another"
         return
-    decision.home = storage.folders["image"] + "/home"
-    decision.home_made = "home" in storage.present["image"]
+    decision.home = f"{storage.folders['image']}/{HOME}"
+    decision.home_made = HOME in storage.present["image"]
     decision.home_why = why

@@ -14,6 +14,7 @@ from sif_writable.plan import DATA, FOLDER
 from sif_writable.redirects import seeding
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.startup import let_pass
+from sif_writable.storage import layout
 from sif_writable.storage.layout import NOTE, is_image
 from sif_writable.storage.publish import put
 from sif_writable.system.listing import names
@@ -31,12 +32,12 @@ def take_over(place: str, root: str, folder: str) -> None:
     """
     if root != f"{place}/{FOLDER}" or not read_marker(place):
         return
-    if folder == f"{root}/data":
-        old = f"{place}/data"
+    if folder == f"{root}/{layout.DATA}":
+        old = f"{place}/{layout.DATA}"
         if _is_own(old) and names(old):
             put(folder, lambda new: _link_downloads(old, new), aside_in=root)
-    elif os.path.basename(folder) == "config":
-        old = f"{place}/{image(place, os.path.dirname(folder))}/config"
+    elif os.path.basename(folder) == layout.CONFIG:
+        old = f"{place}/{image(place, os.path.dirname(folder))}/{layout.CONFIG}"
         if _is_own(old) and names(old):
             put(folder, lambda new: seeding.copy(old, new), aside_in=os.path.dirname(folder))
 
@@ -49,7 +50,7 @@ def copy_home(place: str, home: str, new: str) -> None:
     """
     own = os.path.dirname(home)
     if os.path.dirname(own) == f"{place}/{FOLDER}" and read_marker(place):
-        old = f"{place}/{image(place, own)}/home"
+        old = f"{place}/{image(place, own)}/{layout.HOME}"
         if _is_own(old):
             seeding.copy(old, new)
 
@@ -66,7 +67,7 @@ def image(place: str, new: str) -> str:
         return own
     path = _noted(new)
     there = [name for name in names(place) if is_image(name) and path and _noted(f"{place}/{name}") == path]
-    return max(there, key=lambda name: os.lstat(f"{place}/{name}/config").st_mtime, default="-")
+    return max(there, key=lambda name: os.lstat(f"{place}/{name}/{layout.CONFIG}").st_mtime, default="-")
 
 
 def _noted(folder: str) -> str:

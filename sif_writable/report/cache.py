@@ -10,6 +10,7 @@ from sif_writable.cleanup.policy import is_empty, span
 from sif_writable.report import layer
 from sif_writable.report.text import paragraph
 from sif_writable.sizes import human
+from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now
 
 def _named(image: Image) -> str:
     told = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
-    return f"image-{image.identity}: {told}"
+    return f"{layout.image(image.identity)}: {told}"
 
 
 def _rows(items: list[Item], now: float) -> list[str]:

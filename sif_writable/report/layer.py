@@ -11,6 +11,7 @@ from sif_writable.layer import decide, enter, files, forget, memory, merge, moun
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
 from sif_writable.startup import in_layer
+from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from sif_writable.cleanup.contents import Item
@@ -65,7 +66,7 @@ def model(image: str) -> dict[str, Any]:
             break
     pending, inside = survey.here(places, namespace)
     inside = inside or bool(in_layer(os.environ))
-    folder = mount.generations(f"{image}/layer", image)
+    folder = mount.generations(f"{image}/{layout.LAYERS}", image)
     number = mount.newest_generation(folder)
     found: dict[str, Any] = {"bytes": 0, "files": 0, "node": "", "written": [], "overridden": []}
     if number:

@@ -25,6 +25,7 @@ from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
 from sif_writable.plan import KINDS
 from sif_writable.sizes import human
+from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
     listed = images(root)
     bound = Bound(SECONDS, ENTRIES)
     found = look_at_images(root, listed, KNOWN, bound)
-    shared = measure(f"{root}/data", [], None, bound) if os.path.isdir(f"{root}/data") else None
+    shared = measure(data, [], None, bound) if os.path.isdir(data := f"{root}/{layout.DATA}") else None
     size, files = sum(item.size for item in found.items), sum(item.entries for item in found.items)
     return {
         "root": root,

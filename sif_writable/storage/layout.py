@@ -1,16 +1,44 @@
-"""What bears which name in a storage root."""
+"""What bears which name in a storage root: ``data``, ``run``, ``locks``, and a folder for each image.
 
+The warm path and the hook at import spell the few names that they need, and so does :mod:`sif_writable.layer`: what
+they load is counted.
+"""
+
+DATA, RUN, CONFIG = "data", "run", "config"
+"""Downloads, and sockets, directly in the root; settings, in the folder of an image."""
+HOME = "home"
+"""In the folder of an image: the private HOME."""
+LOCKS = "locks"
+IMAGE = "image-"
+"""How the name of an image's folder begins; its identity follows."""
+COMPILED, PACKAGES = "compiled-", "packages-"
+"""In the folder of an image, followed by the interpreter tag: object code, and writable copies of packages."""
+OWN_DATA = "data-"
+"""In the folder of an image: downloads that lead into the image."""
 NOTE = "image.txt"
 """In the folder of an image: which image it is, in ``key: value`` lines."""
 USED = "used"
 """In the folder of an image where it has no kept plan: the time of the file is that of the image's last use."""
-LOCKS = "locks"
 LAYERS = "layer"
 """In the folder of an image: what its layers leave."""
+OVERLAY = "overlay"
+"""In the folder of an image: what is written to other paths of the image."""
 PLAN = "plan-"
 """How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
+LEARNED = "learned"
+"""In a folder of copies: the list of the packages that have or shall have one."""
 
 
 def is_image(name: str) -> bool:
     """Whether a name is that of an image's folder."""
-    return name.startswith("image-") and len(name) == 22 and not name[6:].strip("0123456789abcdef")
+    return name.startswith(IMAGE) and len(name) == 22 and not name[6:].strip("0123456789abcdef")
+
+
+def image(identity: str) -> str:
+    """Return the name of an image's folder."""
+    return IMAGE + identity
+
+
+def identity(name: str) -> str:
+    """Return the identity of an image from the name of its folder."""
+    return name[len(IMAGE) :]

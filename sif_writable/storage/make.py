@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.signals import suppress
-from sif_writable.storage.layout import NOTE
+from sif_writable.storage import layout
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, planted
 from sif_writable.system.listing import names
@@ -66,7 +66,7 @@ def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
                     os.rmdir(path)
                     return given_away(owner)
             # The process that made the folder may have been killed before it could say what it is.
-            if part.startswith("image-") and not os.path.lexists(f"{path}/{NOTE}"):
+            if part.startswith(layout.IMAGE) and not os.path.lexists(f"{path}/{layout.NOTE}"):
                 _note_image(path)
         os.listdir(folder)
     except OSError as error:
@@ -84,7 +84,7 @@ def _note_image(folder: str) -> None:
 
     image = engine(os.environ).image.replace("\n", " ")
     with suppress(OSError):
-        write_aside(f"{folder}/{NOTE}", os.fsencode(f"image: {image}\nprefix: {sys.prefix}\n"))
+        write_aside(f"{folder}/{layout.NOTE}", os.fsencode(f"image: {image}\nprefix: {sys.prefix}\n"))
 
 
 def collect_leftovers(root: str) -> None:
@@ -111,10 +111,10 @@ def _subfolders(root: str) -> Iterator[str]:
     """Yield the folders in which things are built aside: the kinds' folders of every image."""
     for name in names(root):
         path = os.path.join(root, name)
-        if name == "data":
+        if name == layout.DATA:
             yield path
-        elif name.startswith("image-"):
+        elif name.startswith(layout.IMAGE):
             yield path
             for inner in names(path):
-                if inner == "config" or inner.startswith(("compiled-", "packages-")):
+                if inner == layout.CONFIG or inner.startswith((layout.COMPILED, layout.PACKAGES)):
                     yield os.path.join(path, inner)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sif_writable import aside
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
+from sif_writable.storage.layout import LOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def publish(
     :raises OSError: the folder could not be built; nothing is left behind.
     """
     parent, name = os.path.split(folder)
-    with bounded_lock(os.path.join(lock_below, "locks"), name, seconds):
+    with bounded_lock(os.path.join(lock_below, LOCKS), name, seconds):
         if not _is_there(folder, over_link=over_link):
             put(folder, fill, aside_in=aside_in or parent, over_link=over_link)
 

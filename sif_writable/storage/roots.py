@@ -12,7 +12,7 @@ from sif_writable.act import FIRST_LINE, MARKER, OURS, UNCOUNTED, UNTRIED, read_
 from sif_writable.plan import FOLDER
 from sif_writable.signals import suppress
 from sif_writable.startup import let_pass
-from sif_writable.storage.layout import LOCKS, is_image
+from sif_writable.storage.layout import DATA, LOCKS, RUN, is_image
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, unfit
 from sif_writable.system.probe import NO_CODE, NO_LOCKS, attempt_in, given_away
@@ -49,7 +49,7 @@ def _is_somebody_elses(root: str) -> bool:
     if MARKER in listed or not others:
         return False
     ours = [name for name in others if is_image(name)]
-    return not ours or any(name not in ("data", "run", LOCKS, *ours) for name in others)
+    return not ours or any(name not in (DATA, RUN, LOCKS, *ours) for name in others)
 
 
 def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:

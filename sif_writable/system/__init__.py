@@ -290,7 +290,7 @@ def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None)
     environment that is not the layer's own has another one.
     """
     if startup.LAYER in os.environ and (fields := startup.in_layer(os.environ)):
-        known = fields[0][len("image-") :]
+        known = fields[0].partition("-")[2]
         if fields[1] == sys.prefix and _is_identity(known):
             return known
         here = layer()
