@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import site
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable import importhook, startup
 from sif_writable.plan import CONFIG, KINDS
@@ -18,6 +18,9 @@ from sif_writable.storage.space import look, overlay_is_read_only
 from sif_writable.storage.unserved import cure, unmet
 from sif_writable.system import mounts
 from sif_writable.system.probe import GIVES_AWAY, attempt_in
+
+if TYPE_CHECKING:
+    from sif_writable.report.model import Status
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
@@ -35,7 +38,7 @@ class Check(NamedTuple):
     """What to do; empty for PASS."""
 
 
-def checks(model: dict[str, Any]) -> list[Check]:
+def checks(model: Status) -> list[Check]:
     """Turn the status model into checks, in the order in which a job would stumble."""
     return [
         *_hook(model),
@@ -52,7 +55,7 @@ def checks(model: dict[str, Any]) -> list[Check]:
     ]
 
 
-def _hook(model: dict[str, Any]) -> list[Check]:
+def _hook(model: Status) -> list[Check]:
     hook = model["hook"]
     if hook["problem"]:
         return [Check(FAIL, "hook", hook["problem"], hook["remedy"])]
@@ -64,7 +67,7 @@ def _hook(model: dict[str, Any]) -> list[Check]:
     return [Check(PASS, "hook", f"{words}, started by {hook['how']}", "")]
 
 
-def _settings(model: dict[str, Any]) -> list[Check]:
+def _settings(model: Status) -> list[Check]:
     found = [Check(WARN, "settings", text, "correct the value or unset the variable") for text in model["settings"]]
     return found + [
         Check(WARN, "manifest", entry["text"], entry["remedy"])
@@ -73,12 +76,12 @@ def _settings(model: dict[str, Any]) -> list[Check]:
     ]
 
 
-def _overlay(model: dict[str, Any]) -> list[Check]:
+def _overlay(model: Status) -> list[Check]:
     note = model["root"]["note"]
     return [Check(PASS, "overlay", note, "")] if note else []
 
 
-def _layer(model: dict[str, Any]) -> list[Check]:
+def _layer(model: Status) -> list[Check]:
     if not model["layer"]:
         return []
     from sif_writable.cleanup.contents import look_at_images, on_this_node
@@ -94,7 +97,7 @@ def _layer(model: dict[str, Any]) -> list[Check]:
     return [Check(PASS if one.good else WARN, "layer", one.text, one.remedy) for one in found]
 
 
-def _storage(model: dict[str, Any]) -> list[Check]:
+def _storage(model: Status) -> list[Check]:
     outcome = current()
     if outcome is None:
         return []
@@ -130,7 +133,7 @@ def _storage(model: dict[str, Any]) -> list[Check]:
     return found
 
 
-def _space(model: dict[str, Any]) -> list[Check]:
+def _space(model: Status) -> list[Check]:
     found = [
         Check(WARN, "space", f"{entry['what']}: {warning['text']}", warning["remedy"])
         for entry in model["space"]
@@ -149,7 +152,7 @@ def _space(model: dict[str, Any]) -> list[Check]:
     return found
 
 
-def _usage(model: dict[str, Any]) -> list[Check]:
+def _usage(model: Status) -> list[Check]:
     return [
         Check(WARN, "growth", entry["warning"]["text"], entry["warning"]["remedy"])
         if entry["warning"]
@@ -158,7 +161,7 @@ def _usage(model: dict[str, Any]) -> list[Check]:
     ]
 
 
-def _redirects(model: dict[str, Any]) -> list[Check]:
+def _redirects(model: Status) -> list[Check]:
     found = [
         Check(
             WARN,
@@ -237,7 +240,7 @@ def _host_leaks() -> list[Check]:
     return found or [Check(PASS, "host", "neither ~/.local nor PYTHONPATH leaks into the image", "")]
 
 
-def _gpu(model: dict[str, Any]) -> list[Check]:
+def _gpu(model: Status) -> list[Check]:
     """Judge the GPUs: a lack of one is a failure only where one is required, and a warning where one is expected."""
     found = model["gpu"]
     if found is None or found["policy"] == "off":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sif_writable.gpu import ask, demands, diagnosis, signs
 from sif_writable.gpu.check import declared
@@ -14,17 +14,13 @@ from sif_writable.gpu.visible import VISIBLE, chosen
 if TYPE_CHECKING:
     from sif_writable.gpu.ask import Nvml
     from sif_writable.gpu.signs import GpuEvidence
+    from sif_writable.report.model import Device, Gpu
 
 
-def gpus(*, required: bool = False) -> dict[str, Any]:
+def gpus(*, required: bool = False) -> Gpu:
     """Ask for the GPUs, whoever expects one or not.
 
     :param required: take it as if SIF_WRITABLE_GPU said ``require``.
-    :returns: keys cause, severity (``ok``, ``info``, ``warn``, ``fail``), fact, remedy, expected, driver,
-        highest_cuda, image_cuda, image_cuda_from, runs_image_cuda (None where not known), unknown (why names, memory
-        and the like could not be read), settings (values that are not understood), and devices: a list of index,
-        name, uuid, memory_total and memory_free in bytes, capability, mig, compute_mode, visible (None where not
-        known), problem.
     """
     environ = dict(os.environ)
     if required:
@@ -68,7 +64,7 @@ def _runs_image_cuda(evidence: GpuEvidence, nvml: Nvml) -> bool | None:
     return numbers(driver) >= numbers(needed)
 
 
-def _devices(nvml: Nvml, environ: dict[str, str]) -> list[dict[str, Any]]:
+def _devices(nvml: Nvml, environ: dict[str, str]) -> list[Device]:
     visible = {found.index for found, _ in chosen(environ, nvml.gpus)[0]}
     by_uuid = environ.get(VISIBLE, "").startswith(("GPU-", "MIG-"))
     return [

@@ -15,33 +15,14 @@ from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from sif_writable.cleanup.contents import Item
+    from sif_writable.report.model import Kept, Layer, Pending
 
 _NAMED = 5
+_NOTHING: Kept = {"bytes": 0, "files": 0, "node": "", "written": [], "overridden": []}
 
 
-def model(image: str) -> dict[str, Any]:
+def model(image: str) -> Layer:
     """Return it as plain data.
-
-    ===========  ==========================================================================================
-    key          value
-    ===========  ==========================================================================================
-    inside       whether this process is in one
-    hides        what a layer changes about users and groups, where the user has asked for it all the same
-    over         directories that can be written in a layer
-    why          why a program that begins now would get none; empty: it may, or it is tried when one begins
-    place        the folder where layers lie while programs run; empty: not chosen yet
-    in_memory    whether they are in memory, since no filesystem here can carry one
-    filesystem   its type; free_bytes: what is free there
-    pending      of the layer of this container: folder, bytes, files and written (as below) of what was written and is
-                 not in a generation yet; null: no layer
-    folder       where generations are
-    number       of the newest generation; 0: nothing was kept yet
-    bytes        that are in it; files; node: the machine that published it
-    written      packages and paths of the environment that have something in it
-    overridden   files of the image in whose place it has others, or none
-    set_aside    folders with files of the side that was not taken, or that were forgotten
-    keep         ``new``, ``all`` or ``none``
-    ===========  ==========================================================================================
 
     :param image: the folder of this image in storage.
     """
@@ -68,9 +49,7 @@ def model(image: str) -> dict[str, Any]:
     inside = inside or bool(in_layer(os.environ))
     folder = mount.generations(f"{image}/{layout.LAYERS}", image)
     number = mount.newest_generation(folder)
-    found: dict[str, Any] = {"bytes": 0, "files": 0, "node": "", "written": [], "overridden": []}
-    if number:
-        found.update(_contents(folder, number))
+    kept = _contents(folder, number) if number else None
     room = os.statvfs(chosen) if chosen else None
     return {
         "inside": inside,
@@ -84,7 +63,7 @@ def model(image: str) -> dict[str, Any]:
         "pending": _pending(pending, inside=inside) if pending else None,
         "folder": folder,
         "number": number,
-        **found,
+        **(kept or _NOTHING),
         "set_aside": [f"{folder}/{SET_ASIDE}/{name}" for name in _names(f"{folder}/{SET_ASIDE}")],
         "keep": merge.mode(os.environ),
     }
@@ -97,12 +76,12 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _contents(folder: str, number: int) -> dict[str, Any]:
+def _contents(folder: str, number: int) -> Kept | None:
     try:
         newest = records.read(folder, number)
         written = [unit.names[0] for unit in forget.of_generation(newest)]
     except OSError:  # superseded just now
-        return {}
+        return None
     return {
         "bytes": newest.size,
         "files": newest.files,
@@ -112,7 +91,7 @@ def _contents(folder: str, number: int) -> dict[str, Any]:
     }
 
 
-def _pending(folder: str, *, inside: bool) -> dict[str, Any]:
+def _pending(folder: str, *, inside: bool) -> Pending:
     kept = survey.is_kept(folder, in_it=inside, of_this_image=True)
     found = survey.Written([], 0) if kept else survey.written(folder)
     return {
@@ -123,7 +102,7 @@ def _pending(folder: str, *, inside: bool) -> dict[str, Any]:
     }
 
 
-def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
+def lines(told: Layer, *, verbose: bool = False) -> list[str]:
     """Return it as sentences: five at most, but for settings that are not understood.
 
     :param verbose: name everything.
@@ -165,14 +144,14 @@ def lines(told: dict[str, Any], *, verbose: bool = False) -> list[str]:
     return found
 
 
-def place_of(told: dict[str, Any]) -> str:
+def place_of(told: Layer) -> str:
     """Return in words where layers lie while programs run."""
     if told["in_memory"]:
         return f"memory, up to {human(memory.LIMIT)}: what is killed before it is kept is lost"
     return f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
 
 
-def _amount(told: dict[str, Any]) -> str:
+def _amount(told: Layer | Pending) -> str:
     return f"{human(told['bytes'])} in {told['files']} file{'s' * (told['files'] != 1)}"
 
 
@@ -203,12 +182,12 @@ def details(item: Item) -> dict[str, Any]:
     """
     folder, name = os.path.split(item.path)
     if item.kind == layers.GENERATION:
-        found = _contents(folder, int(name[4:]))
+        kept = _contents(folder, int(name[4:])) or _NOTHING
         return {
             "number": int(name[4:]),
-            "node": found.get("node", ""),
-            "packages": found.get("written", []),
-            "overridden": found.get("overridden", []),
+            "node": kept["node"],
+            "packages": kept["written"],
+            "overridden": kept["overridden"],
         }
     if item.kind == layers.REPLICA:
         return {"number": int(name.rpartition("-")[2])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, kernel, mount, trial
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from sif_writable.cleanup.contents import Contents, Item
+    from sif_writable.report.model import Layer
 
 LEAST_KERNEL = (5, 11)
 """The first one on which a user without privileges may mount an overlay."""
@@ -84,7 +85,7 @@ class Found(NamedTuple):
     remedy: str
 
 
-def findings(told: dict[str, Any], seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
+def findings(told: Layer, seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
     """Yield whether a layer is possible, and what is to be known of what layers have left.
 
     :param told: see :func:`sif_writable.report.layer.model`.

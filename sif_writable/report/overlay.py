@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sif_writable.overlay import decide as plan
 from sif_writable.overlay import enter, obstacles
 
+if TYPE_CHECKING:
+    from sif_writable.report.model import Overlay
 
-def model() -> dict[str, Any]:
-    """Return it as plain data.
 
-    ===========  ==========================================================================================
-    key          value
-    ===========  ==========================================================================================
-    mode         ``auto``, ``on`` or ``off``
-    possible     why this process could not enter one now; empty: it may try
-    inside       directories that are writable in this namespace thanks to us, by whichever process
-    entered      list: path, how (``graft`` or ``overlay``), kept, note, why; what this process did
-    refused      list: path, why
-    uids         which uids there are in this user namespace
-    ===========  ==========================================================================================
-    """
+def model() -> Overlay:
+    """Return it as plain data."""
     return {
         "mode": plan.mode(os.environ),
         "possible": obstacles.obstacle(os.environ),
@@ -36,7 +27,7 @@ def model() -> dict[str, Any]:
     }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(told: Overlay) -> list[str]:
     """Return it as sentences; none where there is nothing to say."""
     found = []
     for done in told["entered"]:

@@ -6,7 +6,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sif_writable import importhook
 from sif_writable.copies import policy as plan
@@ -16,6 +16,9 @@ from sif_writable.copies.policy import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
 from sif_writable.overlay.ground import Ground
+
+if TYPE_CHECKING:
+    from sif_writable.report.model import Package
 
 WHY = {
     "user": "SIF_WRITABLE_PACKAGES names it",
@@ -27,14 +30,14 @@ WHY = {
 }
 
 
-def listed(folder: str) -> list[dict[str, Any]]:
+def listed(folder: str) -> list[Package]:
     """List every package of this image that has a copy, shall have one, or was refused one.
 
     :param folder: the folder of copies.
     """
     lines, _ = provide.listed(folder)
     refused = {line.name: line.why for line in lines if line.what == REFUSED}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Package] = {}
     tree = importhook.Finder(frozenset(), folder)
     wanted = [line for line in lines if line.what == PACKAGE]
     wanted += [Line(PACKAGE, name, importhook.ANYWHERE, "user", "") for name in plan.names(os.environ)]
@@ -60,9 +63,9 @@ def listed(folder: str) -> list[dict[str, Any]]:
         }
     for name, why in refused.items():
         if name not in found:
-            entry = {"name": name, "why": "", "how": f"refused: {why}", "where": "", "size_bytes": 0, "written": []}
-            found[name] = entry
-    return sorted(found.values(), key=lambda entry: str(entry["name"]))
+            how = f"refused: {why}"
+            found[name] = {"name": name, "why": "", "how": how, "where": "", "size_bytes": 0, "written": []}
+    return sorted(found.values(), key=lambda entry: entry["name"])
 
 
 def _how(refused: str, *, copied: bool, mounted: bool) -> str:

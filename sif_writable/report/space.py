@@ -1,21 +1,9 @@
-"""Room on the filesystems that are written to: storage, a root that is writable, HOME. Who runs short is named.
-
-=============  ========================================================================================
-key            value, for each filesystem
-=============  ========================================================================================
-path           where it was looked at
-what           what it is there for: ``storage``, ``the image, writable here``, ``HOME``
-kind           ``overlay``, ``session``, ``memory``, ``home`` or ``disk``
-filesystem     its type
-total_bytes, free_bytes, total_inodes, free_inodes   0 inodes in all: it does not count them
-warnings       list: lack (``bytes`` or ``inodes``), text, remedy
-=============  ========================================================================================
-"""
+"""Room on the filesystems that are written to: storage, a root that is writable, HOME. Who runs short is named."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sif_writable.plan import RUNTIME
 from sif_writable.sizes import human
@@ -28,15 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sif_writable.act import Outcome
+    from sif_writable.report.model import Space
     from sif_writable.system import Facts
     from sif_writable.system.mounts import Mount
 
 STORAGE = "storage"
 
 
-def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[dict[str, Any]]:
+def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[Space]:
     """Look at each filesystem once, under the first of its uses."""
-    found: list[dict[str, Any]] = []
+    found: list[Space] = []
     devices: set[int] = set()
     for path, what in _used(outcome, seen):
         room = space.look(path, os.environ, table)

@@ -1,41 +1,10 @@
-"""The status model: what this process saw, decided and did, as plain data ready for JSON.
-
-The schema has a version and only grows: a key keeps its meaning until the version changes.
-
-=================  ====================================================================================
-key                value
-=================  ====================================================================================
-schema             1
-version            version of sif_writable
-hook               state, active, by (who decided: ``this process``, ``an ancestor`` or empty), how, problem, remedy
-container          engine, signs, image, identity, ingredients (names of what the identity is made of)
-root               prefix, writable, filesystem, note
-storage            list: kind, folder, place, lasting, note, filesystem, free_bytes, total_bytes, free_inodes,
-                   total_inodes
-space              see report.space
-usage              list: see report.usage
-refused            list: place, path, why
-home               value, old, private, why
-redirects          list: variable, value, kind, why, offers (``linked``, ``seeded`` or nothing), size_bytes,
-                   size_complete, exists
-user_set           list: variable, value, problem
-left_alone         list: variable, why
-packages           list: name, why, how (``copy``, ``mount``: writable where it is, ``next import`` or
-                   ``refused: ...``), where, size_bytes, written (files of the copy that are not the image's own)
-layer              see report.layer; null where the hook is not active
-overlay            see report.overlay; null where the hook is not active
-gpu                see report.gpus; null with ``--no-gpu``
-settings           list of sentences: values of variables that are not understood or cannot be followed
-problems           list: code, text, remedy of what could not be done, or not be read in the image's manifest
-notes              list of sentences: all that, and what else is to be known
-=================  ====================================================================================
-"""
+"""The status model: what this process saw, decided and did, as plain data ready for JSON (:mod:`.model`)."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import act, importhook, plan, session, settings, startup, system
@@ -49,6 +18,9 @@ from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.system import container, manifest, mounts
+
+if TYPE_CHECKING:
+    from sif_writable.report import model as of
 
 SIZE_SECONDS = 2.0
 """Seconds that counting sizes may take in all, unless all are asked for."""
@@ -88,7 +60,7 @@ def current() -> Outcome | None:
 _THEN = "it was right when an ancestor of this process decided"
 
 
-def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_required: bool = False) -> dict[str, Any]:
+def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_required: bool = False) -> of.Status:
     """Gather the status model.
 
     :param ran: whether the hook had run by itself when this process began.
@@ -103,7 +75,19 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     how = delivery(ran)
     active = startup.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
     prefix_mount = mounts.mount_of(seen.prefix, table)
-    model: dict[str, Any] = {
+    found = gpus.gpus(required=gpu_required) if gpu else None
+    wrong = [
+        *settings.misunderstood(os.environ, [row[0] for row in OPT_IN]),
+        *filter(None, [policy.limit(os.environ)[1], copies.limit(os.environ)[1]]),
+        *(found["settings"] if found else []),
+    ]
+    problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
+    notes = [*wrong, *map(str, problems)]
+    if active:
+        notes += packages.notes(importhook.folder())
+    if startup.failure is not None:
+        notes.append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
+    return {
         "schema": 1,
         "version": sif_writable.__version__,
         "hook": {
@@ -140,21 +124,11 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "packages": packages.listed(importhook.folder()) if active else [],
         "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,
-        "gpu": gpus.gpus(required=gpu_required) if gpu else None,
+        "gpu": found,
+        "settings": wrong,
+        "problems": [{"code": each.code, "text": each.text, "remedy": each.remedy} for each in problems],
+        "notes": notes,
     }
-    model["settings"] = [
-        *settings.misunderstood(os.environ, [row[0] for row in OPT_IN]),
-        *filter(None, [policy.limit(os.environ)[1], copies.limit(os.environ)[1]]),
-        *(model["gpu"]["settings"] if model["gpu"] else []),
-    ]
-    problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
-    model["problems"] = [dict(zip(("code", "text", "remedy"), problem)) for problem in problems]
-    model["notes"] = [*model["settings"], *map(str, problems)]
-    if active:
-        model["notes"] += packages.notes(importhook.folder())
-    if startup.failure is not None:
-        model["notes"].append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
-    return model
 
 
 def _root_note(seen: system.Facts, table: list[mounts.Mount]) -> str:
@@ -173,8 +147,8 @@ def _root_note(seen: system.Facts, table: list[mounts.Mount]) -> str:
     )
 
 
-def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]]:
-    found = []
+def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
+    found: list[of.Storage] = []
     for kind, folder in sorted(outcome.storage.folders.items()):
         if kind == "image":
             continue
@@ -207,7 +181,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[dict[str, Any]
     return found
 
 
-def _home(outcome: Outcome | None, seen: system.Facts) -> dict[str, Any]:
+def _home(outcome: Outcome | None, seen: system.Facts) -> of.Home:
     value = startup.home(os.environ)
     if outcome is None:
         return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}
@@ -219,9 +193,9 @@ def _home(outcome: Outcome | None, seen: system.Facts) -> dict[str, Any]:
     }
 
 
-def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
+def _redirects(outcome: Outcome, *, full: bool) -> list[of.Redirect]:
     deadline = None if full else time.monotonic() + SIZE_SECONDS
-    found = []
+    found: list[of.Redirect] = []
     for redirect in outcome.decision.redirects:
         size, complete = folder_size(redirect.folder, deadline) if redirect.folder else (0, True)
         found.append(
@@ -239,7 +213,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _layer() -> dict[str, Any] | None:
+def _layer() -> of.Layer | None:
     if not importhook.folder():
         return None
     from sif_writable.report import layer
@@ -247,10 +221,10 @@ def _layer() -> dict[str, Any] | None:
     return layer.model(os.path.dirname(importhook.folder()))
 
 
-def _user_set(outcome: Outcome | None) -> list[dict[str, Any]]:
+def _user_set(outcome: Outcome | None) -> list[of.UserSet]:
     """List the known variables that the user set, with what is wrong with the place they name."""
     ours = outcome.replaced if outcome else {}
-    found = []
+    found: list[of.UserSet] = []
     for variable, _, _, _, _, form, *_ in ROWS:
         if variable in os.environ and variable not in ours:
             value = os.environ[variable]

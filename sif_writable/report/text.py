@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sif_writable.report import overlay, usage
 from sif_writable.sizes import human
+
+if TYPE_CHECKING:
+    from sif_writable.report.model import Home, Space, Status, Storage
 
 WIDTH = 80
 MANY_INODES = 1_000_000
@@ -44,14 +47,14 @@ def _field(name: str, text: str) -> str:
     return f"{label:<11}" + paragraph(text, 11).lstrip()
 
 
-def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> str:
+def render(model: Status, paint: Painter, *, verbose: bool = False) -> str:
     """Return the status model as text.
 
     :param verbose: also list each location that was left alone.
     """
     hook, container, root, home = model["hook"], model["container"], model["root"], model["home"]
     lines = [paint(f"sif_writable {model['version']}", "head")]
-    word = paint("active", "good") if hook["active"] else paint(f"not active ({_STATES[hook['state']]})", "warn")
+    word = paint("active", "good") if hook["active"] else paint(f"not active ({STATES[hook['state']]})", "warn")
     by = ", as an ancestor of this process has decided" if hook["active"] and hook["by"] == "an ancestor" else ""
     lines.append(f"{'hook:':<11}{word}{by}")
     if hook["how"]:
@@ -92,7 +95,7 @@ def render(model: dict[str, Any], paint: Painter, *, verbose: bool = False) -> s
     return "\n".join(lines) + "\n"
 
 
-_STATES = {
+STATES = {
     "off": "SIF_WRITABLE=off",
     "host": "not in a container",
     "build": "an image is being built",
@@ -107,13 +110,13 @@ _STATES = {
 }
 
 
-def _home_words(home: dict[str, Any]) -> str:
+def _home_words(home: Home) -> str:
     if home["private"]:
         return f"{home['value']}, a private one, because {home['why']} (was {home['old']!r})"
     return f"{home['value']} {home['why']}".strip()
 
 
-def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+def _storage_lines(model: Status, paint: Painter) -> list[str]:
     if not model["storage"] and not model["refused"]:
         return []
     lines = ["", paint("storage", "head")]
@@ -129,15 +132,15 @@ def _storage_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     if not model["storage"]:
         lines.append(paragraph(paint("no place can be written; nothing was changed", "bad"), 2))
     lines += [paragraph(f"not {entry['place']}: {entry['path']} {entry['why']}", 2) for entry in model["refused"]]
-    for entry in model["usage"]:
-        lines.append(paragraph(usage.words(entry), 2))
-        if entry["warning"]:
-            lines.append(paragraph(paint(entry["warning"]["text"], "warn"), 2))
-            lines.append(paragraph(f"remedy: {entry['warning']['remedy']}", 4))
+    for used in model["usage"]:
+        lines.append(paragraph(usage.words(used), 2))
+        if used["warning"]:
+            lines.append(paragraph(paint(used["warning"]["text"], "warn"), 2))
+            lines.append(paragraph(f"remedy: {used['warning']['remedy']}", 4))
     return lines
 
 
-def _space_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+def _space_lines(model: Status, paint: Painter) -> list[str]:
     """Tell the room where no line of storage does, and what runs short."""
     lines = []
     for entry in model["space"]:
@@ -149,14 +152,14 @@ def _space_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     return ["", paint("space", "head"), *lines] if lines else []
 
 
-def _free(entry: dict[str, Any]) -> str:
+def _free(entry: Storage | Space) -> str:
     inodes = ""
     if entry["total_inodes"] and entry["free_inodes"] < MANY_INODES:
         inodes = f" and {entry['free_inodes']} of {entry['total_inodes']} inodes"
     return f"{human(entry['free_bytes'])} of {human(entry['total_bytes'])}{inodes} free"
 
 
-def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+def _redirect_lines(model: Status, paint: Painter) -> list[str]:
     """Group the redirects by reason, each as one line below the folder of its kind."""
     if not model["redirects"]:
         return []
@@ -176,7 +179,7 @@ def _redirect_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     return lines
 
 
-def _package_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+def _package_lines(model: Status, paint: Painter) -> list[str]:
     if not model["packages"]:
         return []
     lines = ["", paint("packages that write into their own directory", "head")]
@@ -200,7 +203,7 @@ def _package_lines(model: dict[str, Any], paint: Painter) -> list[str]:
     return lines
 
 
-def _left_lines(model: dict[str, Any], paint: Painter, *, verbose: bool) -> list[str]:
+def _left_lines(model: Status, paint: Painter, *, verbose: bool) -> list[str]:
     left = [entry for entry in model["left_alone"] if entry["why"] != "set by the user"]
     if not left:
         return []
@@ -210,7 +213,7 @@ def _left_lines(model: dict[str, Any], paint: Painter, *, verbose: bool) -> list
     return lines + [paragraph(f"{entry['variable']}: {entry['why']}", 2) for entry in left]
 
 
-def _gpu_lines(model: dict[str, Any], paint: Painter) -> list[str]:
+def _gpu_lines(model: Status, paint: Painter) -> list[str]:
     found = model["gpu"]
     if found is None:
         return []

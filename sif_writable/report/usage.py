@@ -1,24 +1,9 @@
-"""How much the images keep in storage, and how much they may.
-
-==============  =======================================================================================
-key             value, for each storage root that holds what belongs to images
-==============  =======================================================================================
-root            the storage root
-images          how many images have something there
-size_bytes      bytes on disk of what belongs to them: caches, copies, settings, homes
-files           files, links and folders, as quotas count them
-written_bytes, written_files   what of it programs wrote: it never goes by itself
-downloads_bytes, downloads_files   what images share; it goes only on request
-complete        whether all was counted in time
-limit_bytes, limit_files   what they may keep (``SIF_WRITABLE_MAX``); null: everything is kept
-warning         null, or text and remedy
-==============  =======================================================================================
-"""
+"""How much the images keep in storage, and how much they may."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sif_writable.cleanup.contents import images, look_at_images
 from sif_writable.cleanup.measure import Bound, measure
@@ -32,19 +17,20 @@ if TYPE_CHECKING:
 
     from sif_writable.act import Outcome
     from sif_writable.cleanup.policy import Limit
+    from sif_writable.report.model import Advice, Usage
 
 SECONDS, ENTRIES = 1.0, 200_000
 """How long the counting may take, and how many files and folders it may look at, in each root."""
 
 
-def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[dict[str, Any]]:
+def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[Usage]:
     """Count what the images keep in the storage of this process, the most recently used first."""
     roots = outcome.storage.roots if outcome else {}
     allowed, _ = limit(environ)
     return [_of(root, allowed) for root in dict.fromkeys(roots[kind] for kind in KINDS if kind in roots)]
 
 
-def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
+def _of(root: str, allowed: Limit | None) -> Usage:
     listed = images(root)
     bound = Bound(SECONDS, ENTRIES)
     found = look_at_images(root, listed, KNOWN, bound)
@@ -66,7 +52,7 @@ def _of(root: str, allowed: Limit | None) -> dict[str, Any]:
     }
 
 
-def _warning(root: str, size: int, files: int, allowed: Limit | None) -> dict[str, str] | None:
+def _warning(root: str, size: int, files: int, allowed: Limit | None) -> Advice | None:
     if allowed is None or (size < NEAR * allowed.size and files < NEAR * allowed.files):
         return None
     over = size > allowed.size or files > allowed.files
@@ -79,7 +65,7 @@ def _warning(root: str, size: int, files: int, allowed: Limit | None) -> dict[st
     }
 
 
-def words(entry: Mapping[str, Any]) -> str:
+def words(entry: Usage) -> str:
     """Return what the images keep in a storage root as a sentence."""
     least = "" if entry["complete"] else "at least "
     number = entry["images"]

@@ -90,7 +90,8 @@ def test_what_a_layer_hides_is_said_where_it_is_asked_for_all_the_same(monkeypat
     assert "chgrp to such a group fails" in decide.hides(on, 1000, everybody)
     assert decide.hides({}, 1000, everybody) == decide.hides(on, 1000, ONE) == ""
     monkeypatch.setenv("SIF_WRITABLE_OVERLAY", "on")
-    told = {**report.model("/nowhere/image-1"), "why": "", "hides": decide.hides(on, 1000, everybody)}
+    told = report.model("/nowhere/image-1")
+    told.update({"why": "", "hides": decide.hides(on, 1000, everybody)})
     assert "; SIF_WRITABLE_OVERLAY=on: in it files of other users" in report.lines(told)[0]
 
 

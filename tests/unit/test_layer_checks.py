@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +13,11 @@ from sif_writable.report.layer_checks import Machine, findings, machine
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOLD: dict[str, Any] = {
+    from sif_writable.report.model import Layer
+
+TOLD: Layer = {
     "inside": False,
-    "hides": False,
+    "hides": "",
     "over": [],
     "why": "",
     "place": "",
@@ -34,7 +36,7 @@ TOLD: dict[str, Any] = {
     "keep": "new",
 }
 GOOD = Machine("6.1.0-13-amd64", 10_000, apparmor=False)
-REFUSED = {**TOLD, "why": "a user namespace cannot be made here: Operation not permitted"}
+REFUSED: Layer = {**TOLD, "why": "a user namespace cannot be made here: Operation not permitted"}
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +91,7 @@ def test_where_there_shall_be_none_nothing_is_to_be_done(
 
 
 def test_little_room_is_told_before_it_is_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {**TOLD, "over": ["/v"], "place": str(tmp_path), "filesystem": "ext4"}
+    told: Layer = {**TOLD, "over": ["/v"], "place": str(tmp_path), "filesystem": "ext4"}
     assert [found.good for found in findings(told, GOOD, [], ())] == [True]
     monkeypatch.setattr(layer_checks, "LOW_BYTES", 1 << 62)
     good, low = findings(told, GOOD, [], ())
@@ -99,7 +101,7 @@ def test_little_room_is_told_before_it_is_used_up(tmp_path: Path, monkeypatch: p
 
 
 def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {
+    told: Layer = {
         **TOLD,
         "inside": True,
         "over": ["/v"],
