@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.corpus import cases
-from tests.lab import apptainer_root, image, readonly_root, scratch, slurm_cluster, store, wheels
+from tests.lab import apptainer_root, apt, image, pythons, readonly_root, scratch, slurm_cluster, store, wheels
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.readonly_root import ReadonlyRoot
 from tests.lab.squashfs_root import SquashfsRoot
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from tests.lab.apptainer_root import Runtime
+    from tests.lab.pythons import Python
     from tests.lab.scratch import Scratch
     from tests.lab.slurm_cluster import Cluster
 
@@ -29,7 +30,7 @@ NOT_RUN = "not run: "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let tests/corpus, tests/faults and tests/slurm be told how much to try."""
+    """Let tests be told how much to try."""
     group = parser.getgroup("sif-writable")
     group.addoption("--all-corpus", action="store_true", help="tests/corpus: also what takes minutes")
     group.addoption(
@@ -37,9 +38,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="tests/faults: every fault, and write the table of them; tests/layer: all",
     )
+    group.addoption(
+        "--all-interpreters",
+        action="store_true",
+        help="every supported Python where the oldest, that of most tests and the newest are the default",
+    )
     known = ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=known, help=f"replay only the cases that need one of these: {known}")
     group.addoption("--array-tasks", type=int, default=24, help="tests/slurm: tasks of each array job (default: 24)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let tests of every interpreter run on those that were asked for; `or_debians` has Debian's besides."""
+    asked_for = pythons.asked_for(every=metafunc.config.getoption("--all-interpreters"))
+    for name, more in (("each_python", ()), ("each_python_or_debians", (pythons.DEBIAN,))):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, (*asked_for, *more), indirect=True, scope="session")
 
 
 def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
@@ -54,6 +68,34 @@ def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
 def lab() -> str:
     """Return the folder of everything that the lab keeps."""
     return store.LAB
+
+
+@pytest.fixture(scope="session")
+def each_python(request: pytest.FixtureRequest) -> Python:
+    """Return the interpreters that the package has to work with, in turn, but Debian's."""
+    python: Python = or_skip(pythons.get, request.param)
+    return python
+
+
+@pytest.fixture(scope="session")
+def each_python_or_debians(request: pytest.FixtureRequest) -> Python:
+    """Return the interpreters that the package has to work with, in turn."""
+    python: Python = or_skip(pythons.get, request.param)
+    return python
+
+
+@pytest.fixture(scope="session")
+def main_python() -> Python:
+    """Return one interpreter that is not Debian's, where there is another."""
+    python: Python = or_skip(pythons.main)
+    return python
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """Return the program, as commands in the machine see it."""
+    or_skip(apt.ensure, "strace")
+    return str(apt.find("strace"))
 
 
 @pytest.fixture(scope="session")

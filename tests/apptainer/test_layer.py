@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.apptainer.inside import PYTHON, SITE, run
 from tests.readonly.ways import WAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from subprocess import CompletedProcess
-
     from tests.lab.apptainer_root import Apptainer
 
-PYTHON = "/opt/venv/bin/python"
-SITE = "/opt/venv/lib/python3.11/site-packages"
 TELL = f"""
 import json, os, subprocess, sys
 def tell(value): print(json.dumps(value), flush=True)
@@ -59,10 +55,6 @@ name = requests.__path__[0]
 tell([os.path.exists(name + "/new.json"), "# changed" in open(name + "/models.py").read()])
 """
 )
-
-
-def run(apptainer: Apptainer, sif: str, argv: list[str], options: Sequence[str] = ()) -> CompletedProcess[str]:
-    return apptainer.exec(sif, argv, options=options)
 
 
 MODES: list[list[str]] = [[], ["--no-home"], ["--containall"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.apptainer.test_layer import PYTHON, SITE, run
+from tests.apptainer.inside import PYTHON, SITE, run
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import NOT_RUN, or_skip
+from tests.conftest import or_skip
 from tests.faults import image
-from tests.lab import apt, pythons, scratch
+from tests.lab import scratch
 from tests.lab.plain_machine import WORK, PlainMachine
 
 if TYPE_CHECKING:
@@ -63,24 +63,7 @@ class Faulty:
         return self.run([self.python.path, "-I", "-S", f"{WORK}/{os.path.basename(path)}", *words], timeout=timeout)
 
 
-@pytest.fixture(scope="session")
-def faulty_python() -> Python:
-    """Return the interpreter of these tests: one is enough, since system calls are of the kernel."""
-    found = {python.version: python for python in reversed(pythons.found())}
-    for version in ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9"):
-        if version in found:
-            return found[version]
-    pytest.skip(f"{NOT_RUN}this machine has no CPython that can make virtual environments")
-
-
 @pytest.fixture
-def faulty(places: Scratch, faulty_python: Python) -> Faulty:
-    """Return that environment."""
-    return Faulty(places, faulty_python, str(or_skip(image.environment, faulty_python)))
-
-
-@pytest.fixture(scope="session")
-def strace() -> str:
-    """Return the program, as commands in the machine see it."""
-    or_skip(apt.ensure, "strace")
-    return str(apt.find("strace"))
+def faulty(places: Scratch, main_python: Python) -> Faulty:
+    """Return that environment of one interpreter, which is enough, since system calls are of the kernel."""
+    return Faulty(places, main_python, str(or_skip(image.environment, main_python)))

@@ -22,12 +22,12 @@ AT_ONCE = 2
 
 
 @pytest.mark.timeout(4 * 3600)
-def test_faults(faulty: Faulty, faulty_python: Python, strace: str, request: pytest.FixtureRequest) -> None:
+def test_faults(faulty: Faulty, main_python: Python, strace: str, request: pytest.FixtureRequest) -> None:
     everything = request.config.getoption("--all-faults")
 
     def part(number: int) -> list[dict[str, Any]]:
         with scratch.fresh() as places:
-            own = Faulty(places, faulty_python, faulty.environment)
+            own = Faulty(places, main_python, faulty.environment)
             words = [strace, str(number), str(AT_ONCE), "0" if everything else str(SAMPLE)]
             result = own.script(injector.__file__, *words, timeout=4 * 3600)
         if "ptrace" in result.stderr:

@@ -14,7 +14,7 @@ from sif_writable import act
 from sif_writable.plan import KINDS, Place
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt
-from tests.unit.test_plan import make_facts
+from tests.lab.decisions import make_facts
 
 if TYPE_CHECKING:
     from pathlib import Path

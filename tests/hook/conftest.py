@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     from tests.lab.pythons import Python
     from tests.lab.scratch import Scratch
 
-_MAIN = ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9")
-"""The interpreter that every test runs on is the first of these that is there."""
-
-
-@pytest.fixture(scope="session", params=(*pythons.SUPPORTED, "3.11-debian"))
-def each_python(request: pytest.FixtureRequest) -> Python:
-    """Return every interpreter that the package has to work with, in turn."""
-    python: Python = or_skip(pythons.get, request.param)
-    return python
-
-
-@pytest.fixture(scope="session")
-def main_python() -> Python:
-    """Return one interpreter that is not Debian's."""
-    for name in _MAIN:
-        for python in pythons.found():
-            if python.name == name:
-                return python
-    pytest.skip(f"{NOT_RUN}this machine has no CPython but Debian's")
-
 
 @pytest.fixture(scope="session")
 def debian_python() -> Python:
@@ -67,9 +47,9 @@ def machine(places: Scratch) -> PlainMachine:
 
 
 @pytest.fixture
-def each(machine: PlainMachine, each_python: Python) -> Hooked:
+def each(machine: PlainMachine, each_python_or_debians: Python) -> Hooked:
     """Return an environment with the package, for every interpreter."""
-    return Hooked(machine, each_python, str(or_skip(environments.hooked, each_python)))
+    return Hooked(machine, each_python_or_debians, str(or_skip(environments.hooked, each_python_or_debians)))
 
 
 @pytest.fixture

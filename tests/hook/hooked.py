@@ -6,8 +6,12 @@ import ast
 import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tests.conftest import NOT_RUN
 from tests.lab import environments
 from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
     import subprocess
@@ -19,6 +23,11 @@ TARGET = "/target"
 """Where commands see the folder that was filled by `pip install --target`."""
 STATE = "getattr(sys.modules.get('sif_writable.startup'), 'state', None)"
 """What the hook did, as an expression; `None` where it did not run."""
+
+
+DECIDED = "'sif_writable.redirects.decide' in sys.modules"
+"""Whether that start decided anything itself, as an expression."""
+_MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 
 class Hooked:
@@ -71,6 +80,18 @@ def answer(result: subprocess.CompletedProcess[str]) -> Any:
     """Return the value that such a program printed."""
     assert (result.returncode, result.stderr) == (0, ""), result
     return ast.literal_eval(result.stdout)
+
+
+def system_calls(hooked: Hooked, strace: str, options: dict[str, Any]) -> list[str]:
+    """Return the system calls of an interpreter that does nothing, memory apart."""
+    words = [strace, "-f", "-qq", "-s", "4096", "-o", f"{WORK}/trace", PYTHON, "-c", "pass"]
+    result = hooked.machine.run(words, venv=hooked.environment, **options)
+    if result.returncode != 0 and "ptrace" in result.stderr:
+        pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    with open(os.path.join(hooked.machine.places.work, "trace"), encoding="utf-8", errors="replace") as file:
+        calls = [line.split(maxsplit=1)[1] for line in file]
+    return [call for call in calls if call.partition("(")[0] not in _MEMORY]
 
 
 def write(path: str, text: str) -> str:

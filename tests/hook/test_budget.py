@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conftest import NOT_RUN
-from tests.lab import apt
+from tests.hook.hooked import system_calls
 from tests.lab.environments import PYTHON
-from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
@@ -29,7 +27,6 @@ ACTIVE = CHILD | {
 # How many system calls more than with SIF_WRITABLE=off, memory apart: what is measured, and a little.
 CALLS = {"writable": 8, "host": 4, "inherited": 24, "active": 200}
 
-_MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 _CHANGING = (
     *("mkdir", "rename", "unlink", "rmdir", "symlink", "link", "mknod", "chmod", "fchmod", "chown", "fchown", "lchown"),
     *("truncate", "ftruncate", "utime", "creat", "setxattr", "fsetxattr", "lsetxattr", "mount", "flock", "fsync"),
@@ -83,38 +80,17 @@ def test_off_loads_no_more_than_the_package(each: Hooked) -> None:
     assert loaded - PACKAGE == set(another.ask(_MODULES))
 
 
-@pytest.fixture(scope="session")
-def strace() -> str:
-    """Return the program, as commands in the machine see it."""
-    path = apt.find("strace")
-    if path is None:
-        pytest.skip(f"{NOT_RUN}this machine has no strace")
-    return path
-
-
-def _calls(hooked: Hooked, strace: str, options: dict[str, Any]) -> list[str]:
-    """Return the system calls of an interpreter that does nothing, memory apart."""
-    words = [strace, "-f", "-qq", "-s", "4096", "-o", f"{WORK}/trace", PYTHON, "-c", "pass"]
-    result = hooked.machine.run(words, venv=hooked.environment, **options)
-    if result.returncode != 0 and "ptrace" in result.stderr:
-        pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    with open(os.path.join(hooked.machine.places.work, "trace"), encoding="utf-8", errors="replace") as file:
-        calls = [line.split(maxsplit=1)[1] for line in file]
-    return [call for call in calls if call.partition("(")[0] not in _MEMORY]
-
-
 @pytest.mark.parametrize("state", sorted(CALLS))
 def test_system_calls(each: Hooked, strace: str, state: str) -> None:
     options = _options(each, state)
     off = {**options, "env": {**options.get("env", {}), **_OFF}}
-    more = len(_calls(each, strace, options)) - len(_calls(each, strace, off))
+    more = len(system_calls(each, strace, options)) - len(system_calls(each, strace, off))
     assert more <= CALLS[state], f"{state}: {more} system calls more"
 
 
 @pytest.mark.parametrize("state", ["writable", "host", "inherited", "active", "no home"])
 def test_a_warm_start_writes_nothing(each: Hooked, strace: str, state: str) -> None:
-    for call in _calls(each, strace, _options(each, state)):
+    for call in system_calls(each, strace, _options(each, state)):
         name = call.partition("(")[0]
         assert not name.removesuffix("at2").removesuffix("at").startswith(_CHANGING), call
         if name.startswith("open") and "ENXIO" not in call:  # Python tries /dev/tty
@@ -126,11 +102,11 @@ def test_once_a_day_a_warm_start_says_that_its_image_is_used(each: Hooked, strac
     """By one call, on the kept plan: nothing but its time tells everywhere when an image was last used."""
     options = _options(each, "active")
     (plan,) = glob.glob(f"{each.machine.places.home}/.cache/sif-writable/image-*/plan-*")
-    usual = _calls(each, strace, options)
+    usual = system_calls(each, strace, options)
     for age, more in ((0.9, 0), (1.1, 1)):
         then = time.time() - age * 86400
         os.utime(plan, (then, then))
-        calls = _calls(each, strace, options)
+        calls = system_calls(each, strace, options)
         assert len(calls) - len(usual) == more
         assert len([call for call in calls if call.startswith("utimensat")]) == more
         assert (time.time() - os.lstat(plan).st_mtime < 3600) == bool(more)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.test_budget import _calls as system_calls
+from tests.hook.hooked import system_calls
 from tests.lab import apt
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import VENV

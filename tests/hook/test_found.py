@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import or_skip
-from tests.hook.hooked import write
-from tests.hook.test_recall import DECIDED
+from tests.hook.hooked import DECIDED, write
 from tests.lab import scratch, wheels
 from tests.lab.plain_machine import WORK
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
+from tests.hook.hooked import DECIDED
+
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
 
-DECIDED = "'sif_writable.redirects.decide' in sys.modules"
 TOLD = f"({DECIDED}, sys.pycache_prefix, dict(os.environ))"
 KEPT = "sif-writable/image-*/plan-*"
 

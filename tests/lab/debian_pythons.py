@@ -10,7 +10,7 @@ from tests.lab import apt, debian, wheels
 from tests.lab.store import provide
 from tests.lab.unavailable import LabUnavailable
 
-_RELEASES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
+_RELEASES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky", "3.15": "forky"}
 # Debian 11 has 3.9, but its ensurepip knows only a pip of its own, in pieces; no release has 3.10 or 3.12.
 _WHEELS = "'/usr/share/python-wheels/'"
 """As it stands in the settings that the interpreter was built with: where ensurepip looks."""

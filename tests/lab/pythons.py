@@ -12,7 +12,10 @@ from typing import NamedTuple
 from tests.lab import debian_pythons
 from tests.lab.unavailable import LabUnavailable
 
-SUPPORTED = tuple(f"3.{minor}" for minor in range(9, 15))
+SUPPORTED = tuple(f"3.{minor}" for minor in range(9, 16))
+DEBIAN = "3.11-debian"
+_MAIN = ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9", "3.15")
+"""A test that runs on one interpreter runs on the first of these that is there."""
 
 _ASK = (
     "import sys, sysconfig; import venv, ensurepip;"
@@ -42,6 +45,20 @@ def get(name: str) -> Python:
             return python
     why = f", and the lab makes none: {missing()[name]}" if name in missing() else ""
     raise LabUnavailable(f"this machine has no CPython {name.replace('-debian', ' of Debian')}{why}")
+
+
+def main() -> Python:
+    """Return the one interpreter that tests run on where one is enough: none of Debian's, if there is another."""
+    there = {python.version: python for python in reversed(found())}
+    for version in _MAIN:
+        if version in there:
+            return there[version]
+    raise LabUnavailable("this machine has no CPython that can make virtual environments")
+
+
+def asked_for(*, every: bool) -> tuple[str, ...]:
+    """Name the versions that tests of every interpreter run on: all, or the oldest, that of most tests, the newest."""
+    return SUPPORTED if every else (SUPPORTED[0], _MAIN[0], SUPPORTED[-1])
 
 
 def found() -> tuple[Python, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import or_skip
-from tests.lab import environments, pythons
+from tests.lab import environments
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
 from tests.lab.store import ORDINARY_UID, provide
@@ -126,21 +126,15 @@ def owned(python: Python) -> str:
 
 
 @pytest.fixture(scope="session")
-def writers() -> str:
+def writers(main_python: Python) -> str:
     """Return the environment for one interpreter."""
-    found = {python.version: python for python in reversed(pythons.found())}
-    version = next((v for v in ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9") if v in found), "")
-    if not version:
-        pytest.skip("not run: this machine has no CPython that can make virtual environments")
-    return str(or_skip(owned, found[version]))
+    return str(or_skip(owned, main_python))
 
 
-@pytest.fixture(scope="session", params=pythons.SUPPORTED)
-def each_environment(request: pytest.FixtureRequest) -> str:
-    """Return the environment for every interpreter, in turn; by default for the oldest and the newest."""
-    if request.param in pythons.SUPPORTED[1:-1] and not request.config.getoption("--all-faults"):
-        pytest.skip("not asked for: --all-faults")
-    return str(or_skip(owned, or_skip(pythons.get, request.param)))
+@pytest.fixture(scope="session")
+def each_environment(each_python: Python) -> str:
+    """Return the environment for every interpreter, in turn."""
+    return str(or_skip(owned, each_python))
 
 
 @pytest.fixture

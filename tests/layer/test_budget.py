@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.lab import apt
 from tests.lab.environments import PYTHON
 
 if TYPE_CHECKING:
@@ -64,15 +63,6 @@ def test_modules(each_box: Box) -> None:
     assert made == MAKING
     assert joined == JOINING
     assert library <= {"bisect", "_bisect"}
-
-
-@pytest.fixture(scope="module")
-def strace() -> str:
-    """Return the program, as commands in the machine see it."""
-    path = apt.find("strace")
-    if path is None:
-        pytest.skip(f"{NOT_RUN}this machine has no strace")
-    return path
 
 
 def test_system_calls_and_files(box: Box, strace: str) -> None:

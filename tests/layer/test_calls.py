@@ -8,13 +8,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.layer import alive, collect, files, generations, mount, publish, records, replicas
+from sif_writable.layer import alive, collect, files, generations, publish, replicas
 from tests.faults import calls
-from tests.layer.test_generations import PKG, Node
+from tests.layer.node import PKG, Node, conflict, generation, numbers, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,28 +22,6 @@ if TYPE_CHECKING:
 DONE, REFUSED = 0, 3 << 8
 SAMPLE = 30
 """How many faults are tried of each kind of work without --all-faults, evenly spread over all."""
-
-
-def generation(folder: str, number: int) -> Any:
-    """Return all that can be seen in a generation, but for whose number it is."""
-    told = records.read(folder, number)
-    tree = {name: _content(f"{told.folder}/tree/{name}", status) for name, status in files.walk(f"{told.folder}/tree")}
-    return {"tree": tree, "removed": sorted(told.removed), "size": told.size, "overridden": sorted(told.overridden)}
-
-
-def _content(path: str, status: os.stat_result) -> str:
-    if not os.path.isfile(path) or os.path.islink(path):
-        return oct(status.st_mode)
-    return f"{oct(status.st_mode)} {Path(path).read_text(encoding='utf-8')}"
-
-
-def tree(folder: str) -> dict[str, str]:
-    """Return what is in a folder."""
-    return {name: _content(f"{folder}/{name}", status) for name, status in files.walk(folder)}
-
-
-def numbers(folder: str) -> list[int]:
-    return sorted(int(name[4:]) for name in os.listdir(folder) if name.startswith("gen-"))
 
 
 def clean(node: Node) -> list[str]:
@@ -77,28 +55,6 @@ def node(memory: Path) -> Node:
 def size(request: pytest.FixtureRequest) -> int:
     """Return how many faults are tried of each kind of work; 0: all."""
     return 0 if request.config.getoption("--all-faults") else SAMPLE
-
-
-def conflict(node: Node) -> tuple[str, str]:
-    """Publish one side of a directory that two layers changed; return the other one, which was written later."""
-    replicas.mark(node.storage)
-    origin = mount.origin_of(os.listdir(node.storage))[3:]
-    node.write(first := node.layer(origin=origin), "cache/index", "base")
-    node.write(first, "kept/file", "base")
-    node.publish(first)
-    files.remove(first)
-    base = node.replica()
-    theirs, ours = node.layer(base, origin), node.layer(base, origin)
-    node.write(theirs, "cache/index", "theirs")
-    node.write(theirs, "cache/data-of-theirs", "theirs")
-    time.sleep(0.02)
-    node.write(ours, "cache/data-of-ours", "ours")
-    node.write(ours, "new/a", "ours")
-    node.write(ours, "new/deep/b", "ours")
-    os.symlink("a", f"{ours}/0{PKG[2:]}/new/link")
-    node.publish(theirs)
-    files.remove(theirs)
-    return ours, origin
 
 
 def save(node: Node, saved: Path) -> None:

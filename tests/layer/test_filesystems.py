@@ -15,8 +15,7 @@ import pytest
 
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt, store
-from tests.layer.test_calls import conflict, generation, numbers, tree
-from tests.layer.test_generations import Node
+from tests.layer.node import Node, conflict, generation, numbers, tree
 
 UNSHARED = ["unshare", "--mount", "--propagation", "private"]
 MOUNTS = {

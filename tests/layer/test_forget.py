@@ -8,7 +8,7 @@ import pytest
 
 from sif_writable.layer import files, forget, records
 from sif_writable.layer.mount import newest_generation
-from tests.layer.test_generations import PKG, Node
+from tests.layer.node import PKG, Node
 
 SITE = "/v/lib/python3.11/site-packages"
 PATHS = {

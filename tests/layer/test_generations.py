@@ -13,65 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.layer import alive, files, generations, mount, publish, records, replicas, seen
+from sif_writable.layer import alive, files, generations, publish, records, replicas, seen
 from sif_writable.layer.mount import newest_generation
+from tests.layer.node import PKG, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-PKG = "/v/lib/pkg"
-
-
-class Node:
-    """A storage, an image, and layers that were written to by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        """Make them in a folder."""
-        self.image = str(folder / "image")
-        self.storage = str(folder / "storage")
-        self.place = str(folder / "place")
-        self.number = 0
-        for path in (self.image + PKG, self.storage, self.place):
-            os.makedirs(path, 0o700, exist_ok=True)
-        self.put(f"{self.image}{PKG}/config.json", "{}")
-        self.put(f"{self.image}{PKG}/__init__.py", "")
-
-    @staticmethod
-    def put(path: str, text: str) -> None:
-        """Write a file, with the folders that it lies in."""
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-
-    def layer(self, base: str = "", origin: str = "") -> str:
-        """Make an empty layer; return its folder."""
-        self.number += 1
-        folder = f"{self.place}/upper-{os.getpid()}-{self.number}"
-        os.makedirs(f"{folder}/0", 0o700)
-        self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n{origin and 'id-' + origin}\n/v")
-        return folder
-
-    def write(self, layer: str, path: str, text: str) -> None:
-        """Write a file in a layer; the path is below the package."""
-        self.put(f"{layer}/0{PKG[2:]}/{path}", text)
-
-    def publish(self, layer: str) -> list[str]:
-        """Publish a layer; return what is said."""
-        return publish.publish(layer, lambda _, directory: self.image + directory)
-
-    def replica(self) -> str:
-        """Copy the newest generation; return where to."""
-        return replicas.replicate(self.storage, self.place)[0]
-
-    def newest(self) -> dict[str, str]:
-        """Return the newest generation's files: path below the package to text."""
-        tree = f"{self.storage}/gen-{newest_generation(self.storage)}/tree{PKG}"
-        found = {}
-        for name, status in files.walk(tree):
-            if stat.S_ISREG(status.st_mode):
-                with open(f"{tree}/{name}", encoding="utf-8", errors="replace") as file:
-                    found[name] = file.read()
-        return found
 
 
 @pytest.fixture

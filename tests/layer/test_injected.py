@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.faults.conftest import strace  # noqa: F401 - a fixture
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -19,11 +18,7 @@ SAMPLE = 10
 
 
 @pytest.mark.timeout(7200)
-def test_faults_while_a_layer_is_made(
-    box: Box,
-    strace: str,  # noqa: F811 - likewise
-    request: pytest.FixtureRequest,
-) -> None:
+def test_faults_while_a_layer_is_made(box: Box, strace: str, request: pytest.FixtureRequest) -> None:
     everything = request.config.getoption("--all-faults")
     script = f"/venv/bin/python /tests-of-layer/injecting.py {strace} {0 if everything else SAMPLE}"
     result = box.shell(script, binds=[f"{REPOSITORY}/tests/faults:/tests-of-faults:ro"], timeout=7000)

@@ -17,7 +17,7 @@ from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.layer import enter, mount, records, survey, trial
 from sif_writable.report import layer as report
-from tests.layer.test_generations import PKG, Node
+from tests.layer.node import PKG, Node
 
 if TYPE_CHECKING:
     from pathlib import Path

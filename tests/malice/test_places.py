@@ -17,8 +17,8 @@ from sif_writable.redirects import folders
 from sif_writable.system.filesystem import planted
 from tests.conftest import or_skip
 from tests.lab import apt, enter
+from tests.lab.decisions import make_facts
 from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
-from tests.unit.test_plan import make_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import BY_COPY, NOT_RUN, or_skip
-from tests.lab import environments, pythons
+from tests.conftest import BY_COPY, or_skip
+from tests.lab import environments
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
 from tests.lab.scratch import HOME
@@ -115,10 +115,10 @@ def environment(python: Python) -> str:
     return provide(f"environment-writers-{python.name.replace('.', '')}", (start, files, BARE), make)
 
 
-@pytest.fixture(scope="session", params=pythons.SUPPORTED)
-def each_environment(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="session")
+def each_environment(each_python: Python) -> str:
     """Return that environment for every interpreter, in turn."""
-    return str(or_skip(environment, or_skip(pythons.get, request.param)))
+    return str(or_skip(environment, each_python))
 
 
 @pytest.fixture
@@ -128,13 +128,9 @@ def each_image(places: Scratch, each_environment: str) -> Image:
 
 
 @pytest.fixture(scope="session")
-def one_environment() -> str:
+def one_environment(main_python: Python) -> str:
     """Return that environment for one interpreter."""
-    found = {python.version: python for python in reversed(pythons.found())}
-    for version in ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9"):
-        if version in found:
-            return str(or_skip(environment, found[version]))
-    pytest.skip(f"{NOT_RUN}this machine has no CPython that can make virtual environments")
+    return str(or_skip(environment, main_python))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sif_writable.image import manifest as writer
 from sif_writable.redirects.decide import decide
 from sif_writable.system import manifest
 from sif_writable.system.parallel import parallel
-from tests.unit.test_plan import HOME_WORKS, Ground, make_facts, make_storage
+from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from sif_writable.act import recall
 from sif_writable.plan import Decision, Redirect
 from sif_writable.redirects import links, watch
 from sif_writable.redirects.watch import MOST, Watch
-from tests.unit.test_plan import make_facts, make_storage
+from tests.lab.decisions import make_facts, make_storage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from sif_writable.redirects import decide
 from sif_writable.redirects.beside import CARRIED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.startup import was_set
-from tests.unit.test_plan import HOME_WORKS, make_facts, make_storage
+from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 SET = [
     ("NUMBA_CACHE_DIR", "/s/numba", None),

@@ -17,7 +17,7 @@ from sif_writable import act
 from sif_writable.cleanup.roots import below
 from sif_writable.plan import KINDS, Place
 from sif_writable.storage.make import make_base
-from tests.unit.test_plan import make_facts
+from tests.lab.decisions import make_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from sif_writable.redirects.locations import Locations
 from sif_writable.startup import FUSE, NETWORK, STEADY
 from sif_writable.system import filesystem, home_problem
 from sif_writable.system.filesystem import SILENT, keeper, look, reachable, unsteady_in
-from tests.unit.test_plan import HOME_WORKS, make_facts, make_storage
+from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
