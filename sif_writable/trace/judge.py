@@ -11,6 +11,7 @@ from sif_writable import importhook, system
 from sif_writable.copies.policy import PACKAGE, Line
 from sif_writable.errors import SifWritableError
 from sif_writable.system import manifest
+from sif_writable.trace import places
 from sif_writable.trace.findings import findings as judged
 from sif_writable.trace.findings import tops
 
@@ -46,8 +47,11 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
     table = mounts.mounts()
     image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
     variables = _variables()
+    environment = places.of_environment()
 
     def in_image(path: str) -> bool:
+        if environment is not None and not lies_in(path, environment):
+            return False
         holder = path
         while not os.path.lexists(holder):
             holder = os.path.dirname(holder)

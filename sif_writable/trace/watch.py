@@ -26,6 +26,7 @@ from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.startup import LAYER, covering
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
+from sif_writable.trace import places
 from sif_writable.trace.findings import CHANGED, CREATED, REMOVED, Change, Record, is_bytecode, records
 
 if TYPE_CHECKING:
@@ -260,12 +261,22 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
 
 
 def _targets() -> Iterator[Target]:
-    """Yield what covers the image: its top-level directories, as far as the kernel lets them be covered as a whole."""
+    """Yield what covers the image: its top-level directories, as far as the kernel lets them be covered as a whole.
+
+    On a host, what covers the environment's directories.
+    """
     looked = _Watched()
+    directories = places.of_environment()
+    if directories is not None:
+        for path in directories:
+            yield from plan.whole(path, OVERLAY, looked)
+        return
     points = {mount.point for mount in looked.table}
     for name in looked.entries("/") or ():
         path = f"/{name}"
         if path in NEVER or not looked.is_directory(path) or (path in points and os.access(path, os.W_OK)):
+            continue
+        if path in points and places.is_of_host(path):
             continue
         if not os.access(path, os.R_OK | os.X_OK):
             continue

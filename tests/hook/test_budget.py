@@ -66,7 +66,9 @@ def _modules(hooked: Hooked, options: dict[str, Any]) -> tuple[set[str], set[str
 )
 def test_modules(each: Hooked, state: str, ours: frozenset[str]) -> None:
     loaded, foreign = _modules(each, _options(each, state))
-    assert loaded == ours
+    # 3.15 reads import lines after it has looked for the user's own packages, which then have to follow HOME.
+    late = {"sif_writable.usersite"} if each.python.version == "3.15" and state == "no home" else set()
+    assert loaded == ours | late
     assert not foreign  # nor, in particular, platformdirs, filelock, pynvml, json, re, pathlib, typing and their like
     assert len(CHILD) <= 3
     assert len(ACTIVE) <= 8

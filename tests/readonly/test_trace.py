@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lab import environments
+from tests.lab.environments import PYTHON as PYTHON_THERE
 from tests.readonly.overlaid import PACKAGES, PYTHON, Kernel, Sif, ask
 
 if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
+    from tests.readonly.conftest import Image
 
 WRITER = f"""
 import ctypes, os, shutil, subprocess, sys
@@ -164,3 +169,26 @@ def test_text_exit_codes_and_usage(world: Any) -> None:
     assert world.run([*TRACE, "--", "no-such-command"]).returncode == 127
     assert world.run([*TRACE, "--", "/etc/passwd"]).returncode == 126
     assert world.run([*TRACE, "--", "sh", "-c", "kill -TERM $$"]).returncode == 143
+
+
+def test_what_is_the_hosts_is_neither_covered_nor_looked_through(one_image: Image) -> None:
+    """On a host that is all but the environment; in an image, what is bound in at the top."""
+    code = "import os, sys; print([line.split()[4] for line in open('/proc/self/mountinfo') if ' - overlay ' in line])"
+    code += "\nfor path in (sys.prefix, os.getcwd(), '/home/user', '/bound'): open(f'{path}/mine', 'w').close()"
+    places = one_image.places
+    bound = [f"{places.new_folder('bound')}:/bound"]
+    environment = environments.copy(one_image.environment, f"{places.folder}/venv")
+    own = {f"{folder}/mine" for folder in (places.home, places.work, f"{places.folder}/bound")}
+    for image, writable in ((False, True), (True, False)):
+        words = [PYTHON_THERE, "-m", "sif_writable", "trace", "--json", "--", PYTHON_THERE, "-c", code]
+        traced = one_image.machine.run(words, venv=environment, image=image, writable=writable, env=OFF, binds=bound)
+        told, line = json.loads(traced.stdout), traced.stderr.splitlines()[0]
+        assert (told["exit_code"], told["watched"]) == (0, "everything"), traced
+        assert [one["path"] for one in told["writes"]] == ["/venv/mine"]
+        assert not os.path.exists(f"{environment}/mine")  # as it was
+        covered = ast.literal_eval(line)
+        assert "/venv" in covered, covered
+        assert not {"/usr", "/bin", "/lib", "/bound", "/home"} & set(covered), covered
+        assert own == {path for path in own if os.path.exists(path)}
+        for path in own:
+            os.unlink(path)

@@ -1,0 +1,30 @@
+"""Which directories a trace looks at: those of the image, or on a host those of the environment alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sif_writable import startup
+from sif_writable.system import image_mounts
+
+
+def of_environment() -> list[str] | None:
+    """Return the directories of the environment on a host; None in a container, where all of the image counts.
+
+    On a host everything else is the user's own: his working directory is on ``sys.path``, too.
+    """
+    if startup.in_container(os.environ):
+        return None
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    found: list[str] = []
+    for path in sorted({os.path.realpath(directory) for directory in image_mounts.environment_directories()}):
+        inside = any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
+        if inside and os.path.isdir(path) and not any(path.startswith(f"{outer}/") for outer in found):
+            found.append(path)
+    return found
+
+
+def is_of_host(path: str) -> bool:
+    """Whether the host's own lies there, which stays as it is and which can be large."""
+    return bool(image_mounts.host_mount(path))
