@@ -2,19 +2,23 @@
 
 import os
 
-from sif_writable import startup
+STEADY, NETWORK, FUSE = "s", "n", "f"
+"""What answers for a filesystem: the kernel itself, another machine, or a program that runs here."""
+
+PATIENCE = 10.0
+"""Seconds. A filesystem that has not answered by then is passed over."""
 
 
 def silent(path: str, kind: str) -> bool:
-    """Whether the filesystem under a path does not answer for :data:`.startup.PATIENCE` seconds.
+    """Whether the filesystem under a path does not answer for :data:`PATIENCE` seconds.
 
     No call has a time limit, so somebody else has to ask. A thread costs a third of a child. But from a FUSE server
     that has taken a request and is stuck with it, not even SIGKILL frees who asked (request_wait_answer in the kernel's
     fs/fuse/dev.c), and no process ends before its threads.
 
-    :param kind: :data:`.startup.NETWORK` or :data:`.startup.FUSE`.
+    :param kind: :data:`NETWORK` or :data:`FUSE`.
     """
-    return _silent_to_child(path) if kind == startup.FUSE and _is_alone() else _silent_to_thread(path)
+    return _silent_to_child(path) if kind == FUSE and _is_alone() else _silent_to_thread(path)
 
 
 def _is_alone() -> bool:
@@ -22,7 +26,9 @@ def _is_alone() -> bool:
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError as error:
-        startup.let_pass(error)
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
         return False
 
 
@@ -48,9 +54,11 @@ def _silent_to_thread(path: str) -> bool:
     try:
         _thread.start_new_thread(ask, ())
     except RuntimeError as error:  # this process may have no more threads: all is as with a filesystem that answers
-        startup.let_pass(error)
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
         return False
-    if not asked.acquire(True, startup.PATIENCE):
+    if not asked.acquire(True, PATIENCE):
         return True
     # It has done its work and is about to end. The program must not meet it: with two threads os.fork warns, since
     # CPython 3.12, and unshare(2) makes no user namespace.
@@ -69,7 +77,9 @@ def _silent_to_child(path: str) -> bool:
     try:
         child = signals.fork()
     except (OSError, RuntimeError) as error:  # no more processes, or none from here: as above
-        startup.let_pass(error)
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
         return False
     if not child:
         try:
@@ -81,14 +91,16 @@ def _silent_to_child(path: str) -> bool:
     begun, pause, killed = time.monotonic(), 0.0002, False
     try:
         while os.waitpid(child, os.WNOHANG)[0] == 0:
-            if killed and time.monotonic() > begun + startup.PATIENCE + 1:
+            if killed and time.monotonic() > begun + PATIENCE + 1:
                 return True
-            if not killed and time.monotonic() > begun + startup.PATIENCE:
+            if not killed and time.monotonic() > begun + PATIENCE:
                 os.kill(child, 9)
                 killed = True
             time.sleep(pause)
             pause = min(1.5 * pause, 0.02)
     except OSError as error:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
-        startup.let_pass(error)
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
         return killed
     return killed

@@ -12,6 +12,10 @@ import _frozen_importlib_external as _external
 import os
 import sys
 
+import sif_writable
+from sif_writable import SESSION, child
+from sif_writable.child import COPIES, MORE_HEAVY, OVERLAY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,9 +32,6 @@ HEAVY = frozenset(
 )  # fmt: skip
 """Modules whose import is slow and pointless without the GPU or the storage that the job demands."""
 
-MORE_HEAVY = "SIF_WRITABLE_HEAVY"
-"""The variable with further ones, separated by commas: the user's, and those that the image declares."""
-
 OUTSIDE = frozenset(("certbot",))
 """Packages that write outside their directory and the prefix: :data:`sif_writable.overlay.decide.PLACES`."""
 MOST_LEARNED = 1 << 20
@@ -38,11 +39,6 @@ MOST_LEARNED = 1 << 20
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
 """The variable that tells descendants in which namespace paths of the image were made writable."""
 
-OVERLAY = "SIF_WRITABLE_OVERLAY"
-"""The variable that says what may be mounted."""
-
-COPIES = "SIF_WRITABLE_COPIES"
-"""The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 ANYWHERE = "*"
 """In place of a directory: the package wherever it is found."""
 TAKEN_BACK = "\ttaken back"
@@ -62,6 +58,7 @@ _FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _ex
 _PYTHON_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader)
 _S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
 
+_installed: "dict[str, Finder]" = {}
 _given_up = False
 """Whether storage was found to hang after the start."""
 _own_places: "dict[str, _external.FileFinder]" = {}
@@ -315,7 +312,7 @@ class Finder:
         """Names whose copy is being made: what that imports is none of our business."""
         self._in_use = False
         """Whether a package was imported from its copy, whose modules may be imported at any time."""
-        self.layer = os.environ.get(OVERLAY, "").lower() != "off"
+        self.layer = (_handed(OVERLAY) or "").lower() != "off"
         """Whether there is a writable layer, or one may be made at the first import that needs it."""
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
@@ -371,10 +368,8 @@ class Finder:
         places = [place for place in map(str, path) if place.startswith(self.tree + "/")]
         if not places:
             return None
-        from sif_writable import startup
-
         root = os.path.dirname(os.path.dirname(self.folder))
-        if startup.is_own(root, os.geteuid()):
+        if child.is_own(root, os.geteuid()):
             return None
         spec = self._ask_others(name, [place[len(self.tree) :] for place in places], target)
         if spec is None:
@@ -387,12 +382,10 @@ class Finder:
 
     def _check_bytecode(self) -> None:
         """Have the interpreter use bytecode of storage no more once that is not this user's alone."""
-        from sif_writable import startup
-
-        if startup.is_own(self.bytecode, os.geteuid()):
+        if child.is_own(self.bytecode, os.geteuid()):
             return
         root, self.bytecode, sys.pycache_prefix = self.bytecode, "", None
-        for name in ("PYTHONPYCACHEPREFIX", startup.PYCACHE):
+        for name in ("PYTHONPYCACHEPREFIX", child.PYCACHE):
             if os.environ.get(name, "").startswith(root + "/"):
                 del os.environ[name]
         from sif_writable.stderr import say
@@ -528,7 +521,7 @@ class Finder:
         try:
             copy, own = os.lstat(self.tree + path), os.lstat(path)
         except OSError as error:
-            from sif_writable.startup import let_pass
+            from sif_writable.signals import let_pass
 
             let_pass(error)
             return False
@@ -576,7 +569,7 @@ class Finder:
 
                 text = provide.begin(self.folder)
             except OSError as error:  # copies are not used, then; `status` says why
-                from sif_writable.startup import let_pass
+                from sif_writable.signals import let_pass
 
                 let_pass(error)
                 text = ""
@@ -818,12 +811,14 @@ def storage_hangs() -> bool:
     It did at the start. Whoever looks there later asks first, since neither an import nor an error shall be held up.
     """
     global _given_up
-    from sif_writable import startup
-
-    root, kind = startup.kept_by(os.environ.get(startup.SESSION, ""), os.environ.get(COPIES, "").rpartition(":")[2])
-    if kind == startup.STEADY or _given_up:
+    words = os.environ.get(SESSION, "")
+    if _given_up or words.startswith("2;"):  # all of it is steady
         return _given_up
-    from sif_writable import hanging
+    from sif_writable import hanging, session
+
+    root, kind = session.kept_by(words, os.environ.get(COPIES, "").rpartition(":")[2])
+    if kind == hanging.STEADY:
+        return False
 
     _given_up = hanging.silent(root, kind)
     if _given_up:
@@ -865,9 +860,9 @@ def _lead() -> None:
 
 
 def _is_of_a_handler(error: BaseException) -> bool:
-    from sif_writable import startup
+    from sif_writable.signals import from_handler
 
-    return startup.from_handler(error)
+    return from_handler(error)
 
 
 def _note(problem: BaseException) -> None:
@@ -875,35 +870,49 @@ def _note(problem: BaseException) -> None:
 
     :raises Exception: the problem itself, where it is none of ours but from a signal handler of the program.
     """
-    from sif_writable import startup
+    from sif_writable.signals import let_pass
 
-    startup.let_pass(problem)
-    startup.failure = problem
+    let_pass(problem)
+    sif_writable.failure = problem
     if os.environ.get("SIF_WRITABLE_DEBUG") == "1" and sys.stderr is not None:
         sys.stderr.write(f"sif_writable: {type(problem).__name__}: {problem}\n")
 
 
 def finder() -> "Optional[Finder]":
-    """Return the finder of this process, if it is in place."""
+    """Return the finder of this process, if it is in place; for what waits in its place, it is put there."""
     for found in sys.meta_path:
         if type(found) is Finder:
             return found
-    return None
+    return install() if child.stage in sys.meta_path else None
 
 
-def install() -> None:
-    """Put the finder in place, once."""
+def install() -> "Finder":
+    """Put the finder in place, once: where its first stage is, or else at the head."""
     for found in sys.meta_path:
-        if type(found).__name__ == "Finder" and type(found).__module__ == __name__:
-            return
-    more = os.environ.get(MORE_HEAVY)
+        if type(found) is Finder:
+            return found
+    more = _handed(MORE_HEAVY)
     awaited = HEAVY.union(more.replace(",", " ").split()) if more else HEAVY
     new = Finder(awaited, folder())
     if sys.pycache_prefix:
-        from sif_writable import startup
+        from sif_writable import session
 
-        new.bytecode = startup.root_of(os.environ.get(startup.SESSION, ""), sys.pycache_prefix)
-    sys.meta_path.insert(0, new)
+        new.bytecode = session.root_of(os.environ.get(SESSION, ""), sys.pycache_prefix)
+    new = _installed.setdefault("finder", new)  # another thread may have been here meanwhile
+    if child.stage in sys.meta_path:
+        sys.meta_path[:] = [new if found is child.stage else found for found in sys.meta_path]
+    elif new not in sys.meta_path:
+        sys.meta_path.insert(0, new)
+    # What sys.meta_path holds lives to the very end of an interpreter, and is gone through there once more.
+    import atexit
+
+    atexit.register(remove)
+    return new
+
+
+def _handed(name: str) -> "Optional[str]":
+    """Return a variable as it was when this process began, whatever the program has made of it before it imports."""
+    return child.handed[name] if name in child.handed else os.environ.get(name)
 
 
 def serve_outside(name: str = "") -> None:
@@ -935,7 +944,7 @@ def serve_outside(name: str = "") -> None:
 
 def folder() -> str:
     """Return the folder of this image's copies, for this interpreter, or an empty string."""
-    prefix, _, image = os.environ.get(COPIES, "").rpartition(":")
+    prefix, _, image = (_handed(COPIES) or "").rpartition(":")
     if not image.startswith("/"):  # not set, or damaged
         return ""
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
@@ -948,4 +957,5 @@ def folder() -> str:
 
 def remove() -> None:
     """Leave ``sys.meta_path`` as it was found."""
+    _installed.clear()
     sys.meta_path[:] = [found for found in sys.meta_path if type(found).__module__ != __name__]

@@ -7,7 +7,7 @@ Loaded at the first import of what is not the standard library, unless ``SIF_WRI
 import os
 import sys
 
-from sif_writable import importhook, startup
+from sif_writable import LAYER, importhook, in_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _begun = False
 """Whether the program has imported something of an environment, whose name tells what it is."""
 _without = False
 """Whether this process is an installer."""
-_inside = startup.LAYER in os.environ
+_inside = LAYER in os.environ
 _written: "Optional[frozenset[str]]" = None
 
 
@@ -171,7 +171,7 @@ def without(environ: "Mapping[str, str]") -> None:
 
     :raises OSError: that is not possible; what it installs is gone with the layer then, and said so.
     """
-    inside = startup.in_layer(environ)
+    inside = in_layer(environ.get(LAYER))
     if inside[2:]:
         from sif_writable.layer import installers
 

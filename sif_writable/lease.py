@@ -16,7 +16,7 @@ On the path of every process that uses a copy: it imports only ``os``, and ``fcn
 
 import os
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,12 +1,20 @@
 """What an ancestor has set, and how it is taken back.
 
+The variable :data:`sif_writable.SESSION` says it: ``2;TOKEN;SET,SET;INPUTS;ROOT:ROOT``. Where any of the roots may stop
+answering, the ``2`` is followed by a letter for each: a constant of :mod:`sif_writable.hanging`. Each ``SET`` is a
+variable that was set, as :func:`was_set` writes it; ``TOKEN`` and ``INPUTS`` are what :func:`sif_writable.child.token`
+and :func:`sif_writable.child.inputs` returned.
+
 Loaded only where what an ancestor decided does not hold for this process, and by commands. What was set is known by
 name and check sum: what has another value now is from the user or his program, and stays.
 """
 
+import os
 import sys
 
-from sif_writable import startup
+from sif_writable import OFF, SESSION
+from sif_writable.child import COPIES, FIELDS, PYCACHE, token
+from sif_writable.hanging import STEADY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +23,15 @@ if TYPE_CHECKING:
 
     from sif_writable.errors import Problem
 
+OLD = "SIF_WRITABLE_OLD_"
+"""How the variables begin that hold what others had before a session set them: ``SIF_WRITABLE_OLD_HOME``."""
 REFUSED = "SIF_WRITABLE_REFUSED"
 TOLD = "SIF_WRITABLE_TOLD"
-COPIES = "SIF_WRITABLE_COPIES"
 GPU_CHECKED = "SIF_WRITABLE_GPU_CHECKED"
-HANDED_DOWN = (REFUSED, TOLD, COPIES, startup.PYCACHE)
-"""Variables of ours that a session has besides those that it names, and :data:`~.startup.OLD` of each."""
+HANDED_DOWN = (REFUSED, TOLD, COPIES, PYCACHE)
+"""Variables of ours that a session has besides those that it names, and :data:`OLD` of each."""
+
+_SET_KEY = 0x5349465F53455400
 
 taken_back: "dict[str, Optional[str]]" = {}
 """Variables that this process has taken back at its start, with their value since then."""
@@ -28,10 +39,43 @@ told = ""
 """What an ancestor had in :data:`TOLD`."""
 
 
+def was_set(name: str, value: str, before: "Optional[str]") -> str:
+    """Return how a session says that it set a variable: ``NAME=SUM``, and a ``+`` where it had a value before.
+
+    What is equal by its check sum is still what was set; anything else is from the user or his program. The value
+    before is in a variable of its own (:data:`OLD`), since one string of an environment is at most 128 KiB.
+    """
+    return f"{name}={check_sum(value)}" + ("" if before is None else "+")
+
+
+def check_sum(value: str) -> str:
+    """Return eight hexadecimal digits for a value."""
+    from _imp import source_hash  # built in
+
+    return source_hash(_SET_KEY, os.fsencode(value))[:4].hex()
+
+
+def root_of(session: str, path: str) -> str:
+    """Return which storage root of a session a path lies in, or an empty string."""
+    for root in session.split(";", FIELDS - 1)[-1].split(":"):
+        if root and path.startswith(root + "/"):
+            return root
+    return ""
+
+
+def kept_by(session: str, path: str) -> "tuple[str, str]":
+    """Return which storage root of a session a path lies in, and what answers for it; by default a blank, STEADY."""
+    fields = session.split(";", FIELDS - 1)
+    for kind, root in zip(fields[0][1:], fields[-1].split(":")):
+        if path.startswith(root + "/"):
+            return root, kind
+    return "", STEADY
+
+
 def fields(environ: "Mapping[str, str]") -> "list[str]":
     """Return the fields of the session in an environment; an empty list without one, or where it is damaged."""
-    found = environ.get(startup.SESSION, "").split(";", startup.FIELDS - 1)
-    if len(found) != startup.FIELDS or found[0][:1] != "2" or found[4][:1] not in ("", "/"):
+    found = environ.get(SESSION, "").split(";", FIELDS - 1)
+    if len(found) != FIELDS or found[0][:1] != "2" or found[4][:1] not in ("", "/"):
         return []
     return found
 
@@ -53,9 +97,9 @@ def in_force(environ: "Mapping[str, str]") -> "dict[str, Optional[str]]":
     found = fields(environ)
     kept: dict[str, Optional[str]] = {}
     for entry in found[2].split(",") if found else ():
-        name, _, check_sum = entry.partition("=")
-        if name in environ and startup.check_sum(environ[name]) == check_sum[:8]:
-            kept[name] = environ.get(startup.OLD + name) if check_sum[8:] == "+" else None
+        name, _, known = entry.partition("=")
+        if name in environ and check_sum(environ[name]) == known[:8]:
+            kept[name] = environ.get(OLD + name) if known[8:] == "+" else None
     return kept
 
 
@@ -70,17 +114,17 @@ def forget(environ: "MutableMapping[str, str]") -> "Optional[Problem]":
             del environ[name]
         else:
             environ[name] = before
-    session = environ.pop(startup.SESSION, "")
-    for name in (*HANDED_DOWN, *[name for name in environ if name.startswith(startup.OLD)]):
+    session = environ.pop(SESSION, "")
+    for name in (*HANDED_DOWN, *[name for name in environ if name.startswith(OLD)]):
         environ.pop(name, None)
     # It has a key of its own, and is asked once per process tree.
-    if not found or found[1] != startup.token() or environ.get("SIF_WRITABLE", "").lower() in startup.OFF:
+    if not found or found[1] != token() or environ.get("SIF_WRITABLE", "").lower() in OFF:
         environ.pop(GPU_CHECKED, None)
     if found:
         return None
     from sif_writable.errors import Problem
 
-    text = f"{startup.SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
+    text = f"{SESSION}={session[:40]!r} is damaged and was passed over: all was decided anew"
     return Problem("damaged-session", text)
 
 

@@ -2,12 +2,39 @@
 
 import os
 
-from sif_writable.startup import from_handler
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Optional
+
+_HAS_VARARGS = 4
+"""The flag of a code object with ``*arguments`` (``inspect.CO_VARARGS``)."""
+
+
+def from_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program raised an error while our code ran: then it is not ours to swallow.
+
+    It can be of any class, OSError included. The interpreter calls handlers between any two steps, with the number of
+    the signal and the frame that it interrupts: no other function gets these two, one after the other. A handler that
+    is written in C leaves no such trace, nor does one that gives both names another meaning.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+        if code.co_flags & _HAS_VARARGS:
+            given += values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+        for number, frame in zip(given, given[1:]):
+            if type(frame) is type(trace.tb_frame) and isinstance(number, int):
+                return True
+        trace = trace.tb_next
+    return False
+
+
+def let_pass(error: BaseException) -> None:
+    """Raise an error again that is not ours (:func:`from_handler`); called wherever a class like OSError is caught."""
+    if from_handler(error):
+        raise error
 
 
 class suppress:  # noqa: N801 - as contextlib's

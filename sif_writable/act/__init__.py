@@ -7,9 +7,12 @@ to be made is made by :mod:`sif_writable.storage.make`, which a warm start does 
 import os
 import sys
 
-from sif_writable import plan
+from sif_writable import SESSION, plan
+from sif_writable.child import COPIES, PYCACHE, inputs
+from sif_writable.hanging import STEADY
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.startup import OLD, PYCACHE, SESSION, STEADY, check_sum, inputs, let_pass, was_set
+from sif_writable.session import OLD, check_sum, was_set
+from sif_writable.signals import let_pass
 from sif_writable.system import SMALL
 from sif_writable.system.filesystem import (
     MIN_BYTES,
@@ -58,7 +61,6 @@ REFUSED = "SIF_WRITABLE_REFUSED"
 """The variable that tells descendants why the place that the user named was not taken."""
 TOLD = "SIF_WRITABLE_TOLD"
 """The variable that tells descendants, by a check sum, what has been said on stderr."""
-_COPIES = "SIF_WRITABLE_COPIES"
 _DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS": ("overlay", "::")}
 """Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
 
@@ -360,7 +362,7 @@ def apply(
     """Make what must exist, then set the environment, then hand the decisions down to children.
 
     :param environ: the environment as it was decided on; os.environ is what changes.
-    :param token: names this container run (:func:`sif_writable.startup.token`).
+    :param token: names this container run (:func:`sif_writable.child.token`).
     """
     outcome = Outcome(facts, storage, decision)
     if not decision.recalled:
@@ -399,7 +401,7 @@ def apply(
     kinds = "".join([keeper(root, unsteady())[1] for root in roots]) if unsteady() else ""
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
-        os.environ[_COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
+        os.environ[COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
     if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":

@@ -10,7 +10,7 @@ import os
 
 import sif_writable
 from sif_writable.plan import COMPILED, Decision, Redirect
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import is_unheard, unchanged, unheard
 
 TYPE_CHECKING = False

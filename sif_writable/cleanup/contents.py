@@ -17,8 +17,7 @@ from sif_writable.cleanup import layers
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.copies import changes
 from sif_writable.overlay.obstacles import used_by
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
 from sif_writable.storage.layout import is_image
 from sif_writable.storage.leases import NO_LOCKS, in_use

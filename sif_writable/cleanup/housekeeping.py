@@ -16,8 +16,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
 from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED
 

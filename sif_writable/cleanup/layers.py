@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import startup
-from sif_writable.session import COPIES
+from sif_writable import LAYER, in_layer
+from sif_writable.child import COPIES
 from sif_writable.signals import suppress
 from sif_writable.system.listing import names
 
@@ -45,7 +45,7 @@ def _is_of_this_image(path: str) -> bool:
     """Whether a layer is over directories of this image, and this process sees them as the image has them."""
     prefix, _, image = os.environ.get(COPIES, "").rpartition(":")
     known = prefix == sys.prefix and os.path.basename(image) in path.split("/")
-    return known and not startup.in_layer(os.environ)
+    return known and not in_layer(os.environ.get(LAYER))
 
 
 def is_superseded(path: str) -> bool:

@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable.copies import changes
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.system.listing import open_folder
 
 if TYPE_CHECKING:

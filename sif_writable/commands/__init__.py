@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import importhook, startup
+from sif_writable import importhook
 from sif_writable.errors import SifWritableError
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    ran = startup.state != "not run"
+    ran = sif_writable.state != "not run"
     if not ran:  # `pip install --target`, or -S: the commands work all the same
-        startup.run()
+        sif_writable.run()
     if (finder := importhook.finder()) is not None:
         finder.layer = False  # these tell of the image as it is
     parser = argparse.ArgumentParser(prog="sif-writable", description=DESCRIPTION)

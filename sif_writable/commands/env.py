@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import session, startup
+from sif_writable import SESSION, session
 
 if TYPE_CHECKING:
     import argparse
@@ -37,9 +37,9 @@ def session_variables() -> dict[str, str]:
     What was taken back from the session before comes with it, where it had a value before that.
     """
     names = [name for name in session.taken_back if name in os.environ]
-    if startup.SESSION in os.environ:
+    if SESSION in os.environ:
         own = session.names(os.environ)
-        names += [*own, *[startup.OLD + name for name in own], *session.HANDED_DOWN, startup.SESSION]
+        names += [*own, *[session.OLD + name for name in own], *session.HANDED_DOWN, SESSION]
     return {name: os.environ[name] for name in dict.fromkeys(names) if name in os.environ and _NAME.fullmatch(name)}
 
 

@@ -11,7 +11,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import aside, startup, system
+from sif_writable import TARGET, aside, system
 from sif_writable.errors import SifWritableError
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     declared = _demands(arguments)
     if not arguments.inner:
         _make_target()
-        _tell("bind target", f"{startup.TARGET} is there, for --bind DIR:{startup.TARGET}")
+        _tell("bind target", f"{TARGET} is there, for --bind DIR:{TARGET}")
     _describe(declared, arguments)
     if arguments.all_interpreters and not arguments.inner:
         return _others(arguments)
@@ -89,10 +89,10 @@ def _problem() -> str:
 
 def _make_target() -> None:
     try:
-        os.makedirs(startup.TARGET, 0o755, exist_ok=True)
+        os.makedirs(TARGET, 0o755, exist_ok=True)
     except OSError as error:
         raise SifWritableError(
-            f"{startup.TARGET}, the target for bind mounts, cannot be made: / {explain(error)}. "
+            f"{TARGET}, the target for bind mounts, cannot be made: / {explain(error)}. "
             "Remedy: call this in %post as root of the image, or mkdir it there."
         ) from error
 
@@ -299,8 +299,8 @@ def _check(arguments: argparse.Namespace) -> int:
     """Print what of this image is no longer as ``prepare`` left it."""
     declared = manifest.read(PURELIB)
     found = _stale(declared)
-    if not arguments.inner and not os.path.isdir(startup.TARGET):
-        found.append(f"{startup.TARGET}, the target for bind mounts, is not there")
+    if not arguments.inner and not os.path.isdir(TARGET):
+        found.append(f"{TARGET}, the target for bind mounts, is not there")
     for line in found:
         print(text.paragraph(f"stale: {sys.prefix}: {line}", 0))
     code = int(bool(found))

@@ -14,8 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

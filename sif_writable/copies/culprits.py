@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import importhook
 from sif_writable.copies import failures
 from sif_writable.copies import units as packages
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from sif_writable.copies import changes, provide, units, validity
 from sif_writable.copies.policy import PACKAGE
 from sif_writable.overlay import trial
 from sif_writable.overlay.layers import remove
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.stderr import say
 from sif_writable.storage import layout, publish
 from sif_writable.storage.leases import NO_LOCKS, alone

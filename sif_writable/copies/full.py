@@ -6,10 +6,9 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import aside, startup
+from sif_writable import LAYER, aside, in_layer
 from sif_writable.copies import telling
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.shortage import FULL
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def hear(errors: Iterable[BaseException], image: str) -> None:
     :param errors: it, and what it came from.
     :param image: the folder of this image in storage.
     """
-    directories = startup.in_layer(os.environ)[2:]
+    directories = in_layer(os.environ.get(LAYER))[2:]
     if not directories:
         return
     path = ""

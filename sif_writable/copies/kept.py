@@ -13,8 +13,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from sif_writable.copies import changes
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.publish import write_aside
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.policy import FORGOTTEN, PACKAGE, PATH, REFUSED, Line
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import publish
 from sif_writable.storage import shortage as space_
 from sif_writable.storage.layout import LEARNED, LOCKS

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies.policy import is_linked
 from sif_writable.importhook import NEVER, place_of
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.system.filesystem import is_passing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ It is asked whenever a package with a copy is imported, and imports only ``os``,
 import os
 from _imp import source_hash
 
-from sif_writable import startup
+from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
 TYPE_CHECKING = False
@@ -64,12 +64,12 @@ def read_stamp(file: str) -> "Optional[Stamp]":
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return None
     try:
         text = os.read(descriptor, 1 << 14).decode("utf-8", "surrogateescape")
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return None
     finally:
         os.close(descriptor)
@@ -124,7 +124,7 @@ def _landing(path: bytes) -> "Optional[os.stat_result]":
     try:
         return os.stat(path)
     except OSError as error:  # a link to nothing
-        startup.let_pass(error)
+        let_pass(error)
         return None
 
 
@@ -158,7 +158,7 @@ def state(folder: str, path: str) -> str:
     try:
         status, own = os.lstat(copy), os.lstat(path)
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return ABSENT
     if status.st_mode & _S_IFMT == _S_IFLNK or (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
         return ABSENT
@@ -173,6 +173,6 @@ def _is_ours(path: str) -> bool:
     try:
         status = os.lstat(path)
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return False
     return status.st_mode & _S_IFMT != _S_IFLNK and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sif_writable import startup
+from sif_writable.signals import let_pass
 
 TIMEOUT = 10.0
 """Seconds that NVML gets."""
@@ -150,7 +150,7 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
             text += chunk
             ended = not chunk
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         answer.not_asked = f"the process that asks NVML could not be started ({error.strerror})"
     finally:
         os.close(read_end)
@@ -181,7 +181,7 @@ def _start(out: int, limit: int, details: bool) -> int:
         try:
             pid = signals.fork()
         except RuntimeError as error:  # subinterpreters may not
-            startup.let_pass(error)
+            let_pass(error)
         else:
             if pid == 0:
                 try:
@@ -214,7 +214,7 @@ def _may_fork() -> bool:
         with open("/proc/self/maps", "rb") as file:
             maps = file.read()
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return False
     return not any(name in maps for name in (b"/libnvidia-ml.", b"/libcuda.", b"/libmpi", b"/libibverbs."))
 
@@ -227,14 +227,14 @@ def _end(pid: int, victim: int) -> None:
         try:
             os.kill(victim, 9)
         except OSError as error:
-            startup.let_pass(error)  # it has ended meanwhile
+            let_pass(error)  # it has ended meanwhile
     for pause in (0, 0.001, 0.01, 0.1, 0.5):  # bounded: an interpreter on a dead filesystem cannot even be killed
         time.sleep(pause)
         try:
             if os.waitpid(pid, os.WNOHANG)[0]:
                 return
         except OSError as error:  # reaped by somebody else
-            startup.let_pass(error)
+            let_pass(error)
             return
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import startup
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,5 +99,5 @@ def _list(folder: str) -> tuple[str, ...]:
     try:
         return tuple(os.listdir(folder or "."))
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return ()

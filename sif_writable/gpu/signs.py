@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import startup
 from sif_writable.gpu.cuda import image_cuda
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _list(folder: str) -> tuple[str, ...] | None:
     try:
         return tuple(sorted(os.listdir(folder)))
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return None
 
 
@@ -103,7 +103,7 @@ def _driver_version(path: str) -> str:
         with open(path, encoding="utf-8", errors="replace") as file:
             words = file.readline().split()
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return ""
     return next((word for word in words if "." in word and word.replace(".", "").isdigit()), "")
 

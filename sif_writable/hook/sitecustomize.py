@@ -12,13 +12,13 @@ def _run_hook() -> None:
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         try:
-            import sif_writable.startup
+            import sif_writable
         except ImportError:  # `pip install --target`: the package is not on the path of this interpreter
             sys.path.append(package_root)
-            import sif_writable.startup
+            import sif_writable
     except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` tells what is missing
         return
-    sif_writable.startup.run()
+    sif_writable.run()
 
 
 def _run_next() -> None:

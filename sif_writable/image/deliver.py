@@ -57,7 +57,7 @@ def _copy(name: str, target: str) -> None:
 
 def starts_hook(environment: Environment) -> bool:
     """Whether an interpreter of this environment runs the hook at its start."""
-    words = "import sys; print(getattr(sys.modules.get('sif_writable.startup'), 'state', ''))"
+    words = "import sys; print(getattr(sys.modules.get('sif_writable'), 'state', ''))"
     # With the hook off it still says so, and does nothing.
     done = subprocess.run(
         [environment.executable, "-c", words],

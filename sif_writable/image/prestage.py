@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, aside, plan, startup, system
+from sif_writable import SESSION, act, aside, plan, system
 from sif_writable.errors import SifWritableError
 from sif_writable.image import inventory, manifest
 from sif_writable.plan import COMPILED, CONFIG, DATA
@@ -151,7 +151,7 @@ def run(argv: Sequence[str], decision: Decision) -> tuple[int, str]:
     """Run the command with every location in the area; return its exit code, as a shell would, and what went wrong."""
     environment = {**os.environ, **{redirect.variable: redirect.value for redirect in decision.redirects}}
     environment.update(HOME=decision.home, SIF_WRITABLE="off")
-    environment.pop(startup.SESSION, None)  # with it, "off" would take back what is set here
+    environment.pop(SESSION, None)  # with it, "off" would take back what is set here
     sys.stdout.flush()
     try:
         done = subprocess.run(argv, env=environment, check=False)

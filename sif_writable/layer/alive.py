@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from sif_writable.layer import child, files, kernel
 from sif_writable.layer.enter import directories, read
 from sif_writable.layer.mount import NEW
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import signals
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

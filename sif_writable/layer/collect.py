@@ -11,8 +11,7 @@ from sif_writable.layer import alive, child, files, generations, mount, publish,
 from sif_writable.layer.mount import NEW
 from sif_writable.layer.publish import IN_MEMORY, SECONDS, path_of, reason, say
 from sif_writable.layer.seen import about
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Collection

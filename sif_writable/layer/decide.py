@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 MODE = "SIF_WRITABLE_OVERLAY"
 KEEP = "SIF_WRITABLE_KEEP"
 INSIDE = "SIF_WRITABLE_LAYER"
-"""Tells descendants which mount namespace has the layer, and over what: :data:`sif_writable.startup.LAYER`."""
+"""Tells descendants which mount namespace has the layer, and over what: :data:`sif_writable.LAYER`."""
 
 NOT_NAMED = ":\n"
 """What separates the directories of a layer in :data:`INSIDE`, and in the files of its folder."""

@@ -18,8 +18,9 @@ Making a file may take 0.2 ms on a disk's filesystem, so there are no more of th
 import os
 import sys
 
+from sif_writable import covering, in_layer
 from sif_writable.layer import decide
-from sif_writable.startup import covering, in_layer, let_pass
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     except OSError as error:
         let_pass(error)
         return "/proc is not there to be asked"
-    if in_layer(environ):
+    if in_layer(environ.get(decide.INSIDE)):
         return ""
     uid_map = read("/proc/self/uid_map")
     problem = decide.obstacle(

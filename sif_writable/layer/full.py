@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from sif_writable.layer import trial
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 LEAST = 1 << 16
 """Bytes: with fewer free, a write may have failed for want of space."""

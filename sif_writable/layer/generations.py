@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.layer import child, files, fold
 from sif_writable.layer.records import Generation, read
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from typing import Callable

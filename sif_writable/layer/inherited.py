@@ -15,9 +15,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from sif_writable import covering
 from sif_writable.layer import decide, enter
 from sif_writable.signals import suppress
-from sif_writable.startup import covering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

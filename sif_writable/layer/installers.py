@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from sif_writable import covering
 from sif_writable.layer import decide, kernel, neighbours
-from sif_writable.startup import covering
 
 
 def cover(image: str, prefix: str) -> None:

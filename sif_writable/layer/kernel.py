@@ -9,7 +9,7 @@ import _signal  # type: ignore[import-not-found] # built in
 import os
 import sys
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

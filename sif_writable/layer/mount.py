@@ -5,7 +5,7 @@ import sys
 
 from sif_writable.layer import decide, enter, kernel
 from sif_writable.layer.enter import Layer, read
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from sif_writable.layer import alive, child, decide, forget, full, generations, merge
 from sif_writable.layer.enter import note_member, read
 from sif_writable.layer.seen import about, kept_of, look
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

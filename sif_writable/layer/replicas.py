@@ -17,8 +17,7 @@ from sif_writable.layer.fold import clone
 from sif_writable.layer.generations import ASIDE_REPLICA, REPLICA_BYTES, newest_of
 from sif_writable.layer.records import read
 from sif_writable.layer.records import text as text_of
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -26,8 +26,7 @@ from sif_writable.layer import (
 )  # fmt: skip
 from sif_writable.layer.alive import ALIVE, DEAD, UNKNOWN
 from sif_writable.layer.enter import read
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -12,8 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import child, decide, enter, files, memory, mount, replicas
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

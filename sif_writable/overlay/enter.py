@@ -13,13 +13,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sif_writable import LAYER, covering, in_layer
 from sif_writable.layer import enter as layer_enter
 from sif_writable.overlay import decide as plan
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import mounting, obstacles, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
-from sif_writable.signals import suppress
-from sif_writable.startup import LAYER, covering, in_layer, let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.stderr import say
 from sif_writable.storage import layout, shortage
 from sif_writable.system.mounts import mounts
@@ -128,7 +128,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
 def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     strong = mounting.privileged()
     already = current(os.environ)
-    layer = in_layer(os.environ)
+    layer = in_layer(os.environ.get(LAYER))
     problem = mounting.separate()
     if problem:
         return problem

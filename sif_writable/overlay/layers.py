@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.overlay.decide import MAX_COPY
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import publish
 from sif_writable.system.filesystem import is_passing
 

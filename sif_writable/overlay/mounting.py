@@ -13,8 +13,7 @@ from sif_writable.overlay import decide as plan
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay import obstacles
 from sif_writable.overlay.decide import GRAFT
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
     from sif_writable.overlay.decide import Target

@@ -12,7 +12,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.storage.layout import OVERLAY
 from sif_writable.system.mounts import mount_of, mounts
 

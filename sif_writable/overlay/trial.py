@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from sif_writable import aside
 from sif_writable.overlay import layers, mounting, obstacles
 from sif_writable.overlay.decide import GRAFT
-from sif_writable.signals import fork, suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import fork, let_pass, suppress
 from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ goes there is decided in :mod:`sif_writable.redirects.decide`.
 
 import os
 
-from sif_writable.startup import TARGET, let_pass
+from sif_writable import TARGET
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sif_writable import aside
 from sif_writable.redirects import templates
 from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.redirects.watch import Watch
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import is_unheard, planted
 
 TYPE_CHECKING = False

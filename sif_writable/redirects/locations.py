@@ -5,7 +5,7 @@ Loaded where no earlier start has left its plan.
 
 import os
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import holds, is_unheard, look, unheard
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ import os
 import stat
 
 from sif_writable import aside
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import is_passing
 
 TYPE_CHECKING = False

@@ -7,7 +7,8 @@ import os
 import site
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import importhook, startup
+import sif_writable
+from sif_writable import importhook
 from sif_writable.plan import CONFIG, KINDS
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
@@ -214,7 +215,7 @@ def _user_directories() -> list[Check]:
 
 def _host_leaks() -> list[Check]:
     """Name what of the host's Python is found first inside the image: ~/.local and PYTHONPATH."""
-    if not startup.in_container(os.environ):
+    if not sif_writable.in_container(sif_writable.environment()):
         return []
     found = []
     user_site = site.getusersitepackages() if site.ENABLE_USER_SITE else ""

@@ -6,11 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sif_writable import LAYER, in_layer
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, memory, merge, mount, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
-from sif_writable.startup import in_layer
 from sif_writable.storage import layout
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def model(image: str) -> Layer:
             in_memory = lines[-1] == trial.IN_MEMORY
             break
     pending, inside = survey.here(places, namespace)
-    inside = inside or bool(in_layer(os.environ))
+    inside = inside or bool(in_layer(os.environ.get(LAYER)))
     folder = mount.generations(f"{image}/{layout.LAYERS}", image)
     number = mount.newest_generation(folder)
     kept = _contents(folder, number) if number else None

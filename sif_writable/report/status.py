@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import act, importhook, plan, session, settings, startup, system
+from sif_writable import act, importhook, plan, session, settings, system
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
 from sif_writable.copies import policy as copies
@@ -32,8 +32,8 @@ def current() -> Outcome | None:
     A child of an activated process did not decide for itself. What its session has set is known; the reasons are worked
     out again, from the environment as it was before.
     """
-    if startup.outcome is not None or startup.state != "inherited":
-        return startup.outcome
+    if sif_writable.outcome is not None or sif_writable.state != "inherited":
+        return sif_writable.outcome
     environ = dict(os.environ)
     in_force, roots = session.in_force(environ), session.roots(environ)
     session.forget(environ)
@@ -73,7 +73,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     table = mounts.mounts()
     engine = container.engine(os.environ)
     how = delivery(ran)
-    active = startup.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
+    active = sif_writable.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
     prefix_mount = mounts.mount_of(seen.prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [
@@ -85,15 +85,15 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     notes = [*wrong, *map(str, problems)]
     if active:
         notes += packages.notes(importhook.folder())
-    if startup.failure is not None:
-        notes.append(f"the hook failed: {type(startup.failure).__name__}: {startup.failure}")
+    if sif_writable.failure is not None:
+        notes.append(f"the hook failed: {type(sif_writable.failure).__name__}: {sif_writable.failure}")
     return {
         "schema": 1,
         "version": sif_writable.__version__,
         "hook": {
-            "state": startup.state if ran else "not delivered",
+            "state": sif_writable.state if ran else "not delivered",
             "active": active and ran,
-            "by": {"active": "this process", "inherited": "an ancestor"}.get(startup.state, "") if ran else "",
+            "by": {"active": "this process", "inherited": "an ancestor"}.get(sif_writable.state, "") if ran else "",
             "how": how.how,
             "problem": how.problem,
             "remedy": how.remedy,
@@ -182,7 +182,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
 
 
 def _home(outcome: Outcome | None, seen: system.Facts) -> of.Home:
-    value = startup.home(os.environ)
+    value = sif_writable.home(os.environ.get("HOME"))
     if outcome is None:
         return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}
     return {

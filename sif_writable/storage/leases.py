@@ -7,8 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import lease
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.system.mounts import NETWORK, mount_of
 
 if TYPE_CHECKING:

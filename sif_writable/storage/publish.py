@@ -12,8 +12,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.layout import LOCKS
 
 if TYPE_CHECKING:

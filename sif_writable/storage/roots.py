@@ -10,8 +10,7 @@ import os
 from sif_writable import aside
 from sif_writable.act import FIRST_LINE, MARKER, OURS, UNCOUNTED, UNTRIED, read_marker
 from sif_writable.plan import FOLDER
-from sif_writable.signals import suppress
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.layout import DATA, LOCKS, RUN, is_image
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, unfit

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system import SMALL, mounts, session_device
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ the start-up path, so it imports only ``os``, ``sys`` and what is built in.
 import os
 import sys
 
-from sif_writable import startup
+import sif_writable
+from sif_writable import LAYER, TARGET, in_layer
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import SILENT, overlays, reachable, unsteady
 
 TYPE_CHECKING = False
@@ -91,15 +93,15 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts = Facts()
     facts.uid = os.geteuid()
     facts.user = facts.uid or uid_outside()
-    facts.home = startup.home(environ)
+    facts.home = sif_writable.home(environ.get("HOME"))
     facts.home_problem = home_problem(facts.home, "HOME" in environ)
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.home_small = bool(home) and facts.session_device is not None and facts.session_device == os.stat(home).st_dev
-    facts.target_mounted = startup.TARGET in unsteady() or startup.mounted_at(startup.TARGET)
+    facts.target_mounted = TARGET in unsteady() or sif_writable.mounted_at(TARGET)
     facts.tmp_works = reachable("/tmp") and os.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
-    facts.prefix_writable = os.access(sys.prefix, os.W_OK) and not startup.in_layer(environ)
+    facts.prefix_writable = os.access(sys.prefix, os.W_OK) and not in_layer(environ.get(LAYER))
     facts.purelib = __file__.rsplit("/", 3)[0]
     facts.ships_bytecode = os.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
@@ -154,7 +156,7 @@ def _raise_if_passing(error: OSError) -> None:
 def home_problem(home: str, is_set: bool = True) -> str:
     """Say why HOME cannot be used, or return an empty string.
 
-    :param home: what it says (:func:`sif_writable.startup.home`).
+    :param home: what it says (:func:`sif_writable.home`).
     :param is_set: whether the variable says so, and not the passwd entry.
     """
     if not is_set:
@@ -183,7 +185,7 @@ def uid_outside() -> int:
         with open("/proc/self/uid_map", "rb", buffering=0) as file:
             inside, outside, _ = file.read().split()[:3]
     except (OSError, ValueError) as error:
-        startup.let_pass(error)
+        let_pass(error)
         return 0
     return int(outside) if inside == b"0" else 0
 
@@ -203,7 +205,7 @@ def session_device(home: str) -> "Optional[int]":
                 space = os.statvfs("/tmp")  # noqa: S108
                 return device if space.f_blocks * space.f_frsize < SMALL else None
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
     return None
 
 
@@ -289,7 +291,7 @@ def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None)
     Below a writable layer it is what it was without: what is written there changes times that it is made of. An
     environment that is not the layer's own has another one.
     """
-    if startup.LAYER in os.environ and (fields := startup.in_layer(os.environ)):
+    if fields := in_layer(os.environ.get(LAYER)):
         known = fields[0].partition("-")[2]
         if fields[1] == sys.prefix and _is_identity(known):
             return known
@@ -300,7 +302,7 @@ def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]" = None)
             try:
                 known = inherited.identity(here, sys.prefix, lambda at: _identity(purelib, None, at))
             except OSError as error:
-                startup.let_pass(error)
+                let_pass(error)
             else:
                 if _is_identity(known):
                     return known
@@ -313,7 +315,7 @@ def _is_identity(text: str) -> bool:
 
 def find_layer() -> None:
     """Say in the environment which layer an ancestor has made, where somebody has cleaned that of this process."""
-    if not (startup.LAYER in os.environ and startup.in_layer(os.environ)) and (here := layer()):
+    if not in_layer(os.environ.get(LAYER)) and (here := layer()):
         from sif_writable.layer import inherited
 
         inherited.tell(here)

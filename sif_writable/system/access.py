@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import is_private
 from sif_writable.system.mounts import mounts
 

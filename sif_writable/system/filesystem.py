@@ -6,7 +6,8 @@ writable superblock), so the answer comes from the very folder: cheap calls firs
 
 import os
 
-from sif_writable import startup
+from sif_writable import hanging
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _STEADY = frozenset(
 _MAX_LINKS = 40
 _LONGEST = 4096
 """Bytes. The kernel does not take longer paths."""
-SILENT = f"has not answered for {startup.PATIENCE:.0f} seconds"
+SILENT = f"has not answered for {hanging.PATIENCE:.0f} seconds"
 
 unheard: "list[str]" = []
 """Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
@@ -162,7 +163,7 @@ def way(path: str, uid: int) -> "tuple[str, str]":
             status = os.lstat(here)
             leads_to = os.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
         except OSError as error:  # not there: then nobody has put it there, and who makes it looks again
-            startup.let_pass(error)
+            let_pass(error)
             break
         if passed and passed[-1][1].st_mode & 0o002 and status.st_uid not in (uid, 0):
             where = "is" if here == path else f"leads through {here}, which is"
@@ -206,12 +207,12 @@ def is_private(path: str, status: "os.stat_result", uid: int) -> bool:
                 if groups.read().split()[:2] != outside:
                     return False
         except OSError as error:
-            startup.let_pass(error)
+            let_pass(error)
             return False
     try:
         os.getxattr(path, "system.posix_acl_access")
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return True
     return False
 
@@ -252,7 +253,7 @@ def explain(error: OSError, path: str = "") -> str:
     """
     import errno
 
-    startup.let_pass(error)
+    let_pass(error)
     if error.errno == errno.ENOSPC:
         return _full(path or error.filename)
     words = {
@@ -281,13 +282,13 @@ def is_passing(error: OSError) -> bool:
     """
     import errno
 
-    startup.let_pass(error)
+    let_pass(error)
     passing = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTCONN)
     return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
 def unsteady() -> "dict[str, str]":
-    """Return the mount points whose filesystem may stop answering, each with startup.NETWORK or startup.FUSE.
+    """Return the mount points whose filesystem may stop answering, each with hanging.NETWORK or hanging.FUSE.
 
     Read once per process, from mountinfo: to look at the places themselves may be to wait.
     """
@@ -297,14 +298,14 @@ def unsteady() -> "dict[str, str]":
         try:
             descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            startup.let_pass(error)
+            let_pass(error)
             return _unsteady
         try:
             table = b""
             while more := os.read(descriptor, 1 << 16):
                 table += more
         except OSError as error:
-            startup.let_pass(error)
+            let_pass(error)
             return _unsteady
         finally:
             os.close(descriptor)
@@ -330,7 +331,7 @@ def unsteady_in(table: bytes) -> "dict[str, str]":
         point = os.fsdecode(line.split(b" ", 5)[4])
         if point != "/":
             point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-            found[point] = startup.FUSE if kind.startswith(b"fuse") else startup.NETWORK
+            found[point] = hanging.FUSE if kind.startswith(b"fuse") else hanging.NETWORK
     return found
 
 
@@ -354,13 +355,13 @@ def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
             try:
                 leads_to = os.readlink(here)
             except OSError as error:  # it is none, or is not there
-                startup.let_pass(error)
+                let_pass(error)
                 continue
             path = os.path.join(parent or "/", leads_to, *parts[number + 1 :])
             break
         else:
             break
-    return "", startup.STEADY
+    return "", hanging.STEADY
 
 
 def reachable(path: str) -> bool:
@@ -370,8 +371,6 @@ def reachable(path: str) -> bool:
         point, kind = keeper(path, waiting)
         if not point:
             return True
-        from sif_writable import hanging
-
         if hanging.silent(point, kind):
             unheard.append(point)
             if not is_unheard(path):  # a link leads there
@@ -408,7 +407,7 @@ def look(path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
     except (OSError, ValueError) as error:  # it may well be there; it is of no use as it is
-        startup.let_pass(error)
+        let_pass(error)
         return "read-only"
     return "writable" if os.access(path, os.W_OK | os.X_OK) else "read-only"
 
@@ -422,7 +421,7 @@ def _full(path: "object") -> str:
             path = os.path.dirname(path)
             continue
         except OSError as error:
-            startup.let_pass(error)
+            let_pass(error)
             break
         from sif_writable.sizes import human
 
@@ -442,7 +441,7 @@ def holds(path: str, text: str) -> bool:
         with open(descriptor, "rb", buffering=0) as file:
             return text.encode() in (file.read(1 << 20) or b"")
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return False
 
 
@@ -456,7 +455,7 @@ def unchanged(told: "Told") -> bool:
             if asked.intersection(os.listdir(directory)) != there:
                 return False
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         return False
     for path, state in looked:
         if look(path) != state:

@@ -12,7 +12,8 @@ The fields of ``/proc/self/mountinfo`` are those of proc_pid_mountinfo(5). It im
 import os
 import sys
 
-from sif_writable import startup
+import sif_writable
+from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,14 +151,14 @@ def mounts() -> Mounts:
     except FileNotFoundError:  # no /proc
         text = ""
     except OSError as error:
-        startup.let_pass(error)
+        let_pass(error)
         try:  # what failed once would leave a package without what is installed with it
             text = _table()
         except OSError as error:
-            startup.let_pass(error)
+            let_pass(error)
             text = ""
     if _last is None or _last[0] != text:
-        signed = startup.in_container(os.environ)
+        signed = sif_writable.in_container(sif_writable.environment())
         _last = (text, Mounts(text, os.path.realpath(sys.base_prefix), signed=signed))
     return _last[1]
 

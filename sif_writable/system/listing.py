@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 
 def names(path: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from sif_writable.startup import let_pass
+from sif_writable.signals import let_pass
 
 NETWORK = frozenset(("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "panfs", "ceph", "9p", "afs", "wekafs"))
 """Filesystem types shared between nodes, on which sockets do not work and locks may not."""

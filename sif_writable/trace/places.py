@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sif_writable import startup
+import sif_writable
 from sif_writable.system import image_mounts
 
 
@@ -14,7 +14,7 @@ def of_environment() -> list[str] | None:
 
     On a host everything else is the user's own: his working directory is on ``sys.path``, too.
     """
-    if startup.in_container(os.environ):
+    if sif_writable.in_container(sif_writable.environment()):
         return None
     prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     found: list[str] = []

@@ -18,12 +18,12 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sif_writable import LAYER, covering
 from sif_writable.overlay import decide as plan
 from sif_writable.overlay import enter, mounting, obstacles
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
-from sif_writable.startup import LAYER, covering
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
 from sif_writable.trace import places

@@ -20,13 +20,13 @@ _DEFINITION = """Bootstrap: localimage
 From: {image}
 
 %post
-    tell='import os, sif_writable.startup as s; print(s.state, os.environ.get("SIF_WRITABLE_SESSION"))'
+    tell='import os, sif_writable as s; print(s.state, os.environ.get("SIF_WRITABLE_SESSION"))'
     /opt/venv/bin/python -c "$tell"
     # As careless as a %post can be: the hook is installed, and HOME is of no use.
     HOME=/nowhere /opt/venv/bin/python -c "$tell"
 
 %test
-    echo "test: $(/opt/venv/bin/python -c 'import sif_writable.startup as s; print(s.outcome.storage.folders["data"])')"
+    echo "test: $(/opt/venv/bin/python -c 'import sif_writable as s; print(s.outcome.storage.folders["data"])')"
 """
 
 

@@ -22,7 +22,7 @@ INSIDE = "SIF_WRITABLE_LAYER"
 FIRST = (
     TELL
     + """
-import requests, sif_writable.layered as hook, sif_writable.startup as startup
+import requests, sif_writable, sif_writable.layered as hook
 name = requests.__path__[0]
 open(name + "/new.json", "w").write("{}")
 open(name + "/cacert.txt", "w").close()
@@ -35,16 +35,16 @@ open(name + "/models.py", "a").write("# changed")
 child = "import os, requests as r; print(os.path.exists(r.__path__[0] + '/new.json'), '" + INSIDE + "' in os.environ)"
 same = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.split()
 open(SITE + "/of-nobody.json", "w").close()  # the time of site-packages is part of the image identity
-child_of = "import sif_writable.startup as s; print(s.state, s.outcome and s.outcome.facts.identity)"
+child_of = "import sif_writable as s; print(s.state, s.outcome and s.outcome.facts.identity)"
 anew = [
     subprocess.run([sys.executable, "-c", child_of], env={**os.environ, **env}, capture_output=True, text=True).stdout
     for env in ({"HOME": "/tmp"}, {"SIF_WRITABLE_DIR": "/tmp/given"})
 ]
-anew = [words.split() == ["active", startup.outcome.facts.identity] or words for words in anew]
+anew = [words.split() == ["active", sif_writable.outcome.facts.identity] or words for words in anew]
 clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
 over = [path for path in os.environ[INSIDE].split(":")[5:] if path in (sys.prefix, os.path.dirname(os.__file__))]
-tell([hook.problem, str(startup.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
+tell([hook.problem, str(sif_writable.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
 """
 )
 SECOND = (

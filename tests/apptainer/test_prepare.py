@@ -24,7 +24,7 @@ sif-writable prepare --all-interpreters --no-user-site --packages kivy --gpu-min
 sif-writable prepare --all-interpreters --no-user-site --packages kivy --gpu-min-memory=20GiB > /prepared-again
 sif-writable prepare --check --all-interpreters
 """
-STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
+STATE = "import sys; print(sys.modules['sif_writable'].state)"
 INTERPRETERS = ("/opt/venv/bin/python", "/opt/other/bin/python", "/usr/bin/python3")
 
 
@@ -82,7 +82,7 @@ def test_every_interpreter_has_the_hook(apptainer: Apptainer, prepared: Built, i
 
 
 def test_starts_compile_nothing(apptainer: Apptainer, prepared: Built) -> None:
-    program = "import sys, sif_writable.startup as s, kivy, numba; print(sys.pycache_prefix, s.state)"
+    program = "import sys, sif_writable as s, kivy, numba; print(sys.pycache_prefix, s.state)"
     done = apptainer.exec(prepared.path, ["python", "-v", "-c", program])
     assert done.stdout.strip().endswith("None active"), done.stdout
     assert "could not create" not in done.stderr
@@ -138,7 +138,7 @@ def test_identity_is_one_image_in_every_mode_and_another_with_an_upper_layer(
     assert identity("--overlay", upper, before=install) != plain
 
 
-IDENTITY = "import sif_writable.startup as s; print(s.outcome.facts.identity)"
+IDENTITY = "import sif_writable as s; print(s.outcome.facts.identity)"
 LAYERED = """
 import json, os, subprocess, sys
 import requests

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PYTHON = "/opt/venv/bin/python"
 TELL = """
-import json, os, sif_writable.startup as hook
+import json, os, sif_writable as hook
 print(json.dumps([hook.state, dict(os.environ)]), flush=True)
 """
 # Tells, and has its children tell: its own, one through a shell, and one whose environment was cleaned.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _BARE, _HOOKED, _ROUNDS = "/bare/bin/python", "/venv/bin/python", "/rounds.py"
 _WORDS = ["-c", "import example"]
-_STATE = "import sif_writable.startup; print(sif_writable.startup.state)"
+_STATE = "import sif_writable; print(sif_writable.state)"
 _MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 _MORE_ROWS = """

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from sif_writable.startup import FUSE, NETWORK
+from sif_writable.hanging import FUSE, NETWORK
 from tests.benchmarks import rounds
 from tests.lab import apptainer_root, environments, image, pythons, scratch
 from tests.lab.apptainer_root import Apptainer
@@ -114,8 +114,8 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
 def _empty(machine: PlainMachine, environment: str) -> None:
     """Let the hook do nothing."""
     package = os.path.join(environments.packages(environment), "sif_writable")
-    with open(os.path.join(package, "startup.py"), "w", encoding="utf-8") as file:
-        file.write('state = "writable"\n\n\ndef run() -> None:\n    pass\n')
+    with open(os.path.join(package, "__init__.py"), "w", encoding="utf-8") as file:
+        file.write('__version__ = "0"\nstate = "writable"\n\n\ndef run() -> None:\n    pass\n')
     inside = os.path.join(VENV, os.path.relpath(package, environment))
     checked(machine.run([_HOOKED, "-m", "compileall", "-q", inside], venv=environment, writable=True, image=False))
 
@@ -182,7 +182,7 @@ def measured(
     """Measure one state, with storage warm."""
     bare, hooked = programs
     specification = rounds.Specification(
-        check=[hooked, "-c", "import sif_writable.startup; print(sif_writable.startup.state)"],
+        check=[hooked, "-c", "import sif_writable; print(sif_writable.state)"],
         expected={"manifest": "active", "empty": "writable", **dict.fromkeys(ASKING, "inherited")}.get(state, state),
         programs={"bare": [bare, "-c", "pass"], "hook": [hooked, "-c", "pass"]},
         rounds=count,

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SNAKEMAKE = ("snakemake==9.27.1",)
 PROGRAM = """
 import sys
-import numba, sif_writable.startup
+import numba, sif_writable
 
 @numba.njit(cache=True)
 def square(x):
     return x * x
 
-print(square(int(sys.argv[1])), sif_writable.startup.state, "loaded" if square.stats.cache_hits else "compiled")
+print(square(int(sys.argv[1])), sif_writable.state, "loaded" if square.stats.cache_hits else "compiled")
 """
 
 

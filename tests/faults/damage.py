@@ -25,7 +25,7 @@ try:
     said = "cured"
 except OSError as error:
     said = "its own error"
-print(sys.modules["sif_writable.startup"].state, said)
+print(sys.modules["sif_writable"].state, said)
 """
 
 

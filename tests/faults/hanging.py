@@ -34,11 +34,11 @@ HOURS = 1
 
 STATE = """
 import os, sys
-startup = sys.modules["sif_writable.startup"]
+hook = sys.modules["sif_writable"]
 where = os.environ["NUMBA_CACHE_DIR"].startswith(os.getcwd() + "/mnt/")
 threads = len(os.listdir("/proc/self/task"))
 stored = "with bytecode" if sys.pycache_prefix else ""
-print(startup.state, "in it" if where else "elsewhere", threads, stored, startup.failure or "")
+print(hook.state, "in it" if where else "elsewhere", threads, stored, hook.failure or "")
 """
 RUNNING = """
 import json, os, sys
@@ -79,9 +79,9 @@ except OSError as error:
 # In an image: one child that inherits the storage, and one that has to find some.
 CONTAINED = """
 import os, subprocess, sys
-print(sys.modules["sif_writable.startup"].state, os.environ["NUMBA_CACHE_DIR"].startswith("/sif-writable/"), flush=True)
+print(sys.modules["sif_writable"].state, os.environ["NUMBA_CACHE_DIR"].startswith("/sif-writable/"), flush=True)
 sys.stdin.readline()
-say = "import os, sys; print(sys.modules['sif_writable.startup'].state, os.environ['NUMBA_CACHE_DIR'][:14])"
+say = "import os, sys; print(sys.modules['sif_writable'].state, os.environ['NUMBA_CACHE_DIR'][:14])"
 clean = {name: value for name, value in os.environ.items() if name.startswith("APPTAINER") or name == "PATH"}
 children = [subprocess.Popen([sys.executable, "-c", say], env=env, text=True, stdout=-1) for env in (None, clean)]
 for child in children:

@@ -116,7 +116,7 @@ def use():
     except OSError as error:
         return errno.errorcode[error.errno]
 NEW = {name: "" for name in os.environ if name.startswith("SIF_WRITABLE_")}
-STATE = "import sys; print(sys.modules['sif_writable.startup'].state)"
+STATE = "import sys; print(sys.modules['sif_writable'].state)"
 USE = "import failing; print('cured')"
 assert os.environ["MPLCONFIGDIR"].startswith("/var/tmp/")
 print(write())

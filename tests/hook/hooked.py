@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TARGET = "/target"
 """Where commands see the folder that was filled by `pip install --target`."""
-STATE = "getattr(sys.modules.get('sif_writable.startup'), 'state', None)"
+STATE = "getattr(sys.modules.get('sif_writable'), 'state', None)"
 """What the hook did, as an expression; `None` where it did not run."""
 
 

@@ -19,7 +19,7 @@ from tests.lab.store import ORDINARY_UID
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
 
-STATE = "__import__('sif_writable.startup').startup"
+STATE = "__import__('sif_writable')"
 SEED = f"{VENV}/share/sif-writable/seed"
 # A package with a row in the table of locations, one that writes beside itself, and one that cannot be compiled.
 MATPLOTLIB = """

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.lab.plain_machine import PlainMachine
     from tests.lab.pythons import Python
 
-PTH_LINE = "import sif_writable.startup; sif_writable.startup.run()"
-FINDERS = "[type(finder).__module__ for finder in sys.meta_path].count('sif_writable.importhook')"
+PTH_LINE = "import sif_writable; sif_writable.run()"
+FINDERS = "[finder.__module__.startswith('sif_writable') for finder in sys.meta_path].count(True)"
 HOOK = f"{TARGET}/sif_writable/hook"
 OTHER = "/other"
 """Another tool's folder on PYTHONPATH."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.startup import was_set
+from sif_writable.session import was_set
 from tests.hook.hooked import STATE, Hooked, contents, write
 from tests.lab.plain_machine import WORK
 

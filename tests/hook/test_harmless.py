@@ -40,7 +40,7 @@ for name in names:
 print(json.dumps(found))
 """
 _SPOILS = ("missing", "unreadable", "raise SystemExit(3)", "raise GeneratorExit", "no Python (", "NUL", "")
-_ROOT = ("__init__.py", "startup.py")
+_ROOT = ("__init__.py",)
 """What the line in the .pth file itself imports: Python reports what goes wrong in there, and the program runs."""
 
 
@@ -82,7 +82,7 @@ def test_a_package_without_its_files_is_reported_and_the_program_runs(hooked: Ho
 def test_a_failure_in_the_hook_is_kept_for_status(hooked: Hooked) -> None:
     changed = hooked.copy()
     write(f"{changed.packages}/sif_writable/system/filesystem.py", "raise SystemExit('spoilt')\n")
-    asked = f"({STATE}, repr(sys.modules['sif_writable.startup'].failure), len(sys.meta_path))"
+    asked = f"({STATE}, repr(sys.modules['sif_writable'].failure), len(sys.meta_path))"
     assert changed.ask(asked) == ("failed", "SystemExit('spoilt')", changed.without().ask("len(sys.meta_path)"))
 
 
@@ -249,7 +249,7 @@ def test_locales(hooked: Hooked, locale: str) -> None:
 
 
 def test_modules_of_the_same_name_on_the_users_path(hooked: Hooked) -> None:
-    for name in ("act", "facts", "plan", "report", "catalog", "pwd", "errno", "startup", "commands"):
+    for name in ("act", "facts", "plan", "report", "catalog", "pwd", "errno", "start", "child", "commands"):
         write(os.path.join(hooked.machine.places.work, "mine", f"{name}.py"), "raise SystemExit('shadowed')\n")
     assert hooked.state(env={"PYTHONPATH": f"{WORK}/mine"}) == "active"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _TELL = """
 import json, os, sys
-print(json.dumps([sys.modules["sif_writable.startup"].state, sys.pycache_prefix, dict(os.environ)]))
+print(json.dumps([sys.modules["sif_writable"].state, sys.pycache_prefix, dict(os.environ)]))
 """
 # Has one child tell for each change of the environment, where `null` takes a variable away; and each child's own child.
 _FAMILY = """

@@ -32,10 +32,10 @@ VALUES = {
 @pytest.mark.parametrize("which", range(3))
 def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hooked, which: int) -> None:
     env = {name: values[which] for name, values in VALUES.items()}
-    done = hooked.run("-c", question("sys.modules['sif_writable.startup'].state"), env=env)
+    done = hooked.run("-c", question("sys.modules['sif_writable'].state"), env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "'active'\n", "")
     program = "from sif_writable import preflight; preflight.before_import('torch'); "
-    done = hooked.run("-c", program + question("sys.modules['sif_writable.startup'].failure"), env=env)
+    done = hooked.run("-c", program + question("sys.modules['sif_writable'].failure"), env=env)
     assert (done.returncode, done.stdout) == (0, "None\n")
     assert [line.split("=")[0] for line in done.stderr.splitlines()][:1] == [
         "sif_writable: before 'import torch': SIF_WRITABLE_GPU"

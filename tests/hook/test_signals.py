@@ -64,7 +64,7 @@ def test_what_a_handler_raises_during_a_start_is_told(hooked: Hooked) -> None:
     interrupted = _interrupting(
         hooked, f"{handler}\nsignal.signal(signal.SIGALRM, handler)\nsend_at('lstat', signal.SIGALRM)"
     )
-    result = interrupted.run("-c", f"import sys; print({STATE}, sys.modules['sif_writable.startup'].failure)")
+    result = interrupted.run("-c", f"import sys; print({STATE}, sys.modules['sif_writable'].failure)")
     assert "RuntimeError: the time is over" in result.stderr  # by site, whose line it was that was executed
     assert (result.returncode, result.stdout) == (0, "failed None\n")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.layer.conftest import Box
 
 JOINING = {
+    "sif_writable.importhook",
     *("_ctypes", "atexit", "quiet", "quiet.sub", "sif_writable.layered"),
     *(f"sif_writable.layer{name}" for name in ("", ".decide", ".enter", ".kernel")),
 }

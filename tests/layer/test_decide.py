@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sif_writable import settings, startup
+import sif_writable
+from sif_writable import settings
 from sif_writable import system as facts
 from sif_writable.layer import decide, kernel
 from sif_writable.overlay import decide as overlay
@@ -122,7 +123,11 @@ def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.Monk
 
 def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pytest.MonkeyPatch) -> None:
     without = facts.identity("/of/the/image/site-packages")
-    here, mounts, elsewhere = os.readlink("/proc/self/ns/mnt"), startup.covering("/proc"), startup.covering("/dev")
+    here, mounts, elsewhere = (
+        os.readlink("/proc/self/ns/mnt"),
+        sif_writable.covering("/proc"),
+        sif_writable.covering("/dev"),
+    )
     for namespace, over, prefix, expected in (
         (here, mounts, sys.prefix, "0" * 16),
         (here, mounts, "/another/environment", without),
@@ -130,15 +135,15 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
         (here, f"1{mounts}", sys.prefix, without),
         ("mnt:[1]", mounts, sys.prefix, without),
     ):
-        monkeypatch.setenv(startup.LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
+        monkeypatch.setenv(sif_writable.LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
         assert facts.identity("/of/the/image/site-packages") == expected
-    below = f"{here}:{startup.covering(sys.prefix)}"
+    below = f"{here}:{sif_writable.covering(sys.prefix)}"
     for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):
-        monkeypatch.setenv(startup.LAYER, damaged)
+        monkeypatch.setenv(sif_writable.LAYER, damaged)
         assert facts.identity("/of/the/image/site-packages") == without
 
 
-ALLOWED = ("sif_writable.layer", "sif_writable.signals", "sif_writable.startup")
+ALLOWED = ("sif_writable.layer", "sif_writable.signals", "sif_writable.covering", "sif_writable.in_layer")
 
 
 def test_it_imports_nothing_of_the_other_folders() -> None:

@@ -22,7 +22,7 @@ from tests.malice.users import NEIGHBOUR, VICTIM, needs_two_users
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OWN = "('NUMBA_CACHE_DIR' in os.environ, [type(f).__module__ for f in sys.meta_path if 'sif' in type(f).__module__])"
+_OWN = "('NUMBA_CACHE_DIR' in os.environ, [f.__module__ for f in sys.meta_path if 'sif' in f.__module__])"
 _IDS = "(os.getuid(), os.geteuid(), os.getegid())"
 
 

@@ -87,8 +87,8 @@ def test_the_start_up_files_say_all_that_they_do(wheel: str) -> None:
     assert line.count("\n") == 1
     assert len(line) < 80
     imported, called = ast.parse(line).body  # `import module; module.function()`, and no more
-    assert ast.unparse(imported) == "import sif_writable.startup"
-    assert ast.unparse(called) == "sif_writable.startup.run()"
+    assert ast.unparse(imported) == "import sif_writable"
+    assert ast.unparse(called) == "sif_writable.run()"
     assert "\nsif_writable.pth,sha256=" in f"\n{record}"
 
 

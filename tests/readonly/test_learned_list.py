@@ -49,7 +49,7 @@ def _rubbish(path: str) -> None:
         file.write(os.urandom(1 << 20).replace(b"\t", b"?") + b"\n")
 
 
-_STATE = "import quiet, sys; s = sys.modules['sif_writable.startup']; print(s.state, s.failure)"
+_STATE = "import quiet, sys; s = sys.modules['sif_writable']; print(s.state, s.failure)"
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ IN_TREE = ("large", "solo.py", "spacious/portion", "open_import", "pathlib_impor
 """The packages that get a writable copy, as paths below site-packages."""
 
 STARTED = """
-import json, os, sys, sif_writable.startup as hook, storage_observer as seen
+import json, os, sys, sif_writable as hook, storage_observer as seen
 import large, open_import, pathlib_import, solo, spacious.portion
 settings = os.path.expanduser("~/.writer/settings")
 if not os.path.exists(settings):

@@ -6,12 +6,12 @@ from itertools import starmap
 
 import pytest
 
-from sif_writable import plan, session, startup
+from sif_writable import child, plan, session
 from sif_writable.act.remember import _Asked
 from sif_writable.redirects import decide
 from sif_writable.redirects.beside import CARRIED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
-from sif_writable.startup import was_set
+from sif_writable.session import was_set
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 SET = [
@@ -38,7 +38,7 @@ def test_a_session_of_another_container_is_taken_back() -> None:
         "HF_HOME": "/changed/by/the/program",
         "HOME": "/s/home",
         "HF_HUB_CACHE": "/s/data/hub",
-        **{startup.OLD + name: before for name, _, before in SET if before is not None},
+        **{session.OLD + name: before for name, _, before in SET if before is not None},
         "TMPDIR": "/t/run/tmp",
         "USER": "uid1000",
         "SIF_WRITABLE_REFUSED": "x",
@@ -82,15 +82,15 @@ DO_NOT_DECIDE = {"SIF_WRITABLE_STRICT", "SIF_WRITABLE_DEBUG", "SIF_WRITABLE_OVER
 @pytest.mark.parametrize("name", sorted((_asked() | OF_ROWS | {"USER", "LOGNAME"}) - DO_NOT_DECIDE))
 def test_each_variable_that_decides_is_compared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name, raising=False)
-    seen = {startup.inputs()}
+    seen = {child.inputs()}
     for value in ("", "/x", "/x\udcff"):
         monkeypatch.setenv(name, value)
-        seen.add(startup.inputs())
+        seen.add(child.inputs())
     assert len(seen) == 4
 
 
 @pytest.mark.parametrize("name", ["PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "PWD", "SHLVL", "SLURM_JOB_ID", "_"])
 def test_what_differs_between_any_two_processes_is_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = startup.inputs()
+    before = child.inputs()
     monkeypatch.setenv(name, "something else")
-    assert startup.inputs() == before
+    assert child.inputs() == before

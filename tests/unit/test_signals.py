@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable.signals import fork, suppress
-from sif_writable.startup import from_handler, let_pass
+from sif_writable.signals import fork, from_handler, let_pass, suppress
 from sif_writable.system.filesystem import explain, is_passing
 
 if TYPE_CHECKING:
@@ -173,13 +172,14 @@ def test_what_a_handler_raised_is_not_suppressed_in_the_layer() -> None:
 
 def test_wherever_we_catch_a_wide_class_what_a_handler_raised_passes() -> None:
     known = {
+        "__init__.py": "our own files are damaged, and cannot tell",
         "overlay/kernel.py": "all but EINVAL is raised again",
         "overlay/trial.py": "a child of ours, in which no handler of the program runs",
         "hanging.py": "in a thread, where no handler runs",
         "importhook.py": "the error is told of, and raised again",
     }
     assert [place for place in _swallowing() if place.partition(":")[0] not in known] == []
-    assert len([place for place in _swallowing() if place.partition(":")[0] in known]) <= 4
+    assert len([place for place in _swallowing() if place.partition(":")[0] in known]) <= 5
 
 
 def test_a_child_of_ours_runs_no_handler_of_the_program(handled: Callable[[Callable[..., Any]], None]) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act, hanging, startup
+from sif_writable import act, hanging, session
+from sif_writable.hanging import FUSE, NETWORK, STEADY
 from sif_writable.plan import Decision, Place, Redirect, Storage
 from sif_writable.redirects import decide, folders
 from sif_writable.redirects.locations import Locations
-from sif_writable.startup import FUSE, NETWORK, STEADY
 from sif_writable.system import filesystem, home_problem
 from sif_writable.system.filesystem import SILENT, keeper, look, reachable, unsteady_in
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
@@ -79,7 +79,7 @@ def test_who_answers_for_a_path(tmp_path: Path) -> None:
 
 _ASK = """
     import os, sys, time, _thread
-    from sif_writable import hanging, startup
+    from sif_writable import hanging
     def alone():
         try:
             os.waitpid(-1, os.WNOHANG)
@@ -112,7 +112,7 @@ def test_nobody_waits_for_longer_than_the_patience_lasts(kind: str, left: bool) 
     """Who writes for others to read, and has ended, is not kept from it by the one who asks."""
     program = f"""
     hanging._ask = lambda path: time.sleep(100)
-    startup.PATIENCE = 0.3
+    hanging.PATIENCE = 0.3
     begun = time.monotonic()
     print(hanging.silent("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
     """
@@ -134,20 +134,20 @@ def test_children_that_nobody_waits_for() -> None:
     program = """
     import signal
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    print(hanging.silent("/", startup.FUSE), alone())
+    print(hanging.silent("/", hanging.FUSE), alone())
     """
     assert _run(program) == "False True"
 
 
 def test_the_root_that_a_folder_lies_in() -> None:
-    session = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
-    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
-    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", NETWORK)
-    assert startup.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", STEADY)
-    assert startup.kept_by("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", STEADY)
-    assert startup.kept_by(session, "/a b;c/x/y") == ("/a b;c/x", NETWORK)
+    blank = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
+    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
+    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", NETWORK)
+    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", STEADY)
+    assert session.kept_by("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", STEADY)
+    assert session.kept_by(blank, "/a b;c/x/y") == ("/a b;c/x", NETWORK)
     for broken in ("", "2", "2n", "x;y"):
-        assert startup.kept_by(broken, "/a") == ("", STEADY)
+        assert session.kept_by(broken, "/a") == ("", STEADY)
 
 
 @pytest.fixture

@@ -1,0 +1,238 @@
+"""What does a child of an activated process need? What its ancestor has decided, and somebody who waits for imports.
+
+Loaded by each process that is not left alone. It imports only what is loaded already, as its package does.
+"""
+
+import os
+import sys
+
+import sif_writable
+from sif_writable import SESSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Optional
+
+    passed: Sequence[str]
+    library: Sequence[str]
+    finders: list[Any]
+    this: Any
+
+FIELDS = 5
+"""How many fields a session has. Only the last one may have a semicolon in it."""
+PYCACHE = "SIF_WRITABLE_PYCACHE"
+"""The variable by which bytecode in storage that may stop answering, or lies where others may write, is handed down.
+
+``PYTHONPYCACHEPREFIX`` would have the interpreter look there before it can be asked whether it answers, and whether it
+is still this user's: where a cleaner of ``/tmp`` has removed the folder, anybody may have made another one.
+"""
+
+COPIES = "SIF_WRITABLE_COPIES"
+"""The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
+MORE_HEAVY = "SIF_WRITABLE_HEAVY"
+"""The variable with further heavy modules, separated by commas: the user's, and those that the image declares."""
+OVERLAY = "SIF_WRITABLE_OVERLAY"
+"""The variable that says what may be mounted."""
+
+_AT_SECURE = 23
+_INPUTS_KEY = 0x5349465F494E5055
+_INPUT_ENDS = (
+    *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA", b"_FLAGS"),
+    *(b"_PATH", b"_PATHS", b"_ROOT", b"_BASE"),
+)
+"""How most variables end that a decision depends on, those of packages that are not in the table yet included."""
+_INPUTS = frozenset(
+    (
+        *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
+        *(b"SIF_WRITABLE", b"SIF_WRITABLE_HEAVY", b"SIF_WRITABLE_OPT_IN"),
+        *(b"CCACHE_CONFIGPATH", b"CUDA_CACHE_MAXSIZE", b"CUPY_CACHE_IN_MEMORY", b"DGLBACKEND", b"GOPATH"),
+        *(b"KIVY_DESKTOP_PATH_ID", b"MATPLOTLIBRC", b"PYTHON_JULIAPKG_PROJECT", b"R_LIBS_USER"),
+    )
+)
+"""The others; tests/unit/test_session.py compares both with all that is asked for."""
+_NO_INPUTS = (b"LD_LIBRARY_PATH",)
+"""What ends like one, differs often between a process and its child, and decides nothing."""
+
+stage: "Any" = None
+"""What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
+handed: "dict[str, Optional[str]]" = {}
+"""Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
+
+
+def start(data: "Mapping[bytes, bytes]") -> str:
+    """Do as an ancestor has decided, where that holds here; otherwise decide; return the state.
+
+    :param data: the environment (:func:`sif_writable.environment`).
+    """
+    damaged = None
+    if SESSION.encode() in data:
+        if is_current(os.environ[SESSION]) and not _is_off(data):
+            if elevated():  # asked last, since a process that is left alone need not know
+                return "elevated"
+            if PYCACHE.encode() in data and sys.pycache_prefix is None:
+                sys.pycache_prefix = os.environ[PYCACHE]
+            install(data)
+            return "inherited"
+        if not elevated():
+            # Of another container, or the user has changed his mind: what an ancestor set is not his wish.
+            from sif_writable import session
+
+            damaged = session.take_back(os.environ)
+        word = sif_writable.gate(data)
+        if word:
+            return word
+    if elevated():
+        return "elevated"
+    state: str = sif_writable.follow("start").run(damaged)
+    return state
+
+
+def _is_off(data: "Mapping[bytes, bytes]") -> bool:
+    return data.get(b"SIF_WRITABLE", b"").decode("ascii", "replace").lower() in sif_writable.OFF
+
+
+def elevated() -> bool:
+    """Whether this program has rights that its caller lacks, whose environment it then must not obey.
+
+    It was set-user-id or set-group-id, or has file capabilities. The latter leave the ids alone; the kernel tells the
+    program's loader (AT_SECURE in getauxval(3)).
+    """
+    try:
+        descriptor = os.open("/proc/self/auxv", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # which such a program gets where it may not be looked into
+        return True
+    except OSError as error:  # without /proc there is nothing to go by but the ids
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
+        return os.geteuid() != os.getuid() or os.getegid() != os.getgid()
+    try:
+        words = memoryview(os.read(descriptor, 4096)).cast("L").tolist()
+    finally:
+        os.close(descriptor)
+    names = words[::2]
+    return _AT_SECURE in names and words[2 * names.index(_AT_SECURE) + 1] != 0
+
+
+def token() -> str:
+    """Name this very container run: the mount of ``/`` (its mtime is the container's start) and the user."""
+    root = os.stat("/")
+    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.geteuid()}"
+
+
+def inputs() -> str:
+    """Return sixteen hexadecimal digits for all variables of this process that a decision depends on, ours included."""
+    from _imp import source_hash  # built in
+
+    variables = sif_writable.environment()
+    known = [
+        b"%s=%s" % (name, variables[name])
+        for name in variables
+        if (name.endswith(_INPUT_ENDS) or name in _INPUTS) and name not in _NO_INPUTS
+    ]
+    known.sort()
+    return source_hash(_INPUTS_KEY, b"\0".join(known)).hex()
+
+
+def is_current(session: str) -> bool:
+    """Whether a session was written in this container run, for what is wanted here, and its storage is still there."""
+    fields = session.split(";", FIELDS - 1)
+    if len(fields) != FIELDS or fields[0][:1] != "2" or fields[1] != token() or fields[3] != inputs():
+        return False
+    if not fields[4]:
+        return True
+    roots = fields[4].split(":")
+    if fields[0].strip("2s"):  # not all of it is steady
+        from sif_writable import hanging
+
+        for kind, root in zip(fields[0][1:], roots):
+            if kind != hanging.STEADY and hanging.silent(root, kind):
+                from sif_writable.system import filesystem
+
+                filesystem.pass_over(root)
+                return False
+    uid = int(fields[1].rpartition(".")[2])
+    for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name
+        if not is_own(root, uid):
+            return False
+    return os.access(roots[0], os.W_OK)  # it may have become read-only
+
+
+def is_own(root: str, uid: int) -> bool:
+    """Whether a storage root is still a directory of this user's, which nobody else may write."""
+    try:
+        status = os.lstat(root)
+    except OSError as error:
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
+        return False
+    return status.st_uid == uid and status.st_mode & 0o170322 == 0o040300
+
+
+def install(data: "Mapping[bytes, bytes]") -> None:
+    """Wait for the first import of somebody's package, once; only then :mod:`sif_writable.importhook` is loaded.
+
+    What waits is a function that holds nothing: ``sys.meta_path`` lives to the very end of an interpreter, and with it
+    all that the globals of a finder lead to. With ``os`` among them the end of each process takes longer by 1.3 % of
+    a start.
+    """
+    global stage
+    if stage is not None:
+        return
+    for name in (COPIES, MORE_HEAVY, OVERLAY):
+        value = data.get(name.encode())
+        handed[name] = None if value is None else os.fsdecode(value)
+    passed: Any = ("sif_writable", "sitecustomize", "usercustomize", "apport_python_hook")  # asked for at every start
+    library: Any = getattr(sys, "stdlib_module_names", sys.builtin_module_names)  # 3.9 has only the latter
+    if sys.pycache_prefix:  # bytecode in storage, of the standard library too: whose it is, is asked at each import
+        passed = library = ()
+    names = {"__builtins__": __builtins__, "__name__": __name__, "finders": sys.meta_path, "passed": passed}
+    names["library"] = library
+    function: Any = type(install)
+    stage = function(_find_spec.__code__, names, "find_spec", (None, None))
+    stage.find_spec = names["this"] = stage
+    sys.meta_path.insert(0, stage)
+    if b"SIF_WRITABLE_OVERLAY_PATHS" in data:
+        from sif_writable import importhook
+
+        importhook.install()
+        importhook.serve_outside()
+
+
+def _find_spec(
+    name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
+) -> "Optional[ModuleSpec]":
+    """Find nothing, or as the finder does that is in place from now on.
+
+    That is put in place where this was not asked first, too: whoever stands before it is asked by it. The names that
+    are seen here are those that :func:`install` gives.
+    """
+    top = name.partition(".")[0]
+    if top in passed:  # noqa: F821
+        return None
+    if top in library and name != "multiprocessing.process" and finders[0] is this:  # noqa: F821
+        return None
+    from sif_writable import child  # noqa: PLW0406 - it is not among the names that this function sees
+
+    return child.go_on(name, path, target)
+
+
+def go_on(name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]") -> "Optional[ModuleSpec]":
+    """Put the finder in place, and return what it finds."""
+    try:
+        from sif_writable import importhook
+
+        finder = importhook.install()
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
+        from sif_writable.signals import let_pass
+
+        let_pass(error)
+        sif_writable.failure = error
+        if stage in sys.meta_path:
+            sys.meta_path.remove(stage)
+        return None
+    return finder.find_spec(name, path, target)

@@ -1,0 +1,54 @@
+"""The recipe of a cold start: what is there, where may we write, which variable leads where; then it is done."""
+
+import os
+
+import sif_writable
+from sif_writable import act, child, plan, system
+from sif_writable.act import recall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Optional
+
+    from sif_writable.errors import Problem
+
+
+def run(damaged: "Optional[Problem]") -> str:
+    """See, decide, do, tell; return the state.
+
+    :param damaged: what is wrong with the session that an ancestor has handed down, if anything.
+    """
+    system.find_layer()
+    environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
+    debug: Optional[ModuleType] = None
+    if environ.get("SIF_WRITABLE_DEBUG") == "1":
+        from sif_writable.report import debug
+        from sif_writable.stderr import say
+    seen = system.see(environ)
+    if debug:
+        say(debug.facts_lines(seen))
+    storage = act.settle(plan.places(seen, environ), seen, environ)
+    if debug:
+        say(debug.storage_lines(storage))
+    recalled = recall.decision(seen, storage, environ)
+    decision = recalled or act.decide(seen, storage, environ)
+    if debug:
+        say(debug.decision_lines(decision))
+    outcome = sif_writable.outcome = act.apply(decision, seen, storage, environ, child.token())
+    kept = recall.path(seen, storage)
+    # Between two plans, a start that decided anew because something has come is as cheap as it can be.
+    if not recalled and (not kept or recall.is_due(kept)):
+        from sif_writable.act import remember
+        from sif_writable.cleanup import housekeeping
+
+        if kept:
+            remember.keep(kept, outcome, environ)
+        housekeeping.mark_used(storage, kept)
+        housekeeping.keep_in_bounds(storage, seen.identity, environ)
+    if damaged:
+        outcome.failed.append(damaged)
+    if debug:
+        say(debug.outcome_lines(outcome))
+    child.install(sif_writable.environment())
+    return "active" if storage.folders else "no storage"
