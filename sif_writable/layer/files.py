@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _FLUSHED = 64 << 20
 """After so many bytes of a file its disk is asked to hold them: at the end, it would be silent for long."""
-_ENDS = 16
-"""Up to so many bytes of blank end a text in two ways."""
+_HEAD, _LINES = 4096, 10
+"""Within these a file says what it is."""
 _OPAQUE, _WHITEOUT = "user.overlay.opaque", "user.overlay.whiteout"
 
 
@@ -243,18 +243,16 @@ def are_same(one: str, other: str) -> bool:
     return True
 
 
-def are_same_to_the_end(one: str, other: str) -> bool:
-    """Whether two files hold the same text but for blank at its end, where generators and formatters differ.
+def first_lines(path: str) -> str:
+    """Return how a file begins: what it says of itself; nothing where it is none.
 
-    :raises OSError: one of them cannot be read.
+    :raises OSError: it cannot be read.
     """
-    first, second = status_of(one), status_of(other)
-    if first is None or second is None or not stat.S_ISREG(first.st_mode) or not stat.S_ISREG(second.st_mode):
-        return False
-    if abs(first.st_size - second.st_size) > _ENDS:
-        return False
-    with os.fdopen(_open(one), "rb") as left, os.fdopen(_open(other), "rb") as right:
-        return left.read().rstrip() == right.read().rstrip()
+    status = status_of(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return ""
+    with os.fdopen(_open(path), "rb") as file:
+        return "\n".join(file.read(_HEAD).decode("utf-8", "replace").splitlines()[:_LINES])
 
 
 def flush(folder: str) -> None:

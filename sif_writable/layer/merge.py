@@ -58,6 +58,31 @@ def is_code(path: str) -> bool:
     return name.endswith(_CODE) or ".so." in name or "/bin/" in path or _in_metadata(path)
 
 
+GENERATED = ("generated", "created"), ("edit", "modif", "change", "@generated")
+"""A module whose first lines have a word of each is a file that its package makes: a table of a parser, an interface.
+
+Where the image's says so, and what is in its place, it is data that a package rewrites, and goes with what that notes
+beside it. Another mode or time makes no other code either.
+"""
+
+
+def is_generated(text: str) -> bool:
+    """Whether a module says that it is generated and not to be edited.
+
+    :param text: its first lines.
+    """
+    comments = [line.lower() for line in text.splitlines() if line.lstrip()[:1] in {"#", '"', "'"}]
+    return all(any(word in line for line in comments for word in words) for words in GENERATED)
+
+
+def source_of(path: str) -> str:
+    """Return the module that a file of bytecode was made of, or an empty string. It is checked at each use."""
+    folder, name = posixpath.split(path)
+    if not name.endswith(".pyc") or posixpath.basename(folder) != "__pycache__":
+        return ""
+    return f"{posixpath.dirname(folder)}/{name.partition('.')[0]}.py"
+
+
 def _in_metadata(path: str) -> bool:
     return any(f"{ending}/" in f"{path}/" for ending in _METADATA) or "/conda-meta/" in path
 

@@ -68,16 +68,21 @@ class Seen:
         return files.status_of(original) is not None
 
     def replaces(self, change: Change) -> bool:
-        """Whether the image has something else at the path of a change: another mode or time makes no other code."""
-        original, source = self.original(change.path), self.source(change.path)
+        """Whether the image has other code at the path of a change; see :data:`sif_writable.layer.merge.GENERATED`."""
+        original = self.original(change.path)
         if files.status_of(original) is None:
             return False
         if change.kind == GONE:
             return True
-        is_same = files.are_same(source, original) or (
-            change.path.endswith(".py") and files.are_same_to_the_end(source, original)
-        )
-        return not is_same
+        is_generated = self._is_generated(change.path) or self._is_generated(merge.source_of(change.path))
+        return not is_generated and not files.are_same(self.source(change.path), original)
+
+    def _is_generated(self, path: str) -> bool:
+        """Whether a module says that it is generated, in the image and as it is now, and has changed."""
+        here = self.source(path) if path.endswith(".py") else ""
+        if here and files.status_of(here) is None:
+            here = f"{self.base}/tree{path}" if self.base else ""
+        return bool(here) and all(merge.is_generated(files.first_lines(one)) for one in (here, self.original(path)))
 
     def takes_place(self, change: Change) -> bool:
         """Whether a new file is run in the place of code of the image."""
