@@ -14,6 +14,9 @@ REDIRECT, COPY_UP, OVERLAY = "redirect", "copy-up", "overlay"
 MEANS = (REDIRECT, COPY_UP, OVERLAY)
 """What makes a case work: a variable or HOME; a writable copy of the package; a mount over a path of no package."""
 
+NEXT = "next"
+"""What :attr:`Case.by_copies` is where nothing has to be named."""
+
 LIGHT_MB = 160
 """Megabytes installed up to which a case is replayed by default; it takes seconds then, and otherwise minutes."""
 
@@ -51,6 +54,9 @@ class Case(NamedTuple):
     """What is said where the case cannot be fixed: the means is an overlay, and the kernel gives no namespaces."""
     exits: tuple[int, int]
     """Exit codes of a healthy first and second run."""
+    by_copies: str
+    """Where no layer is possible: NEXT: its first run fails and names the cure for the next ones; else a package that
+    the user has to name, since the error is caught. Empty: it works at the first run there, too."""
     healthy: bool
     """It works on a read-only root by itself, and has to go on doing so."""
 
@@ -69,6 +75,7 @@ _DEFAULTS: dict[str, object] = {
     "removes": [],
     "exits": [0, 0],
     "remedy": "",
+    "by_copies": "",
     "healthy": False,
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import or_skip
 from tests.corpus import cases, images
-from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, replay, replay_without_hook
+from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, replay, replay_by_copies, replay_without_hook
 from tests.lab import apptainer_root, image, scratch
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.squashfs_root import SquashfsRoot
@@ -94,7 +94,7 @@ class Replays:
 
     def _on_kernel_mount(self, profile: str) -> Replay:
         with scratch.fresh() as places:
-            return replay(self._case, profile, KernelMachine(SquashfsRoot(image.squashfs(self._sif), places)))
+            return replay_by_copies(self._case, profile, KernelMachine(SquashfsRoot(image.squashfs(self._sif), places)))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from tests.corpus.cases import NEXT
 from tests.lab import scratch
 
 if TYPE_CHECKING:
@@ -98,10 +99,21 @@ class Replay(NamedTuple):
         """What the runs have printed."""
         return "".join(run.stdout + run.stderr for run in self.runs)
 
+    def split(self) -> tuple[Replay, Replay]:
+        """Return the first run, and the others."""
+        return Replay(self.runs[:1], self.left[:1]), Replay(self.runs[1:], self.left[1:])
+
 
 def replay(case: Case, profile: str, machine: Machine) -> Replay:
     """Run a case twice in fresh places, with the hook and no other setting."""
     return _replay(case, profile, machine, case.env, 2)
+
+
+def replay_by_copies(case: Case, profile: str, machine: Machine) -> Replay:
+    """Run a case twice in fresh places without a layer, or three times where the first run cannot be right there."""
+    named = case.by_copies if case.by_copies != NEXT else ""
+    env = {**case.env, **({"SIF_WRITABLE_PACKAGES": named} if named else {})}
+    return _replay(case, profile, machine, env, 3 if case.by_copies == NEXT else 2)
 
 
 def replay_without_hook(case: Case, profile: str, machine: Machine) -> Replay:

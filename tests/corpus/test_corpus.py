@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import or_skip
-from tests.corpus.cases import OVERLAY
+from tests.corpus.cases import NEXT, OVERLAY
 from tests.corpus.replay import problems
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ def test_fixed_on_a_kernel_mount_without_namespaces(case: Case, replays: Replays
     replay = replays.on_kernel_mount[kernel_profile]
     if case.means == OVERLAY:
         assert case.remedy in or_skip(replay.result).said
+    elif case.by_copies == NEXT:
+        first, later = or_skip(replay.result).split()
+        assert "; from the next run on it is imported from a writable copy in " in first.said
+        assert not problems(case, later)
     else:
         _assert_fixed(case, replay)
 

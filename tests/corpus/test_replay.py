@@ -28,6 +28,7 @@ CASE = Case(
     removes=("pkg/tmp*",),
     remedy="",
     exits=(0, 0),
+    by_copies="",
     healthy=False,
 )
 CACHE, LOG = "/var_tmp/storage/pkg/cache-1.bin", "/HOME/pkg/log"
