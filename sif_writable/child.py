@@ -199,8 +199,7 @@ def install(data: "Mapping[bytes, bytes]") -> None:
     if b"SIF_WRITABLE_OVERLAY_PATHS" in data:
         from sif_writable import importhook
 
-        importhook.install()
-        importhook.serve_outside()
+        importhook.install().serve_outside()
 
 
 def _find_spec(

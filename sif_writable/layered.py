@@ -8,6 +8,7 @@ import os
 import sys
 
 from sif_writable import LAYER, importhook, in_layer
+from sif_writable.copies.store import NAMESPACE_PATH, STDLIB_FOLDERS, is_read_only, place_of, storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ _inside = LAYER in os.environ
 _written: "Optional[frozenset[str]]" = None
 
 
+_left_out = False
+"""Whether this is a command of ours."""
+
+
+def leave_out() -> None:
+    """Make no layer for what this process imports: our own commands tell of the image as it is."""
+    global _left_out
+    _left_out = True
+
+
 def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -> bool:
     """Enter a layer at the first import from a read-only directory; return whether the module is to be found anew.
 
@@ -39,6 +50,8 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
     :param spec: what was found, if anything.
     """
     global _begun
+    if _left_out:
+        return False
     if not _begun and _in_site():  # each start pays for what a .pth or sitecustomize imports, also one of nothing else
         return False
     if not _without and _is_installer(name):
@@ -62,15 +75,16 @@ def _in_site() -> bool:
     return False
 
 
-def enter() -> bool:
+def enter(finder: importhook.Finder) -> bool:
     """Enter a layer now, if this process may have one; return whether it was not in it before."""
-    finder = importhook.finder()
-    if finder is None or not finder.folder or _asked or _inside:
+    if not finder.copies.folder or _asked or _inside:
         return False
     try:
         return _enter(finder)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-        importhook._note(error)  # noqa: SLF001 - as above
+        from sif_writable.stderr import note
+
+        note(error)
         return False
 
 
@@ -96,13 +110,13 @@ def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpe
     if spec is not None:
         if not spec.has_location or spec.loader is None:
             return False
-        return importhook._is_read_only(importhook.place_of(spec)[0])  # noqa: SLF001 - as above
+        return is_read_only(place_of(spec)[0])
     if "." in name:
         return False
     if _written is None:
         _written = frozenset()
-        folder = f"{os.path.dirname(finder.folder)}/layer"
-        if os.access(folder, os.F_OK) and not importhook.storage_hangs():
+        folder = f"{os.path.dirname(finder.copies.folder)}/layer"
+        if os.access(folder, os.F_OK) and not storage_hangs():
             from sif_writable.layer import names
 
             _written = names.written(folder, sys.path)
@@ -113,11 +127,11 @@ def _enter(finder: importhook.Finder) -> bool:
     """Have the environment writable as a whole, if that changes nothing else."""
     global _asked, _inside, problem
     _asked = True
-    if importhook.storage_hangs():
+    if storage_hangs():
         return False
     from sif_writable.layer import enter
 
-    image = os.path.dirname(finder.folder)
+    image = os.path.dirname(finder.copies.folder)
     problem = enter.enter(directories, image, os.path.basename(image), os.environ)
     if problem:
         return False
@@ -138,7 +152,7 @@ def _look_again(directories: "Sequence[str]") -> None:
                 del sys.path_importer_cache[path]
             elif hasattr(found, "invalidate_caches"):
                 found.invalidate_caches()
-    places: Any = importhook._NAMESPACE_PATH  # noqa: SLF001 - as above
+    places: Any = NAMESPACE_PATH
     if hasattr(places, "_epoch"):  # of which nobody who extends sys.path tells it
         places._epoch += 1  # noqa: SLF001 - as the import system itself does
     if "importlib.metadata" in sys.modules:
@@ -154,7 +168,7 @@ def directories() -> "list[str]":
     from sif_writable.system import image_mounts
 
     table = image_mounts.mounts()
-    library = [os.path.realpath(directory) for directory in importhook._STDLIB_FOLDERS]  # noqa: SLF001 - as above
+    library = [os.path.realpath(directory) for directory in STDLIB_FOLDERS]
     found = []
     for directory in image_mounts.environment_directories():
         if directory in library:
@@ -176,3 +190,22 @@ def without(environ: "Mapping[str, str]") -> None:
         from sif_writable.layer import installers
 
         installers.cover(inside[0], inside[1])
+
+
+def serve_outside(finder: importhook.Finder, name: str) -> None:
+    """Make paths of the image writable that neither a layer nor a copy serves.
+
+    :param name: a package that is about to be imported; an empty string: what is declared, at the start.
+    """
+    from sif_writable.settings import IN_OVERLAY
+
+    # What an ancestor has decided holds in its namespace.
+    if not name and os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):
+        return
+    from sif_writable.overlay import enter as outside
+
+    image = os.path.dirname(finder.copies.folder)
+    if name:
+        outside.before_import(name, os.environ, image, lambda: enter(finder))
+    else:
+        outside.at_start(os.environ, image, lambda: enter(finder))

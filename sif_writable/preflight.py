@@ -11,7 +11,7 @@ import _frozen_importlib_external as _external
 import os
 import sys
 
-from sif_writable import importhook
+from sif_writable.stderr import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class CheckedLoader:
         module: ModuleType = self._loader.load_module(*name)
         return module
 
-    # A traceback shows none of these frames; see importhook.Watched.
+    # A traceback shows none of these frames; see copies/execution.py.
     for _function in (_exec_module, _create_module, _load_module):
         _function.__code__ = _function.__code__.replace(
             co_filename="<frozen importlib._bootstrap>", co_name="_call_with_frames_removed"
@@ -120,7 +120,7 @@ def before_import(name: str) -> None:
     except UnmetDemandError:
         raise
     except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the module is imported
-        importhook._note(problem)  # noqa: SLF001
+        note(problem)
 
 
 def _check(name: str) -> None:

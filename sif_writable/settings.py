@@ -15,6 +15,8 @@ STRICT = "SIF_WRITABLE_STRICT"
 """Whether a heavy import fails where the place that the user gave cannot be used."""
 DEBUG = "SIF_WRITABLE_DEBUG"
 """Whether each start says on stderr what it saw, decided and did."""
+IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
+"""Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
 
 MODES = {
     "SIF_WRITABLE": ("auto", "on", "off"),

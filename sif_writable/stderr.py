@@ -3,6 +3,7 @@
 import os
 import sys
 
+import sif_writable
 from sif_writable import signals
 
 TYPE_CHECKING = False
@@ -23,3 +24,14 @@ def say(lines: "Iterable[str]") -> None:
         else:  # a notebook's or a test's
             stream.write(text)
             stream.flush()
+
+
+def note(problem: BaseException) -> None:
+    """Keep what went wrong with us where ``status`` looks, and print it where somebody debugs us.
+
+    :raises Exception: the problem itself, where it is none of ours but from a signal handler of the program.
+    """
+    signals.let_pass(problem)
+    sif_writable.failure = problem
+    if os.environ.get("SIF_WRITABLE_DEBUG") == "1":
+        say([f"{type(problem).__name__}: {problem}"])

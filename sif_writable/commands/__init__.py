@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import importhook
+from sif_writable import layered
 from sif_writable.errors import SifWritableError
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran = sif_writable.state != "not run"
     if not ran:  # `pip install --target`, or -S: the commands work all the same
         sif_writable.run()
-    if (finder := importhook.finder()) is not None:
-        finder.layer = False  # these tell of the image as it is
+    layered.leave_out()
     parser = argparse.ArgumentParser(prog="sif-writable", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

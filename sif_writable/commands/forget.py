@@ -8,8 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import importhook
-from sif_writable.copies import forgetting
+from sif_writable.copies import forgetting, store
 from sif_writable.copies import policy as plan
 from sif_writable.overlay import layers as upper
 from sif_writable.report import text
@@ -36,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Forget; 0, 1 when something is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
-    folder = importhook.folder()
+    folder = store.folder()
     known = forgetting.known(folder) if folder else {}
     layers = Layers(folder)
     there = sorted({*known, *layers.names()})

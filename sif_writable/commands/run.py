@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from sif_writable import layered
+from sif_writable import importhook, layered
 from sif_writable.system.program import not_started
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("sif-writable run: no command given; usage: sif-writable run -- CMD [ARGUMENT...]", file=sys.stderr)
         return 2
     sys.stdout.flush()
-    layered.enter()
+    layered.enter(importhook.install())
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - the user's own command, no shell between
     except OSError as error:

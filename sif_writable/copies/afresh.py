@@ -11,13 +11,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import importhook
-from sif_writable.copies import culprits, effects
+from sif_writable.copies import culprits, effects, execution, store
 from sif_writable.copies import units as packages
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 
@@ -32,9 +32,9 @@ class Afresh:
     learn their new place.
     """
 
-    def __init__(self, module: ModuleType, spec: ModuleSpec, units: list[Unit], finder: importhook.Finder) -> None:
+    def __init__(self, module: ModuleType, spec: ModuleSpec, units: list[Unit], copies: Copies) -> None:
         """Take back what the last try left behind, and prepare the module for the next; its spec is then ``spec``."""
-        self._finder = finder
+        self._copies = copies
         self._units = units
         self._names = list(sys.modules)
         self._modules = dict(sys.modules)
@@ -83,9 +83,9 @@ class Afresh:
 
     def _empty(self, module: ModuleType, spec: ModuleSpec, kept: dict[str, ModuleType]) -> ModuleSpec:
         new = spec
-        unit = culprits.in_image(packages.unit_of_spec(spec), self._finder)
-        if self._finder.has(unit.path) and not (spec.origin or "").startswith(self._finder.tree + "/"):
-            new = importhook.moved(spec, self._finder.tree)
+        unit = culprits.in_image(packages.unit_of_spec(spec), self._copies)
+        if self._copies.has(unit.path) and not (spec.origin or "").startswith(self._copies.tree + "/"):
+            new = store.moved(spec, self._copies.tree)
         self._contents.append((module, dict(vars(module))))
         vars(module).clear()
         _bootstrap._init_module_attrs(new, module, override=True)  # noqa: SLF001
@@ -105,7 +105,7 @@ class Afresh:
         """Make everything as it was, as if there had been no other try; what came from the copies goes."""
         self.end()
         for name, module in list(sys.modules.items()):
-            if name not in self._modules and str(getattr(module, "__file__", None)).startswith(self._finder.tree + "/"):
+            if name not in self._modules and str(getattr(module, "__file__", None)).startswith(self._copies.tree + "/"):
                 del sys.modules[name]
         for name, module in self._modules.items():
             sys.modules.setdefault(name, module)
@@ -122,7 +122,7 @@ class Afresh:
 
     def _rebase(self, module: ModuleType) -> None:
         """Let a module that stays know its new place: what it works out from now on lands in the copy."""
-        tree, spec = self._finder.tree, module.__spec__
+        tree, spec = self._copies.tree, module.__spec__
         values = {name: str(vars(module)[name]) for name in ("__file__", "__cached__") if vars(module).get(name)}
         places = getattr(module, "__path__", None)
         kept = list(places) if isinstance(places, list) else None
@@ -178,7 +178,7 @@ def is_beginning(name: str, package: str) -> bool:
     return False
 
 
-def obstacle(unit: Unit, importing: str, finder: importhook.Finder) -> str:
+def obstacle(unit: Unit, importing: str, copies: Copies) -> str:
     """Say why a package that was imported from the image cannot begin afresh, now that one of its modules fails.
 
     What was taken from it would stay what it was, beside what comes from the copy.
@@ -186,11 +186,11 @@ def obstacle(unit: Unit, importing: str, finder: importhook.Finder) -> str:
     import _thread
 
     package = sys.modules.get(unit.name)
-    before = importhook.begun.get(unit.name)
+    before = execution.begun.get(unit.name)
     spec = getattr(package, "__spec__", None)
     if type(package) is not ModuleType or spec is None or spec.loader is None or before is None:
         return f"{unit.name} was imported before"
-    if (spec.origin or "").startswith(finder.tree + "/"):
+    if (spec.origin or "").startswith(copies.tree + "/"):
         return f"{unit.name} comes from its copy"
     if _thread._count():  # noqa: SLF001 - there is no other way to ask
         return "other threads run"

@@ -6,8 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import importhook
-from sif_writable.copies import failures
+from sif_writable.copies import evidence, failures, store
 from sif_writable.copies import units as packages
 from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sif_writable.copies.failures import Failure
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 ANSWERED = "__sif_writable_answered__"
@@ -32,23 +32,23 @@ class Verdict(NamedTuple):
     """Everything that was refused, wherever it lies."""
 
 
-def in_image(unit: Unit, finder: importhook.Finder) -> Unit:
+def in_image(unit: Unit, copies: Copies) -> Unit:
     """Return the unit of the image that a unit is the copy of, or the unit itself."""
-    if unit.directory.startswith(finder.tree + "/"):
-        return unit._replace(directory=unit.directory[len(finder.tree) :])
+    if unit.directory.startswith(copies.tree + "/"):
+        return unit._replace(directory=unit.directory[len(copies.tree) :])
     return unit
 
 
-def judge(error: BaseException, finder: importhook.Finder, handled: BaseException | None = None) -> Verdict:
+def judge(error: BaseException, copies: Copies, handled: BaseException | None = None) -> Verdict:
     """Find whose copies cure an error: of the packages that hold what was refused, else of the one that wrote it.
 
     :param handled: an error that was handled already when the work began that failed.
     """
-    told = failures.failures(importhook.chain(error, handled), working_directory())
+    told = failures.failures(evidence.chain(error, handled), working_directory())
     failed = [failure for failure in told if is_refused(failure.path)]
-    units, detail = owners(failed, finder)
+    units, detail = owners(failed, copies)
     if not units:
-        unit, detail = writer(error, failed, finder)
+        unit, detail = writer(error, failed, copies)
         units = [] if unit is None else [unit]
     return Verdict(units, detail, failed)
 
@@ -63,76 +63,76 @@ def is_refused(path: str) -> bool:
     return os.access(path, os.X_OK) and not os.access(path, os.W_OK)
 
 
-def owners(failed: Iterable[Failure], finder: importhook.Finder) -> tuple[list[Unit], str]:
+def owners(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
     """Return the packages of the image, without a copy so far, that hold the paths which could not be written.
 
     A path is read as it is written and as it is: ``pkg/../other/x`` needs both.
     """
     found: dict[Unit, None] = {}
     detail = ""
-    where = packages.directories(finder.seen())
+    where = packages.directories(copies.seen())
     for failure in failed:
-        path = of_image(failure.path, finder)
+        path = of_image(failure.path, copies)
         for way in dict.fromkeys((path, os.path.normpath(path), os.path.realpath(path))):
             unit = packages.unit_at(way, where)
-            if unit is not None and _is_curable(unit, finder):
+            if unit is not None and _is_curable(unit, copies):
                 found[unit] = None
                 detail = detail or failure.path
     return list(found), detail
 
 
-def writer(error: BaseException, failed: Iterable[Failure], finder: importhook.Finder) -> tuple[Unit | None, str]:
+def writer(error: BaseException, failed: Iterable[Failure], copies: Copies) -> tuple[Unit | None, str]:
     """Return the package whose code could not write a path of the environment that lies in no package, and that path.
 
     From its copy it reaches another place by ``..``. A package that was given the path by others is found likewise;
     then its copy cures nothing, and is taken back.
     """
-    beside = [failure.path for failure in failed if is_beside(failure.path, finder)]
-    for unit in _units(error, finder) if beside else ():
-        return (unit, beside[0]) if _is_curable(unit, finder) else (None, "")
+    beside = [failure.path for failure in failed if is_beside(failure.path, copies)]
+    for unit in _units(error, copies) if beside else ():
+        return (unit, beside[0]) if _is_curable(unit, copies) else (None, "")
     return None, ""
 
 
-def packages_of(error: BaseException, finder: importhook.Finder) -> list[str]:
+def packages_of(error: BaseException, copies: Copies) -> list[str]:
     """Return the packages of the image that an error passed through, without a copy so far, innermost first."""
-    return [unit.name for unit in _units(error, finder) if _is_curable(unit, finder)]
+    return [unit.name for unit in _units(error, copies) if _is_curable(unit, copies)]
 
 
-def _units(error: BaseException, finder: importhook.Finder) -> Iterator[Unit]:
+def _units(error: BaseException, copies: Copies) -> Iterator[Unit]:
     """Yield the packages that an error passed through, innermost first."""
-    where = packages.directories(finder.seen())
+    where = packages.directories(copies.seen())
     for file in _files(error):
-        unit = packages.unit_at(of_image(file, finder), where)
+        unit = packages.unit_at(of_image(file, copies), where)
         if unit is not None:
             yield unit
 
 
-def is_beside(path: str, finder: importhook.Finder) -> bool:
+def is_beside(path: str, copies: Copies) -> bool:
     """Whether a path lies in a directory of the environment, and there in no package."""
-    if path.startswith(finder.tree + "/") or not image_mounts.environment_directory(path):
+    if path.startswith(copies.tree + "/") or not image_mounts.environment_directory(path):
         return False
-    return packages.unit_at(os.path.normpath(path), packages.directories(finder.seen())) is None
+    return packages.unit_at(os.path.normpath(path), packages.directories(copies.seen())) is None
 
 
-def of_image(path: str, finder: importhook.Finder) -> str:
+def of_image(path: str, copies: Copies) -> str:
     """Return what a path of the copies stands for in the image; other paths as they are."""
-    return path[len(finder.tree) :] if path.startswith(finder.tree + "/") else path
+    return path[len(copies.tree) :] if path.startswith(copies.tree + "/") else path
 
 
-def _is_curable(unit: Unit, finder: importhook.Finder) -> bool:
+def _is_curable(unit: Unit, copies: Copies) -> bool:
     """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own."""
-    if unit.name in importhook.NEVER or os.access(unit.path, os.W_OK) or _is_copied(unit, finder):
+    if unit.name in store.NEVER or os.access(unit.path, os.W_OK) or _is_copied(unit, copies):
         return False
     return bool(image_mounts.environment_directory(unit.path))
 
 
-def _is_copied(unit: Unit, finder: importhook.Finder) -> bool:
+def _is_copied(unit: Unit, copies: Copies) -> bool:
     """Whether this process has a package from its copy; the copy itself may have come from another process since."""
     path = getattr(sys.modules.get(unit.name), "__file__", None)
     if path:
-        return str(path).startswith(finder.tree + "/")
-    served = {unit.directory, importhook.ANYWHERE} & {*finder.wanted().get(unit.name, ())}
-    return bool(served) and finder.has(unit.path)
+        return str(path).startswith(copies.tree + "/")
+    served = {unit.directory, store.ANYWHERE} & {*copies.wanted().get(unit.name, ())}
+    return bool(served) and copies.has(unit.path)
 
 
 def working_directory() -> str:
@@ -149,7 +149,7 @@ def _files(error: BaseException) -> Iterator[str]:
 
     Code without sources names the file that it was made from, wherever that was.
     """
-    for this in [*importhook.chain(error)][::-1]:
+    for this in [*evidence.chain(error)][::-1]:
         yield from failures.frames(this)
         found = []
         traceback = this.__traceback__

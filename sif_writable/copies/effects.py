@@ -11,7 +11,7 @@ import threading
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import importhook
+from sif_writable.copies import execution
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -20,13 +20,13 @@ _STARTED = 21
 """The place of the start time in /proc/PID/stat, in clock ticks since boot, counted from the end of the name."""
 
 
-def since(before: importhook.Before, names: Collection[str]) -> str:
+def since(before: execution.Before, names: Collection[str]) -> str:
     """Say what a second execution would double, or return an empty string.
 
     :param names: packages whose modules are executed again; what other modules did as they were imported stays once.
     """
     own = tuple(f"{name}." for name in names)
-    again = sum(more for name, more in importhook.registered.items() if f"{name}.".startswith(own))
+    again = sum(more for name, more in execution.registered.items() if f"{name}.".startswith(own))
     if before.callbacks_since() + again > 0:
         return "it has registered something with atexit"
     if _threads(before, own):
@@ -36,7 +36,7 @@ def since(before: importhook.Before, names: Collection[str]) -> str:
     return _hooks(before)
 
 
-def _threads(before: importhook.Before, own: tuple[str, ...]) -> bool:
+def _threads(before: execution.Before, own: tuple[str, ...]) -> bool:
     """Whether a thread runs that the module has started: where others ran before, one that runs code of its own."""
     import _thread
 
@@ -55,7 +55,7 @@ def _threads(before: importhook.Before, own: tuple[str, ...]) -> bool:
     return False
 
 
-def _processes(before: importhook.Before) -> bool:
+def _processes(before: execution.Before) -> bool:
     """Whether a child runs that was started since."""
     ticks = os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -73,11 +73,11 @@ def _processes(before: importhook.Before) -> bool:
     return False
 
 
-def _hooks(before: importhook.Before) -> str:
+def _hooks(before: execution.Before) -> str:
     if before.hooks is None:
         return ""
     signals, meta_path, path_hooks, single, handlers = before.hooks
-    now = importhook.hooks()
+    now = execution.hooks()
     if now[0] != signals:
         return "it has set a handler for a signal"
     if now[1] != meta_path or now[2] != path_hooks or now[3] != single:

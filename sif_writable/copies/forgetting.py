@@ -7,9 +7,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import importhook
-from sif_writable.copies import changes, provide, units, validity
-from sif_writable.copies.policy import PACKAGE
+from sif_writable.copies import changes, ledger, store, units, validity
+from sif_writable.copies.ledger import PACKAGE
 from sif_writable.overlay import trial
 from sif_writable.overlay.layers import remove
 from sif_writable.signals import let_pass, suppress
@@ -113,7 +112,7 @@ def known(folder: str) -> dict[str, list[str]]:
     :param folder: the folder of copies.
     """
     found: dict[str, list[str]] = {}
-    for line in provide.listed(folder)[0]:
+    for line in ledger.listed(folder)[0]:
         if line.why not in ("catalogue", "manifest"):  # what is known beforehand was not learned
             found[line.place if line.name == "-" else line.name] = []
     for name, path in _copied(folder):
@@ -126,16 +125,16 @@ def known(folder: str) -> dict[str, list[str]]:
 
 def _copied(folder: str) -> Iterator[tuple[str, str]]:
     """Yield package and original of each copy, by the learned list and by their stamps."""
-    finder = importhook.Finder(frozenset(), folder)
-    for line in provide.listed(folder)[0]:
+    found = store.Copies(folder)
+    for line in ledger.listed(folder)[0]:
         path = f"{line.place}/{line.name.rpartition('.')[2]}"
         for way in (path, f"{path}.py", f"{path}.pyc"):
-            if line.what == PACKAGE and finder.has(way):
+            if line.what == PACKAGE and found.has(way):
                 yield line.name, way
     with suppress(OSError):
         for name in sorted(os.listdir(folder + validity.STAMPS)):
             stamp = validity.read_stamp(f"{folder}{validity.STAMPS}/{name}")
-            if stamp is not None and finder.has(stamp.path):
+            if stamp is not None and found.has(stamp.path):
                 unit = units.unit_at(stamp.path, units.directories())
                 yield unit.name if unit else stamp.path, stamp.path
 
@@ -152,7 +151,7 @@ def forget(names: Iterable[str], folder: str) -> None:
     :param folder: the folder of copies.
     """
     forgotten = list(names)
-    provide.withdraw(forgotten)
+    ledger.withdraw(forgotten, store.Copies(folder))
     if not _proofs(folder).isdisjoint(forgotten):
         with suppress(OSError):
             os.unlink(f"{os.path.dirname(folder)}/{layout.OVERLAY}/{trial.PROVEN}")

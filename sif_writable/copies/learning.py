@@ -10,50 +10,49 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook
-from sif_writable.copies import culprits, failures, provide, telling
+from sif_writable.copies import culprits, evidence, failures, ledger, provide, store, telling
 from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
-from sif_writable.copies.policy import PACKAGE, REFUSED, Line
+from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.errors import SifWritableError
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 
-def learn(error: BaseException) -> None:
+def learn(error: BaseException, copies: Copies) -> None:
     """Learn from an error that ended a program or a thread, and say in one line what that means for the next run."""
-    finder = importhook.finder()
-    if finder is None or isinstance(error, SifWritableError):
+    if isinstance(error, SifWritableError):
         return
-    if any(hasattr(this, culprits.ANSWERED) for this in importhook.chain(error)):
+    if any(hasattr(this, culprits.ANSWERED) for this in evidence.chain(error)):
         return
     setattr(error, culprits.ANSWERED, True)
-    verdict = culprits.judge(error, finder)
+    verdict = culprits.judge(error, copies)
     units = [mate for unit in verdict.units for mate in packages.mates(unit)]
-    if units and not provide.was_taken_back(units, finder):
-        _learn(units, verdict, finder)
+    if units and not provide.was_taken_back(units, copies):
+        _learn(units, verdict, copies)
         return
-    for unit in () if culprits.is_beside(verdict.detail, finder) else units:
-        for line in provide.listed(finder.folder)[0]:
+    for unit in () if culprits.is_beside(verdict.detail, copies) else units:
+        for line in ledger.listed(copies.folder)[0]:
             if line.what == REFUSED and (line.name, line.place) == (unit.name, unit.directory):
                 telling.say(f"{unit.name} cannot write {verdict.detail}; {line.why}.")
-    _take_back(verdict, finder)
-    for sentence in _sentences(error, verdict, finder):
+    _take_back(verdict, copies)
+    for sentence in _sentences(error, verdict, copies):
         telling.say(sentence)
 
 
-def _take_back(verdict: culprits.Verdict, finder: importhook.Finder) -> None:
+def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
     """Take back the copy of a package that has one for a path which is refused as before."""
     refused = {failure.path for failure in verdict.failed}
-    for line in provide.listed(finder.folder)[0]:
+    for line in ledger.listed(copies.folder)[0]:
         file = str(getattr(sys.modules.get(line.name), "__file__", None))
-        if line.what == PACKAGE and line.detail in refused and file.startswith(finder.tree + "/"):
+        if line.what == PACKAGE and line.detail in refused and file.startswith(copies.tree + "/"):
             provide.take_back(
-                [packages.Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either"
+                [packages.Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either", copies
             )
             telling.say(
                 f"The writable copy of {line.name} did not help, since {line.detail} cannot be written with it either; "
@@ -61,24 +60,24 @@ def _take_back(verdict: culprits.Verdict, finder: importhook.Finder) -> None:
             )
 
 
-def _learn(units: list[Unit], verdict: culprits.Verdict, finder: importhook.Finder) -> None:
-    known = finder.wanted()
-    if all({unit.directory, importhook.ANYWHERE} & {*known.get(unit.name, ())} for unit in units):
-        refused = {line.name: line.why for line in provide.listed(finder.folder)[0] if line.what == REFUSED}
+def _learn(units: list[Unit], verdict: culprits.Verdict, copies: Copies) -> None:
+    known = copies.wanted()
+    if all({unit.directory, store.ANYWHERE} & {*known.get(unit.name, ())} for unit in units):
+        refused = {line.name: line.why for line in ledger.listed(copies.folder)[0] if line.what == REFUSED}
         for unit in units:
             if unit.name in refused:
                 telling.say(refused[unit.name])
-            elif finder.has(unit.path):
+            elif copies.has(unit.path):
                 telling.say(
                     f"{unit.name} has a writable copy, but something else imports it from {unit.directory}, where it "
                     f"cannot write {verdict.detail}."
                 )
         return
-    provide.learn(Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units)
-    telling.from_the_next_run_on(units, finder)
+    ledger.learn((Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units), copies)
+    telling.from_the_next_run_on(units, copies)
 
 
-def _sentences(error: BaseException, verdict: culprits.Verdict, finder: importhook.Finder) -> Iterator[str]:
+def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) -> Iterator[str]:
     """Yield what to do about the paths of the image that no copy serves."""
     home = os.environ.get("HOME", "")
     missing = failures.missing_home(error, home) if not os.path.isdir(home) else ""
@@ -87,19 +86,19 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, finder: importho
     table = image_mounts.mounts()
     for path in dict.fromkeys(os.path.normpath(failure.path) for failure in verdict.failed):
         real = os.path.realpath(path)
-        if path.startswith(finder.tree + "/") or not table.is_image(real):
+        if path.startswith(copies.tree + "/") or not table.is_image(real):
             continue
         if not table.is_image(os.path.realpath(os.path.dirname(path))):
             yield plan.link_words(path, real)
             continue
-        unit = packages.unit_at(path, packages.directories(finder.seen()))
+        unit = packages.unit_at(path, packages.directories(copies.seen()))
         if unit is not None:
             if words := provide.words_of_a_bind_within(unit):
                 yield words
             continue
         yield plan.outside_words(path, _variable_for(path))
     if not verdict.failed and failures.is_of_a_database(error):
-        names = list(dict.fromkeys(culprits.packages_of(error, finder)))
+        names = list(dict.fromkeys(culprits.packages_of(error, copies)))
         if names:
             yield (
                 f"sqlite could not write a database, and does not say which. If one of {plan.join(names)} keeps it in "

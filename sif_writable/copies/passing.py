@@ -6,11 +6,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook
+from sif_writable.copies import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 _PASSING = frozenset(
@@ -24,20 +25,20 @@ _REFUSING = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 """Errors that say so where they name a path of the copies: storage can be written whenever it is chosen."""
 
 
-def has_passed(error: BaseException, units: Iterable[Unit], finder: importhook.Finder) -> bool:
+def has_passed(error: BaseException, units: Iterable[Unit], copies: Copies) -> bool:
     """Whether an error from a copy says nothing about the copy: storage has failed, or did not answer for a moment.
 
     What tells the latter is a module that was not found and whose file is there.
     """
-    for this in importhook.chain(error):
+    for this in evidence.chain(error):
         if isinstance(this, OSError) and this.errno in _PASSING:
             return True
-        if isinstance(this, OSError) and this.errno in _REFUSING and str(this.filename).startswith(finder.tree + "/"):
+        if isinstance(this, OSError) and this.errno in _REFUSING and str(this.filename).startswith(copies.tree + "/"):
             return True
         name = _not_found(this) if isinstance(this, ImportError) else ""
         for unit in units:
             if name.startswith(unit.name + "."):
-                inner = f"{finder.tree}{unit.path}/{name[len(unit.name) + 1 :].replace('.', '/')}"
+                inner = f"{copies.tree}{unit.path}/{name[len(unit.name) + 1 :].replace('.', '/')}"
                 if os.path.isfile(f"{inner}.py") or os.path.isfile(f"{inner}/__init__.py"):
                     return True
     return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sif_writable.sizes import FORMS, human, parse_size
 
@@ -79,54 +79,6 @@ def refusal(name: str, copied: int, entries: int, free: int, inodes: int | None,
 
 def _round_up(size: int) -> str:
     return f"{-(-size // (1 << 30))}GiB" if size >= 1 << 30 else f"{-(-size // (1 << 20))}MiB"
-
-
-# --- The learned list ---
-
-PACKAGE, PATH, REFUSED, FORGOTTEN = "package", "path", "refused", "forgotten"
-TAKEN_BACK = "taken back"
-"""The detail of the line of a package whose copy did not help: it outweighs what was said before."""
-
-
-class Line(NamedTuple):
-    """One line of the learned list."""
-
-    what: str
-    """``package``: it is imported from a copy. ``path``: it can not be written and no package's copy cures that.
-    ``refused``: a package that gets no copy. ``forgotten``: earlier lines of this name count no more."""
-    name: str
-    """The package, or ``-``."""
-    place: str
-    """The directory of the image that holds the package, ``*`` for any; or the path."""
-    why: str
-    """A word or sentence: the evidence, or the refusal."""
-    detail: str
-    """What was seen, such as the path that could not be written."""
-
-    def __str__(self) -> str:
-        """Return it as it is written; what would break the line is replaced."""
-        return "\t".join(re.sub(r"[\t\r\n]", "?", field) for field in self)
-
-
-def parse(text: str) -> tuple[list[Line], int]:
-    """Return what a learned list says, each thing once, and how many of its lines are not understood."""
-    found: dict[tuple[str, str, str], Line] = {}
-    broken = 0
-    for raw in text.split("\n"):
-        if not raw or raw.startswith("#"):
-            continue
-        fields = raw.split("\t")
-        if len(fields) != 5 or fields[0] not in (PACKAGE, PATH, REFUSED, FORGOTTEN) or "\ufffd" in raw:
-            broken += 1
-            continue
-        line = Line(*fields)
-        if line.what == FORGOTTEN:
-            found = {key: other for key, other in found.items() if line.name not in (other.name, other.place)}
-            continue
-        found[line[:3]] = line
-        if line.what == REFUSED and line.detail == TAKEN_BACK:
-            found.pop((PACKAGE, *line[1:3]), None)
-    return list(found.values()), broken
 
 
 # --- Words for what no copy cures ---

@@ -8,11 +8,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook
-from sif_writable.copies import afresh, culprits, effects, passing, provide, telling
+from sif_writable.copies import afresh, culprits, effects, evidence, execution, ledger, passing, provide, telling
 from sif_writable.copies import policy as plan
 from sif_writable.copies import units as packages
-from sif_writable.copies.policy import PACKAGE, Line
+from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.errors import SifWritableError
 from sif_writable.system import image_mounts
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
     from sif_writable.copies.afresh import Afresh
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 _MOST_TRIES = 4
@@ -34,55 +34,58 @@ _JUDGED = "__sif_writable__"
 class Again:
     """The next try of an import, ready to go."""
 
-    def __init__(self, module: ModuleType, spec: ModuleSpec, first: BaseException, before: importhook.Before) -> None:
+    def __init__(
+        self, module: ModuleType, spec: ModuleSpec, first: BaseException, before: execution.Before, copies: Copies
+    ) -> None:
         """Take the module, half executed, and what its first execution raised."""
         self.module = module
         self.spec = spec
         self.first = first
         """What the user sees if no try succeeds."""
         self.before = before
+        self.copies = copies
         self.units: list[Unit] = []
         """What was copied for it."""
         self.tries: list[Afresh] = []
         self.loader: _external.SourceFileLoader
 
-    def prepare(self, error: BaseException, verdict: culprits.Verdict, finder: importhook.Finder) -> bool:
+    def prepare(self, error: BaseException, verdict: culprits.Verdict) -> bool:
         """Make everything ready for another try, if that may be done and can help; say why not otherwise."""
-        name = self.spec.name
+        name, copies = self.spec.name, self.copies
         units = [mate for unit in verdict.units for mate in packages.mates(unit)]
         restarted = next((unit for unit in units if name.startswith(unit.name + ".")), None)
         if restarted is not None and afresh.is_beginning(name, restarted.name):
             return False  # its package's import fails with the same error, and is tried again as a whole
         setattr(error, _JUDGED, True)
-        if provide.was_taken_back(units, finder):
+        if provide.was_taken_back(units, copies):
             return False
         again = {name, *(unit.name for unit in units)}
         obstacle = effects.since(self.before, again)
         if restarted is not None and not obstacle:
-            obstacle = afresh.obstacle(restarted, name, finder)
+            obstacle = afresh.obstacle(restarted, name, copies)
         if not obstacle:
             obstacle = effects.handed_out(afresh.made_anew(name, restarted, units))
         if obstacle:
             setattr(error, culprits.ANSWERED, True)
-            provide.learn(Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units)
-            telling.from_the_next_run_on(units, finder, f"This import is not tried again: {obstacle}. ")
+            ledger.learn((Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units), copies)
+            telling.from_the_next_run_on(units, copies, f"This import is not tried again: {obstacle}. ")
             return False
-        finder.busy.add(name)
+        copies.busy.add(name)
         try:
-            problem = provide.make(verdict.units, "import", verdict.detail)
+            problem = provide.make(verdict.units, "import", verdict.detail, copies)
         finally:
-            finder.busy.discard(name)
+            copies.busy.discard(name)
         if problem:
             setattr(error, culprits.ANSWERED, True)
             telling.say(problem)
             return False
         self.units += units
-        self._start(units, restarted, finder)
+        self._start(units, restarted)
         return True
 
-    def _start(self, units: list[Unit], restarted: Unit | None, finder: importhook.Finder) -> None:
+    def _start(self, units: list[Unit], restarted: Unit | None) -> None:
         _tried.add(self.spec.name)
-        new = afresh.Afresh(self.module, self.spec, units, finder)
+        new = afresh.Afresh(self.module, self.spec, units, self.copies)
         self.tries.append(new)
         if restarted is not None:
             new.restart(restarted)
@@ -93,40 +96,39 @@ class Again:
 
         A cure that does not cure is taken back; where storage has failed, it has not been tried.
         """
-        finder = importhook.finder()
-        tried = finder is not None and self._is_tried(finder)
-        if finder is not None and tried and len(self.tries) < _MOST_TRIES and importhook.tells_of_a_refusal(error):
-            verdict = culprits.judge(error, finder)
-            if verdict.units and self.prepare(error, verdict, finder):
+        copies, tried = self.copies, self._is_tried()
+        if tried and len(self.tries) < _MOST_TRIES and evidence.tells_of_a_refusal(error):
+            verdict = culprits.judge(error, copies)
+            if verdict.units and self.prepare(error, verdict):
                 return True
         for each in reversed(self.tries):
             each.undo()
-        if finder is not None and self.units:
+        if self.units:
             names = plan.join(unit.name for unit in self.units)
             why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
-            if not tried or passing.has_passed(error, self.units, finder):
-                provide.withdraw({unit.name for unit in self.units})
+            if not tried or passing.has_passed(error, self.units, copies):
+                ledger.withdraw({unit.name for unit in self.units}, copies)
                 setattr(self.first, culprits.ANSWERED, True)
                 telling.say(
                     f"A writable copy of {names} could not be used this time: {why}. The next run tries it again."
                 )
                 return False
-            provide.take_back(self.units, why)
+            provide.take_back(self.units, why, copies)
             if not any(
-                culprits.is_beside(failure.path, finder) for failure in culprits.judge(self.first, finder).failed
+                culprits.is_beside(failure.path, copies) for failure in culprits.judge(self.first, copies).failed
             ):
                 setattr(self.first, culprits.ANSWERED, True)  # otherwise there is more to say about the path
             telling.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
         return False
 
-    def _is_tried(self, finder: importhook.Finder) -> bool:
+    def _is_tried(self) -> bool:
         """Whether the copies were used: for a moment, storage may have looked as if they were not there."""
         units = [unit for unit in self.units if image_mounts.environment_directory(unit.path)]
-        if not all(finder.has(unit.path) for unit in units):
+        if not all(self.copies.has(unit.path) for unit in units):
             return False
         name, origin = self.spec.name, self.tries[-1].spec.origin or ""
         own = any(f"{name}.".startswith(f"{unit.name}.") for unit in units)
-        return not own or origin.startswith(finder.tree + "/")
+        return not own or origin.startswith(self.copies.tree + "/")
 
     def end(self) -> None:
         """Let other threads have the module: the import system knows of the first spec only."""
@@ -134,22 +136,22 @@ class Again:
             each.end()
 
 
-def prepare(module: ModuleType, error: BaseException, before: importhook.Before) -> Again | None:
+def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> Again | None:
     """Decide whether the failed import of a module is tried again, and make everything ready for it.
 
     :param module: the package or module, half executed.
     :param before: what was when its execution began.
     """
-    finder, spec = importhook.finder(), module.__spec__
-    if finder is None or spec is None or spec.name in _tried or type(module) is not ModuleType:
+    spec = module.__spec__
+    if spec is None or spec.name in _tried or type(module) is not ModuleType:
         return None
-    chain = [*importhook.chain(error, before.handled)]
+    chain = [*evidence.chain(error, before.handled)]
     if isinstance(error, SifWritableError) or any(hasattr(this, _JUDGED) for this in chain):
         return None
     if packages.is_extension(spec.origin):
         return None
-    verdict = culprits.judge(error, finder, before.handled)
+    verdict = culprits.judge(error, copies, before.handled)
     if not verdict.units:
         return None
-    again = Again(module, spec, error, before)
-    return again if again.prepare(error, verdict, finder) else None
+    again = Again(module, spec, error, before, copies)
+    return again if again.prepare(error, verdict) else None

@@ -10,7 +10,7 @@ from sif_writable.copies import policy as plan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sif_writable import importhook
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 _said: set[str] = set()
@@ -23,12 +23,12 @@ def say(sentence: str) -> None:
         stderr.say([sentence])
 
 
-def from_the_next_run_on(units: Iterable[Unit], finder: importhook.Finder, more: str = "") -> None:
+def from_the_next_run_on(units: Iterable[Unit], copies: Copies, more: str = "") -> None:
     """Say that packages are imported from copies from the next run on, and how that is undone."""
     names = sorted({unit.name for unit in units})
     say(
         f"{plan.join(names)} writes into its own directory, which cannot be written here; from the next run on it is "
-        f"imported from a writable copy in {finder.folder}. {more}To undo this: sif-writable cache forget "
+        f"imported from a writable copy in {copies.folder}. {more}To undo this: sif-writable cache forget "
         f"{' '.join(names)}"
     )
 

@@ -12,23 +12,24 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook
-from sif_writable.copies import culprits, effects, passing, provide, telling, units
-from sif_writable.copies.policy import PACKAGE
+from sif_writable.copies import culprits, effects, execution, ledger, passing, provide, store, telling, units
+from sif_writable.copies.ledger import PACKAGE
 
 if TYPE_CHECKING:
     import _frozen_importlib_external as _external
     from importlib.machinery import ModuleSpec
 
+    from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
 
 class FromImage:
     """The import of a package once more, from the image: the like of :class:`sif_writable.copies.retry.Again`."""
 
-    def __init__(self, module: ModuleType, unit: Unit, spec: ModuleSpec, first: BaseException) -> None:
+    def __init__(self, module: ModuleType, unit: Unit, spec: ModuleSpec, first: BaseException, copies: Copies) -> None:
         """Take the module, half executed, where it is in the image, and what the copy's execution raised."""
         self.first = first
+        self._copies = copies
         self._module = module
         self._unit = unit
         self._contents = dict(vars(module))
@@ -59,27 +60,26 @@ class FromImage:
         """Let other threads have the module, and take the copy back if the image's own has worked and storage too."""
         self._spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
         if self._worked:
-            finder = importhook.finder()
-            if finder is not None and passing.has_passed(self.first, [self._unit], finder):
-                finder.wanted().pop(self._unit.name, None)
+            if passing.has_passed(self.first, [self._unit], self._copies):
+                self._copies.wanted().pop(self._unit.name, None)
                 telling.say(
                     f"{self._unit.name} was imported from the image this time, since its writable copy could not be "
                     f"({telling.first_line(self.first)})."
                 )
                 return
             why = f"the import of {self._spec.name} fails with it and works without ({telling.first_line(self.first)})"
-            provide.take_back([self._unit], why)
+            provide.take_back([self._unit], why, self._copies)
             telling.say(f"The writable copy of {self._unit.name} is not used any more: {why}.")
 
 
-def prepare(module: ModuleType, error: BaseException, before: importhook.Before) -> FromImage | None:
+def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> FromImage | None:
     """Make everything ready for the import from the image, where nothing speaks against a second execution."""
-    finder, spec = importhook.finder(), module.__spec__
-    if finder is None or spec is None or spec.origin is None or type(module) is not ModuleType:
+    spec = module.__spec__
+    if spec is None or spec.origin is None or type(module) is not ModuleType:
         return None
-    unit = culprits.in_image(units.unit_of_spec(spec), finder)
-    learned = any(line.what == PACKAGE and line.place == unit.directory for line in provide.listed(finder.folder)[0])
-    if not learned or importhook.ANYWHERE in finder.wanted().get(unit.name, ()):
+    unit = culprits.in_image(units.unit_of_spec(spec), copies)
+    learned = any(line.what == PACKAGE and line.place == unit.directory for line in ledger.listed(copies.folder)[0])
+    if not learned or store.ANYWHERE in copies.wanted().get(unit.name, ()):
         return None  # somebody has asked for the copy
     own = spec.name + "."
     loaded = [this for name, this in sys.modules.items() if name.startswith(own)]
@@ -94,4 +94,4 @@ def prepare(module: ModuleType, error: BaseException, before: importhook.Before)
             f"If it works without, undo the copy: sif-writable cache forget {unit.name}"
         )
         return None
-    return FromImage(module, unit, importhook.moved_back(spec, finder.tree), error)
+    return FromImage(module, unit, store.moved_back(spec, copies.tree), error, copies)

@@ -19,6 +19,7 @@ from sif_writable.overlay import decide as plan
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import mounting, obstacles, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
+from sif_writable.settings import IN_OVERLAY
 from sif_writable.signals import let_pass, suppress
 from sif_writable.stderr import say
 from sif_writable.storage import layout, shortage
@@ -27,14 +28,12 @@ from sif_writable.system.mounts import mounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-SESSION = "SIF_WRITABLE_IN_OVERLAY"
-"""Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
 FOLDER = layout.OVERLAY
 """Below an image's folder in storage."""
 
 
 entered: list[mounting.Entered] = []
-"""What this process did; what it inherited is in :data:`SESSION`."""
+"""What this process did; what it inherited is in :data:`IN_OVERLAY`."""
 refused: list[tuple[str, str]] = []
 """(path, sentence) of what was asked for and is not there."""
 
@@ -48,7 +47,7 @@ def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], b
     wanted = list(plan.named(environ, sys.prefix, _purelib()))
     problem = serve(wanted, environ, image, enter_layer) if wanted else ""
     if not current(environ):
-        os.environ[SESSION] = f"{obstacles.namespace()};"  # descendants need not ask again
+        os.environ[IN_OVERLAY] = f"{obstacles.namespace()};"  # descendants need not ask again
     return problem
 
 
@@ -66,13 +65,15 @@ def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer
 
 def _remember(package: str, paths: Iterable[str], problem: str) -> None:
     """Keep for ``status`` what stays impossible here: the package alone knows how to say it, and says it badly."""
-    from sif_writable.copies import provide
-    from sif_writable.copies.policy import PATH, Line, outside_words
+    from sif_writable.copies import store
+    from sif_writable.copies.ledger import PATH, Line, learn
+    from sif_writable.copies.policy import outside_words
 
-    provide.learn(
+    lines = [
         Line(PATH, package, path, f"{outside_words(path, '')} An overlay is not possible: {problem}.", "")
         for path in paths
-    )
+    ]
+    learn(lines, store.Copies(store.folder()))
 
 
 def serve(
@@ -153,7 +154,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
 
         kernel.give_up_privileges()
     points = [*already, *(done.point for done in entered)]
-    os.environ[SESSION] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
+    os.environ[IN_OVERLAY] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too
         os.environ[LAYER] = ":".join([obstacles.namespace(), covering(*layer[1:3]), *layer])
         with suppress(OSError):  # then others make a layer of their own
@@ -178,7 +179,7 @@ def in_use_words(point: str, image: str) -> str:
 
 def current(environ: Mapping[str, str]) -> list[str]:
     """Return the directories that are writable in this namespace thanks to us, by whichever process."""
-    name, _, points = environ.get(SESSION, "").partition(";")
+    name, _, points = environ.get(IN_OVERLAY, "").partition(";")
     if not points or name != obstacles.namespace():
         return []
     mounted = {mount.point for mount in mounts()}  # the number of a namespace that has ended is given to another one

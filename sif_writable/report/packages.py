@@ -8,11 +8,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook
+from sif_writable.copies import ledger, store
 from sif_writable.copies import policy as plan
-from sif_writable.copies import provide
 from sif_writable.copies import units as seen
-from sif_writable.copies.policy import PACKAGE, PATH, REFUSED, Line
+from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
 from sif_writable.overlay.ground import Ground
@@ -35,13 +34,13 @@ def listed(folder: str) -> list[Package]:
 
     :param folder: the folder of copies.
     """
-    lines, _ = provide.listed(folder)
+    lines, _ = ledger.listed(folder)
     refused = {line.name: line.why for line in lines if line.what == REFUSED}
     found: dict[str, Package] = {}
-    tree = importhook.Finder(frozenset(), folder)
+    tree = store.Copies(folder)
     wanted = [line for line in lines if line.what == PACKAGE]
-    wanted += [Line(PACKAGE, name, importhook.ANYWHERE, "user", "") for name in plan.names(os.environ)]
-    for line in sorted(wanted, key=lambda line: line.place == importhook.ANYWHERE):
+    wanted += [Line(PACKAGE, name, store.ANYWHERE, "user", "") for name in plan.names(os.environ)]
+    for line in sorted(wanted, key=lambda line: line.place == store.ANYWHERE):
         if line.name in found:
             continue
         unit = _unit(line)
@@ -50,7 +49,7 @@ def listed(folder: str) -> list[Package]:
         copy = f"{folder}/tree{unit.path}"
         mounted = os.access(unit.path, os.W_OK)  # then it is imported from where it is
         copied = tree.has(unit.path) and not mounted
-        if not copied and line.place == importhook.ANYWHERE and line.why != "user" and line.name not in refused:
+        if not copied and line.place == store.ANYWHERE and line.why != "user" and line.name not in refused:
             continue  # known to write, installed, and not used so far
         written, size = seen.written(unit, copy) if copied else ([], 0)
         found[line.name] = {
@@ -78,10 +77,10 @@ def _how(refused: str, *, copied: bool, mounted: bool) -> str:
 
 def _unit(line: Line) -> Unit | None:
     """Return the unit that a line is about, or None where it is not installed."""
-    directories = seen.directories() if line.place == importhook.ANYWHERE else [line.place]
+    directories = seen.directories() if line.place == store.ANYWHERE else [line.place]
     *holders, last = line.name.split(".")
     for directory in directories:
-        holder = "/".join([directory, *holders]) if line.place == importhook.ANYWHERE else directory
+        holder = "/".join([directory, *holders]) if line.place == store.ANYWHERE else directory
         for entry in (last, f"{last}.py", *(last + suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES)):
             if os.path.exists(f"{holder}/{entry}"):
                 return Unit(line.name, holder, entry)
@@ -90,26 +89,26 @@ def _unit(line: Line) -> Unit | None:
 
 def notes(folder: str) -> list[str]:
     """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
-    lines, broken = provide.listed(folder)
+    lines, broken = ledger.listed(folder)
     found = [
         line.why if " " in line.why else plan.outside_words(line.place, "")
         for line in lines
         if line.what == PATH and line.name != "-" and not os.access(existing(line.place, Ground()), os.W_OK)
     ]
-    levels = {line.place for line in lines if line.what == PACKAGE and line.place != importhook.ANYWHERE}
+    levels = {line.place for line in lines if line.what == PACKAGE and line.place != store.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}
     made = seen.beside(folder + "/tree", sorted(levels))
     if made:
         found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
-    unreadable = provide.unreadable(folder)
+    unreadable = ledger.unreadable(folder)
     if unreadable:
         found.append(unreadable)
     if broken:
         found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
     for name in plan.names(os.environ):
-        if name in importhook.NEVER:
+        if name in store.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")
-        elif _unit(Line(PACKAGE, name, importhook.ANYWHERE, "", "")) is None:
+        elif _unit(Line(PACKAGE, name, store.ANYWHERE, "", "")) is None:
             known = " in the standard library" if name in getattr(sys, "stdlib_module_names", ()) else ""
             words = f"is{known}, which is not copied" if known else "is not installed (the name as in `import NAME`)"
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which {words}")

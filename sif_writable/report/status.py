@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import act, importhook, plan, session, settings, system
+from sif_writable import act, plan, session, settings, system
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
 from sif_writable.copies import policy as copies
+from sif_writable.copies import store
 from sif_writable.errors import Problem
 from sif_writable.plan import RUNTIME
 from sif_writable.redirects.catalog import OPT_IN, ROWS
@@ -84,7 +85,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
     notes = [*wrong, *map(str, problems)]
     if active:
-        notes += packages.notes(importhook.folder())
+        notes += packages.notes(store.folder())
     if sif_writable.failure is not None:
         notes.append(f"the hook failed: {type(sif_writable.failure).__name__}: {sif_writable.failure}")
     return {
@@ -121,7 +122,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "redirects": _redirects(outcome, full=full) if outcome else [],
         "user_set": _user_set(outcome),
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
-        "packages": packages.listed(importhook.folder()) if active else [],
+        "packages": packages.listed(store.folder()) if active else [],
         "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,
         "gpu": found,
@@ -214,11 +215,11 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[of.Redirect]:
 
 
 def _layer() -> of.Layer | None:
-    if not importhook.folder():
+    if not store.folder():
         return None
     from sif_writable.report import layer
 
-    return layer.model(os.path.dirname(importhook.folder()))
+    return layer.model(os.path.dirname(store.folder()))
 
 
 def _user_set(outcome: Outcome | None) -> list[of.UserSet]:

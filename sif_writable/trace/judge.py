@@ -7,8 +7,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import importhook, system
-from sif_writable.copies.policy import PACKAGE, Line
+from sif_writable import system
+from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.errors import SifWritableError
 from sif_writable.system import manifest
 from sif_writable.trace import places
@@ -141,15 +141,16 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
         except SifWritableError as error:
             return [], str(error)
         return names, ""
-    from sif_writable.copies import provide
+    from sif_writable.copies import ledger, store
 
-    finder = importhook.finder()
+    copies = store.Copies(store.folder())
     if not names:
         return [], ""
-    if finder is None or not finder.folder:
+    if not copies.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
-    finder.wanted()  # makes the list with what is known beforehand
-    provide.learn(Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items())
+    copies.wanted()  # makes the list with what is known beforehand
+    lines = [Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items()]
+    ledger.learn(lines, copies)
     if not paths:
         return names, ""
     listed = ":".join(paths)

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable import LAYER, covering
 from sif_writable.overlay import decide as plan
-from sif_writable.overlay import enter, mounting, obstacles
 from sif_writable.overlay import ground as facts_ground
 from sif_writable.overlay import layers as upper
+from sif_writable.overlay import mounting, obstacles
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
+from sif_writable.settings import IN_OVERLAY
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
 from sif_writable.trace import places
@@ -202,7 +203,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         os.environ["PYTHONPATH"] = f"{HOOK}:{path}" if path else HOOK
         if layers:
             points = ":".join(layer.point for layer in layers)
-            os.environ[enter.SESSION] = f"{obstacles.namespace()};{points}"
+            os.environ[IN_OVERLAY] = f"{obstacles.namespace()};{points}"
             # This is its layer, which is never published; nobody makes one inside.
             os.environ[LAYER] = f"{obstacles.namespace()}:{covering(sys.prefix)}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered

@@ -48,7 +48,7 @@ def test_the_build_says_what_was_found_and_keeps_the_image_clean(made: built.Bui
 
 def test_the_run_knows_it_from_the_start(made: built.Built, apptainer: Apptainer) -> None:
     code = """
-wanted = importhook.finder().wanted()
+wanted = importhook.install().copies.wanted()
 problem = overlay.at_start(os.environ, IMAGE)
 tell([sorted({"kivy", "numpy"} & set(wanted)), problem, overlay.current(os.environ), os.mkdir("/var/log/tool")])
 """

@@ -46,16 +46,17 @@ from sif_writable import importhook
 from sif_writable.copies import provide as copyup
 from sif_writable.copies.units import Unit, measure
 unit = Unit('matplotlib', {packages!r}, 'matplotlib')
-finder = importhook.finder(); finder.wanted()
+copies = importhook.install().copies; copies.wanted()
 size = measure([unit], execute=True)
 ours, theirs = [], []
 for _ in range({rounds}):
-    shutil.rmtree(finder.tree, ignore_errors=True); os.makedirs(finder.tree)
-    start = time.perf_counter(); problem = copyup.make([unit], 'user', ''); ours.append(time.perf_counter() - start)
-    assert not problem and finder.has(unit.path), problem
-    subprocess.run(['rm', '-rf', finder.tree + '/cp'], check=True)
+    shutil.rmtree(copies.tree, ignore_errors=True); os.makedirs(copies.tree)
+    start = time.perf_counter(); problem = copyup.make([unit], 'user', '', copies)
+    ours.append(time.perf_counter() - start)
+    assert not problem and copies.has(unit.path), problem
+    subprocess.run(['rm', '-rf', copies.tree + '/cp'], check=True)
     start = time.perf_counter()
-    subprocess.run(['cp', '-a', unit.path, finder.tree + '/cp'], check=True)
+    subprocess.run(['cp', '-a', unit.path, copies.tree + '/cp'], check=True)
     theirs.append(time.perf_counter() - start)
 print(json.dumps([size, ours, theirs]))
 """

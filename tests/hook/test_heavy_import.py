@@ -261,7 +261,7 @@ for name in kinds():
         print(name)
     finder.awaited = frozenset()
 """
-_FINDER = "__import__('sif_writable.importhook').importhook.finder()"
+_FINDER = "__import__('sif_writable.importhook').importhook.install()"
 
 
 @pytest.fixture

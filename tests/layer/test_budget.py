@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 JOINING = {
     "sif_writable.importhook",
+    *(f"sif_writable.copies{name}" for name in ("", ".evidence", ".store")),
     *("_ctypes", "atexit", "quiet", "quiet.sub", "sif_writable.layered"),
     *(f"sif_writable.layer{name}" for name in ("", ".decide", ".enter", ".kernel")),
 }

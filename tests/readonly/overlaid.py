@@ -29,10 +29,11 @@ NEW = (
 PRELUDE = """
 import json, os, shutil, subprocess, sys
 from sif_writable import importhook
+from sif_writable.copies import store
 from sif_writable.overlay import enter as overlay
 from sif_writable.overlay import obstacles as namespaces
 from sif_writable.overlay.decide import Wanted
-IMAGE = os.path.dirname(importhook.folder())
+IMAGE = os.path.dirname(store.folder())
 assert IMAGE
 def serve(*paths, declared=True):
     return overlay.serve([Wanted(path, "test", declared) for path in paths], os.environ, IMAGE)

@@ -88,11 +88,11 @@ import inner
 from sif_writable import importhook
 from sif_writable.copies import provide as copyup
 from sif_writable.copies.units import Unit
-finder = importhook.finder()
+copies = importhook.install().copies
 unit = Unit("inner", "/venv/lib/{lib}/site-packages", "inner")
-copyup.take_back([unit], "LookupError")
-assert copyup.was_taken_back([unit], finder) and not finder.wanted().get("inner")
-print(copyup.make([unit], "import", "x"))
+copyup.take_back([unit], "LookupError", copies)
+assert copyup.was_taken_back([unit], copies) and not copies.wanted().get("inner")
+print(copyup.make([unit], "import", "x", copies))
 """
     assert one_image.says("import quiet") == ""
     lib = os.path.basename(os.path.dirname(one_image.copy(SP)))

@@ -120,8 +120,8 @@ tell([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/
 def test_what_earlier_versions_have_learned_of_paths_counts_no_more(world: Any) -> None:
     """A thousand lines cost nothing: the list is not read at a start."""
     learn = """
-importhook.finder().wanted()
-folder = importhook.folder()
+importhook.install().copies.wanted()
+folder = store.folder()
 with open(folder + "/learned", "a") as file:
     for path in ["/var/log/tool", *(f"/results{n}" for n in range(1000))]:
         file.write(f"path\\t-\\t{path}\\tcannot be written\\ta program failed without it\\n")
@@ -132,12 +132,12 @@ tell(0)
 from sif_writable.report import packages
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
-importhook.serve_outside()
+importhook.install().serve_outside()
 learned = any(path.endswith("/learned") for path in opened)
 try:
     os.mkdir("/var/log/tool")
 except OSError as error:
-    tell([learned, overlay.current(os.environ), error.errno, packages.notes(importhook.folder())])
+    tell([learned, overlay.current(os.environ), error.errno, packages.notes(store.folder())])
 """
     ask(world, learn)
     learned, points, number, notes = ask(world, code)
@@ -467,7 +467,11 @@ tell([problems, before == namespaces.namespace(), len(overlay.refused)])
 
 
 def test_without_user_namespaces_status_says_what_to_bind(kernel: Kernel) -> None:
-    ask(kernel, "importhook.finder().wanted(); tell(overlay.before_import('certbot', os.environ, IMAGE))", userns=False)
+    ask(
+        kernel,
+        "importhook.install().copies.wanted(); tell(overlay.before_import('certbot', os.environ, IMAGE))",
+        userns=False,
+    )
     told = kernel.run([PYTHON, "-m", "sif_writable", "status", "--json"], userns=False)
     notes = [note for note in json.loads(told.stdout)["notes"] if note.startswith("/var/log/letsencrypt ")]
     assert len(notes) == 1, told.stdout

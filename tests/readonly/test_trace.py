@@ -102,7 +102,7 @@ def test_every_write_is_seen_whoever_writes_and_what_a_layer_serves_is_not_kept(
         assert answer["saved"] == []
         assert remedy.startswith("none is needed: programs have a layer here, which serves it. Without one: a writable")
     code = f"""
-wanted = importhook.finder().wanted()
+wanted = importhook.install().copies.wanted()
 there = ["/var/log/tool", "/opt/venv/julia_env", "{PACKAGES}/kivy/by-python"]
 tell([sorted(set(wanted) & {{"kivy", "numpy"}}), [path for path in there if os.path.exists(path)]])
 """
@@ -151,7 +151,7 @@ def test_what_is_saved_is_known_at_the_next_run(world: Any) -> None:
     declared = line.partition("SIF_WRITABLE_OVERLAY_PATHS=")[2].partition(",")[0]
     assert {"/var/log/tool", "/opt/venv/julia_env"} <= set(declared.split(":"))
     code = """
-wanted = importhook.finder().wanted()
+wanted = importhook.install().copies.wanted()
 tell([sorted(set(wanted) & {"kivy", "numpy"}), sorted(overlay.current(os.environ))])
 """
     assert ask(world, code, env=OFF) == [["kivy", "numpy"], []]

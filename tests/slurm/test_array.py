@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from sif_writable.copies.policy import parse
+from sif_writable.copies.ledger import parse
 from tests.conftest import BY_COPY, NOT_RUN
 from tests.lab import slurm_cluster
 from tests.lab.store import REPOSITORY

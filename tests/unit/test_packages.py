@@ -10,7 +10,7 @@ import pytest
 from sif_writable.copies import policy as plan
 from sif_writable.copies import units as seen
 from sif_writable.copies.known_writers import WRITERS
-from sif_writable.copies.policy import PACKAGE, Line
+from sif_writable.copies.ledger import PACKAGE, Line, parse
 from sif_writable.copies.units import Unit
 from sif_writable.image.sources import Sources
 
@@ -46,7 +46,7 @@ def test_room(copied: int, entries: int, free: int, inodes: int | None, words: s
 
 def test_the_learned_list_survives_anything() -> None:
     line = Line(PACKAGE, "a\tb", "/x\ny", "use", "d\r")
-    assert plan.parse(f"# comment\n{line}\n{line}\n\npackage\ttoo few\nother\t1\t2\t3\t4\n\ufffd\t\t\t\t\n") == (
+    assert parse(f"# comment\n{line}\n{line}\n\npackage\ttoo few\nother\t1\t2\t3\t4\n\ufffd\t\t\t\t\n") == (
         [Line(PACKAGE, "a?b", "/x?y", "use", "d?")],
         3,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.copies import failures
-from sif_writable.importhook import chain, said, tells_of_a_refusal
+from sif_writable.copies.evidence import chain, said, tells_of_a_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,201 @@
+"""Whether an error tells of a refused write, and how errors are heard of that nobody caught.
+
+Loaded with the first package of an image; an error that has nothing to do with us loads nothing.
+"""
+
+import os
+import sys
+
+from sif_writable.copies.store import storage_hangs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Optional
+
+    from sif_writable.copies.store import Copies
+
+_DENIED = (1, 13, 30)
+"""EPERM, EACCES, EROFS."""
+_WORDS = (
+    "read-only", "readonly", "read only", "permission denied", "not permitted", " writable", " writeable", "errno = ",
+    "errno=", "errno: ", "errno 30", "errno 13", "error number ", "no locator available",
+    "unable to open database file", "erofs", "eacces", "eperm",
+)  # fmt: skip
+"""Of which one is in every text that :mod:`sif_writable.copies.failures` understands."""
+_FULL = (28, 122)
+"""ENOSPC, EDQUOT."""
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "disk is full", "errno = 28", "errno = 122")
+_MOST_ERRORS, _MOST_TEXT = 50, 1 << 15
+_SLOT = type(BaseException.__str__)
+
+
+def chain(error: "Optional[BaseException]", leave: "Optional[BaseException]" = None) -> "Iterator[BaseException]":
+    """Yield an error and what it came from, also the parts of a group and errors that others were made of, each once.
+
+    :param leave: one that counts no more, nor what it came from.
+    """
+    waiting: list[Any] = [error]
+    seen: set[int] = {id(leave)}
+    while waiting and len(seen) <= _MOST_ERRORS:
+        this = waiting.pop(0)
+        if not isinstance(this, BaseException) or id(this) in seen:
+            continue
+        seen.add(id(this))
+        yield this
+        waiting += (this.__cause__, this.__context__)
+        for more in (getattr(this, "exceptions", ()), this.args):
+            if isinstance(more, (tuple, list)):
+                waiting += [part for part in more[:_MOST_ERRORS] if isinstance(part, BaseException)]
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, and what a failed program said; of long texts the beginning and the end.
+
+    Where the error's class does not make the text itself, what it was made of is not asked for its own: that may be
+    large, such as the table of a KeyError.
+    """
+    if type(type(error).__str__) is _SLOT:
+        parts = [part for part in error.args if isinstance(part, (str, bytes)) or hasattr(type(part), "__fspath__")]
+    else:
+        parts = [str(error)]
+    if hasattr(error, "returncode"):  # subprocess.CalledProcessError
+        parts += [getattr(error, "stderr", None), getattr(error, "output", None)]
+    texts = []
+    for part in parts:
+        text = os.fsdecode(part) if part and not isinstance(part, str) else part or ""
+        texts.append(text if len(text) <= 2 * _MOST_TEXT else f"{text[:_MOST_TEXT]}\n{text[-_MOST_TEXT:]}")
+    return " ".join(texts)
+
+
+def tells_of_a_refusal(error: BaseException, leave: "Optional[BaseException]" = None) -> bool:
+    """Whether an error may tell of a refused write: asked of every error, so it loads and reads nothing."""
+    for this in chain(error, leave):
+        number = this.errno if isinstance(this, OSError) else None
+        if number in _DENIED:
+            return True
+        if number is None:  # any other errno is the cause itself
+            text = said(this).lower()
+            for words in _WORDS:
+                if words in text:
+                    return True
+    return False
+
+
+def tells_of_a_full_disk(error: BaseException) -> bool:
+    """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
+    for this in chain(error):
+        number = this.errno if isinstance(this, OSError) else None
+        if number in _FULL:
+            return True
+        if number is None:
+            text = said(this).lower()
+            for words in _FULL_WORDS:
+                if words in text:
+                    return True
+    return False
+
+
+# --- Errors that nobody caught ---
+
+
+class Listener:
+    """Hears of errors that nobody caught, and has them learned from."""
+
+    def __init__(self, copies: "Copies", lead: "Callable[[], None]") -> None:
+        """:param copies: of this image; :param lead: has our finder asked before others from now on."""
+        self._copies = copies
+        self._lead = lead
+        self._at_exit = False
+        self._threads = False
+        self._processes = False
+        self._prompts = False
+
+    def listen(self) -> None:
+        """See to it that errors which nobody catches are learned from.
+
+        At the end the interpreter still knows the error that it printed. So nobody's ``sys.excepthook`` is touched,
+        whose mere presence changes what some programs do (PyQt aborts or not). Threads leave no
+        such trace, nor do processes of multiprocessing: what these are about to run is wrapped.
+        """
+        if not self._at_exit:
+            self._at_exit = True
+            import atexit
+
+            atexit.register(self._hear_at_exit)
+        if not self._threads:
+            threading = sys.modules.get("threading")
+            previous = getattr(threading, "excepthook", None)
+            if previous is not None:
+                self._threads = True
+
+                def excepthook(arguments: "Any", /) -> None:
+                    previous(arguments)
+                    self.learn(arguments.exc_value)
+
+                threading.excepthook = excepthook  # type: ignore[union-attr]
+        if not self._prompts and (
+            hasattr(sys, "ps1") or sys.flags.interactive or "IPython.core.interactiveshell" in sys.modules
+        ):
+            from sif_writable.copies import prompts
+
+            self._prompts = prompts.listen(self.learn)
+        if not self._processes:
+            process: Any = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
+            bootstrap = getattr(process, "_bootstrap", None)
+            if bootstrap is not None:
+                self._processes = True
+                from functools import partial  # adds no line to a traceback
+
+                learn = self.learn
+
+                def _bootstrap(self: "Any", *arguments: "Any", **named: "Any") -> "Any":
+                    if "run" not in vars(self):
+                        self.run = partial(_run, self, learn)
+                    return bootstrap(self, *arguments, **named)
+
+                process._bootstrap = _bootstrap  # noqa: SLF001 - the only way into processes of each kind
+
+    def _hear_at_exit(self) -> None:
+        self.learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+
+    def learn(self, error: "Optional[BaseException]") -> None:
+        """Have an error learned from that ended something, if it tells of a refused write."""
+        try:
+            if not isinstance(error, (Exception, SystemExit)):
+                return
+            if not tells_of_a_refusal(error):
+                if tells_of_a_full_disk(error) and not is_of_a_handler(error):
+                    from sif_writable.copies import full
+
+                    full.hear(chain(error), os.path.dirname(self._copies.folder))
+                return
+            if is_of_a_handler(error) or storage_hangs():
+                return
+            self._lead()
+            from sif_writable.copies import learning
+
+            learning.learn(error, self._copies)
+        except Exception as problem:  # noqa: BLE001 - the user has an error already
+            from sif_writable.stderr import note
+
+            note(problem)
+
+
+def _run(process: "Any", learn: "Callable[[BaseException], None]") -> None:
+    """Do the work of a process of multiprocessing, and hear of the error that ends it."""
+    del process.run  # the program finds its process as it knows it
+    try:
+        process.run()
+    except (Exception, SystemExit) as error:
+        learn(error)
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next  # without this frame
+        raise
+
+
+def is_of_a_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program raised an error while our code ran."""
+    from sif_writable.signals import from_handler
+
+    return from_handler(error)

@@ -1,0 +1,286 @@
+"""Which packages have a writable copy, and where it is.
+
+Loaded with the hook at import: it imports only ``os``, ``sys`` and the import system, which are all loaded already.
+Whatever is not an everyday case lies in modules that are loaded then.
+"""
+
+import _frozen_importlib_external as _external
+import os
+import sys
+
+from sif_writable import SESSION, child
+from sif_writable.child import COPIES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from typing import Any, Optional
+
+MOST_LEARNED = 1 << 20
+"""Bytes of the learned list that are read; 10,000 packages."""
+PACKAGES = "SIF_WRITABLE_PACKAGES"
+"""The variable with packages that the user wants to have copied."""
+ANYWHERE = "*"
+"""In place of a directory: the package wherever it is found."""
+TAKEN_BACK = "\ttaken back"
+"""How the line of a package ends whose copy did not help: :data:`sif_writable.copies.ledger.TAKEN_BACK`."""
+NEVER = frozenset(
+    (
+        *("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"),
+        *("sitecustomize", "usercustomize", "apport_python_hook"),
+    )
+)
+"""What copying needs itself, and what ``site`` and Debian's sitecustomize look for at every start."""
+STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
+NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
+FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
+
+_S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
+
+_given_up = False
+"""Whether storage was found to hang after the start."""
+
+
+class Copies:
+    """The writable copies of one image's packages, for one interpreter."""
+
+    def __init__(self, folder: str) -> None:
+        """:param folder: where they are; empty: nothing is copied."""
+        self.folder = folder
+        self.tree = folder + "/tree"
+        """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
+        self.read_only: dict[str, bool] = {}
+        """Directories that packages were found in, and whether they are read-only."""
+        self.busy: set[str] = set()
+        """Packages whose copy is being made: what that imports comes from the image."""
+        self.untried: set[str] = set()
+        """Packages whose copy was made for the import that is under way: it is not known yet whether they bear it."""
+        self._wanted: Optional[dict[str, tuple[str, ...]]] = None
+
+    def lies_in_image(self, directory: str) -> bool:
+        """Whether the packages of a directory cannot be written; noted, since each import asks."""
+        read_only = self.read_only.get(directory)
+        if read_only is None:
+            read_only = self.read_only[directory] = is_read_only(directory)
+        return read_only
+
+    def seen(self) -> "list[str]":
+        """Return the read-only directories that packages were found in."""
+        return [directory for directory, read_only in self.read_only.items() if read_only]
+
+    def has(self, path: str) -> bool:
+        """Whether a path of the image has a writable copy; what was only linked, or lies in what was, has none."""
+        try:
+            copy, own = os.lstat(self.tree + path), os.lstat(path)
+        except OSError as error:
+            from sif_writable.signals import let_pass
+
+            let_pass(error)
+            return False
+        return copy.st_mode & _S_IFMT != _S_IFLNK and (copy.st_dev, copy.st_ino) != (own.st_dev, own.st_ino)
+
+    def provides(self, spec: "ModuleSpec", path: str) -> bool:
+        """Whether a package has a copy of what the image has now; one that is missing or outdated is made."""
+        from sif_writable import lease
+        from sif_writable.copies import validity
+
+        lease.hold(self.folder)  # before it is seen whether there is a copy
+        state = validity.state(self.folder, path)
+        if state == validity.UNTRUSTED:
+            from sif_writable.copies import provide
+            from sif_writable.stderr import say
+
+            say([provide.untrusted_words(spec.name, self.tree + path)])
+        if state == validity.GOOD:
+            return True
+        if state == validity.UNTRUSTED or not self._make(spec):
+            return False
+        if state == validity.ABSENT:
+            self.untried.add(spec.name)
+        return True
+
+    def _make(self, spec: "ModuleSpec") -> bool:
+        self.busy.add(spec.name)
+        try:
+            from sif_writable.copies import provide
+
+            return provide.provide(spec, self)
+        finally:
+            self.busy.discard(spec.name)
+
+    def wanted(self) -> "dict[str, tuple[str, ...]]":
+        """Return which packages are to be imported from a copy, with the directories of the image that they lie in."""
+        if self._wanted is None:
+            self._wanted = {}  # first, since what follows may import
+            if storage_hangs():
+                return self._wanted
+            try:
+                text = learned_list(self.folder)
+            except FileNotFoundError:
+                from sif_writable.copies import ledger
+
+                text = ledger.begin(self.folder)
+            except OSError as error:  # copies are not used, then; `status` says why
+                from sif_writable.signals import let_pass
+
+                let_pass(error)
+                text = ""
+            wanted: dict[str, tuple[str, ...]] = {}
+            for line in text.split("\n"):
+                if line[:8] == "package\t":
+                    fields = line.split("\t")
+                    if len(fields) == 5:
+                        wanted[fields[1]] = (*wanted.get(fields[1], ()), fields[2])
+                elif line[:8] == "refused\t" and line.endswith(TAKEN_BACK):
+                    fields = line.split("\t")
+                    wanted[fields[1]] = tuple([where for where in wanted.get(fields[1], ()) if where != fields[2]])
+                elif line[:10] == "forgotten\t":
+                    wanted.pop(line.split("\t", 2)[1], None)
+            for name in os.environ.get(PACKAGES, "").replace(",", " ").split():
+                wanted[name] = (ANYWHERE,)
+            self._wanted = wanted
+        return self._wanted
+
+
+def learned_list(folder: str) -> str:
+    """Return the text of the learned list.
+
+    :param folder: the folder of copies.
+    :raises FileNotFoundError: there is none yet.
+    :raises OSError: it cannot be read, is no ordinary file (a pipe would hold the program up), or is somebody else's.
+    """
+    descriptor = os.open(f"{folder}/learned", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_mode & _S_IFMT != _S_IFREG:
+            raise OSError("it is not an ordinary file")
+        if status.st_uid != os.geteuid():
+            raise OSError("it belongs to somebody else")
+        return os.read(descriptor, MOST_LEARNED).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+
+
+def handed(name: str) -> "Optional[str]":
+    """Return a variable as it was when this process began, whatever the program has made of it before it imports."""
+    return child.handed[name] if name in child.handed else os.environ.get(name)
+
+
+def folder() -> str:
+    """Return the folder of this image's copies, for this interpreter, or an empty string."""
+    prefix, _, image = (handed(COPIES) or "").rpartition(":")
+    if not image.startswith("/"):  # not set, or damaged
+        return ""
+    if prefix != sys.prefix:  # another environment of the image than the one that the session began with
+        from sif_writable import system
+
+        purelib = __file__.rsplit("/", 3)[0]
+        image = f"{image.rpartition('/')[0]}/image-{system.identity(purelib, system.declared(purelib))}"
+    return f"{image}/packages-{sys.implementation.cache_tag}"
+
+
+def storage_hangs() -> bool:
+    """Whether the storage that holds the copies does not answer: then all is as without us, and it is not asked again.
+
+    It did at the start. Whoever looks there later asks first, since neither an import nor an error shall be held up.
+    """
+    global _given_up
+    words = os.environ.get(SESSION, "")
+    if _given_up or words.startswith("2;"):  # all of it is steady
+        return _given_up
+    from sif_writable import hanging, session
+
+    root, kind = session.kept_by(words, os.environ.get(COPIES, "").rpartition(":")[2])
+    if kind == hanging.STEADY:
+        return False
+    _given_up = hanging.silent(root, kind)
+    if _given_up:
+        from sif_writable.stderr import say
+        from sif_writable.storage.unserved import silence
+
+        say([silence(root)])
+    return _given_up
+
+
+def is_part(name: str, path: "Any") -> bool:
+    """Whether a module is a part of a package, and lies in no directory of ``sys.path`` or of a namespace itself."""
+    return type(path) is not NAMESPACE_PATH and not _is_old_portion(name)
+
+
+def _is_old_portion(name: str) -> bool:
+    """Whether a name lies in a namespace that a ``-nspkg.pth`` file made, whose path may be a plain list."""
+    parent = sys.modules.get(name.rpartition(".")[0])
+    return getattr(parent, "__file__", None) is None
+
+
+def is_of_library(spec: "Optional[ModuleSpec]") -> bool:
+    """Whether a module is the standard library's: until CPython 3.10 its names are not known beforehand."""
+    return spec is not None and place_of(spec)[0] in STDLIB_FOLDERS
+
+
+def is_read_only(directory: str) -> bool:
+    """Whether packages in a directory cannot be written, which the standard library need not be."""
+    if not directory.startswith("/") or directory in STDLIB_FOLDERS:
+        return False
+    return not os.access(directory, os.W_OK)
+
+
+# --- From the image to a copy, and back ---
+
+
+def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
+    """Return the directory that holds a package or module, and its name in there."""
+    directory, _, entry = (spec.origin or "").rpartition("/")
+    if spec.submodule_search_locations is not None:
+        directory, _, entry = directory.rpartition("/")
+    return directory, entry
+
+
+def moved(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
+    """Return this spec with every path of it below ``tree``."""
+    return _relocated(spec, tree, 0)
+
+
+def moved_back(spec: "ModuleSpec", tree: str) -> "ModuleSpec":
+    """Return the spec of a copy with every path of it in the image."""
+    return _relocated(spec, "", len(tree))
+
+
+def _relocated(spec: "ModuleSpec", more: str, less: int) -> "ModuleSpec":
+    origin = more + (spec.origin or "")[less:]
+    places = spec.submodule_search_locations
+    found = _external.spec_from_file_location(
+        spec.name,
+        origin,
+        loader=_moved_loader(spec.loader, spec.origin, origin),
+        submodule_search_locations=None if places is None else [more + place[less:] for place in places],
+    )
+    return found or spec
+
+
+def _moved_loader(loader: "Any", origin: "Optional[str]", new: str) -> "Any":
+    """Return the like of a loader for another path, whoever's it is.
+
+    Those of beartype and jaxtyping are file loaders of a class of their own, others hold such a loader. One that knows
+    no path, such as pytest's, goes by the spec's, or does what it does wherever the module lies.
+    """
+    if type(loader) in FILE_LOADERS:
+        return type(loader)(loader.name, new)
+    values = getattr(loader, "__dict__", None)
+    if not values:
+        return loader
+    changed = {}
+    for name, value in values.items():
+        if name == "exec_module":
+            continue
+        if isinstance(value, str) and value == origin:
+            changed[name] = new
+        elif isinstance(value, FILE_LOADERS) and value is not loader and value.path == origin:
+            changed[name] = _moved_loader(value, origin, new)
+    if not changed:
+        return loader
+    other = object.__new__(type(loader))
+    vars(other).update(values)
+    vars(other).update(changed)
+    vars(other).pop("exec_module", None)
+    return other
