@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable.copies import forgetting, store
 from sif_writable.copies import policy as plan
-from sif_writable.overlay import layers as upper
+from sif_writable.layer.files import remove
+from sif_writable.overlay import trial
 from sif_writable.report import text
 from sif_writable.report.layer import shown
 from sif_writable.storage import layout
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Forget; 0, 1 when something is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
     folder = store.folder()
     known = forgetting.known(folder) if folder else {}
+    for path in sorted(trial.proven(os.path.dirname(folder))) if folder else ():
+        known.setdefault(path, [])
     layers = Layers(folder)
     there = sorted({*known, *layers.names()})
     names = there if arguments.all else list(dict.fromkeys(_name(word, known, layers) for word in arguments.names))
@@ -60,11 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
                 result["failed"].append({"path": path, "why": why})
                 continue
             if taken.written and arguments.yes:
-                upper.remove(taken.kept)
+                remove(taken.kept)
             if taken.written:
                 where = "removed" if arguments.yes else "kept"
                 result[where].append({"path": taken.kept, "of": path, "written": list(taken.written)})
-    forgetting.forget([name for name in names if name in known], folder)
+    forgotten = [name for name in names if name in known]
+    forgetting.forget(forgotten, folder)
+    trial.forget(forgotten, os.path.dirname(folder))
     layers.forget(names, result, remove=arguments.yes)
     if arguments.json:
         print(json.dumps(result, indent=2))

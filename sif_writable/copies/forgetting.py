@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies import changes, ledger, store, units, validity
 from sif_writable.copies.ledger import PACKAGE
-from sif_writable.overlay import trial
-from sif_writable.overlay.layers import remove
+from sif_writable.layer.files import remove
 from sif_writable.signals import let_pass, suppress
 from sif_writable.stderr import say
 from sif_writable.storage import layout, publish
@@ -118,8 +117,6 @@ def known(folder: str) -> dict[str, list[str]]:
     for name, path in _copied(folder):
         if path not in found.setdefault(name, []):
             found[name].append(path)
-    for proof in _proofs(folder):
-        found.setdefault(proof, [])
     return dict(sorted(found.items()))
 
 
@@ -139,22 +136,12 @@ def _copied(folder: str) -> Iterator[tuple[str, str]]:
                 yield unit.name if unit else stamp.path, stamp.path
 
 
-def _proofs(folder: str) -> set[str]:
-    """Return the directories that a mount was shown to work on."""
-    _, *lines = trial.proofs(f"{os.path.dirname(folder)}/{layout.OVERLAY}")
-    return {line.split("'")[1] for line in lines if line.count("'") > 1}
-
-
 def forget(names: Iterable[str], folder: str) -> None:
     """Let what was learned of some packages and paths count no more; their copies were taken away before.
 
     :param folder: the folder of copies.
     """
-    forgotten = list(names)
-    ledger.withdraw(forgotten, store.Copies(folder))
-    if not _proofs(folder).isdisjoint(forgotten):
-        with suppress(OSError):
-            os.unlink(f"{os.path.dirname(folder)}/{layout.OVERLAY}/{trial.PROVEN}")
+    ledger.withdraw(names, store.Copies(folder))
 
 
 def _drop_bytecode(module: str) -> None:

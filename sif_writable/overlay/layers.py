@@ -42,20 +42,6 @@ def make_folder(path: str, like: str) -> None:
         os.chmod(path, own_mode(os.stat(like)))
 
 
-def remove(path: str) -> None:
-    """Remove a file or a tree, also an overlay's work folder, which the kernel leaves with mode 000."""
-    if not os.path.isdir(path):
-        with suppress(OSError):
-            os.unlink(path)
-        return
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            with suppress(OSError):
-                if not os.path.islink(f"{folder}/{name}"):
-                    os.chmod(f"{folder}/{name}", 0o700)
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def copy_file(source: str, target: str, status: os.stat_result) -> None:
     """Copy a file, whole or not at all, with the image's times."""
     folder, name = os.path.split(target)

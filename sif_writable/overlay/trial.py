@@ -14,9 +14,11 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
+from sif_writable.layer import files
 from sif_writable.overlay import layers, mounting, obstacles
 from sif_writable.overlay.decide import GRAFT
 from sif_writable.signals import fork, let_pass, suppress
+from sif_writable.storage import layout
 from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list
     try:
         problem = _try_in_child(lambda: _trial(targets, folder, tried, in_storage))
     finally:
-        layers.remove(tried)
+        files.remove(tried)
     if not problem:
         _note_proof(folder, [circumstances, *proven, *unproven])
     return problem
@@ -58,6 +60,22 @@ def proofs(folder: str) -> list[str]:
     with suppress(OSError), open(f"{folder}/{PROVEN}", encoding="utf-8", errors="surrogateescape") as file:
         return file.read().split("\n")
     return [""]
+
+
+def proven(image: str) -> set[str]:
+    """Return the directories that a mount was shown to work on.
+
+    :param image: the folder of this image in storage.
+    """
+    _, *lines = proofs(f"{image}/{layout.OVERLAY}")
+    return {line.split("'")[1] for line in lines if line.count("'") > 1}
+
+
+def forget(names: Iterable[str], image: str) -> None:
+    """Have what was shown to work shown anew, if it is about one of some directories."""
+    if not proven(image).isdisjoint(names):
+        with suppress(OSError):
+            os.unlink(f"{image}/{layout.OVERLAY}/{PROVEN}")
 
 
 def _note_proof(folder: str, lines: Iterable[str]) -> None:

@@ -318,9 +318,9 @@ tell([problem, read("/var/log/tool/x"), os.path.exists({TREE!r} + "/half")])
 def test_its_folders_can_be_removed(world: Any) -> None:
     ask(world, f"tell(serve({TREE!r}))")
     code = """
-from sif_writable.overlay import layers as upper
+from sif_writable.layer import files
 there = os.path.isdir(IMAGE + "/overlay")
-upper.remove(IMAGE + "/overlay")
+files.remove(IMAGE + "/overlay")
 tell([there, os.path.exists(IMAGE + "/overlay")])
 """
     assert ask(world, code) == [True, False]
