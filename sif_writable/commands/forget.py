@@ -8,8 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.copies import forgetting, store
-from sif_writable.copies import policy as plan
+from sif_writable.copies import forgetting, policy, store
 from sif_writable.layer.files import remove
 from sif_writable.overlay import trial
 from sif_writable.report import text
@@ -172,7 +171,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         )
     lines += [
         f"SIF_WRITABLE_PACKAGES still names {name}, so it gets a copy all the same"
-        for name in set(names).intersection(plan.names(os.environ))
+        for name in set(names).intersection(policy.names(os.environ))
     ]
     for one in result["failed"]:
         more = "it is as before" if one.get("kind") == "generation" else "programs that start from now on do not use it"

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.copies import culprits, effects, execution, store
-from sif_writable.copies import units as packages
+from sif_writable.copies.units import is_extension, unit_of_spec
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -52,7 +52,7 @@ class Afresh:
             unit = _unit_of(name, units)
             if unit is None and not name.startswith(own):
                 continue
-            if packages.is_extension(getattr(this, "__file__", None)):  # the interpreter loads object code once
+            if is_extension(getattr(this, "__file__", None)):  # the interpreter loads object code once
                 if name.startswith(own):
                     kept[name[len(own) :]] = this
             elif at > since and (name.startswith(own) or not _is_held(name, names[since:], spec.name, units)):
@@ -83,7 +83,7 @@ class Afresh:
 
     def _empty(self, module: ModuleType, spec: ModuleSpec, kept: dict[str, ModuleType]) -> ModuleSpec:
         new = spec
-        unit = culprits.in_image(packages.unit_of_spec(spec), self._copies)
+        unit = culprits.in_image(unit_of_spec(spec), self._copies)
         if self._copies.has(unit.path) and not (spec.origin or "").startswith(self._copies.tree + "/"):
             new = store.moved(spec, self._copies.tree)
         self._contents.append((module, dict(vars(module))))
@@ -199,7 +199,7 @@ def obstacle(unit: Unit, importing: str, copies: Copies) -> str:
     own, this = f"{unit.name}.", sys.modules.get(importing)
     for name, module in list(sys.modules.items()):
         if f"{name}.".startswith(own):
-            if name != importing and packages.is_extension(getattr(module, "__file__", None)):
+            if name != importing and is_extension(getattr(module, "__file__", None)):
                 return f"{name} is object code, which is loaded once"
         elif held := _held(getattr(module, "__dict__", {}).values(), (package, this), own):
             return f"{name} uses {held}"

@@ -13,8 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units
+from sif_writable.copies import policy, units
 from sif_writable.signals import suppress
 from sif_writable.storage import publish
 
@@ -78,7 +77,7 @@ def copy_tree(source: str, target: str) -> None:
                     else:  # unreadable, or something writable that is mounted there
                         os.symlink(path, new)
                 elif stat.S_ISREG(status.st_mode):
-                    if plan.is_linked(entry.name, status.st_size):
+                    if policy.is_linked(entry.name, status.st_size):
                         os.symlink(path, new)
                     else:
                         _copy_file(path, new, status)

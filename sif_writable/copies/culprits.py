@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies import evidence, failures, store
-from sif_writable.copies import units as packages
+from sif_writable.copies.units import directories, unit_at
 from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
@@ -70,11 +70,11 @@ def owners(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
     """
     found: dict[Unit, None] = {}
     detail = ""
-    where = packages.directories(copies.seen())
+    where = directories(copies.seen())
     for failure in failed:
         path = of_image(failure.path, copies)
         for way in dict.fromkeys((path, os.path.normpath(path), os.path.realpath(path))):
-            unit = packages.unit_at(way, where)
+            unit = unit_at(way, where)
             if unit is not None and _is_curable(unit, copies):
                 found[unit] = None
                 detail = detail or failure.path
@@ -100,9 +100,9 @@ def packages_of(error: BaseException, copies: Copies) -> list[str]:
 
 def _units(error: BaseException, copies: Copies) -> Iterator[Unit]:
     """Yield the packages that an error passed through, innermost first."""
-    where = packages.directories(copies.seen())
+    where = directories(copies.seen())
     for file in _files(error):
-        unit = packages.unit_at(of_image(file, copies), where)
+        unit = unit_at(of_image(file, copies), where)
         if unit is not None:
             yield unit
 
@@ -111,7 +111,7 @@ def is_beside(path: str, copies: Copies) -> bool:
     """Whether a path lies in a directory of the environment, and there in no package."""
     if path.startswith(copies.tree + "/") or not image_mounts.environment_directory(path):
         return False
-    return packages.unit_at(os.path.normpath(path), packages.directories(copies.seen())) is None
+    return unit_at(os.path.normpath(path), directories(copies.seen())) is None
 
 
 def of_image(path: str, copies: Copies) -> str:

@@ -10,10 +10,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import culprits, evidence, failures, ledger, provide, store, telling
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units as packages
+from sif_writable.copies import culprits, evidence, failures, ledger, policy, provide, store, telling
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
+from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError
 from sif_writable.system import image_mounts
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sif_writable.copies.store import Copies
-    from sif_writable.copies.units import Unit
 
 
 def learn(error: BaseException, copies: Copies) -> None:
@@ -32,7 +30,7 @@ def learn(error: BaseException, copies: Copies) -> None:
         return
     setattr(error, culprits.ANSWERED, True)
     verdict = culprits.judge(error, copies)
-    units = [mate for unit in verdict.units for mate in packages.mates(unit)]
+    units = [mate for unit in verdict.units for mate in installed_with(unit)]
     if units and not provide.was_taken_back(units, copies):
         _learn(units, verdict, copies)
         return
@@ -52,7 +50,7 @@ def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
         file = str(getattr(sys.modules.get(line.name), "__file__", None))
         if line.what == PACKAGE and line.detail in refused and file.startswith(copies.tree + "/"):
             provide.take_back(
-                [packages.Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either", copies
+                [Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either", copies
             )
             telling.say(
                 f"The writable copy of {line.name} did not help, since {line.detail} cannot be written with it either; "
@@ -89,20 +87,20 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
         if path.startswith(copies.tree + "/") or not table.is_image(real):
             continue
         if not table.is_image(os.path.realpath(os.path.dirname(path))):
-            yield plan.link_words(path, real)
+            yield policy.link_words(path, real)
             continue
-        unit = packages.unit_at(path, packages.directories(copies.seen()))
+        unit = unit_at(path, directories(copies.seen()))
         if unit is not None:
             if words := provide.words_of_a_bind_within(unit):
                 yield words
             continue
-        yield plan.outside_words(path, _variable_for(path))
+        yield policy.outside_words(path, _variable_for(path))
     if not verdict.failed and failures.is_of_a_database(error):
         names = list(dict.fromkeys(culprits.packages_of(error, copies)))
         if names:
             yield (
-                f"sqlite could not write a database, and does not say which. If one of {plan.join(names)} keeps it in "
-                "its own directory, name that package in SIF_WRITABLE_PACKAGES."
+                f"sqlite could not write a database, and does not say which. If one of {policy.join(names)} keeps it "
+                "in its own directory, name that package in SIF_WRITABLE_PACKAGES."
             )
 
 

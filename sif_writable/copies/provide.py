@@ -10,14 +10,12 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import act, lease
-from sif_writable.copies import copying, kept, ledger, store, validity
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units as packages
+from sif_writable.copies import copying, kept, ledger, policy, store, validity
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
+from sif_writable.copies.units import installed_with, is_extension, measure, record_of, unit_of_spec
 from sif_writable.signals import suppress
-from sif_writable.storage import publish
-from sif_writable.storage import shortage as space_
+from sif_writable.storage import publish, shortage
 from sif_writable.storage.layout import LOCKS
 from sif_writable.system import image_mounts
 
@@ -34,14 +32,14 @@ BYTES_PER_SECOND = 10 << 20
 
 def provide(spec: ModuleSpec, copies: Copies) -> bool:
     """Make the copy of a package that is wanted; return whether it is there now. A refusal is kept for ``status``."""
-    unit = packages.unit_of_spec(spec)
+    unit = unit_of_spec(spec)
     if type(spec.loader).__name__ == "zipimporter":
         where = spec.origin or unit.path
         remedy = "install it unpacked (pip does)"
         words = f"{unit.name} gets no writable copy: it lies in a zip file ({where}). Remedy: {remedy}."
         ledger.refuse(unit, words, copies)
         return False
-    if unit.name in plan.names(os.environ):
+    if unit.name in policy.names(os.environ):
         return not make([unit], "user", store.PACKAGES, copies)
     return not make([unit], "catalogue", next((why for name, why, _ in WRITERS if name == unit.name), ""), copies)
 
@@ -59,8 +57,8 @@ def make(units: Iterable[Unit], why: str, detail: str, copies: Copies) -> str:
     problem = _not_of_image(asked)
     listed: list[Unit] = []
     if not problem:
-        mates = dict.fromkeys(mate for unit in asked for mate in packages.mates(unit))
-        listed = [unit for unit in mates if unit in asked or not _not_of_image([unit])]
+        together = dict.fromkeys(mate for unit in asked for mate in installed_with(unit))
+        listed = [unit for unit in together if unit in asked or not _not_of_image([unit])]
         problem = _provide(asked[0].name, listed, copies)
     if problem:
         ledger.refuse(asked[0], problem, copies)
@@ -156,7 +154,7 @@ def take_back(units: Iterable[Unit], why: str, copies: Copies) -> None:
 
     :param why: what shows that.
     """
-    taken = list(dict.fromkeys(mate for unit in units for mate in packages.mates(unit)))
+    taken = list(dict.fromkeys(mate for unit in units for mate in installed_with(unit)))
     ledger.withdraw({unit.name for unit in taken}, copies)
     sentence = f"its copy did not help: {why}"
     lines = [Line(REFUSED, unit.name, unit.directory, sentence, ledger.TAKEN_BACK) for unit in taken]
@@ -165,7 +163,7 @@ def take_back(units: Iterable[Unit], why: str, copies: Copies) -> None:
 
 def _object_code(units: list[Unit], folder: str) -> str:
     for unit in units:
-        if not unit.is_package and packages.is_extension(unit.entry):
+        if not unit.is_package and is_extension(unit.entry):
             return (
                 f"{unit.name} gets no writable copy: it is object code, which cannot be loaded from {folder} (noexec). "
                 "Remedy: name a place that is not noexec with SIF_WRITABLE_DIR."
@@ -174,28 +172,28 @@ def _object_code(units: list[Unit], folder: str) -> str:
 
 
 def _room(name: str, units: list[Unit], folder: str) -> str:
-    size = packages.measure(units)
-    allowed, _ = plan.limit(os.environ)
+    size = measure(units)
+    allowed, _ = policy.limit(os.environ)
     try:
         with suppress(FileExistsError):  # it is not there where its beginning failed: this says why
             os.mkdir(folder, 0o700)
         space = os.statvfs(folder)
     except OSError as error:
-        problem = space_.complaint(error, folder, os.path.dirname(folder))
+        problem = shortage.complaint(error, folder, os.path.dirname(folder))
         remedy = problem.remedy or "name another place with SIF_WRITABLE_DIR."
         return f"{name} gets no writable copy: {problem.text.rstrip('.')}. Remedy: {remedy}"
     free, inodes = space.f_bavail * space.f_frsize, space.f_favail if space.f_files else None
-    return plan.refusal(name, size.copied, size.entries, free, inodes, allowed, folder)
+    return policy.refusal(name, size.copied, size.entries, free, inodes, allowed, folder)
 
 
 def _copy(units: list[Unit], copies: Copies) -> str:
     """Copy each unit and publish it; return an empty string or what went wrong."""
-    seconds = publish.LOCK_SECONDS + packages.measure(units).copied / BYTES_PER_SECOND
+    seconds = publish.LOCK_SECONDS + measure(units).copied / BYTES_PER_SECOND
     for unit in units:
         target = copies.tree + unit.path
         given: list[str] = []
         try:
-            record = packages.record(unit)
+            record = record_of(unit)
             stamp = validity.seal(unit.path, record), record
             copying.mirror(unit.directory, copies.tree)
             if unit.is_package:
@@ -220,7 +218,7 @@ def _copy(units: list[Unit], copies: Copies) -> str:
                         copying.copy_module(unit, target, copies.folder, settle)
             kept.forget(given, copies.folder)
         except OSError as error:
-            problem = space_.complaint(error, error.filename or target, copies.folder)
+            problem = shortage.complaint(error, error.filename or target, copies.folder)
             return f"{unit.name} gets no writable copy: {str(problem).rstrip('.')}."
     kept.give_back_beside(copies.folder, copies.tree)
     return ""

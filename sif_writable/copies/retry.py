@@ -8,10 +8,20 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import afresh, culprits, effects, evidence, execution, ledger, passing, provide, telling
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units as packages
+from sif_writable.copies import (
+    afresh,
+    culprits,
+    effects,
+    evidence,
+    execution,
+    ledger,
+    passing,
+    policy,
+    provide,
+    telling,
+)
 from sif_writable.copies.ledger import PACKAGE, Line
+from sif_writable.copies.units import installed_with, is_extension
 from sif_writable.errors import SifWritableError
 from sif_writable.system import image_mounts
 
@@ -52,7 +62,7 @@ class Again:
     def prepare(self, error: BaseException, verdict: culprits.Verdict) -> bool:
         """Make everything ready for another try, if that may be done and can help; say why not otherwise."""
         name, copies = self.spec.name, self.copies
-        units = [mate for unit in verdict.units for mate in packages.mates(unit)]
+        units = [mate for unit in verdict.units for mate in installed_with(unit)]
         restarted = next((unit for unit in units if name.startswith(unit.name + ".")), None)
         if restarted is not None and afresh.is_beginning(name, restarted.name):
             return False  # its package's import fails with the same error, and is tried again as a whole
@@ -104,7 +114,7 @@ class Again:
         for each in reversed(self.tries):
             each.undo()
         if self.units:
-            names = plan.join(unit.name for unit in self.units)
+            names = policy.join(unit.name for unit in self.units)
             why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
             if not tried or passing.has_passed(error, self.units, copies):
                 ledger.withdraw({unit.name for unit in self.units}, copies)
@@ -148,7 +158,7 @@ def prepare(module: ModuleType, error: BaseException, before: execution.Before, 
     chain = [*evidence.chain(error, before.handled)]
     if isinstance(error, SifWritableError) or any(hasattr(this, _JUDGED) for this in chain):
         return None
-    if packages.is_extension(spec.origin):
+    if is_extension(spec.origin):
         return None
     verdict = culprits.judge(error, copies, before.handled)
     if not verdict.units:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sif_writable import stderr
-from sif_writable.copies import policy as plan
+from sif_writable.copies import policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ def from_the_next_run_on(units: Iterable[Unit], copies: Copies, more: str = "") 
     """Say that packages are imported from copies from the next run on, and how that is undone."""
     names = sorted({unit.name for unit in units})
     say(
-        f"{plan.join(names)} writes into its own directory, which cannot be written here; from the next run on it is "
+        f"{policy.join(names)} writes into its own directory, which cannot be written here; from the next run on it is "
         f"imported from a writable copy in {copies.folder}. {more}To undo this: sif-writable cache forget "
         f"{' '.join(names)}"
     )

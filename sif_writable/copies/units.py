@@ -98,7 +98,7 @@ def directories(more: Iterable[str] = ()) -> list[str]:
     return list(found)
 
 
-def mates(unit: Unit) -> list[Unit]:
+def installed_with(unit: Unit) -> list[Unit]:
     """Return the unit and the other ones that its distribution installed in the same directory.
 
     They reach each other's files by ``..``, so they are copied together. A portion of a namespace goes alone.
@@ -129,7 +129,7 @@ def _top_levels(unit: Unit) -> list[str]:
     return sorted({line.partition(",")[0].partition("/")[0] for line in text.split("\n")}) if text else []
 
 
-def record(unit: Unit) -> str:
+def record_of(unit: Unit) -> str:
     """Return the ``RECORD`` that has the checksums of a unit's files, or an empty string.
 
     :raises OSError: the image cannot be read at the moment.

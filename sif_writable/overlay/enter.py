@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, covering, in_layer
 from sif_writable.layer import enter as layer_enter
-from sif_writable.overlay import decide as plan
-from sif_writable.overlay import ground as facts_ground
-from sif_writable.overlay import mounting, obstacles, trial
+from sif_writable.overlay import decide, ground, mounting, obstacles, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.settings import IN_OVERLAY
 from sif_writable.signals import let_pass, suppress
@@ -44,7 +42,7 @@ def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], b
     :param image: the folder of this image in storage.
     :param enter_layer: see :func:`serve`.
     """
-    wanted = list(plan.named(environ, sys.prefix, _purelib()))
+    wanted = list(decide.named(environ, sys.prefix, _purelib()))
     problem = serve(wanted, environ, image, enter_layer) if wanted else ""
     if not current(environ):
         os.environ[IN_OVERLAY] = f"{obstacles.namespace()};"  # descendants need not ask again
@@ -53,7 +51,7 @@ def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], b
 
 def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer: Callable[[], bool] = bool) -> str:
     """Enter what a package is known to write outside its directory, before it is imported."""
-    for package, paths, why in plan.PLACES:
+    for package, paths, why in decide.PLACES:
         if package == name:
             wanted = [Wanted(path, f"catalogue: {why}", declared=True) for path in paths]
             problem = serve(wanted, environ, image, enter_layer)
@@ -87,10 +85,10 @@ def serve(
     :returns: an empty string where all of them can be written now, or why the first one can not.
     """
     try:
-        asked = [one._replace(path=facts_ground.resolved(one.path)) for one in wanted]
-        decided = plan.decide(asked, facts_ground.Ground(), plan.mode(environ))
+        asked = [one._replace(path=ground.resolved(one.path)) for one in wanted]
+        decided = decide.decide(asked, ground.Ground(), decide.mode(environ))
         if decided.targets and enter_layer():
-            decided = plan.decide(asked, facts_ground.Ground(), plan.mode(environ))
+            decided = decide.decide(asked, ground.Ground(), decide.mode(environ))
         refused.extend(pair for pair in decided.refused if pair not in refused)
         problem = enter(decided, environ, image)
     except Exception as error:  # noqa: BLE001 - an overlay is never worth a program

@@ -9,9 +9,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.overlay import decide as plan
+from sif_writable.overlay import decide, obstacles
 from sif_writable.overlay import layers as upper
-from sif_writable.overlay import obstacles
 from sif_writable.overlay.decide import GRAFT
 from sif_writable.signals import let_pass, suppress
 
@@ -93,7 +92,7 @@ def mount_graft(target: Target, folder: str) -> Entered:
 
     :raises OSError: it could not be mounted.
     """
-    kept = f"{folder}/{plan.folder_name(target.point)}/graft"
+    kept = f"{folder}/{decide.folder_name(target.point)}/graft"
     graft(target, kept)
     return Entered(target.point, target.how, kept, "", target.why)
 
@@ -123,7 +122,7 @@ def graft(target: Target, kept: str) -> None:
 def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
     from sif_writable.overlay import kernel
 
-    place = f"{folder}/{plan.folder_name(target.point)}"
+    place = f"{folder}/{decide.folder_name(target.point)}"
     kept, work = f"{place}/upper", f"{place}/work"
     upper.make_folder(kept, target.point)
     note = in_storage
@@ -140,7 +139,7 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
         else:
             return Entered(target.point, target.how, kept, "", target.why)
     _be_the_only_one(f"{place}/in-memory.lock")
-    layer = f"{memory(folder)}/{os.getpid()}-{plan.folder_name(target.point)}"
+    layer = f"{memory(folder)}/{os.getpid()}-{decide.folder_name(target.point)}"
     upper.make_folder(f"{layer}/upper", target.point)
     os.makedirs(f"{layer}/work", 0o700)
     upper.seed(kept, f"{layer}/upper")

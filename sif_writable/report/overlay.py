@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.overlay import decide as plan
-from sif_writable.overlay import enter, obstacles
+from sif_writable.overlay import decide, enter, obstacles
 
 if TYPE_CHECKING:
     from sif_writable.report.model import Overlay
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 def model() -> Overlay:
     """Return it as plain data."""
     return {
-        "mode": plan.mode(os.environ),
+        "mode": decide.mode(os.environ),
         "possible": obstacles.obstacle(os.environ),
         "inside": enter.current(os.environ),
         "entered": [
@@ -31,7 +30,7 @@ def lines(told: Overlay) -> list[str]:
     """Return it as sentences; none where there is nothing to say."""
     found = []
     for done in told["entered"]:
-        how = "an overlay of it" if done["how"] == plan.OVERLAY else "what is new in it"
+        how = "an overlay of it" if done["how"] == decide.OVERLAY else "what is new in it"
         note = f" ({done['note']})" if done["note"] else ""
         found.append(f"{done['path']} can be written: {how} is kept in {done['kept']}{note}; because: {done['why']}")
     entered = {done["path"] for done in told["entered"]}

@@ -8,9 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import ledger, store
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units as seen
+from sif_writable.copies import ledger, policy, store, units
 from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
@@ -39,7 +37,7 @@ def listed(folder: str) -> list[Package]:
     found: dict[str, Package] = {}
     tree = store.Copies(folder)
     wanted = [line for line in lines if line.what == PACKAGE]
-    wanted += [Line(PACKAGE, name, store.ANYWHERE, "user", "") for name in plan.names(os.environ)]
+    wanted += [Line(PACKAGE, name, store.ANYWHERE, "user", "") for name in policy.names(os.environ)]
     for line in sorted(wanted, key=lambda line: line.place == store.ANYWHERE):
         if line.name in found:
             continue
@@ -51,7 +49,7 @@ def listed(folder: str) -> list[Package]:
         copied = tree.has(unit.path) and not mounted
         if not copied and line.place == store.ANYWHERE and line.why != "user" and line.name not in refused:
             continue  # known to write, installed, and not used so far
-        written, size = seen.written(unit, copy) if copied else ([], 0)
+        written, size = units.written(unit, copy) if copied else ([], 0)
         found[line.name] = {
             "name": line.name,
             "why": WHY.get(line.why, line.why) + (f": {line.detail}" if line.detail else ""),
@@ -77,7 +75,7 @@ def _how(refused: str, *, copied: bool, mounted: bool) -> str:
 
 def _unit(line: Line) -> Unit | None:
     """Return the unit that a line is about, or None where it is not installed."""
-    directories = seen.directories() if line.place == store.ANYWHERE else [line.place]
+    directories = units.directories() if line.place == store.ANYWHERE else [line.place]
     *holders, last = line.name.split(".")
     for directory in directories:
         holder = "/".join([directory, *holders]) if line.place == store.ANYWHERE else directory
@@ -91,13 +89,13 @@ def notes(folder: str) -> list[str]:
     """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
     lines, broken = ledger.listed(folder)
     found = [
-        line.why if " " in line.why else plan.outside_words(line.place, "")
+        line.why if " " in line.why else policy.outside_words(line.place, "")
         for line in lines
         if line.what == PATH and line.name != "-" and not os.access(existing(line.place, Ground()), os.W_OK)
     ]
     levels = {line.place for line in lines if line.what == PACKAGE and line.place != store.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}
-    made = seen.beside(folder + "/tree", sorted(levels))
+    made = units.beside(folder + "/tree", sorted(levels))
     if made:
         found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
     unreadable = ledger.unreadable(folder)
@@ -105,7 +103,7 @@ def notes(folder: str) -> list[str]:
         found.append(unreadable)
     if broken:
         found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
-    for name in plan.names(os.environ):
+    for name in policy.names(os.environ):
         if name in store.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")
         elif _unit(Line(PACKAGE, name, store.ANYWHERE, "", "")) is None:

@@ -10,8 +10,8 @@ import sif_writable
 from sif_writable import act, plan, session, settings, system
 from sif_writable.act import Outcome
 from sif_writable.cleanup import policy
-from sif_writable.copies import policy as copies
 from sif_writable.copies import store
+from sif_writable.copies.policy import limit
 from sif_writable.errors import Problem
 from sif_writable.plan import RUNTIME
 from sif_writable.redirects.catalog import OPT_IN, ROWS
@@ -79,7 +79,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [
         *settings.misunderstood(os.environ, [row[0] for row in OPT_IN]),
-        *filter(None, [policy.limit(os.environ)[1], copies.limit(os.environ)[1]]),
+        *filter(None, [policy.limit(os.environ)[1], limit(os.environ)[1]]),
         *(found["settings"] if found else []),
     ]
     problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]

@@ -19,10 +19,8 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable import LAYER, covering
-from sif_writable.overlay import decide as plan
-from sif_writable.overlay import ground as facts_ground
+from sif_writable.overlay import decide, ground, mounting, obstacles
 from sif_writable.overlay import layers as upper
-from sif_writable.overlay import mounting, obstacles
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.settings import IN_OVERLAY
 from sif_writable.system.mounts import mounts
@@ -56,7 +54,7 @@ class Traced(NamedTuple):
     told: list[Record]
 
 
-class _Watched(facts_ground.Ground):
+class _Watched(ground.Ground):
     """The image as it is to be watched: also what can be written in it, as while it is built."""
 
     def writable(self, path: str) -> bool:  # noqa: ARG002
@@ -270,7 +268,7 @@ def _targets() -> Iterator[Target]:
     directories = places.of_environment()
     if directories is not None:
         for path in directories:
-            yield from plan.whole(path, OVERLAY, looked)
+            yield from decide.whole(path, OVERLAY, looked)
         return
     points = {mount.point for mount in looked.table}
     for name in looked.entries("/") or ():
@@ -283,7 +281,7 @@ def _targets() -> Iterator[Target]:
             continue
         if any(mount.point == path and mount.type.startswith(("proc", "sysfs", "cgroup")) for mount in looked.table):
             continue
-        yield from plan.whole(path, OVERLAY, looked)
+        yield from decide.whole(path, OVERLAY, looked)
 
 
 def _changes(layer: _Layer) -> Iterator[Change]:

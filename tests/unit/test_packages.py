@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.copies import policy as plan
-from sif_writable.copies import units as seen
+from sif_writable.copies import policy, units
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, Line, parse
 from sif_writable.copies.units import Unit
@@ -21,9 +20,9 @@ GIB, MIB = 1 << 30, 1 << 20
 
 
 def test_the_limit_and_its_misunderstanding() -> None:
-    assert plan.limit({}) == (2 * GIB, "")
-    assert plan.limit({plan.MAX: "1MiB"}) == (MIB, "")
-    size, note = plan.limit({plan.MAX: "huge"})
+    assert policy.limit({}) == (2 * GIB, "")
+    assert policy.limit({policy.MAX: "1MiB"}) == (MIB, "")
+    size, note = policy.limit({policy.MAX: "huge"})
     assert size == 2 * GIB
     assert "'huge'" in note
 
@@ -38,7 +37,7 @@ def test_the_limit_and_its_misunderstanding() -> None:
     ],
 )
 def test_room(copied: int, entries: int, free: int, inodes: int | None, words: str) -> None:
-    sentence = plan.refusal("pkg", copied, entries, free, inodes, 2 * GIB, "/place")
+    sentence = policy.refusal("pkg", copied, entries, free, inodes, 2 * GIB, "/place")
     assert words in sentence
     assert bool(sentence) == bool(words)
     assert not words or "Remedy: " in sentence
@@ -111,17 +110,17 @@ def test_which_unit_a_path_belongs_to(tmp_path: Path) -> None:
         "pkg.libs/x.so": None,
         "new/x": None,
     }
-    assert {path: seen.unit_at(f"{sp}/{path}", [sp]) for path in cases} == cases
+    assert {path: units.unit_at(f"{sp}/{path}", [sp]) for path in cases} == cases
 
 
 def test_libraries_are_linked_and_what_may_be_rewritten_is_not() -> None:
-    assert plan.is_linked("x.cpython-311-x86_64-linux-gnu.so", 2 * MIB)
-    assert plan.is_linked("libx.so.1.2", 2 * MIB)
-    assert plan.is_linked("x.so", 10)
-    assert plan.is_linked("x.a", 2 * MIB)
-    assert not plan.is_linked("x.a", 10)
-    assert not plan.is_linked("model.bin", GIB)
-    assert not plan.is_linked("chromedriver", 20 * MIB)
+    assert policy.is_linked("x.cpython-311-x86_64-linux-gnu.so", 2 * MIB)
+    assert policy.is_linked("libx.so.1.2", 2 * MIB)
+    assert policy.is_linked("x.so", 10)
+    assert policy.is_linked("x.a", 2 * MIB)
+    assert not policy.is_linked("x.a", 10)
+    assert not policy.is_linked("model.bin", GIB)
+    assert not policy.is_linked("chromedriver", 20 * MIB)
 
 
 def test_every_known_writer_has_its_reason() -> None:
