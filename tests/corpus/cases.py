@@ -57,13 +57,15 @@ class Case(NamedTuple):
     by_copies: str
     """Where no layer is possible: NEXT: its first run fails and names the cure for the next ones; else a package that
     the user has to name, since the error is caught. Empty: it works at the first run there, too."""
+    rare: bool
+    """It is replayed only where all are, though it is small: others that are replayed by default show the same."""
     healthy: bool
     """It works on a read-only root by itself, and has to go on doing so."""
 
     @property
     def light(self) -> bool:
         """Whether it is replayed by default."""
-        return self.mb <= LIGHT_MB
+        return self.mb <= LIGHT_MB and not self.rare
 
 
 _DEFAULTS: dict[str, object] = {
@@ -76,6 +78,7 @@ _DEFAULTS: dict[str, object] = {
     "exits": [0, 0],
     "remedy": "",
     "by_copies": "",
+    "rare": False,
     "healthy": False,
 }
 

@@ -29,6 +29,7 @@ CASE = Case(
     remedy="",
     exits=(0, 0),
     by_copies="",
+    rare=False,
     healthy=False,
 )
 CACHE, LOG = "/var_tmp/storage/pkg/cache-1.bin", "/HOME/pkg/log"
