@@ -25,6 +25,28 @@ if TYPE_CHECKING:
 
 BY_COPY = {"SIF_WRITABLE_OVERLAY": "off"}
 """The environment of a test of copies: where a layer is possible, nothing else shows what serves where it is not."""
+LONG = (
+    "tests/faults/test_hanging.py",
+    "tests/readonly/test_copyup.py",
+    "tests/hook/test_budget.py",
+    "tests/apptainer/test_examples.py",
+    "tests/hook/test_unit_everywhere.py",
+    "tests/apptainer/test_session.py",
+    "tests/apptainer/test_prestage.py",
+    "tests/apptainer/test_matrix.py",
+    "tests/corpus/test_replay.py",
+    "tests/slurm/test_array.py",
+    "tests/hook/test_build_time.py",
+    "tests/layer/test_calls.py",
+    "tests/layer/test_layer.py",
+    "tests/faults/test_injected.py",
+    "tests/malice/test_exit.py",
+    "tests/readonly/test_trace.py",
+    "tests/readonly/test_overlay.py",
+    "tests/apptainer/test_layer_programs.py",
+    "tests/apptainer/test_overlay_image.py",
+)
+"""Files of tests that take half a minute of a processor, or wait as long; the longest first."""
 NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
 
@@ -53,7 +75,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     asked_for = pythons.asked_for(every=metafunc.config.getoption("--all-interpreters"))
     for name, more in (("each_python", ()), ("each_python_or_debians", (pythons.DEBIAN,))):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, (*asked_for, *more), indirect=True, scope="session")
+            metafunc.parametrize(name, dict.fromkeys((*asked_for, *more)), indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that at the end no worker has one left while the others are done."""
+    places = {path: number for number, path in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))
 
 
 def or_skip(get: Callable[..., Any], *arguments: Any) -> Any:
@@ -72,14 +100,14 @@ def lab() -> str:
 
 @pytest.fixture(scope="session")
 def each_python(request: pytest.FixtureRequest) -> Python:
-    """Return the interpreters that the package has to work with, in turn, but Debian's."""
+    """Return the interpreters that the package has to work with, in turn."""
     python: Python = or_skip(pythons.get, request.param)
     return python
 
 
 @pytest.fixture(scope="session")
 def each_python_or_debians(request: pytest.FixtureRequest) -> Python:
-    """Return the interpreters that the package has to work with, in turn."""
+    """Return those and always Debian's, in turn."""
     python: Python = or_skip(pythons.get, request.param)
     return python
 

@@ -15,6 +15,8 @@ from tests.lab.environments import PYTHON
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
 
+pytestmark = pytest.mark.exact
+
 PACKAGE = frozenset(("sif_writable",))
 CHILD = PACKAGE | {"sif_writable.child"}
 ACTIVE = CHILD | {

@@ -1,4 +1,4 @@
-"""The unit tests on every CPython of this machine: the decisions shall not depend on the interpreter."""
+"""The unit tests on the oldest and the newest CPython: the decisions shall not depend on the interpreter."""
 
 from __future__ import annotations
 

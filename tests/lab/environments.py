@@ -11,7 +11,7 @@ import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
-from tests.lab import scratch, wheels
+from tests.lab import measured, scratch, wheels
 from tests.lab.plain_machine import VENV, PlainMachine
 from tests.lab.store import ORDINARY_UID, provide
 from tests.lab.unavailable import LabUnavailable
@@ -34,17 +34,20 @@ print(sysconfig.get_config_var("WHEEL_PKG_DIR") or "")
 
 def bare(python: Python) -> str:
     """Return an environment that holds what the project needs, and not the project."""
-    dependencies = wheels.download("dependencies", wheels.DEPENDENCIES, python.version)
+    needed = (*wheels.DEPENDENCIES, *measured.PACKAGES)
+    dependencies = wheels.download("dependencies", needed, python.version)
 
     def make(path: str) -> None:
         _own(path)
         with scratch.fresh() as places:
             machine = PlainMachine(places)
             _check(machine.run([python.path, "-m", "venv", "--without-pip", VENV], venv=path, writable=True))
-            words = ["install", "--no-index", "--find-links=/dependencies", *wheels.DEPENDENCIES]
+            words = ["install", "--no-index", "--find-links=/dependencies", *needed]
             _check(pip(machine, python, path, words, binds=[f"{dependencies}:/dependencies:ro"]))
+        if measured.ON:
+            measured.start(packages(path))
 
-    return provide(f"environment-bare-{_tag(python)}", (python, dependencies), make)
+    return provide(f"environment-bare-{_tag(python)}", (python, dependencies, *measured.RECIPE), make)
 
 
 def hooked(python: Python) -> str:

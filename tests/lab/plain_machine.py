@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.lab import apt, debian, pythons, scratch, store
+from tests.lab import apt, debian, measured, pythons, scratch, store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ class PlainMachine:
         """
         self._make_tree()
         self._sign(image)
-        binds = [*_interpreters(), *binds]
+        binds = [*_interpreters(), *measured.binds(), *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
         if image and not writable and os.path.dirname(venv) in (store.LAB, self.places.folder):
             shown = [f"{self._link(venv)}:{VENV}:ro"]

@@ -57,8 +57,8 @@ def main() -> Python:
 
 
 def asked_for(*, every: bool) -> tuple[str, ...]:
-    """Name the versions that tests of every interpreter run on: all, or the oldest, that of most tests, the newest."""
-    return SUPPORTED if every else (SUPPORTED[0], _MAIN[0], SUPPORTED[-1])
+    """Name what tests of every interpreter run on: all there are, or the oldest, that of most tests and the newest."""
+    return (*SUPPORTED, DEBIAN) if every else (SUPPORTED[0], _MAIN[0], SUPPORTED[-1])
 
 
 def found() -> tuple[Python, ...]:

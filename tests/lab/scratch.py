@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.lab import enter
+from tests.lab import enter, measured
 from tests.lab.store import LAB, ORDINARY_UID, remove
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ def run(
     )
     command = [sys.executable, "-I", enter.__file__, json.dumps(entry)]
     try:
-        result = call(command, timeout=timeout)
+        result = call(command, timeout=timeout, environment=measured.unmeasured())
     except OSError as error:  # seen once on a machine of its own: this very interpreter could not be started
         warnings.warn(f"{sys.executable} was started again after {error!r}", stacklevel=2)
-        result = call(command, timeout=timeout)
+        result = call(command, timeout=timeout, environment=measured.unmeasured())
     result.args = entry["argv"]  # what a failing test shows
     return result
 

@@ -14,6 +14,8 @@ from tests.lab.environments import PYTHON
 if TYPE_CHECKING:
     from tests.layer.conftest import Box
 
+pytestmark = pytest.mark.exact
+
 JOINING = {
     "sif_writable.importhook",
     *(f"sif_writable.copies{name}" for name in ("", ".evidence", ".store")),

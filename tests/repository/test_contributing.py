@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.conftest import or_skip
+from tests.conftest import LONG, or_skip
 from tests.lab import wheels
 from tests.lab.store import REPOSITORY
 
@@ -56,8 +56,22 @@ def test_the_workflow_runs_on_every_version_that_is_promised() -> None:
     assert set(promised) <= set(re.findall(r"3\.\d+", listed))
 
 
+def test_actions_are_pinned() -> None:
+    for path in glob.glob(os.path.join(GITHUB, "workflows", "*.yml")):
+        with open(path, encoding="utf-8") as file:
+            used = re.findall(r"uses: (\S+)(.*)", file.read())
+        assert used
+        for action, comment in used:
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
+            assert re.fullmatch(r"  # v\d+\.\d+\.\d+", comment), action
+
+
+def test_the_files_that_take_long_are_there() -> None:
+    assert [path for path in LONG if not os.path.exists(os.path.join(REPOSITORY, path))] == []
+
+
 def test_what_contributing_names_is_there() -> None:
     with open(os.path.join(GITHUB, "CONTRIBUTING.md"), encoding="utf-8") as file:
         named = set(re.findall(r"`((?:tests|README|CHANGELOG)[\w./-]*)", file.read()))
-    assert {"tests/run", "tests/hook/test_budget.py"} <= named
+    assert {"tests/run", "tests/coverage", "tests/hook/test_budget.py"} <= named
     assert [name for name in named if not os.path.exists(os.path.join(REPOSITORY, name))] == []

@@ -1,0 +1,71 @@
+"""Which lines run in the lab's environments, where `coverage run` measures the tests: see `tests/coverage`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.lab.store import LAB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ON = bool(os.environ.get("COVERAGE_RUN"))
+"""`coverage run` says so to its children."""
+PACKAGES = ("coverage",) if ON else ()
+"""What environments need for it."""
+FOLDER = os.path.join(LAB, "coverage")
+"""What the processes in containers have measured."""
+_INSIDE = "/coverage"
+_SETTINGS = "settings"
+_TEXT = """[run]
+branch = true
+parallel = true
+source_pkgs = sif_writable
+patch = _exit
+disable_warnings = module-not-imported, no-data-collected
+"""
+"""Those of pyproject.toml, which coverage reads from Python 3.11 on only, but `patch = subprocess`: see `start`."""
+_MODULE = "_lab_coverage"
+_STARTING = f"""import os, sys
+if os.path.exists("{_INSIDE}/{_SETTINGS}") and "coverage" not in sys.modules:
+    own = {{"COVERAGE_PROCESS_START": "{_INSIDE}/{_SETTINGS}", "COVERAGE_FILE": "{_INSIDE}/.coverage"}}
+    os.environ.update(own)
+    try:
+        import coverage
+        coverage.process_startup()
+    finally:
+        for name in own:
+            del os.environ[name]
+"""
+"""Its .pth is read before our own, so that all of a start is measured."""
+RECIPE = (_STARTING,) if ON else ()
+"""By what environments differ."""
+
+
+def binds() -> Sequence[str]:
+    """Return what a machine shows where an interpreter of it is measured."""
+    return (_folder(),) if ON else ()
+
+
+def start(site_packages: str) -> None:
+    """Let each interpreter with these site-packages measure itself.
+
+    By a file that is there, not by variables: tests give interpreters bare environments, and compare these.
+    """
+    for name, text in ((f"{_MODULE}.py", _STARTING), (f"0{_MODULE}.pth", f"import {_MODULE}\n")):
+        with open(os.path.join(site_packages, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def unmeasured() -> dict[str, str]:
+    """Return the environment of a program of the lab itself, which goes where it could write no file."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def _folder() -> str:
+    os.makedirs(FOLDER, exist_ok=True)
+    os.chmod(FOLDER, 0o1777)
+    with open(os.path.join(FOLDER, _SETTINGS), "w", encoding="utf-8") as file:
+        file.write(_TEXT)
+    return f"{FOLDER}:{_INSIDE}"
