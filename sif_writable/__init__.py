@@ -225,6 +225,13 @@ def _is_covered(value: "Optional[bytes]") -> bool:
         return False
 
 
+def let_pass(error: BaseException) -> None:
+    """Raise an error again that is of a handler of the program; called wherever a class like OSError is caught."""
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is not None and _is_of_a_handler(error):  # else a system call raised it
+        raise error
+
+
 def _is_of_a_handler(error: BaseException) -> bool:
     """Whether a signal handler of the program raised an error while our code ran: then it is not ours to swallow."""
     try:

@@ -50,7 +50,7 @@ def _is_of_this_image(path: str) -> bool:
 
 def is_superseded(path: str) -> bool:
     """Whether there is a newer generation."""
-    from sif_writable.layer.mount import newest_generation
+    from sif_writable.layer.make import newest_generation
 
     place, name = os.path.split(path)
     return newest_generation(place) != int(name.partition("-")[2])

@@ -95,7 +95,7 @@ def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked:
 def _remove_of_layers(item: Item) -> str:
     """Remove something that layers have left; a newest generation is followed by one in which nothing is."""
     from sif_writable.layer import forget, survey
-    from sif_writable.layer.mount import newest_generation
+    from sif_writable.layer.make import newest_generation
 
     place, name = os.path.split(item.path)
     if item.kind == layers.GENERATION and newest_generation(place) == int(name[4:]):

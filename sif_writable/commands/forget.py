@@ -87,11 +87,11 @@ class Layers:
         self.units: list[Unit] = []
         self.folder = ""
         if self.image:
-            from sif_writable.layer import forget, mount, records
+            from sif_writable.layer import forget, make, records
 
-            self.folder = mount.generations(f"{self.image}/{layout.LAYERS}", self.image)
+            self.folder = make.generations(f"{self.image}/{layout.LAYERS}", self.image)
             with contextlib.suppress(FileNotFoundError):  # superseded just now
-                if number := mount.newest_generation(self.folder):
+                if number := make.newest_generation(self.folder):
                     self.units = forget.of_generation(records.read(self.folder, number))
 
     def names(self) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.layer import child, files, kernel
 from sif_writable.layer.enter import directories, read
-from sif_writable.layer.mount import NEW
+from sif_writable.layer.make import NEW
 from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def states(place: str, names: list[str], dying: Collection[str] = ()) -> dict[st
     except OSError as error:
         let_pass(error)
         return found
-    aside = f"{place}/{NEW}{os.urandom(8).hex()}"
+    aside = f"{place}/{NEW}-{os.urandom(8).hex()}"
     with suppress(OSError):
         os.mkdir(aside, 0o700)
         for name in names:

@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import alive, child, files, generations, mount, publish, replicas
-from sif_writable.layer.mount import NEW
+from sif_writable.layer import alive, child, files, generations, make, publish, replicas
+from sif_writable.layer.make import NEW
 from sif_writable.layer.publish import IN_MEMORY, SECONDS, path_of, reason, say
 from sif_writable.layer.seen import about
 from sif_writable.signals import let_pass, suppress
@@ -41,7 +41,7 @@ def before_making(place: str, folder: str, origin: str, dying: Collection[str] =
 
 def _collect(place: str, folder: str, origin: str, dying: Collection[str] = ()) -> str:
     lines = []
-    names = sorted(name for name in os.listdir(place) if name.startswith(("upper-", f"{NEW}upper-")))
+    names = sorted(name for name in os.listdir(place) if name.startswith(("upper-", f"{NEW}-upper-")))
     state = alive.states(place, names, dying)
     for name in names:
         if state[name] == alive.DEAD:
@@ -80,7 +80,7 @@ def _take_in(place: str, name: str, target: str, origin: str) -> list[str]:
         boot, _, recorded, recorded_origin = about(folder)[:4]
         if recorded_origin != origin or (not origin and recorded != target):
             return []
-        if boot == mount.boot():
+        if boot == make.boot():
             lines = publish.publish(folder, lambda _, directory: directory, target)  # no layer is over it here
         else:  # the disk may hold half of it: nothing was flushed for it
             lost = "what was written here when this machine stopped is lost, since half of it may be missing"
@@ -114,9 +114,9 @@ def _tidy(place: str, base: str, now: float) -> None:
             age = now - os.lstat(f"{place}/{name}").st_mtime
             if name.startswith(replicas.GONE):
                 files.remove(f"{place}/{name}")
-            elif name.startswith(NEW) and not name.startswith(f"{NEW}upper-") and age > STALE_SECONDS:
+            elif name.startswith(NEW) and not name.startswith(f"{NEW}-upper-") and age > STALE_SECONDS:
                 replicas.drop(place, name)
-            elif name.startswith(IN_MEMORY) and (age > LONG_AGO or about(f"{place}/{name}")[0] != mount.boot()):
+            elif name.startswith(IN_MEMORY) and (age > LONG_AGO or about(f"{place}/{name}")[0] != make.boot()):
                 replicas.drop(place, name)  # nobody can be in it any more
             elif name.startswith("container-") and age > LINK_SECONDS:
                 layer = os.readlink(f"{place}/{name}").partition(":")[0]
@@ -130,7 +130,7 @@ def _used(place: str) -> set[str]:
     """Return the replicas that layers of this node were made from."""
     used = set()
     for name in os.listdir(place):
-        if name.startswith(("upper-", f"{NEW}upper-")):
+        if name.startswith(("upper-", f"{NEW}-upper-")):
             with suppress(FileNotFoundError):  # it was collected, or has not got so far as to choose
                 used.add(about(f"{place}/{name}")[1])
     return used

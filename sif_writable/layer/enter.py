@@ -18,9 +18,8 @@ Making a file may take 0.2 ms on a disk's filesystem, so there are no more of th
 import os
 import sys
 
-from sif_writable import covering, in_layer
+from sif_writable import covering, in_layer, let_pass
 from sif_writable.layer import decide
-from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,37 +114,9 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
             if join(layer, record, namespace):
                 return ""
             dead.append(record)
-    from sif_writable.layer import kernel, mount
+    from sif_writable.layer import make
 
-    text = read("/proc/self/mountinfo")
-    if MOUNTED in text:
-        from sif_writable.layer import inherited
-
-        here = inherited.folder(text.splitlines())
-        if here:  # the variable was lost, or the namespace is one below: nobody makes a layer inside a layer
-            inherited.tell(here)
-            return ""
-    table = kernel.table(text)
-    quick = mount.environment(uid_map, table)
-    found = mount.settled(places(storage, image, uid), 1, quick)
-    if found is None:
-        from sif_writable.layer import trial
-
-        found = trial.asked(find, storage, image, uid_map, quick)
-    if found is None:
-        return "no directory of the environment is the image's own"
-    place, words = found
-    if words[2] != "ok":
-        return words[2]
-    layer = Layer(place, token, image)
-    layer.directories = [word for word in words[3:] if word[:1] == "/"]
-    layer.in_memory = len(layer.directories) < len(words) - 3
-    problem = mount.make(layer, storage, namespace, dead, table)
-    if problem and layer.refused:  # it is not tried again
-        from sif_writable.layer import trial
-
-        trial.note(place, [*words[:2], problem])
-    return problem
+    return make.first(find, Layer("", token, image), storage, namespace, uid_map, dead)
 
 
 def places(storage: str, image: str, uid: int) -> "Iterator[str]":
@@ -245,17 +216,6 @@ def is_here(layer: Layer, record: str, namespace: str) -> bool:
     return namespace == f"mnt:[{number}]" and device in [str(_device(path)) for path in directories(layer.folder)[:1]]
 
 
-def moved() -> None:
-    """Have others find this process where it is now: in a namespace of its own, below that of the layer.
-
-    It may have been the last one in that of the layer, which nobody could join then.
-
-    :raises OSError: it cannot be noted.
-    """
-    if current is not None:
-        note_member(current.folder, f"{me()[:-1]} {os.stat('/proc/self/ns/mnt').st_ino}\n")
-
-
 def directories(folder: str) -> "list[str]":
     """Return what a layer was made over."""
     return [line for line in read(f"{folder}/about").splitlines()[ABOUT:] if line[:1] == "/"]
@@ -320,7 +280,7 @@ def entered(layer: Layer, namespace: str) -> None:
 
     if decide.KEEP in os.environ:  # whoever publishes it may have another setting, or none
         try:
-            write(f"{layer.folder}/keep", os.environ[decide.KEEP])
+            write(f"{layer.folder}/keep", os.environ[decide.KEEP], os.O_TRUNC)
         except OSError as error:
             let_pass(error)
     os.environ[decide.INSIDE] = decide.inside(
@@ -361,15 +321,16 @@ def read(path: str) -> str:
     return b"".join(parts).decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
-def write(path: str, text: str) -> None:
-    """Write a small file of a layer, or another text into it.
+def write(path: str, text: str, how: int = os.O_EXCL) -> None:
+    """Write a small file that is not there yet; with ``O_TRUNC`` as `how` it may be.
 
     :raises OSError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    rest = os.fsencode(text)
     try:
-        os.write(descriptor, os.fsencode(text))
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)
 

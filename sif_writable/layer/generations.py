@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer import child, files, fold
+from sif_writable.layer import child, files, fold, make
 from sif_writable.layer.records import Generation, read
 from sif_writable.signals import let_pass, suppress
 
@@ -30,7 +30,7 @@ SUPERSEDED_SECONDS = 3600.0
 """After that nobody copies from a generation any more that is not the newest; whoever does, tries the newest again."""
 MOUNTED_SECONDS = 60 * 86400.0
 """After that nobody has one mounted either that is too large to be copied."""
-ASIDE, ASIDE_REPLICA, SET_ASIDE = ".new-gen-", ".new-replica-", "set-aside"
+ASIDE, ASIDE_REPLICA, SET_ASIDE = f"{make.NEW}-gen-", f"{make.NEW}-replica-", "set-aside"
 STALE_SECONDS = 86400.0
 
 

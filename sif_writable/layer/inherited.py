@@ -22,7 +22,7 @@ from sif_writable.signals import suppress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-_NEW = ".new-"
+_NEW = ".new"
 _SECONDS = 2.0
 
 
@@ -37,7 +37,7 @@ def folder(lines: Iterable[str]) -> str:
         left, ours, rest = line.partition(enter.MOUNTED)
         upper = _plain(rest.partition("upperdir=")[2].partition(",")[0])
         place, _, name = upper.rpartition("/")[0].rpartition("/")
-        name = name.removeprefix(_NEW)  # which it had when it was mounted
+        name = name.removeprefix(f"{_NEW}-")  # which it had when it was mounted
         if ours and name.startswith(("upper-", "memory-")):
             point = f"{_plain(left.split(' ', 5)[4])}/"
             before = [path for path in last if path.startswith(point)]
@@ -91,7 +91,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
     """
     known = identities(here).get(prefix, "")
     if known:
-        return known[len("image-") :]
+        return known.partition("-")[2]
     with image(here) as original:
         found = find(original)
     with suppress(OSError):  # then the next one makes it again

@@ -9,12 +9,15 @@ import _signal  # type: ignore[import-not-found] # built in
 import os
 import sys
 
-from sif_writable.signals import let_pass
+from sif_writable import let_pass
+from sif_writable.layer.enter import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, Optional
+
+    from sif_writable.layer.enter import Layer
 
 NEWNS, NEWUSER = 0x00020000, 0x10000000
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, SLAVE = 1, 1 << 1, 1 << 2, 1 << 5, 1 << 12, 1 << 14, 1 << 19
@@ -22,6 +25,10 @@ _DETACH = 2
 _CAPABILITIES_3 = 0x20080522
 _PAGE = 4096
 """Bytes that the kernel reads of the options of a mount; it drops the rest without a word."""
+WORDS = "userxattr,volatile,index=off"
+"""Options of the layer: without ``volatile`` each exit flushes the whole filesystem, other people's pages included."""
+REFUSED = (1, 13, 19, 22, 38, 95)
+"""What the kernel says that will say so again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
 
 
 class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - where ctypes has it from
@@ -248,3 +255,78 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
+
+
+def mount_layer(
+    layer: "Layer",
+    base: str,
+    mounts: "Optional[Sequence[tuple[str, str, str]]]" = None,
+    neighbour: "Optional[tuple[int, int]]" = None,
+) -> str:
+    """Enter namespaces of this process's own and mount a layer; return an empty string or what failed.
+
+    :param mounts: what :func:`table` returned.
+    :param neighbour: what :func:`~sif_writable.layer.neighbours.member` returned: its namespaces are taken instead.
+    """
+    below = mounts_below(layer.directories, table(read("/proc/self/mountinfo")) if mounts is None else mounts)
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    opened = [here]
+    mounted: list[str] = []
+    step = "a user namespace cannot be made here"
+    try:
+        path, strong = cwd(), is_strong()
+        if neighbour is None:
+            separate(os.geteuid(), os.getegid())
+        else:
+            join_process(*neighbour)
+        try:
+            # Opened in this namespace: what is of another one cannot be shown.
+            held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]
+            opened += held
+            if layer.in_memory:
+                from sif_writable.layer import memory
+
+                base = memory.begin(layer)
+                mounted.append(layer.folder)
+            for number, directory in enumerate(layer.directories):
+                step = f"an overlay over {directory} cannot be mounted here"
+                earlier = f"{base}/tree{directory}"
+                lower = [earlier, directory] if base and os.path.isdir(earlier) else [directory]
+                hidden = f"{layer.folder}/hidden/{number}"
+                opened.append(os.open(hidden, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+                bind(directory, hidden)
+                mounted.append(hidden)
+                overlay(lower, layer.uppers()[number], f"/proc/self/fd/{opened[-1]}", directory, WORDS)
+                mounted.append(directory)
+            for point, descriptor in zip(below, held):
+                step = f"what is mounted at {point} cannot be shown there again"
+                bind(f"/proc/self/fd/{descriptor}", point)
+        except BaseException:  # also what a handler of the program raises: there is no half layer
+            for point in reversed(mounted):
+                unmount(point)
+            raise
+        finally:
+            drop_capabilities(strong=strong)
+        _leave_tidy(layer, path, here)
+    except OSError as error:
+        let_pass(error)
+        layer.refused = error.errno in REFUSED or _is_forbidden(error)
+        return f"{step}: {error.strerror}"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return ""
+
+
+def _leave_tidy(layer: "Layer", path: str, here: int) -> None:
+    """Do what is good to have, but no reason to say that there is no layer: it stands."""
+    try:
+        os.chmod(f"{layer.folder}/hidden", 0o000)  # who walks through storage shall not find the image there
+        come_back(path, here)
+    except OSError as error:
+        let_pass(error)
+
+
+def _is_forbidden(error: OSError) -> bool:
+    """Whether user namespaces are switched off: unshare says ENOSPC then as where they are used up for now."""
+    return error.filename == "unshare" and read("/proc/sys/user/max_user_namespaces").strip() == "0"

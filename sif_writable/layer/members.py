@@ -6,8 +6,9 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from sif_writable.layer import enter
 from sif_writable.layer.enter import MEMBERS, note_member
-from sif_writable.layer.mount import NEW
+from sif_writable.layer.make import NEW
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def drop_ended(folder: str) -> None:
     """
     path = f"{folder}/members"
     old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    aside = f"{folder}/{NEW}{os.urandom(8).hex()}"
+    aside = f"{folder}/{NEW}-{os.urandom(8).hex()}"
     try:
         fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.fstat(old).st_nlink:
@@ -81,3 +82,14 @@ def _rest(descriptor: int) -> list[str]:
     while part := os.read(descriptor, 1 << 16):
         parts.append(part)
     return b"".join(parts).decode("ascii", "replace").splitlines()
+
+
+def moved() -> None:
+    """Have others find this process where it is now: in a namespace of its own, below that of the layer.
+
+    It may have been the last one in that of the layer, which nobody could join then.
+
+    :raises OSError: it cannot be noted.
+    """
+    if enter.current is not None:
+        note_member(enter.current.folder, f"{enter.me()[:-1]} {os.stat('/proc/self/ns/mnt').st_ino}\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.layer import child, enter, kernel, mount, publish, replicas
+from sif_writable.layer import child, enter, kernel, make, publish, replicas
 
 LIMIT = 1 << 30
 """Bytes."""
@@ -24,12 +24,12 @@ def prepare(layer: enter.Layer, storage: str) -> None:
     :raises OSError: it cannot be made.
     """
     if storage:
-        folder = mount.generations(layer.place, storage)
-        layer.origin = mount.origin_of(mount.listed(folder)) or replicas.mark(folder)
+        folder = make.generations(layer.place, storage)
+        layer.origin = make.origin_of(make.listed(folder)) or replicas.mark(folder)
     name = f"{publish.IN_MEMORY}{os.urandom(8).hex()}"
     os.mkdir(f"{layer.place}/{name}", 0o700)
-    mount.write(f"{layer.place}/{name}/about", mount.about(layer.place, layer.directories, "", storage, layer))
-    mount.write(f"{layer.place}/{name}/members", enter.me())
+    enter.write(f"{layer.place}/{name}/about", make.about(layer.place, layer.directories, "", storage, layer))
+    enter.write(f"{layer.place}/{name}/members", enter.me())
     layer.name = name
 
 
@@ -48,9 +48,9 @@ def begin(layer: enter.Layer) -> str:
             line = f"what earlier runs wrote may be missing here: storage has not answered for {SECONDS:.0f} seconds"
         publish.say(line)
         about[1] = base
-        mount.write(f"{layer.folder}/about", "\n".join(about))
-        mount.write(f"{layer.folder}/members", enter.me())
-        mount.make_uppers(layer.folder, layer.directories)
+        enter.write(f"{layer.folder}/about", "\n".join(about))
+        enter.write(f"{layer.folder}/members", enter.me())
+        make.make_uppers(layer.folder, layer.directories)
     except BaseException:
         kernel.unmount(layer.folder)
         raise

@@ -2,7 +2,7 @@
 
 import os
 
-from sif_writable.signals import let_pass
+from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import files, mount
+from sif_writable.layer import enter, files, make
 from sif_writable.layer.fold import clone
 from sif_writable.layer.generations import ASIDE_REPLICA, REPLICA_BYTES, newest_of
 from sif_writable.layer.records import read
@@ -36,8 +36,8 @@ def mark(folder: str) -> str:
     try:
         if not os.path.isdir(folder):
             os.mkdir(folder, 0o700)
-        mount.write(f"{folder}/id-{os.urandom(8).hex()}", "")
-        return mount.origin_of(os.listdir(folder))
+        enter.write(f"{folder}/id-{os.urandom(8).hex()}", "")
+        return make.origin_of(os.listdir(folder))
     except OSError as error:  # then nothing is published there either
         let_pass(error)
         return ""
@@ -52,10 +52,10 @@ def replicate(folder: str, place: str) -> tuple[str, str]:
     """
     for _ in range(5):
         try:
-            origin, number = mount.origin_of(os.listdir(folder)), newest_of(folder)
+            origin, number = make.origin_of(os.listdir(folder)), newest_of(folder)
         except FileNotFoundError:
             return "", ""
-        target = f"{place}/{mount.replica(origin, number)}"
+        target = f"{place}/{make.replica(origin, number)}"
         if not number or os.path.isdir(target):
             return (target if number else ""), ""
         aside = f"{place}/{ASIDE_REPLICA}{os.urandom(8).hex()}"
@@ -90,7 +90,7 @@ def _copy(newest: Generation, aside: str) -> None:
     os.mkdir(f"{aside}/tree", 0o700)
     clone(f"{newest.folder}/tree", f"{aside}/tree")
     _replay(newest.removed, f"{aside}/tree")
-    mount.write(f"{aside}/boot", mount.boot())
+    enter.write(f"{aside}/boot", make.boot())
     os.stat(newest.folder)  # or what was copied was half of it
 
 
@@ -116,7 +116,7 @@ def newest_replica(place: str, origin: str) -> str:
 
     :param origin: of the generations.
     """
-    start = mount.replica(origin, 0)[:-1]
+    start = make.replica(origin, 0)[:-1]
     names = [name for name in os.listdir(place) if name.startswith(start) and name[len(start) :].isdigit()]
     found = max(names, key=lambda name: int(name[len(start) :]), default="")
     return f"{place}/{found}" if found and os.path.isdir(f"{place}/{found}") else ""
@@ -129,7 +129,7 @@ def drop_unflushed(place: str) -> None:
             path = f"{place}/{name}"
             if name.startswith("replica-") and not os.path.islink(path):
                 with suppress(OSError):
-                    if text_of(f"{path}/boot") != mount.boot():
+                    if text_of(f"{path}/boot") != make.boot():
                         drop(place, name)
 
 
@@ -160,5 +160,5 @@ def drop(place: str, name: str) -> None:
     files.remove(gone)
 
 
-GONE = f"{mount.NEW}gone-"
+GONE = f"{make.NEW}-gone-"
 """How a folder is called that is being removed: half of one must not be taken for what a program has left."""

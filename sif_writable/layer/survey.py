@@ -17,7 +17,7 @@ from sif_writable.layer import (
     forget,
     generations,
     inherited,
-    mount,
+    make,
     publish,
     records,
     replicas,
@@ -69,7 +69,7 @@ def about(folder: str) -> About:
         let_pass(error)
         lines = [""] * enter.ABOUT
     directories = [line for line in lines[enter.ABOUT :] if line[:1] == "/"]
-    now = mount.boot()
+    now = make.boot()
     return About(bool(now and lines[0]) and lines[0] != now, lines[1], lines[2], directories)
 
 
@@ -77,7 +77,7 @@ def kind(name: str) -> str:
     """Return what a name in a place of layers stands for, or an empty string: notes of its own."""
     if name in uppers_of([name]):
         return UPPER
-    if name.startswith(mount.NEW):
+    if name.startswith(make.NEW):
         return LEFTOVER
     begin, _, rest = name.partition("-")
     number = rest.rpartition("-")[2]
@@ -86,7 +86,7 @@ def kind(name: str) -> str:
 
 def uppers_of(names: Iterable[str]) -> list[str]:
     """Return those of some names that are layers, finished or not."""
-    return sorted(name for name in names if name.startswith(("upper-", f"{mount.NEW}upper-")))
+    return sorted(name for name in names if name.startswith(("upper-", f"{make.NEW}-upper-")))
 
 
 def on_this_node(uid: int) -> Iterator[tuple[str, list[str]]]:
@@ -139,7 +139,7 @@ def in_use(path: str) -> str:
     place, name = os.path.split(path)
     real = os.path.realpath(path)
     found: set[str] = set()
-    if name.startswith(mount.NEW) and _is_young(path):
+    if name.startswith(make.NEW) and _is_young(path):
         return "is being made"
     if kind(name) == UPPER:
         found.update(states(place, [name]).values() if name in uppers(place) else ())
@@ -210,7 +210,7 @@ def is_kept(folder: str, *, in_it: bool = False, of_this_image: bool = False) ->
     """
     try:
         target = about(folder).target
-        newest = records.read(target, mount.newest_generation(target))
+        newest = records.read(target, make.newest_generation(target))
         if in_it:
             with inherited.image(folder) as original:
                 return generations.has(newest, seen.look(folder, lambda _, directory: original(directory))[0])

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, decide, enter, files, memory, mount, replicas
+from sif_writable.layer import child, decide, enter, files, kernel, make, memory, replicas
 from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
@@ -37,20 +37,20 @@ def asked(
 ) -> tuple[str, list[str]] | None:
     """Return what a trial has shown or shows now over the directories that are found; None: there are none.
 
-    :param quick: what :func:`sif_writable.layer.mount.environment` returned.
+    :param quick: what :func:`sif_writable.layer.make.environment` returned.
     :returns: as :func:`settle`.
     """
     wanted = decide.distinct([*filter(decide.can_be_named, find())])
     if not wanted:
         return None
     here = circumstances(wanted, uid_map)
-    found = mount.settled(enter.places(storage, image, os.geteuid()), 0, here)
+    found = make.settled(enter.places(storage, image, os.geteuid()), 0, here)
     return found or settle(wanted, storage, image, [here, quick])
 
 
 def circumstances(directories: Sequence[str], uid_map: str) -> str:
     """Return what a trial depends on, in one line: what worked once works while this stays the same."""
-    words = [mount.boot(), enter.read("/proc/self/attr/current"), " ".join(uid_map.split())]
+    words = [make.boot(), enter.read("/proc/self/attr/current"), " ".join(uid_map.split())]
     for directory in directories:
         status, space = os.stat(directory), os.statvfs(directory)
         words.append(f"{directory} {status.st_uid} {space.f_bsize} {space.f_namemax} {space.f_flag}")
@@ -90,8 +90,8 @@ def settle(directories: list[str], storage: str, image: str, here: list[str]) ->
 def note(place: str, lines: list[str]) -> list[str]:
     """Keep what a trial has shown, where there is a place for it; return it."""
     with suppress(OSError):
-        aside = f"{place}/{mount.NEW}{os.urandom(8).hex()}"
-        mount.write(aside, "\n".join(lines))
+        aside = f"{place}/{make.NEW}-{os.urandom(8).hex()}"
+        enter.write(aside, "\n".join(lines))
         os.rename(aside, f"{place}/trial")
     return lines
 
@@ -111,7 +111,7 @@ def _make_place(place: str, *, keep_parent: bool) -> str:
                 os.mkdir(folder, 0o700)
         if not keep_parent:
             with suppress(FileExistsError):
-                mount.write(f"{os.path.dirname(place)}/{MARKER}", "layers of sif_writable\n")
+                enter.write(f"{os.path.dirname(place)}/{MARKER}", "layers of sif_writable\n")
     except OSError as error:
         let_pass(error)
         return f"{error.filename} cannot be made: {error.strerror}"
@@ -146,7 +146,7 @@ def _try(place: str, directories: list[str], *, in_memory: bool = False) -> tupl
             if in_memory:
                 memory.prepare(layer, "")
             else:
-                layer.name = mount.prepare(place, [directory], "", "")
+                layer.name = make.prepare(place, [directory], "", "")
         except OSError as error:
             let_pass(error)
             return [], f"no layer on what refuses to hold it ({place}: {error.strerror})"
@@ -164,7 +164,7 @@ def _try(place: str, directories: list[str], *, in_memory: bool = False) -> tupl
 
 
 def _trial(layer: enter.Layer) -> str:
-    problem = mount.mount(layer, "")
+    problem = kernel.mount_layer(layer, "")
     if problem:
         return problem if layer.refused else f"{PASSING}{problem}"
     (point,) = layer.directories

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, covering, in_layer
-from sif_writable.layer import enter as layer_enter
+from sif_writable.layer import members
 from sif_writable.overlay import decide, ground, mounting, obstacles, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.settings import IN_OVERLAY
@@ -156,7 +156,7 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     if layer:  # this namespace has it, too
         os.environ[LAYER] = ":".join([obstacles.namespace(), covering(*layer[1:3]), *layer])
         with suppress(OSError):  # then others make a layer of their own
-            layer_enter.moved()
+            members.moved()
     mounting.carry_at_exit()
     import importlib
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sif_writable import LAYER, in_layer
 from sif_writable.cleanup import layers
-from sif_writable.layer import decide, enter, files, forget, memory, merge, mount, records, survey, trial
+from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.sizes import human
 from sif_writable.storage import layout
@@ -47,8 +47,8 @@ def model(image: str) -> Layer:
             break
     pending, inside = survey.here(places, namespace)
     inside = inside or bool(in_layer(os.environ.get(LAYER)))
-    folder = mount.generations(f"{image}/{layout.LAYERS}", image)
-    number = mount.newest_generation(folder)
+    folder = make.generations(f"{image}/{layout.LAYERS}", image)
+    number = make.newest_generation(folder)
     kept = _contents(folder, number) if number else None
     room = os.statvfs(chosen) if chosen else None
     return {

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.cleanup import layers
-from sif_writable.layer import decide, enter, kernel, mount, trial
+from sif_writable.layer import decide, enter, kernel, make, trial
 from sif_writable.report import layer
 from sif_writable.sizes import human
 from sif_writable.storage.shortage import LOW_INODES
@@ -72,9 +72,9 @@ def try_now(image: str) -> None:
     name = os.path.basename(image)
     wanted = decide.distinct([*filter(decide.can_be_named, layered.directories())])
     here = trial.circumstances(wanted, uid_map)
-    if wanted and mount.settled(enter.places(image, name, uid), 0, here) is None:
+    if wanted and make.settled(enter.places(image, name, uid), 0, here) is None:
         table = kernel.table(enter.read("/proc/self/mountinfo"))
-        trial.settle(wanted, image, name, [here, mount.environment(uid_map, table)])
+        trial.settle(wanted, image, name, [here, make.environment(uid_map, table)])
 
 
 class Found(NamedTuple):

@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STORAGE = "/home/user/.cache/sif-writable/image-test"
 PRELUDE = f"""
 import importlib, json, os, sys, time
-from sif_writable.layer import alive, collect, decide, kernel, mount, trial
+from sif_writable.layer import alive, collect, decide, kernel, trial
 from sif_writable.layer import enter as entering
 if "TOKEN" in os.environ:
     entering._token = lambda: os.environ["TOKEN"]

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sif_writable.layer import files, mount, publish, records, replicas
-from sif_writable.layer.mount import newest_generation
+from sif_writable.layer import files, make, publish, records, replicas
+from sif_writable.layer.make import newest_generation
 
 PKG = "/v/lib/pkg"
 
@@ -40,7 +40,7 @@ class Node:
         self.number += 1
         folder = f"{self.place}/upper-{os.getpid()}-{self.number}"
         os.makedirs(f"{folder}/0", 0o700)
-        self.put(f"{folder}/about", f"{mount.boot()}\n{base}\n{self.storage}\n{origin and 'id-' + origin}\n/v")
+        self.put(f"{folder}/about", f"{make.boot()}\n{base}\n{self.storage}\n{origin and 'id-' + origin}\n/v")
         return folder
 
     def write(self, layer: str, path: str, text: str) -> None:
@@ -91,7 +91,7 @@ def numbers(folder: str) -> list[int]:
 def conflict(node: Node) -> tuple[str, str]:
     """Publish one side of a directory that two layers changed; return the other one, which was written later."""
     replicas.mark(node.storage)
-    origin = mount.origin_of(os.listdir(node.storage))[3:]
+    origin = make.origin_of(os.listdir(node.storage))[3:]
     node.write(first := node.layer(origin=origin), "cache/index", "base")
     node.write(first, "kept/file", "base")
     node.publish(first)

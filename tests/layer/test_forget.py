@@ -7,7 +7,7 @@ import os
 import pytest
 
 from sif_writable.layer import files, forget, records
-from sif_writable.layer.mount import newest_generation
+from sif_writable.layer.make import newest_generation
 from tests.layer.node import PKG, Node
 
 SITE = "/v/lib/python3.11/site-packages"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable.layer import alive, files, generations, publish, records, replicas, seen
-from sif_writable.layer.mount import newest_generation
+from sif_writable.layer.make import newest_generation
 from tests.layer.node import PKG, Node
 
 if TYPE_CHECKING:

@@ -318,7 +318,7 @@ def test_what_a_machine_that_crashed_had_not_flushed_is_not_kept(box: Box) -> No
 
 
 def test_many_containers_leave_no_more_than_a_few_empty_layers_and_links(box: Box) -> None:
-    code = 'mount.EMPTY = 3; collect.LINK_SECONDS = -1\nassert enter() == ""'
+    code = 'from sif_writable.layer import make; make.EMPTY = 3; collect.LINK_SECONDS = -1\nassert enter() == ""'
     code += (
         '\nprint([len([n for n in os.listdir(entering.current.place) if n.startswith(k)]) for k in ("upper-", "cont")])'
     )

@@ -15,7 +15,7 @@ from sif_writable.cleanup.contents import look
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
-from sif_writable.layer import enter, mount, records, survey, trial
+from sif_writable.layer import enter, make, records, survey, trial
 from sif_writable.report import layer as report
 from tests.layer.node import PKG, Node
 
@@ -192,7 +192,7 @@ def test_what_is_told_of_single_things(left: Left) -> None:
 
 
 def test_a_layer_with_nothing_to_keep_waits_for_nobody(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
-    left.put(f"{(layer := left.layer())}/about", f"{mount.boot()}\n\n{left.storage}\n\n{left.image}/v")
+    left.put(f"{(layer := left.layer())}/about", f"{make.boot()}\n\n{left.storage}\n\n{left.image}/v")
     left.write(layer, "__init__.py", "changed")
     assert (survey.is_kept(layer), survey.is_kept(layer, of_this_image=True)) == (False, True)
     name = os.path.basename(layer)
@@ -243,4 +243,4 @@ $P '{tell}'
     assert none == []
     assert len(all_of_it) == 2
     assert set(map(os.path.basename, box.generation())) == {"first", "second"}
-    assert mount.newest_generation(box.place) == 2
+    assert make.newest_generation(box.place) == 2

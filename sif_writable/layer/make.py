@@ -1,30 +1,74 @@
-"""Make the writable layer of a container: its folders, what lies under it, the mounts."""
+"""The first process of a container makes its layer; which directories it is over, and where it lies, a trial has shown.
+
+On the path of the first import from a read-only environment, as :mod:`.enter`.
+"""
 
 import os
 import sys
 
+from sif_writable import let_pass
 from sif_writable.layer import decide, enter, kernel
 from sif_writable.layer.enter import Layer, read
-from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Optional
 
-WORDS = "userxattr,volatile,index=off"
-"""Options of the layer: without ``volatile`` each exit flushes the whole filesystem, other people's pages included."""
+NEW = ".new"
+"""How the name of what is being made begins."""
 LOCK_SECONDS = 10.0
 """As long as storage is waited for: who has the lock may publish what killed processes have left."""
 EMPTY = 16
 """How many layers that nothing was written to may lie about: they are removed together, which takes a process."""
-NEW = ".new-"
-REFUSED = (1, 13, 19, 22, 38, 95)
-"""What the kernel says that will say so again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
 _LINKS = 3
 """Of the folder of a layer, those of its upper directories apart."""
 _LOCKS = (1 << 31) - 1
 """How many bytes of the lock there are to choose from: a prime, within the size of a file anywhere."""
+
+
+def first(
+    find: "Callable[[], Sequence[str]]",
+    layer: Layer,
+    storage: str,
+    namespace: str,
+    uid_map: str,
+    dead: "Sequence[str]",
+) -> str:
+    """Have a layer where none stands, unless this process is in one that it was not told of.
+
+    :param find: see :func:`.enter.enter`, as of `storage` and what is returned.
+    :param layer: whose place is not known yet.
+    :param dead: records of layers that nobody is in any more.
+    """
+    text = read("/proc/self/mountinfo")
+    if enter.MOUNTED in text:
+        from sif_writable.layer import inherited
+
+        here = inherited.folder(text.splitlines())
+        if here:  # the variable was lost, or the namespace is one below: nobody makes a layer inside a layer
+            inherited.tell(here)
+            return ""
+    table = kernel.table(text)
+    quick = environment(uid_map, table)
+    found = settled(enter.places(storage, layer.image, os.geteuid()), 1, quick)
+    if found is None:
+        from sif_writable.layer import trial
+
+        found = trial.asked(find, storage, layer.image, uid_map, quick)
+    if found is None:
+        return "no directory of the environment is the image's own"
+    layer.place, words = found
+    if words[2] != "ok":
+        return words[2]
+    layer.directories = [word for word in words[3:] if word[:1] == "/"]
+    layer.in_memory = len(layer.directories) < len(words) - 3
+    problem = make(layer, storage, namespace, dead, table)
+    if problem and layer.refused:  # it is not tried again
+        from sif_writable.layer import trial
+
+        trial.note(layer.place, [*words[:2], problem])
+    return problem
 
 
 def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
@@ -89,7 +133,7 @@ def make(
                 return "the layer of another environment in this container is over all its directories"
         base = _prepared(layer, storage, [record.partition(":")[0] for record in dead])
         with kernel.undisturbed():
-            problem = mount(layer, base, mounts, neighbour)
+            problem = kernel.mount_layer(layer, base, mounts, neighbour)
             if not problem:
                 layer.fresh = not base and not layer.in_memory
                 _appear(layer)
@@ -133,7 +177,7 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
         above, below = above.rsplit("/", 1)[0], "/layer"
     for name in listed(above):
         place = f"{above}/{name}{below}"
-        if name[:6] == "image-" and place != layer.place:
+        if name.partition("-")[0] == layer.image.partition("-")[0] and place != layer.place:
             other = Layer(place, layer.token)
             record = enter.current_record(other)
             if record:
@@ -144,11 +188,6 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
                     layer.directories = neighbours.left(layer.directories, neighbours.covered(found[0]))
                     return found
     return None
-
-
-def _is_forbidden(error: OSError) -> bool:
-    """Whether user namespaces are switched off: unshare says ENOSPC then as where they are used up for now."""
-    return error.filename == "unshare" and read("/proc/sys/user/max_user_namespaces").strip() == "0"
 
 
 def _namespace() -> str:
@@ -162,20 +201,20 @@ def _namespace() -> str:
 
 def _appear(layer: Layer) -> None:
     """Have others find a layer that is mounted now. Where that fails, this process is in it alone, and it is kept."""
-    made = _namespace()
+    namespace = _namespace()
     try:
         if not layer.in_memory:
             # Only now has it the name that others look for: one that is not mounted yet looks like a dead one.
-            os.rename(layer.folder, f"{layer.place}/{layer.name[len(NEW) :]}")
-            layer.name = layer.name[len(NEW) :]
+            made_in, layer.name = layer.folder, layer.name.removeprefix(f"{NEW}-")
+            os.rename(made_in, layer.folder)
         device = os.stat(layer.directories[0]).st_dev
         # A link appears as a whole, and replacing one does not make the disk write, as replacing a file does.
-        aside = f"{layer.place}/{NEW}{os.urandom(8).hex()}"
-        os.symlink(f"{layer.name}:{made[5:-1]}:{device}", aside)
+        aside = f"{layer.place}/{NEW}-{os.urandom(8).hex()}"
+        os.symlink(f"{layer.name}:{namespace[5:-1]}:{device}", aside)
         os.rename(aside, layer.link)
     except OSError as error:
         let_pass(error)
-    enter.entered(layer, made)
+    enter.entered(layer, namespace)
 
 
 def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
@@ -186,19 +225,36 @@ def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
     names = os.listdir(layer.place)
     folder = generations(layer.place, storage)
     there = names if folder == layer.place else listed(folder)
-    newest = _newest(there)
+    number = newest(there)
     layer.origin = origin_of(there)
     if not layer.origin:
         from sif_writable.layer import replicas
 
         layer.origin = replicas.mark(folder)
-    known = replica(layer.origin, newest)
+    known = replica(layer.origin, number)
     left = [name for name in names if name.startswith("upper-")]
-    if (newest and known not in names) or len(left) > EMPTY or (left and _is_written(layer, left)):
+    if (number and known not in names) or len(left) > EMPTY or (left and _is_written(layer, left)):
         from sif_writable.layer import collect
 
         return collect.before_making(layer.place, folder, layer.origin, dying)
-    return f"{layer.place}/{known}" if newest else ""
+    return f"{layer.place}/{known}" if number else ""
+
+
+def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
+    """Whether something was written to layers that may be dead.
+
+    Times do not tell: a file that is copied into an upper directory leaves that with its time.
+    """
+    usual = [str(number) for number in range(len(layer.directories))]
+    for name in names:
+        folder = f"{layer.place}/{name}"
+        try:
+            known = os.lstat(folder).st_nlink == len(usual) + _LINKS  # else it is of another environment
+            if any(os.listdir(f"{folder}/{n}") for n in (usual if known else os.listdir(folder)) if n.isdigit()):
+                return True
+        except OSError as error:  # another process collects it just now
+            let_pass(error)
+    return False
 
 
 def replica(origin: str, number: int) -> str:
@@ -228,7 +284,7 @@ def boot() -> str:
 
 def newest_generation(folder: str) -> int:
     """Return the number of the newest generation in storage, or 0."""
-    return _newest(listed(folder))
+    return newest(listed(folder))
 
 
 def listed(folder: str) -> "list[str]":
@@ -240,7 +296,8 @@ def listed(folder: str) -> "list[str]":
         return []
 
 
-def _newest(names: "Iterable[str]") -> int:
+def newest(names: "Iterable[str]") -> int:
+    """Return the number of the newest generation among the names in a folder, or 0."""
     return max([int(name[4:]) for name in names if name[:4] == "gen-" and name[4:].isdigit()], default=0)
 
 
@@ -249,34 +306,17 @@ def generations(place: str, storage: str) -> str:
     return f"{storage}/layer" if storage else place
 
 
-def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
-    """Whether something was written to layers that may be dead.
-
-    Times do not tell: a file that is copied into an upper directory leaves that with its time.
-    """
-    usual = [str(number) for number in range(len(layer.directories))]
-    for name in names:
-        folder = f"{layer.place}/{name}"
-        try:
-            known = os.lstat(folder).st_nlink == len(usual) + _LINKS  # else it is of another environment
-            if any(os.listdir(f"{folder}/{n}") for n in (usual if known else os.listdir(folder)) if n.isdigit()):
-                return True
-        except OSError as error:  # another process collects it just now
-            let_pass(error)
-    return False
-
-
 def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, layer: "Optional[Layer]" = None) -> str:
     """Make the upper directories of a new layer; return the name of their folder, until it is mounted.
 
     :param layer: that they are for; None: a trial.
     :raises OSError: they cannot be made.
     """
-    name = f"{NEW}upper-{os.urandom(8).hex()}"
+    name = f"{NEW}-upper-{os.urandom(8).hex()}"
     folder = f"{place}/{name}"
     os.mkdir(folder, 0o700)
-    write(f"{folder}/about", about(place, directories, base, storage, layer))
-    write(f"{folder}/members", enter.me())
+    enter.write(f"{folder}/about", about(place, directories, base, storage, layer))
+    enter.write(f"{folder}/members", enter.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)
     make_uppers(folder, directories)
@@ -303,89 +343,3 @@ def make_uppers(folder: str, directories: "Sequence[str]") -> None:
         os.chmod(f"{folder}/{number}", status.st_mode & 0o1777 | 0o700)
         # The time of a directory of packages is part of what an image is known by.
         os.utime(f"{folder}/{number}", ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def mount(
-    layer: Layer,
-    base: str,
-    mounts: "Optional[Sequence[tuple[str, str, str]]]" = None,
-    neighbour: "Optional[tuple[int, int]]" = None,
-) -> str:
-    """Enter namespaces of this process's own and mount a layer; return an empty string or what failed.
-
-    :param mounts: what :func:`.kernel.table` returned.
-    :param neighbour: what :func:`~sif_writable.layer.neighbours.member` returned: its namespaces are taken instead.
-    """
-    below = kernel.mounts_below(
-        layer.directories, kernel.table(read("/proc/self/mountinfo")) if mounts is None else mounts
-    )
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    opened = [here]
-    mounted: list[str] = []
-    step = "a user namespace cannot be made here"
-    try:
-        path, strong = kernel.cwd(), kernel.is_strong()
-        if neighbour is None:
-            kernel.separate(os.geteuid(), os.getegid())
-        else:
-            kernel.join_process(*neighbour)
-        try:
-            # Opened in this namespace: what is of another one cannot be shown.
-            held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]
-            opened += held
-            if layer.in_memory:
-                from sif_writable.layer import memory
-
-                base = memory.begin(layer)
-                mounted.append(layer.folder)
-            for number, directory in enumerate(layer.directories):
-                step = f"an overlay over {directory} cannot be mounted here"
-                earlier = f"{base}/tree{directory}"
-                lower = [earlier, directory] if base and os.path.isdir(earlier) else [directory]
-                hidden = f"{layer.folder}/hidden/{number}"
-                opened.append(os.open(hidden, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-                kernel.bind(directory, hidden)
-                mounted.append(hidden)
-                kernel.overlay(lower, layer.uppers()[number], f"/proc/self/fd/{opened[-1]}", directory, WORDS)
-                mounted.append(directory)
-            for point, descriptor in zip(below, held):
-                step = f"what is mounted at {point} cannot be shown there again"
-                kernel.bind(f"/proc/self/fd/{descriptor}", point)
-        except BaseException:  # also what a handler of the program raises: there is no half layer
-            for point in reversed(mounted):
-                kernel.unmount(point)
-            raise
-        finally:
-            kernel.drop_capabilities(strong=strong)
-        _leave_tidy(layer, path, here)
-    except OSError as error:
-        let_pass(error)
-        layer.refused = error.errno in REFUSED or _is_forbidden(error)
-        return f"{step}: {error.strerror}"
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-    return ""
-
-
-def _leave_tidy(layer: Layer, path: str, here: int) -> None:
-    """Do what is good to have, but no reason to say that there is no layer: it stands."""
-    try:
-        os.chmod(f"{layer.folder}/hidden", 0o000)  # who walks through storage shall not find the image there
-        kernel.come_back(path, here)
-    except OSError as error:
-        let_pass(error)
-
-
-def write(path: str, text: str) -> None:
-    """Write a small file that is not there yet.
-
-    :raises OSError: it cannot be written.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    rest = os.fsencode(text)
-    try:
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    finally:
-        os.close(descriptor)
