@@ -6,10 +6,13 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sif_writable.layer import files, make, publish, records, replicas
 from sif_writable.layer.make import newest_generation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PKG = "/v/lib/pkg"
 
@@ -108,3 +111,19 @@ def conflict(node: Node) -> tuple[str, str]:
     node.publish(theirs)
     files.remove(theirs)
     return ours, origin
+
+
+def in_children(*work: Callable[[], object]) -> list[int]:
+    """Do things at the same time, each in a process of its own; return how these ended."""
+    children = []
+    for one in work:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                one()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import enter, members
-from tests.layer.test_generations import in_children
+from tests.layer.node import in_children
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,37 +9,18 @@ import sqlite3
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from sif_writable.layer import alive, files, generations, publish, records, replicas, seen
 from sif_writable.layer.make import newest_generation
-from tests.layer.node import PKG, Node
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.layer.node import PKG, Node, in_children
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
-
-
-def in_children(*work: Callable[[], object]) -> list[int]:
-    """Do things at the same time, each in a process of its own; return how these ended."""
-    children = []
-    for one in work:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                one()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitpid(child, 0)[1] for child in children]
 
 
 def test_many_publishers_at_once_lose_nothing(node: Node) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -144,14 +142,3 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
 
 
 ALLOWED = ("sif_writable.layer", "sif_writable.signals", "sif_writable.covering", "sif_writable.in_layer")
-
-
-def test_it_imports_nothing_of_the_other_folders() -> None:
-    for path in Path(decide.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom) and node.module == "sif_writable":
-                names = [f"sif_writable.{alias.name}" for alias in node.names]
-            for name in names:
-                assert not name.startswith("sif_writable") or name.startswith(ALLOWED), (path, name)
