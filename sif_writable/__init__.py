@@ -27,8 +27,14 @@ outcome: "Optional[Outcome]" = None
 failure: "Optional[BaseException]" = None
 """What went wrong in the hook; ``sif-writable status`` prints it."""
 
+MODE = "SIF_WRITABLE"
+"""The variable that switches the hook off or on."""
+DIR = "SIF_WRITABLE_DIR"
+"""The variable with the place that the user gives to storage."""
 SESSION = "SIF_WRITABLE_SESSION"
 """The variable by which a process hands its decisions to its descendants: :mod:`sif_writable.session`."""
+DEBUG = "SIF_WRITABLE_DEBUG"
+"""The variable that asks each start to say what it saw, decided and did."""
 LAYER = "SIF_WRITABLE_LAYER"
 """The variable that tells descendants of a writable layer: ``mnt:[N]:MOUNTS:image-IDENTITY:PREFIX:PATH:…``.
 
@@ -76,7 +82,7 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
     ``off``: ``SIF_WRITABLE=off``; ``build``: an image build; ``host``: not in a container; ``writable``: nothing to
     do.
     """
-    mode = data.get(b"SIF_WRITABLE", b"").decode("ascii", "replace").lower()
+    mode = data.get(MODE.encode(), b"").decode("ascii", "replace").lower()
     if mode in OFF:
         return "off"
     if mode in ON:
@@ -90,7 +96,7 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
         home_set = data.get(b"HOME")
         if (
             usable_home(home(None if home_set is None else os.fsdecode(home_set)))
-            and not data.get(b"SIF_WRITABLE_DIR")  # which the user gave on purpose, as he did with a mount at TARGET
+            and not data.get(DIR.encode())  # which the user gave on purpose, as he did with a mount at TARGET
             and not mounted_at(TARGET)
             and not _is_covered(data.get(LAYER.encode()))
         ):

@@ -7,7 +7,7 @@ import os
 import sys
 
 import sif_writable
-from sif_writable import SESSION
+from sif_writable import MODE, SESSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ COPIES = "SIF_WRITABLE_COPIES"
 """The variable that tells descendants where this image's copies are: ``PREFIX:FOLDER``; PREFIX is sys.prefix."""
 MORE_HEAVY = "SIF_WRITABLE_HEAVY"
 """The variable with further heavy modules, separated by commas: the user's, and those that the image declares."""
-OVERLAY = "SIF_WRITABLE_OVERLAY"
-"""The variable that says what may be mounted."""
+OVERLAY, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
+"""The variables that say what may be mounted, and for which other paths of the image."""
+OPT_IN = "SIF_WRITABLE_OPT_IN"
+"""The variable with those that are redirected only on request, with commas or blanks between them."""
 
 _AT_SECURE = 23
 _INPUTS_KEY = 0x5349465F494E5055
@@ -47,7 +49,7 @@ _INPUT_ENDS = (
 _INPUTS = frozenset(
     (
         *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
-        *(b"SIF_WRITABLE", b"SIF_WRITABLE_HEAVY", b"SIF_WRITABLE_OPT_IN"),
+        *(MODE.encode(), MORE_HEAVY.encode(), OPT_IN.encode()),
         *(b"CCACHE_CONFIGPATH", b"CUDA_CACHE_MAXSIZE", b"CUPY_CACHE_IN_MEMORY", b"DGLBACKEND", b"GOPATH"),
         *(b"KIVY_DESKTOP_PATH_ID", b"MATPLOTLIBRC", b"PYTHON_JULIAPKG_PROJECT", b"R_LIBS_USER"),
     )
@@ -58,6 +60,8 @@ _NO_INPUTS = (b"LD_LIBRARY_PATH",)
 
 stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
+own_places: "dict[str, Any]" = {}
+"""The folders of our own modules, with what finds them there."""
 handed: "dict[str, Optional[str]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
@@ -91,7 +95,7 @@ def start(data: "Mapping[bytes, bytes]") -> str:
 
 
 def _is_off(data: "Mapping[bytes, bytes]") -> bool:
-    return data.get(b"SIF_WRITABLE", b"").decode("ascii", "replace").lower() in sif_writable.OFF
+    return data.get(MODE.encode(), b"").decode("ascii", "replace").lower() in sif_writable.OFF
 
 
 def elevated() -> bool:
@@ -196,7 +200,7 @@ def install(data: "Mapping[bytes, bytes]") -> None:
     stage = function(_find_spec.__code__, names, "find_spec", (None, None))
     stage.find_spec = names["this"] = stage
     sys.meta_path.insert(0, stage)
-    if b"SIF_WRITABLE_OVERLAY_PATHS" in data:
+    if PATHS.encode() in data:
         from sif_writable import importhook
 
         importhook.install().serve_outside()
@@ -211,6 +215,10 @@ def _find_spec(
     are seen here are those that :func:`install` gives.
     """
     top = name.partition(".")[0]
+    if top == "sif_writable" and path is not None:
+        from sif_writable import child  # noqa: PLW0406 - it is not among the names that this function sees
+
+        return child.of_ours(name, path)
     if top in passed:  # noqa: F821
         return None
     if top in library and name != "multiprocessing.process" and finders[0] is this:  # noqa: F821
@@ -220,9 +228,27 @@ def _find_spec(
     return child.go_on(name, path, target)
 
 
+def of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
+    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
+    import _frozen_importlib_external as external
+
+    for place in path:
+        found = own_places.get(place)
+        if found is None:
+            loaders = (external.SourceFileLoader, [".py"]), (external.SourcelessFileLoader, [".pyc"])
+            found = own_places[place] = external.FileFinder(place, *loaders)
+        spec = found.find_spec(name)
+        if spec is not None:
+            return spec
+    return None
+
+
 def go_on(name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]") -> "Optional[ModuleSpec]":
     """Put the finder in place, and return what it finds."""
     try:
+        if sys.meta_path[0] is not stage and stage in sys.meta_path:  # our own modules are not others' to rewrite
+            sys.meta_path.remove(stage)
+            sys.meta_path.insert(0, stage)
         from sif_writable import importhook
 
         finder = importhook.install()

@@ -50,8 +50,6 @@ OUTSIDE = frozenset(("certbot",))
 """Packages that write outside their directory and the prefix: :data:`sif_writable.overlay.decide.PLACES`."""
 _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
 _installed: "dict[str, Finder]" = {}
-_own_places: "dict[str, _external.FileFinder]" = {}
-"""The folders of our own modules, each listed once."""
 
 
 class Finder:
@@ -83,7 +81,7 @@ class Finder:
         """
         self.lead()
         if path is not None and name[:13] == "sif_writable.":
-            return _of_ours(name, path)
+            return child.of_ours(name, path)
         if self.bytecode:
             self._check_bytecode()
         if self._in_use and path is not None:
@@ -275,7 +273,7 @@ class Finder:
 
         :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is declared at start.
         """
-        if not self.copies.folder or not (name or os.environ.get("SIF_WRITABLE_OVERLAY_PATHS")):
+        if not self.copies.folder or not (name or os.environ.get(child.PATHS)):
             return
         try:
             from sif_writable import layered
@@ -295,19 +293,6 @@ class _Served(_external.FileFinder):
         if spec is None or spec.loader is None or self.serving not in sys.meta_path:
             return spec
         return self.serving.serve_to_others(spec)
-
-
-def _of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
-    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
-    for place in path:
-        found = _own_places.get(place)
-        if found is None:
-            loaders = (_external.SourceFileLoader, [".py"]), (_external.SourcelessFileLoader, [".pyc"])
-            found = _own_places[place] = _external.FileFinder(place, *loaders)
-        spec = found.find_spec(name)
-        if spec is not None:
-            return spec
-    return None
 
 
 _NOBODY: "Any" = object()

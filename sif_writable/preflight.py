@@ -125,9 +125,9 @@ def before_import(name: str) -> None:
 
 def _check(name: str) -> None:
     from sif_writable.gpu import check
-    from sif_writable.session import REFUSED
+    from sif_writable.session import REFUSED, STRICT
 
-    if os.environ.get("SIF_WRITABLE_STRICT") == "1" and os.environ.get(REFUSED):
+    if os.environ.get(STRICT) == "1" and os.environ.get(REFUSED):
         from sif_writable.errors import Problem, StorageUnavailableException, StorageUnavailableExit, somebody_waits
 
         text, _, remedy = os.environ[REFUSED].rpartition("\n")

@@ -12,7 +12,7 @@ name and check sum: what has another value now is from the user or his program, 
 import os
 import sys
 
-from sif_writable import OFF, SESSION
+from sif_writable import MODE, OFF, SESSION
 from sif_writable.child import COPIES, FIELDS, PYCACHE, token
 from sif_writable.hanging import STEADY
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 OLD = "SIF_WRITABLE_OLD_"
 """How the variables begin that hold what others had before a session set them: ``SIF_WRITABLE_OLD_HOME``."""
 REFUSED = "SIF_WRITABLE_REFUSED"
+STRICT = "SIF_WRITABLE_STRICT"
+"""The variable that asks for a heavy import to fail where :data:`REFUSED` is set."""
 TOLD = "SIF_WRITABLE_TOLD"
 GPU_CHECKED = "SIF_WRITABLE_GPU_CHECKED"
 HANDED_DOWN = (REFUSED, TOLD, COPIES, PYCACHE)
@@ -118,7 +120,7 @@ def forget(environ: "MutableMapping[str, str]") -> "Optional[Problem]":
     for name in (*HANDED_DOWN, *[name for name in environ if name.startswith(OLD)]):
         environ.pop(name, None)
     # It has a key of its own, and is asked once per process tree.
-    if not found or found[1] != token() or environ.get("SIF_WRITABLE", "").lower() in OFF:
+    if not found or found[1] != token() or environ.get(MODE, "").lower() in OFF:
         environ.pop(GPU_CHECKED, None)
     if found:
         return None

@@ -1,7 +1,12 @@
 """What did the user ask for? The names of our variables, each once, and the values that they may have.
 
-What the gate and the first stage of the hook ask for is named there. On the cold path of a start.
+What the gate, the first stage of the hook, sessions and lines on stderr go by is named there, and what concerns the GPU
+in :mod:`sif_writable.gpu.demands`. On the cold path of a start.
 """
+
+from sif_writable import DEBUG, MODE
+from sif_writable.child import OPT_IN, OVERLAY
+from sif_writable.session import STRICT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,26 +14,20 @@ if TYPE_CHECKING:
 
 HOME = "SIF_WRITABLE_HOME"
 """Whether a private HOME takes the place of the user's."""
-OPT_IN = "SIF_WRITABLE_OPT_IN"
-"""Variables that are redirected only on request, with commas or blanks between them."""
-STRICT = "SIF_WRITABLE_STRICT"
-"""Whether a heavy import fails where the place that the user gave cannot be used."""
-DEBUG = "SIF_WRITABLE_DEBUG"
-"""Whether each start says on stderr what it saw, decided and did."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
 """Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
 
 MODES = {
-    "SIF_WRITABLE": ("auto", "on", "off"),
+    MODE: ("auto", "on", "off"),
     HOME: ("auto", "keep", "redirect"),
-    "SIF_WRITABLE_OVERLAY": ("auto", "on", "off"),
+    OVERLAY: ("auto", "on", "off"),
     STRICT: ("0", "1"),
     DEBUG: ("0", "1"),
 }
 """Variables of ours with a fixed set of values; the first is the default."""
 _SYNONYMS = {
-    "SIF_WRITABLE": ("0", "1", "no", "yes", "false", "true", "never", "always"),
-    "SIF_WRITABLE_OVERLAY": ("layer",),  # what the default was asked for with before it was the default
+    MODE: ("0", "1", "no", "yes", "false", "true", "never", "always"),
+    OVERLAY: ("layer",),  # what the default was asked for with before it was the default
 }
 """Other values that are understood."""
 

@@ -22,7 +22,7 @@ def run(damaged: "Optional[Problem]") -> str:
     system.find_layer()
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     debug: Optional[ModuleType] = None
-    if environ.get("SIF_WRITABLE_DEBUG") == "1":
+    if environ.get(sif_writable.DEBUG) == "1":
         from sif_writable.report import debug
         from sif_writable.stderr import say
     seen = system.see(environ)

@@ -33,5 +33,5 @@ def note(problem: BaseException) -> None:
     """
     signals.let_pass(problem)
     sif_writable.failure = problem
-    if os.environ.get("SIF_WRITABLE_DEBUG") == "1":
+    if os.environ.get(sif_writable.DEBUG) == "1":
         say([f"{type(problem).__name__}: {problem}"])

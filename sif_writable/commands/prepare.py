@@ -11,7 +11,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import TARGET, aside, system
+from sif_writable import MODE, TARGET, aside, system
 from sif_writable.errors import SifWritableError
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
@@ -292,7 +292,7 @@ def _command(environment: Environment, arguments: argparse.Namespace) -> list[st
 
 def _environment() -> dict[str, str]:
     left = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return {**left, "SIF_WRITABLE": "off"}
+    return {**left, MODE: "off"}
 
 
 def _check(arguments: argparse.Namespace) -> int:

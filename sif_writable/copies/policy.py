@@ -10,6 +10,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from sif_writable import settings
+from sif_writable.copies.store import PACKAGES
 from sif_writable.sizes import FORMS, human, parse_size
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def limit(environ: Mapping[str, str]) -> tuple[int, str]:
 
 def names(environ: Mapping[str, str]) -> list[str]:
     """Return the packages that the user wants to be copied up."""
-    return environ.get("SIF_WRITABLE_PACKAGES", "").replace(",", " ").split()
+    return settings.listed(environ, PACKAGES)
 
 
 def refusal(name: str, copied: int, entries: int, free: int, inodes: int | None, allowed: int, place: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sif_writable import MODE
 from sif_writable.signals import let_pass
 
 TIMEOUT = 10.0
@@ -196,7 +197,7 @@ def _start(out: int, limit: int, details: bool) -> int:
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, *words],
-        {**os.environ, "SIF_WRITABLE": "off"},
+        {**os.environ, MODE: "off"},
         file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)],
     )
 

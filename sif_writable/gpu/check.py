@@ -12,6 +12,7 @@ from _thread import allocate_lock
 
 from sif_writable.gpu import cuda, demands, signs
 from sif_writable.gpu.visible import VISIBLE, gpus_to_query
+from sif_writable.session import GPU_CHECKED
 from sif_writable.system import manifest
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sif_writable.gpu.demands import Demands
     from sif_writable.gpu.diagnosis import Diagnosis
 
-RECORD = "SIF_WRITABLE_GPU_CHECKED"
+RECORD = GPU_CHECKED
 """The answer, for this process tree: ``KEY|CODE|SEVERITY|TEXT|REMEDY``. The key says what was asked, so that a child
 on another node, in another container or with other visible devices asks anew."""
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from sif_writable import aside
+from sif_writable import MODE, aside
 from sif_writable.system.filesystem import explain
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def starts_hook(environment: Environment) -> bool:
     # With the hook off it still says so, and does nothing.
     done = subprocess.run(
         [environment.executable, "-c", words],
-        env={**os.environ, "SIF_WRITABLE": "off"},
+        env={**os.environ, MODE: "off"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -8,6 +8,8 @@ import re
 import subprocess
 from typing import NamedTuple
 
+from sif_writable import MODE
+
 DEPTH = 6
 """Levels below the root that an environment's prefix may lie: ``HOME/.local/share/uv/python/NAME`` has six."""
 
@@ -111,7 +113,7 @@ def _in_bin(folder: str) -> list[str]:
 
 def ask(program: str) -> Environment | str:
     """Let an interpreter describe itself, or return why it does not."""
-    environment = {**os.environ, "SIF_WRITABLE": "off"}
+    environment = {**os.environ, MODE: "off"}
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         environment.pop(name, None)
     try:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import SESSION, act, aside, plan, system
+from sif_writable import DIR, SESSION, act, aside, plan, system
 from sif_writable.errors import SifWritableError
 from sif_writable.image import inventory, manifest
 from sif_writable.plan import COMPILED, CONFIG, DATA
@@ -105,7 +105,7 @@ class Area:
 
     def decide(self) -> Decision:
         """Decide where each location goes, as at run time in a place that the user gave, and make the folders."""
-        environ = {name: value for name, value in os.environ.items() if name != "SIF_WRITABLE_DIR"}
+        environ = {name: value for name, value in os.environ.items() if name != DIR}
         seen = system.see(environ)
         seen.manifest = {}
         storage = plan.Storage()

@@ -3,14 +3,13 @@
 Whether the kernel permits it is not decided here: a forked child tries (:mod:`sif_writable.layer.trial`).
 """
 
+from sif_writable.child import OVERLAY as MODE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODE = "SIF_WRITABLE_OVERLAY"
 KEEP = "SIF_WRITABLE_KEEP"
-INSIDE = "SIF_WRITABLE_LAYER"
-"""Tells descendants which mount namespace has the layer, and over what: :data:`sif_writable.LAYER`."""
 
 NOT_NAMED = ":\n"
 """What separates the directories of a layer in :data:`INSIDE`, and in the files of its folder."""

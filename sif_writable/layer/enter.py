@@ -18,7 +18,7 @@ Making a file may take 0.2 ms on a disk's filesystem, so there are no more of th
 import os
 import sys
 
-from sif_writable import covering, in_layer, let_pass
+from sif_writable import LAYER, covering, in_layer, let_pass
 from sif_writable.layer import decide
 
 TYPE_CHECKING = False
@@ -97,7 +97,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     except OSError as error:
         let_pass(error)
         return "/proc is not there to be asked"
-    if in_layer(environ.get(decide.INSIDE)):
+    if in_layer(environ.get(LAYER)):
         return ""
     uid_map = read("/proc/self/uid_map")
     problem = decide.obstacle(
@@ -283,7 +283,7 @@ def entered(layer: Layer, namespace: str) -> None:
             write(f"{layer.folder}/keep", os.environ[decide.KEEP], os.O_TRUNC)
         except OSError as error:
             let_pass(error)
-    os.environ[decide.INSIDE] = decide.inside(
+    os.environ[LAYER] = decide.inside(
         namespace, covering(sys.prefix, *layer.directories[:1]), layer.image, sys.prefix, layer.directories
     )
     current = layer

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable import covering
+from sif_writable import LAYER, covering
 from sif_writable.layer import decide, enter
 from sif_writable.signals import suppress
 
@@ -67,7 +67,7 @@ def tell(here: str) -> None:
     prefix = next(iter(known), "")
     namespace = os.readlink("/proc/self/ns/mnt")
     directories = enter.directories(here)
-    os.environ[decide.INSIDE] = decide.inside(
+    os.environ[LAYER] = decide.inside(
         namespace, covering(prefix, *directories[:1]), known.get(prefix, ""), prefix, directories
     )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import covering
+from sif_writable import LAYER, covering
 from sif_writable.layer import decide, kernel, neighbours
 
 
 def cover(image: str, prefix: str) -> None:
     """Show the directories of the layers in this process's namespace read-only, to it and its descendants.
 
-    :param image: and `prefix`: see :data:`sif_writable.layer.decide.INSIDE`.
+    :param image: and `prefix`: see :data:`sif_writable.layer.LAYER`.
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
     """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
@@ -29,4 +29,4 @@ def cover(image: str, prefix: str) -> None:
     finally:
         os.close(here)
     # Nobody makes a layer inside a layer.
-    os.environ[decide.INSIDE] = decide.inside(os.readlink("/proc/self/ns/mnt"), covering(prefix), image, prefix, [])
+    os.environ[LAYER] = decide.inside(os.readlink("/proc/self/ns/mnt"), covering(prefix), image, prefix, [])

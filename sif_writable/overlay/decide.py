@@ -15,6 +15,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from sif_writable.child import OVERLAY as MODE
+from sif_writable.child import PATHS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Protocol
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 
 
 AUTO, ON, OFF = "auto", "on", "off"
-MODE, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
 GRAFT, OVERLAY = "graft", "overlay"
 
 MAX_ENTRIES = 512

@@ -6,7 +6,8 @@ goes there is decided in :mod:`sif_writable.redirects.decide`.
 
 import os
 
-from sif_writable import TARGET
+from sif_writable import DIR, TARGET
+from sif_writable.child import OPT_IN
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -157,13 +158,13 @@ class Decision:
 
 def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
     """Yield the candidates for storage, best first."""
-    if environ.get("SIF_WRITABLE_DIR"):
-        base = environ["SIF_WRITABLE_DIR"]
+    if environ.get(DIR):
+        base = environ[DIR]
         try:
             base = os.path.abspath(base)
         except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
             let_pass(error)
-        yield Place("SIF_WRITABLE_DIR", base, "persistent", given=True, make=True)
+        yield Place(DIR, base, "persistent", given=True, make=True)
     if facts.target_mounted:
         yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
     if facts.prefix_writable:
@@ -193,7 +194,7 @@ def own_folder(place: Place, *, shared: bool, user: int) -> str:
 
 def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]") -> bool:
     """Whether any location for sockets and temporary files may have to move."""
-    if facts.home_problem or environ.get("SIF_WRITABLE_OPT_IN"):
+    if facts.home_problem or environ.get(OPT_IN):
         return True
     if any(place.given for place in storage.places.values()):
         return True

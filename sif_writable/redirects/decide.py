@@ -3,7 +3,7 @@
 Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the tables.
 """
 
-from sif_writable import settings
+from sif_writable import child, settings
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
 from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
@@ -313,7 +313,7 @@ class _Rows:
 _MOVES, _STAYS, _WORKS = "moves", "stays", "works"
 """What becomes of a location: it moves, it stays, it stays since its default works."""
 _BY_DEFAULT = "its default location works"
-_REQUESTED = f"switched on by {settings.OPT_IN}"
+_REQUESTED = f"switched on by {child.OPT_IN}"
 
 
 def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", decision: Decision) -> None:

@@ -8,11 +8,13 @@ import site
 from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
+from sif_writable import DIR
 from sif_writable.copies import store
 from sif_writable.plan import CONFIG, KINDS
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
 from sif_writable.report.status import current, place_problem
+from sif_writable.session import STRICT
 from sif_writable.storage.shortage import QUOTA
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only
@@ -104,12 +106,12 @@ def _storage(model: Status) -> list[Check]:
         return []
     found = []
     unserved = unmet(outcome.storage)
-    strict = os.environ.get("SIF_WRITABLE_STRICT") == "1"
+    strict = os.environ.get(STRICT) == "1"
     for place, problem in outcome.storage.refused:
-        if place.label == "SIF_WRITABLE_DIR" and unserved:
+        if place.label == DIR and unserved:
             text, level = unserved.text, FAIL if strict else WARN
             unserved = None
-        elif place.given and place.label != "SIF_WRITABLE_DIR":
+        elif place.given and place.label != DIR:
             text, level = f"{place.label} {problem}", WARN
         else:
             continue

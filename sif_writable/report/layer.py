@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import LAYER, in_layer
+from sif_writable.child import OVERLAY
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
@@ -118,9 +119,9 @@ def lines(told: Layer, *, verbose: bool = False) -> list[str]:
         found.append(f"none: {told['why']}" if told["why"] else "none was needed yet")
     if told["hides"] and not told["why"]:
         found[-1] += f"; {told['hides']}"
-    if told["inside"] and told["why"] and os.environ.get(decide.MODE, "").strip().lower() == "off":
+    if told["inside"] and told["why"] and os.environ.get(OVERLAY, "").strip().lower() == "off":
         words = "this process is in a layer all the same"
-        found.append(f"{words}: {decide.MODE}=off cannot take a program out of the one that it was started in")
+        found.append(f"{words}: {OVERLAY}=off cannot take a program out of the one that it was started in")
     elif told["inside"]:
         found.append("this process is in a layer")
     if told["pending"] and told["pending"]["files"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sif_writable import DIR
 from sif_writable.errors import Problem
 from sif_writable.system.filesystem import SILENT
 
@@ -13,7 +14,7 @@ REMEDY = "bind a directory of yours that can be written there, or name another o
 LOOSE_REMEDY = "chmod g-w,o-w or chmod +t {!r}, or name another directory"
 
 
-def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> Problem | None:
+def unmet(storage: Storage, label: str = DIR) -> Problem | None:
     """Return what is wrong with a place that the user asked for and did not get, or None."""
     for place, problem in storage.refused:
         if place.label == label:
@@ -22,7 +23,7 @@ def unmet(storage: Storage, label: str = "SIF_WRITABLE_DIR") -> Problem | None:
             instead = next((storage.roots[kind] for kind in served if kind not in taken), None)
             used = f"using {instead}" if instead else "no other place was found"
             used += " for those" if taken else "" if instead else ", nothing is redirected"
-            what = f"{label}={short(place.base)}" if label == "SIF_WRITABLE_DIR" else label
+            what = f"{label}={short(place.base)}" if label == DIR else label
             return Problem("storage-refused", f"{what} {problem}; {used}.", f"{cure(storage, place)}.")
     return None
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sif_writable import LAYER, covering
+from sif_writable import LAYER, MODE, covering
 from sif_writable.overlay import decide, ground, mounting, obstacles
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
@@ -31,7 +31,7 @@ from sif_writable.trace.findings import CHANGED, CREATED, REMOVED, Change, Recor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-LOG = "SIF_WRITABLE_TRACE"
+LOG = f"{MODE}_TRACE"
 _PREFIX = "sif-writable-trace-"
 _YOUNG = 60.0
 """Seconds that a folder may be without a lock: it was made just now."""

@@ -26,6 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STORAGE = "/home/user/.cache/sif-writable/image-test"
 PRELUDE = f"""
 import importlib, json, os, sys, time
+from sif_writable import LAYER
 from sif_writable.layer import alive, collect, decide, kernel, trial
 from sif_writable.layer import enter as entering
 if "TOKEN" in os.environ:

@@ -25,7 +25,7 @@ try:
 except OSError as error:  # the hook keeps it for `status`
     said = repr(error)
 os.access("/mark/entered", 0)
-inside = decide.INSIDE in os.environ
+inside = LAYER in os.environ
 mounts = read("/proc/self/mountinfo").count(" - overlay sif-writable ")
 try:
     os.mkdir(SITE + "/made"); write(SITE + "/made/file", "whole")

@@ -36,7 +36,7 @@ for number in range(40):
         except TimeoutError:
             said = "raised"
         mounts = read("/proc/self/mountinfo").count(" - overlay sif-writable ")
-        told = os.environ.get(decide.INSIDE, "")
+        told = os.environ.get(LAYER, "")
         os.write(writing, json.dumps([said, mounts, bool(told)]).encode())
         os._exit(0)
     os.close(writing)

@@ -96,7 +96,7 @@ tell([problem, entering.current.name != name])
 """
     assert box.tells(again, env={"TOKEN": "same"}) == ["", True]
     exported = f"""
-os.environ[decide.INSIDE] = decide.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
+os.environ[LAYER] = decide.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
 problem = enter()
 write(SITE + "/written")
 tell([problem, entering.current is not None])

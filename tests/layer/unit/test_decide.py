@@ -10,6 +10,7 @@ import pytest
 import sif_writable
 from sif_writable import settings
 from sif_writable import system as facts
+from sif_writable.child import OVERLAY
 from sif_writable.layer import decide, kernel
 from sif_writable.overlay import decide as overlay
 from sif_writable.report import layer as report
@@ -108,9 +109,9 @@ def test_paths_are_escaped_in_the_options_of_a_mount(path: str, escaped: str) ->
 
 def test_values_are_understood_alike_for_the_environment_and_for_other_paths() -> None:
     for value in ("", "auto", "on", "off", "Off", "layer", "layers", "1"):
-        assert overlay.mode({decide.MODE: value}) == decide.mode({decide.MODE: value})
-    assert settings.misunderstood({decide.MODE: "Layer"}, ()) == []
-    assert "allowed: auto, on, off" in settings.misunderstood({decide.MODE: "layers"}, ())[0]
+        assert overlay.mode({OVERLAY: value}) == decide.mode({OVERLAY: value})
+    assert settings.misunderstood({OVERLAY: "Layer"}, ()) == []
+    assert "allowed: auto, on, off" in settings.misunderstood({OVERLAY: "layers"}, ())[0]
 
 
 def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +140,3 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
     for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):
         monkeypatch.setenv(sif_writable.LAYER, damaged)
         assert facts.identity("/of/the/image/site-packages") == without
-
-
-ALLOWED = ("sif_writable.layer", "sif_writable.signals", "sif_writable.covering", "sif_writable.in_layer")
