@@ -374,7 +374,7 @@ def test_half_imported_modules_are_dropped(one_image: Image) -> None:
 def test_an_import_that_works_loads_nothing_of_ours(one_image: Image) -> None:
     one_image.says("import quiet")
     told = one_image.says(
-        "import sys; old = set(sys.modules); import quiet; "
+        "import outsider, sys; old = set(sys.modules); import quiet; "
         "print(quiet.value, sorted(n for n in set(sys.modules) - old if 'sif' in n), type(quiet.__loader__).__name__)"
     )
     assert told == "3 [] SourceFileLoader\n"

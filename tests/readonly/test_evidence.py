@@ -52,7 +52,7 @@ def app(one_image: Image) -> Image:
 @pytest.mark.parametrize("reason", OTHER)
 def test_a_program_that_fails_for_another_reason_is_as_without_us(app: Image, reason: str) -> None:
     names = "{n for n in sys.modules if 'sif_writable' in n}"
-    code = f"import atexit, sys\nbefore = {names}\n"
+    code = f"import atexit, outsider, sys\nbefore = {names}\n"  # the first import loads the hook
     code += f"atexit.register(lambda: print(sorted({names} - before)))\n"  # before ours, so it runs after it
     program = f"{code}{OTHER[reason]}"
     learned = app.learned()
