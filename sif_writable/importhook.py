@@ -17,6 +17,7 @@ from sif_writable.child import MORE_HEAVY, OVERLAY
 from sif_writable.copies.store import (
     ANYWHERE,
     NEVER,
+    STDLIB_FOLDERS,
     Copies,
     folder,
     handed,
@@ -205,7 +206,8 @@ class Finder:
         if directory.startswith(self.copies.tree + "/"):  # found there by the path's own finder, see _Served
             return spec if target is not None else self._watch(spec)
         if not self.copies.lies_in_image(directory):
-            return spec
+            in_layer = self.layer and directory not in STDLIB_FOLDERS
+            return self._serve_in_layer(spec, directory, f"{directory}/{entry}", target) if in_layer else spec
         self.listen()
         if self._places is None:
             self._places = {where for places in self.copies.wanted().values() for where in places}
@@ -223,6 +225,21 @@ class Finder:
                     spec = moved(spec, self.copies.tree)
                     self._in_use = True
                 break
+        return spec if target is not None else self._watch(spec)
+
+    def _serve_in_layer(
+        self, spec: "ModuleSpec", directory: str, path: str, target: "Optional[ModuleType]"
+    ) -> "ModuleSpec":
+        """Serve what is another user's in a layer as it is served without one: there, too, it cannot be written."""
+        from sif_writable import layered
+
+        if not layered.covers(directory):
+            return spec
+        if layered.needs_copy(self.copies, spec.name, directory) and self.copies.provides(spec, path):
+            spec = moved(spec, self.copies.tree)
+            self._in_use = True
+        elif os.access(path, os.W_OK):
+            return spec
         return spec if target is not None else self._watch(spec)
 
     def serve_to_others(self, spec: "ModuleSpec") -> "ModuleSpec":

@@ -8,13 +8,22 @@ import os
 import sys
 
 from sif_writable import LAYER, importhook, in_layer
-from sif_writable.copies.store import NAMESPACE_PATH, STDLIB_FOLDERS, is_read_only, place_of, storage_hangs
+from sif_writable.copies.store import (
+    NAMESPACE_PATH,
+    STDLIB_FOLDERS,
+    is_read_only,
+    learned_list,
+    place_of,
+    storage_hangs,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any, Optional
+
+    from sif_writable.copies.store import Copies
 
 INSTALLERS = frozenset(("pip", "conda", "mamba", "uv", "poetry", "pdm", "flit"))
 """Programs that ask whether the environment can be written, and then change it: they find it as without a layer."""
@@ -30,6 +39,10 @@ _begun = False
 _without = False
 """Whether this process is an installer."""
 _inside = LAYER in os.environ
+_over: "Optional[list[str]]" = None
+"""The directories of the layer that this process is in, once somebody has asked."""
+_learned: "Optional[str]" = None
+"""The list of packages that have copies, once somebody has asked."""
 _written: "Optional[frozenset[str]]" = None
 
 
@@ -125,7 +138,7 @@ def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpe
 
 def _enter(finder: importhook.Finder) -> bool:
     """Have the environment writable as a whole, if that changes nothing else."""
-    global _asked, _inside, problem
+    global _asked, _inside, _over, problem
     _asked = True
     if storage_hangs():
         return False
@@ -136,6 +149,7 @@ def _enter(finder: importhook.Finder) -> bool:
     if problem:
         return False
     _inside = True
+    _over = None if enter.current is None else enter.current.directories
     if enter.current is not None and not enter.current.fresh:
         _look_again(enter.current.directories)
     return True
@@ -178,6 +192,34 @@ def directories() -> "list[str]":
         if table.is_image(directory) and not table.host_mounts_below(directory):  # the host's is never covered
             found.append(directory)
     return found
+
+
+def covers(directory: str) -> bool:
+    """Whether a directory lies in the layer that this process is in."""
+    global _over
+    if _over is None:
+        _over = in_layer(os.environ.get(LAYER))[2:] if _inside else []
+    return any(f"{directory}/".startswith(f"{top}/") for top in _over)
+
+
+def needs_copy(copies: "Copies", name: str, directory: str) -> bool:
+    """Whether a package of the layer was refused something there that it is refused still."""
+    global _learned
+    if _learned is None:
+        _learned = ""
+        try:
+            _learned = "" if storage_hangs() else learned_list(copies.folder)
+        except FileNotFoundError:  # as it is where there was always a layer: none is begun
+            return False
+        except OSError as error:  # copies are not used, then; `status` says why
+            from sif_writable.signals import let_pass
+
+            let_pass(error)
+    if f"\t{name}\t{directory}\t" not in _learned or directory not in copies.wanted().get(name, ()):
+        return False
+    from sif_writable.layer import others
+
+    return others.are_needed(_learned, name, directory)
 
 
 def without(environ: "Mapping[str, str]") -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import aside
 from sif_writable.copies import policy, units
+from sif_writable.layer import others
 from sif_writable.signals import suppress
 from sif_writable.storage import publish
 
@@ -59,6 +60,7 @@ def copy_tree(source: str, target: str) -> None:
 
     :raises OSError: the target cannot be written. What cannot be read becomes a link to the image.
     """
+    in_layer = others.covers(source)  # where all can be written that is this user's own
     stack = [(source, target)]
     while stack:
         here, there = stack.pop()
@@ -71,7 +73,7 @@ def copy_tree(source: str, target: str) -> None:
                     continue
                 status = borrowed or entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    if os.access(path, os.R_OK | os.X_OK) and not os.access(path, os.W_OK):
+                    if os.access(path, os.R_OK | os.X_OK) and (in_layer or not os.access(path, os.W_OK)):
                         os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)
                         stack.append((path, new))
                     else:  # unreadable, or something writable that is mounted there

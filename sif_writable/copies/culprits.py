@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies import evidence, failures, store
 from sif_writable.copies.units import directories, unit_at
+from sif_writable.layer import others
 from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
@@ -45,7 +47,7 @@ def judge(error: BaseException, copies: Copies, handled: BaseException | None = 
     :param handled: an error that was handled already when the work began that failed.
     """
     told = failures.failures(evidence.chain(error, handled), working_directory())
-    failed = [failure for failure in told if is_refused(failure.path)]
+    failed = [failure for failure in told if is_refused(failure)]
     units, detail = owners(failed, copies)
     if not units:
         unit, detail = writer(error, failed, copies)
@@ -53,9 +55,11 @@ def judge(error: BaseException, copies: Copies, handled: BaseException | None = 
     return Verdict(units, detail, failed)
 
 
-def is_refused(path: str) -> bool:
+def is_refused(failure: Failure) -> bool:
     """Whether this process cannot write a path, or make it where it does not exist; not where reading is denied too."""
-    path = os.path.normpath(path)
+    path = os.path.normpath(failure.path)
+    if failure.number == errno.EOVERFLOW:
+        return others.is_others(path)
     if os.path.exists(path):
         return not os.access(path, os.W_OK) and os.access(path, os.R_OK)
     while not os.path.exists(path):
@@ -75,7 +79,7 @@ def owners(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
         path = of_image(failure.path, copies)
         for way in dict.fromkeys((path, os.path.normpath(path), os.path.realpath(path))):
             unit = unit_at(way, where)
-            if unit is not None and _is_curable(unit, copies):
+            if unit is not None and _is_curable(unit, copies) and not _is_closed(path):
                 found[unit] = None
                 detail = detail or failure.path
     return list(found), detail
@@ -121,9 +125,16 @@ def of_image(path: str, copies: Copies) -> str:
 
 def _is_curable(unit: Unit, copies: Copies) -> bool:
     """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own."""
-    if unit.name in store.NEVER or os.access(unit.path, os.W_OK) or _is_copied(unit, copies):
+    if unit.name in store.NEVER or _is_copied(unit, copies):
+        return False
+    if os.access(unit.path, os.W_OK) and not others.covers(unit.path):  # a layer may be refused further down only
         return False
     return bool(image_mounts.environment_directory(unit.path))
+
+
+def _is_closed(path: str) -> bool:
+    """Whether it is its own mode that closes a path of a layer: then it is closed without us, too."""
+    return others.covers(path) and not others.is_others(path)
 
 
 def _is_copied(unit: Unit, copies: Copies) -> bool:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from sif_writable.copies.store import Copies
 
-_DENIED = (1, 13, 30)
-"""EPERM, EACCES, EROFS."""
+_DENIED = (1, 13, 30, 75)
+"""EPERM, EACCES, EROFS; and EOVERFLOW, by which a layer refuses files of other users whose mode permits writing."""
 _WORDS = (
     "read-only", "readonly", "read only", "permission denied", "not permitted", " writable", " writeable", "errno = ",
     "errno=", "errno: ", "errno 30", "errno 13", "error number ", "no locator available",

@@ -60,7 +60,8 @@ _DATABASE = re.compile(r"unable to open database file|readonly database")
 _STARTERS = ("_execute_child", "_posix_spawn")
 """Functions of ``subprocess`` that start a program."""
 _SPAWNERS = frozenset(("posix_spawn", "posix_spawnp"))
-_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EOVERFLOW)
+"""The last is how a layer refuses files of other users whose mode permits writing."""
 
 
 class Failure(NamedTuple):

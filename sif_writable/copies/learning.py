@@ -14,6 +14,7 @@ from sif_writable.copies import culprits, evidence, failures, ledger, policy, pr
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError
+from sif_writable.layer import others
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
 
 def _learn(units: list[Unit], verdict: culprits.Verdict, copies: Copies) -> None:
     known = copies.wanted()
-    if all({unit.directory, store.ANYWHERE} & {*known.get(unit.name, ())} for unit in units):
+    served = all({unit.directory, store.ANYWHERE} & {*known.get(unit.name, ())} for unit in units)
+    if served and not others.is_others(verdict.detail):  # in a layer it counts by what was refused
         refused = {line.name: line.why for line in ledger.listed(copies.folder)[0] if line.what == REFUSED}
         for unit in units:
             if unit.name in refused:

@@ -14,6 +14,7 @@ from sif_writable.copies import copying, kept, ledger, policy, store, validity
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import installed_with, is_extension, measure, record_of, unit_of_spec
+from sif_writable.layer import others
 from sif_writable.signals import suppress
 from sif_writable.storage import publish, shortage
 from sif_writable.storage.layout import LOCKS
@@ -64,7 +65,8 @@ def make(units: Iterable[Unit], why: str, detail: str, copies: Copies) -> str:
         ledger.refuse(asked[0], problem, copies)
         return problem
     known = copies.wanted()
-    new = [unit for unit in listed if unit.directory not in known.get(unit.name, ())]
+    anew = others.is_others(detail)  # in a layer it counts by what was refused
+    new = [unit for unit in listed if unit.directory not in known.get(unit.name, ()) or (anew and unit in asked)]
     lines = [
         Line(PACKAGE, unit.name, unit.directory, why, detail if unit in asked else f"installed with {asked[0].name}")
         for unit in new

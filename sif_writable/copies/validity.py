@@ -11,6 +11,7 @@ It is asked whenever a package with a copy is imported, and imports only ``os``,
 import os
 from _imp import source_hash
 
+from sif_writable import LAYER, in_layer, system
 from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
@@ -78,11 +79,20 @@ def read_stamp(file: str) -> "Optional[Stamp]":
 
 
 def seal(path: str, record: str) -> str:
-    """Return what stands for an original: 16 hexadecimal digits.
+    """Return what stands for an original as the image has it: 16 hexadecimal digits.
 
     :param path: of a package or a module; :param record: of its distribution's ``RECORD``, or an empty string.
     :raises OSError: it cannot be read at the moment.
     """
+    if in_layer(os.environ.get(LAYER)) and (here := system.layer()):
+        from sif_writable.layer import inherited
+
+        with inherited.image(here) as original:
+            return _seal(original(path), record and original(record))
+    return _seal(path, record)
+
+
+def _seal(path: str, record: str) -> str:
     entries = list(_entries(path, RECORDED_ENTRIES if record else ENTRIES))
     parts = [b"%s\0%d\0%d\0%d" % entry for entry in entries]
     sources = [name for name, mode, _, _ in entries if mode == _S_IFREG and name.endswith(b".py")]

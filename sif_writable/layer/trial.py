@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from sif_writable.layer import child, decide, enter, files, kernel, make, memory, replicas
@@ -171,6 +172,9 @@ def _trial(layer: enter.Layer) -> str:
     step = "making a file"
     try:
         _make_things(point)
+        for directory in _of_packages(point):
+            step = f"making a file in {directory}"
+            _make_things(directory)
         file, folder = _samples(point)
         if folder:
             step = f"making a file in {folder}"
@@ -188,6 +192,12 @@ def _trial(layer: enter.Layer) -> str:
         problem = f"a layer over {point} can be mounted here, but {step} in it fails: {error.strerror}"
         return f"{PASSING}{problem}" if error.errno in _PASSING else problem
     return ""
+
+
+def _of_packages(point: str) -> list[str]:
+    """Return the directories of packages below: where their owner may not write there, a layer serves nothing."""
+    found = {os.path.realpath(path) for path in sys.path if path.endswith("-packages") and os.path.isdir(path)}
+    return sorted(path for path in found if path.startswith(f"{point}/"))
 
 
 def _samples(point: str) -> tuple[str, str]:

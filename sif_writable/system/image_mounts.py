@@ -30,7 +30,7 @@ _PROGRAMS = ("bin", "sbin")
 class Mount:
     """One line of mountinfo."""
 
-    __slots__ = ("device", "kind", "number", "parent", "point", "root")
+    __slots__ = ("device", "is_layer", "kind", "number", "parent", "point", "root")
 
     def __init__(self, line: str) -> None:
         """Read a line.
@@ -41,6 +41,9 @@ class Mount:
         self.number, self.parent, self.device, root, point = left.split(" ", 5)[:5]
         self.root, self.point = _plain(root), _plain(point)
         self.kind = right.partition(" ")[0]
+        self.is_layer = right.startswith("overlay sif-writable ") and (
+            ",volatile" in right or ",fsync=volatile" in right  # the latter as Linux 6.18 has it
+        )
 
     def base(self) -> "Optional[str]":
         """Return the directory of its filesystem that stands for ``/``, where it is shown in its own place."""
@@ -89,7 +92,10 @@ class Mounts:
             if (described := self.holder(_APPTAINER)) is not None and described is not root:
                 self._add_shown_in_place(described)
         elif (holder := self.holder(base_prefix)) is not None:
-            self._image = {holder.number}
+            self._image = {holder.parent if holder.is_layer else holder.number}
+        for mount in self.table:  # a parent comes before what is mounted on it
+            if mount.is_layer and mount.parent in self._image:
+                self._image.add(mount.number)
 
     def _add_shown_in_place(self, model: Mount) -> None:
         """Add what shows the filesystem of a mount of the image, from the same directory of it, in its own place."""

@@ -184,3 +184,20 @@ def test_a_path_of_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: os.
     assert image_mounts.host_mount(f"{site}/to-bound/x") == f"{site}/bound"
     monkeypatch.setattr(image_mounts, "MOUNTINFO", f"{real}/no such file")
     assert image_mounts.environment_directory(f"{site}/new") == ""
+
+
+def test_a_writable_layer_over_the_image_is_the_images_and_over_the_hosts_is_the_hosts() -> None:
+    layer = "overlay sif-writable rw,lowerdir=/opt/venv,upperdir=/u,workdir=/w,userxattr"
+    table = [
+        OVERLAY,
+        f"161 68 254:0 /srv/venv /srv/venv {DISK}",
+        f"200 68 0:60 / /opt/venv rw,nosuid,nodev - {layer},volatile",
+        f"201 161 0:61 / /srv/venv rw,nosuid,nodev - {layer},fsync=volatile",
+        f"202 68 0:62 / /var/log/tool rw,nosuid,nodev - {layer}",  # a declared path
+        f"203 200 254:0 /srv/kivy {SP}/kivy {DISK}",
+    ]
+    mounts = Mounts("\n".join(table), "/usr", signed=True)
+    paths = (SP, "/srv/venv/lib", "/var/log/tool", f"{SP}/kivy", "/usr")
+    assert [mounts.is_image(path) for path in paths] == [True, False, False, False, True]
+    unsigned = Mounts("\n".join(table), "/opt/venv", signed=False)
+    assert [unsigned.is_image(path) for path in paths] == [True, False, False, False, True]
