@@ -2,7 +2,7 @@
 
 import sys
 
-from sif_writable.commands import main
+from sif_writable.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

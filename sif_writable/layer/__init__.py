@@ -1,1 +1,0 @@
-"""The private writable layer over the environment of an image: made, joined, published."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -150,6 +149,6 @@ def path_of(error: BaseException) -> str:
 
 def say(lines: str) -> None:
     """Write lines to stderr, if there is one."""
-    if lines.strip() and sys.stderr is not None:
-        with suppress(OSError, ValueError):
-            sys.stderr.write("".join(f"sif_writable: {line}\n" for line in lines.splitlines() if line))
+    from sif_writable import stderr
+
+    stderr.say([line for line in lines.splitlines() if line])

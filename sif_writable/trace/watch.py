@@ -23,6 +23,7 @@ from sif_writable.overlay import decide, ground, mounting, obstacles
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.settings import IN_OVERLAY
+from sif_writable.stderr import say
 from sif_writable.system.mounts import mounts
 from sif_writable.system.program import not_started
 from sif_writable.trace import places
@@ -209,7 +210,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between
     except OSError as error:
         code, words = not_started(argv[0], error)
-        sys.stderr.write(f"sif-writable trace: {words}\n")
+        say([words], "sif-writable trace")
     finally:
         sys.stderr.flush()
         os._exit(code)

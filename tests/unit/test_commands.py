@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.commands import COMMANDS
+from sif_writable.commands.cli import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment
 from sif_writable.report.text import paragraph
 from sif_writable.system.program import not_started
@@ -104,7 +104,7 @@ COMMAND_LINES: tuple[tuple[str, ...], ...] = (
 )
 _ALL = """
 import contextlib, io, sys
-from sif_writable.commands import main
+from sif_writable.commands.cli import main
 for words in WORDS:
     with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as out:
         try:
