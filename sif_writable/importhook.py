@@ -160,7 +160,7 @@ class Finder:
                 return None
         elif is_part(name, path):
             return self._follow(name, path, target)
-        if not self.copies.folder or name in self.copies.busy or name in NEVER:
+        if not self.copies.folder or name in self.copies.being_copied or name in NEVER:
             return None
         spec = self._ask_others(name, path, target)
         if self.layer and not is_of_library(spec) and self._enters_layer(name, spec):
@@ -244,7 +244,7 @@ class Finder:
 
     def serve_to_others(self, spec: "ModuleSpec") -> "ModuleSpec":
         """Return the spec of the copy, or this one, to a finder that is asked before us."""
-        if not self.copies.folder or spec.name in self.copies.busy or spec.name in NEVER:
+        if not self.copies.folder or spec.name in self.copies.being_copied or spec.name in NEVER:
             return spec
         self.lead()
         try:

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.copies import forgetting, policy, store
+from sif_writable.copies import forget as forgetting
+from sif_writable.copies import policy, store
 from sif_writable.layer.files import remove
 from sif_writable.overlay import trial
 from sif_writable.report import text

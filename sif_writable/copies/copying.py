@@ -67,11 +67,11 @@ def copy_tree(source: str, target: str) -> None:
         with os.scandir(here) as entries:
             for entry in entries:
                 path, new = entry.path, f"{there}/{entry.name}"
-                borrowed = units.borrowed(path, source) if entry.is_symlink() else None
-                if entry.is_symlink() and borrowed is None:
+                external_link_status = units.external_link_status(path, source) if entry.is_symlink() else None
+                if entry.is_symlink() and external_link_status is None:
                     os.symlink(_link_target(path, source), new)
                     continue
-                status = borrowed or entry.stat(follow_symlinks=False)
+                status = external_link_status or entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     if os.access(path, os.R_OK | os.X_OK) and (in_layer or not os.access(path, os.W_OK)):
                         os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)

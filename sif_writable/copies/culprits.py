@@ -48,7 +48,7 @@ def judge(error: BaseException, copies: Copies, handled: BaseException | None = 
     """
     told = failures.failures(evidence.chain(error, handled), working_directory())
     failed = [failure for failure in told if is_refused(failure)]
-    units, detail = owners(failed, copies)
+    units, detail = packages_holding(failed, copies)
     if not units:
         unit, detail = writer(error, failed, copies)
         units = [] if unit is None else [unit]
@@ -67,7 +67,7 @@ def is_refused(failure: Failure) -> bool:
     return os.access(path, os.X_OK) and not os.access(path, os.W_OK)
 
 
-def owners(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
+def packages_holding(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
     """Return the packages of the image, without a copy so far, that hold the paths which could not be written.
 
     A path is read as it is written and as it is: ``pkg/../other/x`` needs both.
@@ -91,7 +91,7 @@ def writer(error: BaseException, failed: Iterable[Failure], copies: Copies) -> t
     From its copy it reaches another place by ``..``. A package that was given the path by others is found likewise;
     then its copy cures nothing, and is taken back.
     """
-    beside = [failure.path for failure in failed if is_beside(failure.path, copies)]
+    beside = [failure.path for failure in failed if is_in_no_package(failure.path, copies)]
     for unit in _units(error, copies) if beside else ():
         return (unit, beside[0]) if _is_curable(unit, copies) else (None, "")
     return None, ""
@@ -111,7 +111,7 @@ def _units(error: BaseException, copies: Copies) -> Iterator[Unit]:
             yield unit
 
 
-def is_beside(path: str, copies: Copies) -> bool:
+def is_in_no_package(path: str, copies: Copies) -> bool:
     """Whether a path lies in a directory of the environment, and there in no package."""
     if path.startswith(copies.tree + "/") or not image_mounts.environment_directory(path):
         return False

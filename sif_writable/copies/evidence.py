@@ -166,9 +166,9 @@ class Listener:
                 return
             if not tells_of_a_refusal(error):
                 if tells_of_a_full_disk(error) and not is_of_a_handler(error):
-                    from sif_writable.copies import full
+                    from sif_writable.copies import disk_full
 
-                    full.hear(chain(error), os.path.dirname(self._copies.folder))
+                    disk_full.hear(chain(error), os.path.dirname(self._copies.folder))
                 return
             if is_of_a_handler(error) or storage_hangs():
                 return

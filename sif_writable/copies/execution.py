@@ -181,9 +181,9 @@ class Watcher:
                 return None
             self._lead()
             if not refused:
-                from sif_writable.copies import worse
+                from sif_writable.copies import fallback
 
-                return worse.prepare(module, error, before, self.copies)
+                return fallback.prepare(module, error, before, self.copies)
             from sif_writable.copies import retry
 
             return retry.prepare(module, error, before, self.copies)

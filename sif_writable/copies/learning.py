@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import culprits, evidence, failures, ledger, policy, provide, store, telling
+from sif_writable.copies import culprits, evidence, failures, ledger, messages, policy, provide, store
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError
@@ -35,13 +35,13 @@ def learn(error: BaseException, copies: Copies) -> None:
     if units and not provide.was_taken_back(units, copies):
         _learn(units, verdict, copies)
         return
-    for unit in () if culprits.is_beside(verdict.detail, copies) else units:
+    for unit in () if culprits.is_in_no_package(verdict.detail, copies) else units:
         for line in ledger.listed(copies.folder)[0]:
             if line.what == REFUSED and (line.name, line.place) == (unit.name, unit.directory):
-                telling.say(f"{unit.name} cannot write {verdict.detail}; {line.why}.")
+                messages.say(f"{unit.name} cannot write {verdict.detail}; {line.why}.")
     _take_back(verdict, copies)
     for sentence in _sentences(error, verdict, copies):
-        telling.say(sentence)
+        messages.say(sentence)
 
 
 def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
@@ -53,7 +53,7 @@ def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
             provide.take_back(
                 [Unit(line.name, line.place, "")], f"{line.detail} cannot be written with it either", copies
             )
-            telling.say(
+            messages.say(
                 f"The writable copy of {line.name} did not help, since {line.detail} cannot be written with it either; "
                 "it is not used any more."
             )
@@ -66,15 +66,15 @@ def _learn(units: list[Unit], verdict: culprits.Verdict, copies: Copies) -> None
         refused = {line.name: line.why for line in ledger.listed(copies.folder)[0] if line.what == REFUSED}
         for unit in units:
             if unit.name in refused:
-                telling.say(refused[unit.name])
+                messages.say(refused[unit.name])
             elif copies.has(unit.path):
-                telling.say(
+                messages.say(
                     f"{unit.name} has a writable copy, but something else imports it from {unit.directory}, where it "
                     f"cannot write {verdict.detail}."
                 )
         return
     ledger.learn((Line(PACKAGE, unit.name, unit.directory, "use", verdict.detail) for unit in units), copies)
-    telling.from_the_next_run_on(units, copies)
+    messages.from_the_next_run_on(units, copies)
 
 
 def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) -> Iterator[str]:

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import act, lease
-from sif_writable.copies import copying, kept, ledger, policy, store, validity
+from sif_writable.copies import carry_over, copying, ledger, policy, store, validity
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import installed_with, is_extension, measure, record_of, unit_of_spec
@@ -85,9 +85,9 @@ def _provide(name: str, units: list[Unit], copies: Copies) -> str:
         if state == validity.UNTRUSTED:
             return untrusted_words(unit.name, copies.tree + unit.path)
         if state == validity.CHANGED:
-            from sif_writable.copies import forgetting
+            from sif_writable.copies import forget
 
-            if problem := forgetting.replace(unit, copies.folder):
+            if problem := forget.replace(unit, copies.folder):
                 return problem
         if state != validity.GOOD:
             missing.append(unit)
@@ -203,7 +203,7 @@ def _copy(units: list[Unit], copies: Copies) -> str:
                 def fill(new: str, unit: Unit = unit, stamp: tuple[str, str] = stamp, given: list[str] = given) -> None:
                     copying.copy_tree(unit.path, new)
                     _write_stamp(unit, copies.folder, *stamp)
-                    given[:] = kept.settle(copies.folder, unit.path, new)
+                    given[:] = carry_over.settle(copies.folder, unit.path, new)
 
                 publish.publish(
                     target, fill, lock_below=copies.folder, aside_in=copies.folder, seconds=seconds, over_link=True
@@ -215,14 +215,14 @@ def _copy(units: list[Unit], copies: Copies) -> str:
                         _write_stamp(unit, copies.folder, *stamp)
 
                         def settle(new: str, unit: Unit = unit, given: list[str] = given) -> None:
-                            given[:] = kept.settle(copies.folder, unit.path, new)
+                            given[:] = carry_over.settle(copies.folder, unit.path, new)
 
                         copying.copy_module(unit, target, copies.folder, settle)
-            kept.forget(given, copies.folder)
+            carry_over.forget(given, copies.folder)
         except OSError as error:
             problem = shortage.complaint(error, error.filename or target, copies.folder)
             return f"{unit.name} gets no writable copy: {str(problem).rstrip('.')}."
-    kept.give_back_beside(copies.folder, copies.tree)
+    carry_over.give_back_beside(copies.folder, copies.tree)
     return ""
 
 

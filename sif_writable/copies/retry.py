@@ -9,16 +9,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sif_writable.copies import (
-    afresh,
     culprits,
-    effects,
     evidence,
     execution,
     ledger,
-    passing,
+    messages,
     policy,
     provide,
-    telling,
+    restart,
+    side_effects,
+    transient,
 )
 from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.copies.units import installed_with, is_extension
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import _frozen_importlib_external as _external
     from importlib.machinery import ModuleSpec
 
-    from sif_writable.copies.afresh import Afresh
+    from sif_writable.copies.restart import Restart
     from sif_writable.copies.store import Copies
     from sif_writable.copies.units import Unit
 
@@ -41,7 +41,7 @@ _JUDGED = "__sif_writable__"
 """The attribute of an error that was judged already: it passes through the import of each package on its way."""
 
 
-class Again:
+class SecondTry:
     """The next try of an import, ready to go."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Again:
         self.copies = copies
         self.units: list[Unit] = []
         """What was copied for it."""
-        self.tries: list[Afresh] = []
+        self.tries: list[Restart] = []
         self.loader: _external.SourceFileLoader
 
     def prepare(self, error: BaseException, verdict: culprits.Verdict) -> bool:
@@ -64,30 +64,30 @@ class Again:
         name, copies = self.spec.name, self.copies
         units = [mate for unit in verdict.units for mate in installed_with(unit)]
         restarted = next((unit for unit in units if name.startswith(unit.name + ".")), None)
-        if restarted is not None and afresh.is_beginning(name, restarted.name):
+        if restarted is not None and restart.is_beginning(name, restarted.name):
             return False  # its package's import fails with the same error, and is tried again as a whole
         setattr(error, _JUDGED, True)
         if provide.was_taken_back(units, copies):
             return False
         again = {name, *(unit.name for unit in units)}
-        obstacle = effects.since(self.before, again)
+        obstacle = side_effects.since(self.before, again)
         if restarted is not None and not obstacle:
-            obstacle = afresh.obstacle(restarted, name, copies)
+            obstacle = restart.obstacle(restarted, name, copies)
         if not obstacle:
-            obstacle = effects.handed_out(afresh.made_anew(name, restarted, units))
+            obstacle = side_effects.handed_out(restart.made_anew(name, restarted, units))
         if obstacle:
             setattr(error, culprits.ANSWERED, True)
             ledger.learn((Line(PACKAGE, unit.name, unit.directory, "import", verdict.detail) for unit in units), copies)
-            telling.from_the_next_run_on(units, copies, f"This import is not tried again: {obstacle}. ")
+            messages.from_the_next_run_on(units, copies, f"This import is not tried again: {obstacle}. ")
             return False
-        copies.busy.add(name)
+        copies.being_copied.add(name)
         try:
             problem = provide.make(verdict.units, "import", verdict.detail, copies)
         finally:
-            copies.busy.discard(name)
+            copies.being_copied.discard(name)
         if problem:
             setattr(error, culprits.ANSWERED, True)
-            telling.say(problem)
+            messages.say(problem)
             return False
         self.units += units
         self._start(units, restarted)
@@ -95,7 +95,7 @@ class Again:
 
     def _start(self, units: list[Unit], restarted: Unit | None) -> None:
         _tried.add(self.spec.name)
-        new = afresh.Afresh(self.module, self.spec, units, self.copies)
+        new = restart.Restart(self.module, self.spec, units, self.copies)
         self.tries.append(new)
         if restarted is not None:
             new.restart(restarted)
@@ -115,20 +115,20 @@ class Again:
             each.undo()
         if self.units:
             names = policy.join(unit.name for unit in self.units)
-            why = f"the import of {self.spec.name} failed with it too ({telling.first_line(error)})"
-            if not tried or passing.has_passed(error, self.units, copies):
+            why = f"the import of {self.spec.name} failed with it too ({messages.first_line(error)})"
+            if not tried or transient.has_passed(error, self.units, copies):
                 ledger.withdraw({unit.name for unit in self.units}, copies)
                 setattr(self.first, culprits.ANSWERED, True)
-                telling.say(
+                messages.say(
                     f"A writable copy of {names} could not be used this time: {why}. The next run tries it again."
                 )
                 return False
             provide.take_back(self.units, why, copies)
             if not any(
-                culprits.is_beside(failure.path, copies) for failure in culprits.judge(self.first, copies).failed
+                culprits.is_in_no_package(failure.path, copies) for failure in culprits.judge(self.first, copies).failed
             ):
                 setattr(self.first, culprits.ANSWERED, True)  # otherwise there is more to say about the path
-            telling.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
+            messages.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
         return False
 
     def _is_tried(self) -> bool:
@@ -146,7 +146,7 @@ class Again:
             each.end()
 
 
-def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> Again | None:
+def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> SecondTry | None:
     """Decide whether the failed import of a module is tried again, and make everything ready for it.
 
     :param module: the package or module, half executed.
@@ -163,5 +163,5 @@ def prepare(module: ModuleType, error: BaseException, before: execution.Before, 
     verdict = culprits.judge(error, copies, before.handled)
     if not verdict.units:
         return None
-    again = Again(module, spec, error, before, copies)
+    again = SecondTry(module, spec, error, before, copies)
     return again if again.prepare(error, verdict) else None

@@ -51,7 +51,7 @@ class Copies:
         """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
         self.read_only: dict[str, bool] = {}
         """Directories that packages were found in, and whether they are read-only."""
-        self.busy: set[str] = set()
+        self.being_copied: set[str] = set()
         """Packages whose copy is being made: what that imports comes from the image."""
         self.untried: set[str] = set()
         """Packages whose copy was made for the import that is under way: it is not known yet whether they bear it."""
@@ -100,13 +100,13 @@ class Copies:
         return True
 
     def _make(self, spec: "ModuleSpec") -> bool:
-        self.busy.add(spec.name)
+        self.being_copied.add(spec.name)
         try:
             from sif_writable.copies import provide
 
             return provide.provide(spec, self)
         finally:
-            self.busy.discard(spec.name)
+            self.being_copied.discard(spec.name)
 
     def wanted(self) -> "dict[str, tuple[str, ...]]":
         """Return which packages are to be imported from a copy, with the directories of the image that they lie in."""

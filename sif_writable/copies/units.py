@@ -187,7 +187,7 @@ def measure(units: Iterable[Unit]) -> Size:
     return Size(copied, linked, entries)
 
 
-def borrowed(path: str, package: str) -> os.stat_result | None:
+def external_link_status(path: str, package: str) -> os.stat_result | None:
     """Return the status of a file of a package that is a link to a file elsewhere, as some installers make them."""
     if is_inner_link(path, package):
         return None
@@ -213,7 +213,7 @@ def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
         with suppress(OSError), os.scandir(stack.pop()) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    elsewhere = borrowed(entry.path, path) if entry.is_symlink() else None
+                    elsewhere = external_link_status(entry.path, path) if entry.is_symlink() else None
                     yield entry.name, elsewhere or entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
                     stack.append(entry.path)

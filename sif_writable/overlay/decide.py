@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Ground(Protocol):
-        """What :func:`decide` asks about paths; :class:`sif_writable.overlay.ground.Ground` answers."""
+        """What :func:`decide` asks about paths; :class:`sif_writable.overlay.path_queries.Ground` answers."""
 
         def exists(self, path: str) -> bool: ...  # noqa: D102
         def is_directory(self, path: str) -> bool: ...  # noqa: D102

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, covering, in_layer
 from sif_writable.layer import members
-from sif_writable.overlay import decide, ground, mounting, obstacles, trial
+from sif_writable.overlay import decide, mounting, obstacles, path_queries, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.settings import IN_OVERLAY
 from sif_writable.signals import let_pass, suppress
@@ -85,10 +85,10 @@ def serve(
     :returns: an empty string where all of them can be written now, or why the first one can not.
     """
     try:
-        asked = [one._replace(path=ground.resolved(one.path)) for one in wanted]
-        decided = decide.decide(asked, ground.Ground(), decide.mode(environ))
+        asked = [one._replace(path=path_queries.resolved(one.path)) for one in wanted]
+        decided = decide.decide(asked, path_queries.Ground(), decide.mode(environ))
         if decided.targets and enter_layer():
-            decided = decide.decide(asked, ground.Ground(), decide.mode(environ))
+            decided = decide.decide(asked, path_queries.Ground(), decide.mode(environ))
         refused.extend(pair for pair in decided.refused if pair not in refused)
         problem = enter(decided, environ, image)
     except Exception as error:  # noqa: BLE001 - an overlay is never worth a program
@@ -118,7 +118,7 @@ def enter(decided: Plan, environ: Mapping[str, str], image: str) -> str:
         return str(shortage.complaint(error, folder, image))
     table = mounts()
     in_storage = obstacles.upper_problem(folder, table)
-    problem = trial.prove(decided.targets, folder, in_storage, table)
+    problem = trial.verify_mounts(decided.targets, folder, in_storage, table)
     if problem:
         return problem
     return _enter(decided.targets, folder, in_storage)

@@ -33,7 +33,7 @@ TRIAL_SECONDS = 20.0
 """Seconds that the forked child may take; a filesystem that hangs shall not hang the program."""
 
 
-def prove(targets: tuple[Target, ...], folder: str, in_storage: str, table: list[Mount]) -> str:
+def verify_mounts(targets: tuple[Target, ...], folder: str, in_storage: str, table: list[Mount]) -> str:
     """Try what was not shown to work before in these circumstances; return an empty string or what failed.
 
     :param folder: what storage keeps for the overlays of this image; the proof is noted there.

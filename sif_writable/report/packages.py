@@ -12,7 +12,7 @@ from sif_writable.copies import ledger, policy, store, units
 from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
-from sif_writable.overlay.ground import Ground
+from sif_writable.overlay.path_queries import Ground
 
 if TYPE_CHECKING:
     from sif_writable.report.model import Package

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable import LAYER, MODE, covering
-from sif_writable.overlay import decide, ground, mounting, obstacles
+from sif_writable.overlay import decide, mounting, obstacles, path_queries
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target
 from sif_writable.settings import IN_OVERLAY
@@ -55,7 +55,7 @@ class Traced(NamedTuple):
     told: list[Record]
 
 
-class _Watched(ground.Ground):
+class _Watched(path_queries.Ground):
     """The image as it is to be watched: also what can be written in it, as while it is built."""
 
     def writable(self, path: str) -> bool:  # noqa: ARG002

@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.copies import culprits, effects, execution, store
+from sif_writable.copies import culprits, execution, side_effects, store
 from sif_writable.copies.units import is_extension, unit_of_spec
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _OURS = ("sif_writable.", "importlib")
 """Modules whose frames hold what is being imported."""
 
 
-class Afresh:
+class Restart:
     """One beginning. The module itself stays the same object, since others may hold it, and starts empty.
 
     Other modules of it and of the copied packages go, where this very import brought them; those that were there before
@@ -194,7 +194,7 @@ def obstacle(unit: Unit, importing: str, copies: Copies) -> str:
         return f"{unit.name} comes from its copy"
     if _thread._count():  # noqa: SLF001 - there is no other way to ask
         return "other threads run"
-    if done := effects.since(before, [unit.name]):
+    if done := side_effects.since(before, [unit.name]):
         return f"{done}, or what was imported before it has"
     own, this = f"{unit.name}.", sys.modules.get(importing)
     for name, module in list(sys.modules.items()):

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, aside, in_layer
-from sif_writable.copies import telling
+from sif_writable.copies import messages
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.shortage import FULL
 
@@ -38,7 +38,7 @@ def hear(errors: Iterable[BaseException], image: str) -> None:
 
     what = full.lack(folder) or _quota(folder)
     if what or path:
-        telling.say(full.words(folder, what or "space"))
+        messages.say(full.words(folder, what or "space"))
 
 
 def _folder(image: str) -> str:

@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import culprits, effects, execution, ledger, passing, provide, store, telling, units
+from sif_writable.copies import culprits, execution, ledger, messages, provide, side_effects, store, transient, units
 from sif_writable.copies.ledger import PACKAGE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FromImage:
-    """The import of a package once more, from the image: the like of :class:`sif_writable.copies.retry.Again`."""
+    """The import of a package once more, from the image: the like of :class:`sif_writable.copies.retry.SecondTry`."""
 
     def __init__(self, module: ModuleType, unit: Unit, spec: ModuleSpec, first: BaseException, copies: Copies) -> None:
         """Take the module, half executed, where it is in the image, and what the copy's execution raised."""
@@ -60,16 +60,16 @@ class FromImage:
         """Let other threads have the module, and take the copy back if the image's own has worked and storage too."""
         self._spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
         if self._worked:
-            if passing.has_passed(self.first, [self._unit], self._copies):
+            if transient.has_passed(self.first, [self._unit], self._copies):
                 self._copies.wanted().pop(self._unit.name, None)
-                telling.say(
+                messages.say(
                     f"{self._unit.name} was imported from the image this time, since its writable copy could not be "
-                    f"({telling.first_line(self.first)})."
+                    f"({messages.first_line(self.first)})."
                 )
                 return
-            why = f"the import of {self._spec.name} fails with it and works without ({telling.first_line(self.first)})"
+            why = f"the import of {self._spec.name} fails with it and works without ({messages.first_line(self.first)})"
             provide.take_back([self._unit], why, self._copies)
-            telling.say(f"The writable copy of {self._unit.name} is not used any more: {why}.")
+            messages.say(f"The writable copy of {self._unit.name} is not used any more: {why}.")
 
 
 def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> FromImage | None:
@@ -87,9 +87,9 @@ def prepare(module: ModuleType, error: BaseException, before: execution.Before, 
         done = "it has loaded object code"
     else:
         names = [name for name in sys.modules if name.startswith(own) or name == spec.name]
-        done = effects.since(before, {spec.name}) or effects.handed_out(names)
+        done = side_effects.since(before, {spec.name}) or side_effects.handed_out(names)
     if done:
-        telling.say(
+        messages.say(
             f"The import of {unit.name} from its new writable copy has failed, and is not tried without it: {done}. "
             f"If it works without, undo the copy: sif-writable cache forget {unit.name}"
         )
