@@ -50,6 +50,8 @@ class Case(NamedTuple):
     """The same for what every healthy run writes anew."""
     removes: tuple[str, ...]
     """The same for what a healthy run has removed by its end: nothing of it is left."""
+    opens: tuple[str, ...]
+    """The same for what a healthy run opens to write in it and leaves as it is: a layer keeps nothing of it."""
     remedy: str
     """What is said where the case cannot be fixed: the means is an overlay, and the kernel gives no namespaces."""
     exits: tuple[int, int]
@@ -75,6 +77,7 @@ _DEFAULTS: dict[str, object] = {
     "leaves": [],
     "rewrites": [],
     "removes": [],
+    "opens": [],
     "exits": [0, 0],
     "remedy": "",
     "by_copies": "",

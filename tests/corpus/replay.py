@@ -148,6 +148,8 @@ def problems(case: Case, result: Replay) -> list[str]:
         if not any(_UPPER not in path for path in _ending(end, first)):
             found.append(f"nothing is left at …/{end}")
     found += [f"{path} is left, and no healthy run leaves it" for end in case.removes for path in _ending(end, second)]
+    unchanged = [path for end in case.opens for path in _ending(end, second)]
+    found += [f"{path} is kept, and no run has changed it" for path in unchanged if _KEPT in path]
     for end in case.leaves:
         before, after = _ending(end, first), _ending(end, second)
         found += [
@@ -160,8 +162,8 @@ def problems(case: Case, result: Replay) -> list[str]:
 _LEFT_OVER = re.compile(r"/\.(new|try)-")
 """What our own work leaves when it is interrupted."""
 
-_GENERATION, _UPPER = re.compile(r"gen-\d+"), "/layer/upper/"
-"""How the folders of layers are called: numbered; and what stands for the random name of the newest layer."""
+_GENERATION, _KEPT, _UPPER = re.compile(r"gen-\d+"), "/layer/gen/", "/layer/upper/"
+"""The folders of generations are numbered; what stands for the newest one, and for the newest layer."""
 
 
 def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
@@ -197,6 +199,6 @@ def look(places: Scratch) -> dict[str, State]:
                     continue
                 shown = re.sub(r"/layer/(gen|upper)-[^/]*", r"/layer/\1", f"/{name}/{os.path.relpath(path, top)}")
                 modified = 0 if entry in folders else status.st_mtime_ns  # a folder's changes with what is in it
-                is_new = _UPPER in shown or ("/layer/gen/" in shown and entry in folders)  # in each layer or generation
+                is_new = _UPPER in shown or (_KEPT in shown and entry in folders)  # in each layer or generation
                 left[shown] = State(0 if is_new else status.st_ino, modified)
     return left

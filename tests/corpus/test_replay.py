@@ -26,6 +26,7 @@ CASE = Case(
     leaves=("pkg/cache-*.bin",),
     rewrites=("pkg/log",),
     removes=("pkg/tmp*",),
+    opens=("pkg/shipped",),
     remedy="",
     exits=(0, 0),
     by_copies="",
@@ -34,6 +35,7 @@ CASE = Case(
 )
 CACHE, LOG = "/var_tmp/storage/pkg/cache-1.bin", "/HOME/pkg/log"
 OTHER = "/tmp/pkg-of-this-process/pkg/cache-1.bin"
+KEPT = "/HOME/x/layer/gen/tree/pkg/shipped"
 HEALTHY = {CACHE: State(1, 10), LOG: State(2, 20)}
 
 
@@ -64,6 +66,7 @@ def test_a_healthy_replay_has_no_problem() -> None:
             {**HEALTHY, "/tmp/pkg/tmpx1": State(3, 10)},
             "/tmp/pkg/tmpx1 is left, and no healthy run leaves it",
         ),
+        (_run(), {**HEALTHY, KEPT: State(3, 10)}, f"{KEPT} is kept, and no run has changed it"),
         (_run(), {**HEALTHY, "/tmp/.new-x": State(3, 10)}, "/tmp/.new-x is left over"),
     ],
 )
@@ -116,4 +119,4 @@ def test_the_table_is_whole() -> None:
         assert case.lock == named[case.environment].lock
         assert set(case.source) <= set(case.lock)
         assert (case.remedy != "") == (case.means == cases.OVERLAY)
-        assert case.leaves or case.rewrites or case.removes or case.healthy
+        assert case.leaves or case.rewrites or case.removes or case.opens or case.healthy
