@@ -84,3 +84,17 @@ def test_where_the_owner_may_not_write_where_the_packages_are_copies_serve_at_on
     assert result.stdout.startswith("copy\ncopy\n"), result
     where = f"/venv{site[len(box.environment) :]}"
     assert f"making a file in {where} in it fails: Permission denied" in " ".join(result.stdout.split())
+
+
+def test_another_environment_whose_program_is_started_in_a_layer_has_copies(box: Box) -> None:
+    """Of the image's two environments, a layer is over the one whose program made it."""
+    environments.copy(box.environment, box.machine.in_image("/opt/two"))
+    writes = "import open_import as m; print(m.__file__)"
+    child = f'import quiet, subprocess; subprocess.run(["/opt/two/bin/python", "-c", "{writes}"])'
+    script = f"{PYTHON} -c '{child}'\n{PYTHON} -c '{writes}'\n/opt/two/bin/python -c '{writes}'"
+    result = box.shell(script, env={"SIF_WRITABLE": ""})
+    assert (result.returncode, result.stderr) == (0, ""), result
+    *_, copy, made, own, again, last = result.stdout.splitlines()
+    assert (made, again) == ("made", "made"), result
+    assert copy.endswith(f"/tree/opt/two{own[len('/venv') :]}"), result
+    assert (own[:6], last) == ("/venv/", f"/opt/two{own[len('/venv') :]}"), result
