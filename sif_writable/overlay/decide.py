@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         def entries(self, path: str) -> list[str] | None: ...  # noqa: D102
         def mounts_below(self, path: str) -> list[str]: ...  # noqa: D102
         def size(self, path: str) -> int: ...  # noqa: D102
-        def package_of(self, path: str) -> str: ...  # noqa: D102
         def host_mount(self, path: str) -> str: ...  # noqa: D102
 
 
@@ -58,14 +57,12 @@ PLACES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 class Wanted(NamedTuple):
-    """A path that has to be writable."""
+    """A path that has to be writable: the user, the image or :data:`PLACES` names it."""
 
     path: str
     """Absolute, links resolved as far as it exists."""
     why: str
     """The evidence."""
-    declared: bool
-    """The user, the image or the table of packages names it; nothing else is served."""
 
 
 class Target(NamedTuple):
@@ -99,11 +96,11 @@ def named(environ: Mapping[str, str], prefix: str, purelib: str) -> Iterator[Wan
     for word in environ.get(PATHS, "").replace(",", ":").replace("\n", ":").split(":"):
         name = word.strip()
         if name.startswith("/"):
-            yield Wanted(name, PATHS, declared=True)
+            yield Wanted(name, PATHS)
         elif name == "prefix":
-            yield Wanted(prefix, PATHS, declared=True)
+            yield Wanted(prefix, PATHS)
         elif name:
-            yield Wanted(f"{purelib}/{name.replace('.', '/')}", PATHS, declared=True)
+            yield Wanted(f"{purelib}/{name.replace('.', '/')}", PATHS)
 
 
 def decide(wanted: Iterable[Wanted], ground: Ground, mode: str) -> Plan:
@@ -145,11 +142,6 @@ def _problem(one: Wanted, path: str, ground: Ground) -> str:
             f"{path} gets no overlay: {point} is bound in from the host, and stays as it is. "
             "Remedy: bind it such that it can be written (without :ro)."
         )
-    if not one.declared:
-        package = ground.package_of(path)
-        if package:
-            return f"{path} gets no overlay: it belongs to {package}, which a writable copy serves."
-        return f"{path} gets no overlay: nobody has declared it. Remedy: name it with {PATHS}, or bind a directory."
     return ""
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, covering, in_layer
 from sif_writable.layer import members
+from sif_writable.layer.decide import parallel
 from sif_writable.overlay import decide, mounting, obstacles, path_queries, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.settings import IN_OVERLAY
@@ -53,9 +54,9 @@ def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer
     """Enter what a package is known to write outside its directory, before it is imported."""
     for package, paths, why in decide.PLACES:
         if package == name:
-            wanted = [Wanted(path, f"catalogue: {why}", declared=True) for path in paths]
+            wanted = [Wanted(path, f"catalogue: {why}") for path in paths]
             problem = serve(wanted, environ, image, enter_layer)
-            if problem and not (obstacles.parallel(environ) or obstacles.threads()):
+            if problem and not (parallel(environ) or obstacles.threads()):
                 _remember(package, paths, problem)
             return problem
     return ""

@@ -12,6 +12,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from sif_writable.layer.decide import parallel
+from sif_writable.layer.trial import UPPER_TYPES
 from sif_writable.signals import let_pass
 from sif_writable.storage.layout import OVERLAY
 from sif_writable.system.mounts import mount_of, mounts
@@ -21,13 +23,6 @@ if TYPE_CHECKING:
 
     from sif_writable.system.mounts import Mount
 
-UPPER_TYPES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"))
-"""Filesystems that carry an upper layer. A list and not a trial: on GPFS the trial has ended in a kernel panic."""
-
-# What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
-_RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
-_RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
-_SETTINGS = ("PMIX_MCA_", "PMI_MCA_")
 _LIMIT = "/proc/sys/user/max_user_namespaces"
 _DEBIAN = "/proc/sys/kernel/unprivileged_userns_clone"
 
@@ -35,20 +30,6 @@ _DEBIAN = "/proc/sys/kernel/unprivileged_userns_clone"
 def obstacle(environ: Mapping[str, str]) -> str:
     """Say why this process must not, or cannot, get namespaces of its own; an empty string: it may try."""
     return parallel(environ) or threads() or switched_off()
-
-
-def parallel(environ: Mapping[str, str]) -> str:
-    """Say by what this process is known to be one rank of many, or return an empty string."""
-    for name in environ:
-        if name in _RANK_VARIABLES or (name.startswith(_RANK_PREFIXES) and not name.startswith(_SETTINGS)):
-            return f"this is a rank of an MPI program ({name} is set), and its ranks share memory"
-    # srun says how many tasks the step has; a batch script knows only the number for the job.
-    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
-    for variable, words in ((name, "a Slurm step"), ("WORLD_SIZE", "a group"), ("LOCAL_WORLD_SIZE", "a group")):
-        number = environ.get(variable, "")
-        if number.isdigit() and int(number) > 1:
-            return f"this is one of {number} tasks of {words} ({variable}), and those may share memory"
-    return ""
 
 
 def threads(path: str = "/proc/self/task") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from sif_writable.overlay import obstacles
 from sif_writable.system import image_mounts
@@ -46,13 +45,6 @@ class Ground:
             return os.lstat(path).st_size
         except OSError:
             return 0
-
-    def package_of(self, path: str) -> str:
-        """Return the name of the installed package that a path lies in, or an empty string."""
-        from sif_writable.copies import units
-
-        unit = units.unit_at(path, units.directories([*sys.path]))
-        return unit.name if unit else ""
 
     def host_mount(self, path: str) -> str:
         """Return the mount point of what is bound in from the host and holds a path, or an empty string."""

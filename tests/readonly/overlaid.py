@@ -35,8 +35,8 @@ from sif_writable.overlay import obstacles as namespaces
 from sif_writable.overlay.decide import Wanted
 IMAGE = os.path.dirname(store.folder())
 assert IMAGE
-def serve(*paths, declared=True):
-    return overlay.serve([Wanted(path, "test", declared) for path in paths], os.environ, IMAGE)
+def serve(*paths):
+    return overlay.serve([Wanted(path, "test") for path in paths], os.environ, IMAGE)
 def write(path, text, mode="w"):
     with open(path, mode) as file:
         file.write(text)

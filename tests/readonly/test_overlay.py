@@ -389,11 +389,6 @@ tell(serve("/var/log/tool"))
     assert time.monotonic() - started < 30
 
 
-def test_a_package_is_left_to_its_copy(world: Any) -> None:
-    problem = ask(world, f"tell(serve('{PACKAGES}/kivy/data/x', declared=False))")
-    assert "belongs to kivy" in problem
-
-
 def test_the_root_directory_itself_is_refused_with_the_bind(world: Any) -> None:
     assert "--bind DIRECTORY:/newdir" in ask(world, "tell(serve('/newdir'))")
 

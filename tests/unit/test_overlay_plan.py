@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.layer.decide import parallel
 from sif_writable.overlay import decide as overlay
 from sif_writable.overlay import obstacles
 from sif_writable.overlay.decide import GRAFT, OVERLAY, Wanted
@@ -64,15 +65,12 @@ class Ground:
     def size(self, path: str) -> int:  # noqa: D102
         return 1 << 30 if path.endswith("big.bin") else 10
 
-    def package_of(self, path: str) -> str:  # noqa: D102
-        return "pkg" if path.startswith(PKG + "/") else ""
-
     def host_mount(self, path: str) -> str:  # noqa: D102
         return next((mount for mount in self.mounts if path == mount or path.startswith(mount + "/")), "")
 
 
-def decide(*paths: str, declared: bool = True, mode: str = "auto") -> overlay.Plan:
-    return overlay.decide([Wanted(path, "why", declared) for path in paths], Ground(), mode)
+def decide(*paths: str, mode: str = "auto") -> overlay.Plan:
+    return overlay.decide([Wanted(path, "why") for path in paths], Ground(), mode)
 
 
 def targets(*paths: str, **options: bool) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -137,12 +135,6 @@ def test_refused_paths(path: str, words: str) -> None:
     assert words in plan.refused[0][1]
 
 
-def test_only_what_is_declared_is_served() -> None:
-    assert "belongs to pkg" in decide(f"{PKG}/new", declared=False).refused[0][1]
-    assert "nobody has declared it" in decide("/results", "/var/log/x", declared=False, mode="on").refused[1][1]
-    assert decide(f"{PKG}/new").targets
-
-
 def test_a_mount_of_the_host_stays_as_it_is() -> None:
     for path in ("/etc/hosts", "/etc/hosts/x"):
         plan = decide(path)
@@ -192,7 +184,7 @@ def test_folder_names_are_one_to_one_and_short() -> None:
     ],
 )
 def test_ranks(environ: dict[str, str], refused: bool) -> None:
-    assert bool(obstacles.parallel(environ)) is refused
+    assert bool(parallel(environ)) is refused
 
 
 def test_threads_and_switches(tmp_path: Path) -> None:
