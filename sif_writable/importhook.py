@@ -1,11 +1,10 @@
-"""The hook at import: what an activated process keeps.
+"""What happens when a name is imported, in an activated process.
 
 One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported. It waits for the
 first heavy import, and it serves packages of read-only directories: from their writable copy where they have one, and
 otherwise such that a failing import can be tried again from one (:mod:`sif_writable.copies.retry`).
 
-On the start-up path: it imports only ``os``, ``sys`` and the import system, which are all loaded already. Whatever is
-not an everyday case lives in modules that are loaded then.
+Loaded at the first import of what is not the standard library's. What is not an everyday case is loaded when it occurs.
 """
 
 import _frozen_importlib_external as _external
@@ -216,8 +215,7 @@ class Finder:
             if type(of_path) is _external.FileFinder and (place is directory or place in self._places):
                 of_path.__class__ = _Served
                 vars(of_path)["serving"] = self
-        name = spec.name
-        for where in self.copies.wanted().get(name, ()):
+        for where in self.copies.wanted().get(spec.name, ()):
             if where in (directory, ANYWHERE):
                 path = f"{directory}/{entry}"
                 # Somebody may have mounted something writable on the package itself: a bind, an overlay.
