@@ -36,8 +36,6 @@ _WORDS = (
 DAY = 86400.0
 SECONDS, ENTRIES = 1.0, 50_000
 """How long a round may take, and how many files and folders it may look at or remove."""
-_NOTES = frozenset(("trial", "lock"))
-"""What layers note beside what they hold."""
 DOUBLINGS = 4
 """Times that both are doubled: the default limit is 100,000 files, on NFS a second is enough for some thousands."""
 AGAIN = 600.0

@@ -109,14 +109,6 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
     from sif_writable import system
-    from sif_writable.redirects import catalog, templates
+    from sif_writable.redirects import variable
 
-    bases = templates.default_bases(system.see(os.environ), os.environ)
-    for row in (*catalog.ROWS, *catalog.OPT_IN):
-        for template in row[3]:
-            default = templates.resolve(template, bases, os.environ)
-            if "/" not in template or default in ("", "/tmp"):  # noqa: S108 - below /tmp lies what is anybody's
-                continue
-            if path == default or path.startswith(default + "/"):
-                return row[0]
-    return ""
+    return variable.moves(path, variable.locations(system.see(os.environ)))

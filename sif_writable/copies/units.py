@@ -38,11 +38,6 @@ class Unit(NamedTuple):
         """Whether it is a directory."""
         return not self.entry.endswith(tuple(all_suffixes()))
 
-    @property
-    def has_source(self) -> bool:
-        """Whether what runs at its import can be read."""
-        return os.path.isfile(f"{self.path}/__init__.py") if self.is_package else self.entry.endswith(".py")
-
     def holds(self, path: str) -> bool:
         """Whether a path is this unit or lies in it."""
         return path == self.path or path.startswith(self.path + "/")

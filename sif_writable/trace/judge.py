@@ -40,13 +40,14 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
     :param covered: directories in which a layer serves all writes.
     """
     from sif_writable.copies import units as packages
+    from sif_writable.redirects import variable
     from sif_writable.system import mounts
 
     told = traced.told
     where = packages.directories(record.what for record in told if record.event == "path" and record.what)
     table = mounts.mounts()
     image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
-    variables = _variables()
+    known = variable.locations(system.see(os.environ))
     environment = places.of_environment()
 
     def in_image(path: str) -> bool:
@@ -76,9 +77,8 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
             return (
                 f"a writable copy of {package} (made by itself when its import fails; SIF_WRITABLE_PACKAGES={package})"
             )
-        variable = next((name for place, name in variables if path == place or path.startswith(place + "/")), "")
-        if variable:
-            return f"{variable}, set to a directory that can be written"
+        if name := variable.moves(path, known):
+            return f"{name}, set to a directory that can be written"
         bind = path if os.path.isdir(path) or path.count("/") == 1 else os.path.dirname(path)
         if path.count("/") == 1:
             return f"a bind (apptainer exec --bind DIRECTORY:{bind})"
@@ -103,19 +103,6 @@ def _is_python(program: str) -> bool:
     except OSError:  # os.system() is given a line for the shell
         return False
     return first.startswith(b"#!") and b"python" in first
-
-
-def _variables() -> list[tuple[str, str]]:
-    """List the default locations in the image that a variable moves."""
-    from sif_writable.redirects import catalog, templates
-
-    bases = templates.default_bases(system.see(os.environ), os.environ)
-    return [
-        (place, row[0])
-        for row in (*catalog.ROWS, *catalog.OPT_IN)
-        for template in row[3]
-        if "/" in template and (place := templates.resolve(template, bases, os.environ))
-    ]
 
 
 def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[str], str]:
