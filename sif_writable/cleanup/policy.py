@@ -33,14 +33,12 @@ LIMITS = "off, or a size and maybe a number of files, such as 20GiB or 20GiB,500
 DURATIONS = "a number with min, h, d or w, such as 12h, 30d or 2w"
 
 KNOWN = {
-    kind: frozenset(row[6].replace("/", "-") for row in (*ROWS, *OPT_IN) if row[1] == kind and row[6])
+    kind: frozenset(row.leaf for row in (*ROWS, *OPT_IN) if row.kind == kind and row.folder)
     for kind in (DATA, COMPILED, CONFIG, RUNTIME)
 }
 """Kind to the names of its folders: what is looked for in storage."""
 NEEDED = frozenset(
-    row[6].replace("/", "-")
-    for row in (*ROWS, *OPT_IN)
-    if row[5].partition(":")[0] in ("mkdir", "base", "path_list", "path_list_open")
+    row.leaf for row in (*ROWS, *OPT_IN) if row.shape in ("mkdir", "base", "path_list", "path_list_open")
 ) | {HOME}
 """Names of folders that a process in the midst of its work expects to exist."""
 _ALL = frozenset().union(*KNOWN.values())

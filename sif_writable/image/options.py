@@ -16,9 +16,9 @@ _GENERAL = frozenset(("TMPDIR", "PYTHONPYCACHEPREFIX"))
 """Variables that sources name without keeping anything there."""
 
 VARIABLES = frozenset(
-    row[0]
+    row.variable
     for row in (*ROWS, *OPT_IN)
-    if row[6] and row[0] not in _GENERAL and not row[0].startswith("XDG_") and row[0].isupper()
+    if row.folder and row.variable not in _GENERAL and not row.variable.startswith("XDG_") and row.variable.isupper()
 )
 """Variables whose mention in a package's sources means that its files go there."""
 

@@ -1,9 +1,9 @@
 """The known locations: which environment variable moves which package's files, and when that is right.
 
-Imported at every activated interpreter start. So there is no import, no class, no loop, and no name inside the tables:
-the compiler folds literals, and only those, into constants of the ``.pyc``.
+Imported where no earlier start has left its decisions. Inside the tables there are no names: the compiler folds
+literals, and only those, into constants of the ``.pyc``.
 
-A row is ``(variable, kind, when, defaults, counts_as_set, form, folder, source)``:
+A :class:`~.row.Row` is ``(variable, kind, when, defaults, counts_as_set, form, folder, source)``:
 
 variable
     The environment variable that is set.
@@ -52,11 +52,13 @@ Not here: HOME (its repair is a decision of its own), USER and LOGNAME (set when
 never be set (:mod:`sif_writable.redirects.never_set`), and packages that have no variable (``VIA`` there).
 """
 
+from sif_writable.redirects.row import Row
+
 ALWAYS = "always"
 IF_UNWRITABLE = "if_unwritable"
 
 # fmt: off
-ROWS: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str], ...]" = (
+ROWS: "tuple[Row, ...]" = tuple(map(Row._make, (
     # --- Bases. XDG_CACHE_HOME serves every package without a variable; astropy and Cython demand that it exists.
     ("XDG_CACHE_HOME", "data", "if_unwritable", ("HOME/.cache",), (),
      "mkdir", "cache", "https://specifications.freedesktop.org/basedir/latest"),
@@ -287,10 +289,10 @@ ROWS: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, st
      "dir", "ansible/remote", "ansible-core 2.19.14: ansible/plugins/doc_fragments/shell_common.py (run)"),
     ("ANSIBLE_SSH_CONTROL_PATH_DIR", "runtime", "if_unwritable", ("HOME/.ansible/cp",), (),
      "dir", "ansible/cp", "ansible-core 2.19.14: ansible/plugins/connection/ssh.py:319,945"),
-)
+)))
 """What is set without being asked for."""
 
-OPT_IN: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str], ...]" = (
+OPT_IN: "tuple[Row, ...]" = tuple(map(Row._make, (
     ("PYTHONPYCACHEPREFIX", "compiled", "opt_in", (), (),
      "dir", "pycache", "https://docs.python.org/3/library/sys.html#sys.pycache_prefix"),
     ("MYPY_CACHE_DIR", "data", "opt_in", ("CWD/.mypy_cache",), (),
@@ -356,6 +358,6 @@ OPT_IN: "tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, 
      "dir", "gradio-examples", "gradio@375335e60: gradio/utils.py:1512"),
     ("PREFECT_HOME", "config", "opt_in", ("HOME/.prefect",), (),
      "dir", "prefect", "PrefectHQ/prefect@ce79dd3d6: src/prefect/settings/models/root.py:103"),
-)
+)))
 """What changes a behaviour, and so is set only when ``SIF_WRITABLE_OPT_IN`` names it."""
 # fmt: on

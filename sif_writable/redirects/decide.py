@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sif_writable.plan import Storage
+    from sif_writable.redirects.row import Row
     from sif_writable.system import Facts
 
     class Ground(Protocol):
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]") -> Decision:
     """Decide every redirect, HOME, the user's name and the bytecode folder."""
     decision = Decision()
-    decision.notes = settings.misunderstood(environ, [row[0] for row in OPT_IN])
+    decision.notes = settings.misunderstood(environ, [row.variable for row in OPT_IN])
     _decide_home(facts, storage, environ, decision)
     rows = _Rows(facts, storage, ground, environ, decision)
     for row in ROWS:
@@ -38,7 +39,7 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
     opted = settings.opted(environ)
     if opted:
         for row in OPT_IN:
-            if row[0] in opted:
+            if row.variable in opted:
                 rows.decide(row)
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
@@ -103,9 +104,9 @@ class _Rows:
         self.cache_moves = False
         """Whether XDG_CACHE_HOME is redirected, so that what stays below ~/.cache must be pinned."""
 
-    def decide(self, row: "tuple[str, str, str, tuple[str, ...], tuple[str, ...], str, str, str]") -> None:
+    def decide(self, row: "Row") -> None:
         """Add the redirect of one row to the decision, or the reason why it is left alone."""
-        variable, kind, when, defaults, counts_as_set, form, name, _ = row
+        variable, kind, when, defaults, counts_as_set, form, _, _ = row
         form, _, extra = form.partition(":")
         if form == "value":
             if variable not in self.environ:
@@ -140,7 +141,7 @@ class _Rows:
             else:
                 self.decision.left.append((variable, f"no place was found for {kind} files"))
             return
-        leaf = name.replace("/", "-")
+        leaf = row.leaf
         folder, there = f"{folders[kind]}/{leaf}", leaf in self.storage.present[kind]
         if own and kind == DATA and form != "path_list" and self._keeps_data():
             # What leads into this image must not lie where other images look.

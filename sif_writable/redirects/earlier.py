@@ -99,8 +99,8 @@ def _link_downloads(old: str, new: str) -> None:
     """
     left = _LINKS
     for row in (*ROWS, *OPT_IN):
-        name = row[6].replace("/", "-")
-        if row[1] != DATA or not name or os.path.lexists(f"{new}/{name}") or not _is_own(f"{old}/{name}"):
+        name = row.leaf
+        if row.kind != DATA or not name or os.path.lexists(f"{new}/{name}") or not _is_own(f"{old}/{name}"):
             continue
         listed = names(f"{old}/{name}")
         left -= len(listed)

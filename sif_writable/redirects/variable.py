@@ -16,9 +16,9 @@ def locations(seen: Facts) -> list[tuple[str, str]]:
     """List the default locations of packages, each with the variable that moves it."""
     bases = default_bases(seen, os.environ)
     return [
-        (place, row[0])
+        (place, row.variable)
         for row in (*ROWS, *OPT_IN)
-        for template in row[3]
+        for template in row.defaults
         if "/" in template and (place := resolve(template, bases, os.environ)) not in ("", "/tmp")  # noqa: S108 - anybody's
     ]
 

@@ -44,8 +44,8 @@ def current() -> Outcome | None:
     decision.redirects = [redirect for redirect in decision.redirects if redirect.variable in in_force]
     known = {redirect.variable for redirect in decision.redirects}
     for row in (*ROWS, *OPT_IN):
-        if row[0] in in_force and row[0] not in known:
-            decision.redirects.append(plan.Redirect(row[0], os.environ[row[0]], row[1], "", _THEN))
+        if row.variable in in_force and row.variable not in known:
+            decision.redirects.append(plan.Redirect(row.variable, os.environ[row.variable], row.kind, "", _THEN))
     decision.home = os.environ["HOME"] if "HOME" in in_force else ""
     outcome = Outcome(seen, storage, decision)
     outcome.replaced = in_force
@@ -78,7 +78,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     prefix_mount = mounts.mount_of(seen.prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [
-        *settings.misunderstood(os.environ, [row[0] for row in OPT_IN]),
+        *settings.misunderstood(os.environ, [row.variable for row in OPT_IN]),
         *filter(None, [policy.limit(os.environ)[1], limit(os.environ)[1]]),
         *(found["settings"] if found else []),
     ]
@@ -226,11 +226,12 @@ def _user_set(outcome: Outcome | None) -> list[of.UserSet]:
     """List the known variables that the user set, with what is wrong with the place they name."""
     ours = outcome.replaced if outcome else {}
     found: list[of.UserSet] = []
-    for variable, _, _, _, _, form, *_ in ROWS:
+    for row in ROWS:
+        variable = row.variable
         if variable in os.environ and variable not in ours:
             value = os.environ[variable]
             problem = ""
-            if form.partition(":")[0] in ("dir", "mkdir", "base") and value:
+            if row.shape in ("dir", "mkdir", "base") and value:
                 problem = place_problem(value)
             found.append({"variable": variable, "value": value, "problem": problem})
     return found

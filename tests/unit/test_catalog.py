@@ -573,8 +573,13 @@ def test_the_tables_are_made_of_constants(module: Any) -> None:
     with open(module.__file__, encoding="utf-8") as stream:
         tree = ast.parse(stream.read())
     for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom):
+            continue
         assert isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign))
         assert statement.value is not None
-        assert all(isinstance(node, (ast.Constant, ast.Tuple, ast.Load)) for node in ast.walk(statement.value)), (
+        value = statement.value
+        while isinstance(value, ast.Call):  # tuple(map(Row._make, the rows))
+            value = value.args[-1]
+        assert all(isinstance(node, (ast.Constant, ast.Tuple, ast.Load)) for node in ast.walk(value)), (
             f"line {statement.lineno} is not a constant"
         )
