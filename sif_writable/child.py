@@ -7,7 +7,7 @@ import os
 import sys
 
 import sif_writable
-from sif_writable import MODE, SESSION
+from sif_writable import MODE, SESSION, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def start(data: "Mapping[bytes, bytes]") -> str:
             return word
     if elevated():
         return "elevated"
-    state: str = sif_writable.follow("start").run(damaged)
-    return state
+    state: str = "" if damaged else sif_writable.follow("warm").start(data)
+    return state or str(sif_writable.follow("start").run(damaged))
 
 
 def _is_off(data: "Mapping[bytes, bytes]") -> bool:
@@ -109,8 +109,6 @@ def elevated() -> bool:
     except PermissionError:  # which such a program gets where it may not be looked into
         return True
     except OSError as error:  # without /proc there is nothing to go by but the ids
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return os.geteuid() != os.getuid() or os.getegid() != os.getgid()
     try:
@@ -170,8 +168,6 @@ def is_own(root: str, uid: int) -> bool:
     try:
         status = os.lstat(root)
     except OSError as error:
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return False
     return status.st_uid == uid and status.st_mode & 0o170322 == 0o040300
@@ -253,8 +249,6 @@ def go_on(name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleTy
 
         finder = importhook.install()
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         sif_writable.failure = error
         if stage in sys.meta_path:

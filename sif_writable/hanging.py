@@ -2,11 +2,51 @@
 
 import os
 
+from sif_writable import let_pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 STEADY, NETWORK, FUSE = "s", "n", "f"
 """What answers for a filesystem: the kernel itself, another machine, or a program that runs here."""
 
 PATIENCE = 10.0
 """Seconds. A filesystem that has not answered by then is passed over."""
+
+_MAX_LINKS = 40
+_LONGEST = 4096
+"""Bytes. The kernel does not take longer paths."""
+
+
+def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
+    """Return the first of these mounts on the way to a path, as (mount point, kind); by default a blank, STEADY.
+
+    Only what lies before that mount is looked at, since links there may lead to it.
+
+    :param path: absolute.
+    :param points: from :func:`sif_writable.warm.unsteady_in`.
+    """
+    for _ in range(_MAX_LINKS if points and len(path) < _LONGEST else 0):
+        here = ""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        for number, part in enumerate(parts):
+            parent, here = here, f"{here}/{part}"
+            if part == "..":
+                here = os.path.dirname(parent)
+            if here in points:
+                return here, points[here]
+            try:
+                leads_to = os.readlink(here)
+            except OSError as error:  # it is none, or is not there
+                if error.errno not in (2, 20, 22):  # ENOENT, ENOTDIR, EINVAL
+                    let_pass(error)
+                continue
+            path = os.path.join(parent or "/", leads_to, *parts[number + 1 :])
+            break
+        else:
+            break
+    return "", STEADY
 
 
 def silent(path: str, kind: str) -> bool:
@@ -26,8 +66,6 @@ def _is_alone() -> bool:
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError as error:
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return False
 
@@ -54,8 +92,6 @@ def _silent_to_thread(path: str) -> bool:
     try:
         _thread.start_new_thread(ask, ())
     except RuntimeError as error:  # this process may have no more threads: all is as with a filesystem that answers
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return False
     if not asked.acquire(True, PATIENCE):
@@ -77,8 +113,6 @@ def _silent_to_child(path: str) -> bool:
     try:
         child = signals.fork()
     except (OSError, RuntimeError) as error:  # no more processes, or none from here: as above
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return False
     if not child:
@@ -99,8 +133,6 @@ def _silent_to_child(path: str) -> bool:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.02)
     except OSError as error:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
-        from sif_writable.signals import let_pass
-
         let_pass(error)
         return killed
     return killed

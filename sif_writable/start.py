@@ -4,7 +4,7 @@ import os
 
 import sif_writable
 from sif_writable import act, child, plan, system
-from sif_writable.act import recall
+from sif_writable.act import remember
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,15 +31,13 @@ def run(damaged: "Optional[Problem]") -> str:
     storage = act.settle(plan.places(seen, environ), seen, environ)
     if debug:
         say(debug.storage_lines(storage))
-    recalled = recall.decision(seen, storage, environ)
-    decision = recalled or act.decide(seen, storage, environ)
+    decision = act.decide(seen, storage, environ)
     if debug:
         say(debug.decision_lines(decision))
     outcome = sif_writable.outcome = act.apply(decision, seen, storage, environ, child.token())
-    kept = recall.path(seen, storage)
+    kept = remember.path(seen, storage)
     # Between two plans, a start that decided anew because something has come is as cheap as it can be.
-    if not recalled and (not kept or recall.is_due(kept)):
-        from sif_writable.act import remember
+    if not kept or remember.is_due(kept):
         from sif_writable.cleanup import housekeeping
 
         if kept:

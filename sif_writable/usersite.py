@@ -39,6 +39,24 @@ def follow_home(*, make: bool = False, switched_on: bool = False) -> None:
     _replace(os.path.abspath(old), os.path.abspath(new), site)
 
 
+def again(word: str) -> None:
+    """Do what an earlier start has decided: ``ignore`` or ``follow``."""
+    if word == "ignore":
+        ignore()
+    else:
+        follow_home(make=True)
+
+
+def ignore() -> None:
+    """Take the user's own packages off the path."""
+    site: Any = sys.modules.get("site")
+    folder = getattr(site, "USER_SITE", None)
+    if folder in sys.path:
+        sys.path.remove(folder)
+    if site is not None:
+        site.ENABLE_USER_SITE = False
+
+
 def _replace(old: str, new: str, site: "Any") -> None:
     own = site.getsitepackages()
     at = next((number for number, path in enumerate(sys.path) if path in own), len(sys.path))

@@ -7,20 +7,20 @@ to be made is made by :mod:`sif_writable.storage.make`, which a warm start does 
 import os
 import sys
 
-from sif_writable import SESSION, plan
-from sif_writable.child import COPIES, PYCACHE, inputs
-from sif_writable.hanging import STEADY
+from sif_writable import DIR, SESSION, plan
+from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, inputs
+from sif_writable.hanging import STEADY, keeper
 from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.session import OLD, check_sum, was_set
+from sif_writable.seldom import MARKER as MARKER
+from sif_writable.session import OLD, REFUSED, TOLD, check_sum, was_set
 from sif_writable.signals import let_pass
-from sif_writable.system import SMALL
+from sif_writable.system import SMALL, world
 from sif_writable.system.filesystem import (
     MIN_BYTES,
     ROOM,
     SILENT,
     explain,
     is_unheard,
-    keeper,
     planted,
     reachable,
     replaceable,
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from sif_writable.redirects.watch import Watch
     from sif_writable.system import Facts
 
-MARKER = ".sif-writable"
-"""The file that marks a storage root which was tried and found good, and says what was found."""
 UNCOUNTED = "uncounted"
 FINDINGS = ("nolock", UNCOUNTED)
 """What a marker may say after ``exec`` or ``noexec``: files cannot be locked; the filesystem tells that no bytes or no
@@ -57,18 +55,14 @@ FIRST_LINE = 32
 LOOSE = "others may write {!r}, which has no sticky bit, and could put something else in place of our folder"
 """Why nothing that is executed goes to a place; the blank is the directory, of the place or on the way to it."""
 
-REFUSED = "SIF_WRITABLE_REFUSED"
-"""The variable that tells descendants why the place that the user named was not taken."""
-TOLD = "SIF_WRITABLE_TOLD"
-"""The variable that tells descendants, by a check sum, what has been said on stderr."""
-_DECLARED = {"SIF_WRITABLE_HEAVY": ("heavy", ",,"), "SIF_WRITABLE_OVERLAY_PATHS": ("overlay", "::")}
+_DECLARED = {MORE_HEAVY: ("heavy", ",,"), PATHS: ("overlay", "::")}
 """Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
 
 
 class Outcome:
     """What this process saw, decided and did."""
 
-    __slots__ = ("decision", "facts", "failed", "replaced", "storage", "watch")
+    __slots__ = ("decision", "facts", "failed", "replaced", "said", "storage", "watch")
 
     def __init__(self, facts: "Facts", storage: "Storage", decision: "Decision") -> None:
         """:param decision: what was decided; what of it could not be done is in ``failed``."""
@@ -77,6 +71,8 @@ class Outcome:
         self.decision = decision
         self.watch: Optional[Watch] = None
         """The directories that were listed to make links to what is in them, where any were."""
+        self.said: list[str] = []
+        """What was said on stderr of the place that the user gave, and of storage that does not answer."""
         self.failed: list[Problem] = []
         """What could not be done."""
         self.replaced: dict[str, Optional[str]] = {}
@@ -143,19 +139,20 @@ def _consider_well(
     if not reachable(place.base):
         return SILENT
     try:
-        status = os.stat(place.base)
+        status = world.stat(place.base)
     except FileNotFoundError as error:
         if not place.make:
             return explain(error)
         problem = planted(place.base, facts.uid) or unmakable(place.base)
         if problem:
             return problem
+        world.once()
         from sif_writable.storage.make import make_base
 
         problem = make_base(place.base)
         if problem:
             return problem
-        status = os.stat(place.base)
+        status = world.stat(place.base)
     if status.st_mode & 0o170000 != 0o040000:
         return "is not a directory"
     if postponed is not None and not place.given and _is_small(place, status.st_dev, facts):
@@ -173,12 +170,13 @@ def _consider_well(
     root, marker = _find_root(place, shared=shared, user=facts.user)
     if not marker:
         # What is plainly unusable is refused here, so that no later start loads the cold path for it again.
-        if os.path.lexists(root):
+        if world.exists(root):
             unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
         else:
             unusable = unfit(place.base + "/.", uid=status.st_uid, counted=False, foreign_mode=0)
         if unusable:
             return unusable
+        world.once()
         from sif_writable.storage.roots import make_root
 
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
@@ -249,19 +247,20 @@ def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
     if own:
         marker = read_marker(place.base, ours=True)
         if marker:
-            return _itself(place.base), marker if marker != UNTRIED else ""
+            return itself(place.base), marker if marker != UNTRIED else ""
     root = plan.own_folder(place, shared=shared, user=user)
     marker = read_marker(root)
     named = os.path.basename(place.base) == plan.FOLDER
     if own and named and not marker and not unfit(place.base + "/.", uid=os.geteuid(), counted=False):
+        world.once()
         from sif_writable.storage.roots import is_for_us
 
         if is_for_us(place.base):
-            return _itself(place.base), ""
+            return itself(place.base), ""
     return root, marker
 
 
-def _itself(base: str) -> str:
+def itself(base: str) -> str:
     """Return what a path that the user gave leads to: a link of his is fine, and was looked through."""
     return os.path.realpath(base) if os.path.islink(base) else base
 
@@ -272,7 +271,7 @@ def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
         return True
     if not place.of_image:
         return False
-    space = os.statvfs(place.base)
+    space = world.statvfs(place.base)
     return space.f_blocks * space.f_frsize < SMALL
 
 
@@ -323,6 +322,7 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
         if kind == CONFIG:
             names["image"] = frozenset(os.listdir(image))
     except OSError:
+        world.once()
         from sif_writable.storage.make import make_tree
 
         try:
@@ -334,7 +334,7 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
         except OSError as error:
             problem = explain(error)
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
-    if not problem and place.given and os.stat(folder).st_mode & 0o022:
+    if not problem and place.given and world.stat(folder).st_mode & 0o022:
         problem = f"can be written by other users (remedy: chmod go-w {folder})"
     if problem:
         problem = f"{folder[len(root) + 1 :]} in it {problem}"
@@ -365,10 +365,9 @@ def apply(
     :param token: names this container run (:func:`sif_writable.child.token`).
     """
     outcome = Outcome(facts, storage, decision)
-    if not decision.recalled:
-        from sif_writable.redirects import links
+    from sif_writable.redirects import links
 
-        links.provide(outcome, environ)
+    links.provide(outcome, environ)
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
     for beside, variable, path in decision.carried:
@@ -404,28 +403,29 @@ def apply(
         os.environ[COPIES] = f"{facts.prefix}:{copies}/image-{facts.identity}"
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
-    if storage.refused and storage.refused[0][0].label == "SIF_WRITABLE_DIR":
+    if storage.refused and storage.refused[0][0].label == DIR:
         from sif_writable.storage.unserved import unmet
 
         problem = unmet(storage)
         if problem:
             os.environ[REFUSED] = f"{problem.text}\n{problem.remedy}"
-            _say_once([str(problem)])
+            _say_once([str(problem)], outcome)
     elif storage.loose and storage.loose[0][0].given:
         from sif_writable.storage.unserved import unmet
 
-        _say_once([str(unmet(storage, storage.loose[0][0].label) or "")])
+        _say_once([str(unmet(storage, storage.loose[0][0].label) or "")], outcome)
     elif unheard:
         from sif_writable.storage.unserved import silence
 
-        _say_once([silence(path) for path in unheard])
+        _say_once([silence(path) for path in unheard], outcome)
     return outcome
 
 
-def _say_once(lines: "list[str]") -> None:
+def _say_once(lines: "list[str]", outcome: Outcome) -> None:
     """Say lines on stderr, unless an ancestor of a process that is decided anew has said the same."""
     from sif_writable.stderr import say
 
+    outcome.said += lines
     told = check_sum("\n".join(lines))
     if getattr(sys.modules.get("sif_writable.session"), "told", "") != told:
         say(lines)
@@ -443,12 +443,9 @@ def _set(variable: str, value: str, outcome: Outcome) -> None:
 def _ignore_user_site(outcome: Outcome) -> None:
     """Take the user's own packages off the path, as the image declares; children never look for them."""
     _set("PYTHONNOUSERSITE", "1", outcome)
-    site = sys.modules.get("site")
-    folder = getattr(site, "USER_SITE", None)
-    if folder in sys.path:
-        sys.path.remove(folder)
-    if site is not None:
-        site.ENABLE_USER_SITE = False  # type: ignore[attr-defined]
+    from sif_writable import usersite
+
+    usersite.ignore()
 
 
 def _name_user(outcome: Outcome, environ: "Mapping[str, str]") -> None:

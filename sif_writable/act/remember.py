@@ -1,21 +1,44 @@
-"""Keep the plan of this start for the next ones: :mod:`sif_writable.act.recall` reads it. The cold path of the hook."""
+"""Keep what this start has decided for the next ones, which :mod:`sif_writable.warm` asks whether it still holds.
+
+The cold path of the hook. What the next start would see and decide is asked once more, now that storage is as this one
+leaves it, and all questions are noted.
+"""
 
 from __future__ import annotations
 
 import marshal
 import os
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.act import recall
+import sif_writable
+from sif_writable import DEBUG, DIR, SESSION, act, identity, plan, system, warm
+from sif_writable.child import FIELDS, MORE_HEAVY, PATHS
 from sif_writable.redirects import decide
 from sif_writable.redirects.locations import Locations
-from sif_writable.signals import suppress
+from sif_writable.session import TOLD
+from sif_writable.signals import let_pass, suppress
+from sif_writable.storage.layout import USED
 from sif_writable.storage.publish import write_aside
+from sif_writable.system import filesystem, world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sif_writable.act import Outcome
+    from sif_writable.plan import Decision, Storage
+    from sif_writable.system import Facts
+
+SECONDS = 60.0
+"""How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
+_ALSO = (
+    *("HOME", "XDG_CACHE_HOME", DIR, "SLURM_TMPDIR", "SCRATCH", "TMPDIR", "KUBERNETES_SERVICE_HOST"),
+    *("USER", "LOGNAME", "LNAME", "USERNAME", "PYTHONNOUSERSITE", "PYTHONUSERBASE", "PYTHONPYCACHEPREFIX"),
+    *(MORE_HEAVY, PATHS, DEBUG),
+)
+"""What is asked for where no note is taken: as variables are set."""
+_WRITABLE = os.W_OK | os.X_OK
 
 
 class _Asked(dict[str, str]):
@@ -46,41 +69,167 @@ class _Asked(dict[str, str]):
     items = values = keys
 
 
+def path(facts: Facts, storage: Storage) -> str:
+    """Return where the plan of this image and interpreter is kept, or an empty string."""
+    image = storage.folders.get("image")
+    return f"{image}/{warm.PLAN}{facts.tag}" if image else ""
+
+
+def is_due(path: str) -> bool:
+    """Whether a plan may be kept there now: none is, or not since a moment ago."""
+    try:
+        return abs(time.time() - os.lstat(path).st_mtime) > SECONDS
+    except OSError as error:
+        let_pass(error)
+        return True
+
+
 def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Keep the plan that a start would make now that storage is as this one leaves it.
 
-    :param path: :func:`sif_writable.act.recall.path`.
+    :param path: :func:`path`.
+    :param environ: the environment before this start has set anything.
 
-    Without room for it nothing is lost but a millisecond at each start.
+    Without room for it nothing is lost but some milliseconds at each start.
     """
-    facts, storage, watch = outcome.facts, outcome.storage, outcome.watch
-    if watch is not None and not watch.whole:
+    watch = outcome.watch
+    if (watch is not None and not watch.whole) or filesystem.unheard or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
-        present = {kind: frozenset(os.listdir(folder)) for kind, folder in storage.folders.items()}
-        before, storage.present = storage.present, present
-        asked, ground = _Asked(environ), Locations(facts.home)
-        try:
-            decision = decide.decide(facts, storage, ground, asked)
-        finally:
-            storage.present = before
-        if any(redirect.make for redirect in decision.redirects) or (decision.home and not decision.home_made):
-            return  # something could not be made, and is tried again at the next start
-        fields = [(name, getattr(decision, name)) for name in decision.__slots__ if name != "redirects"]
-        moved = [(r.variable, r.value, r.kind, r.folder, r.why, r.subfolder, r.offers) for r in decision.redirects]
-        there = sorted(asked.names.intersection(environ))
-        body = marshal.dumps(
-            (
-                recall.seen(facts),
-                recall.settled(storage),
-                list(present.items()),
-                [(name, environ[name]) for name in there],
-                frozenset(asked.names.difference(there)),
-                ground.told(),
-                watch.noted() if watch is not None else [],
-                fields,
-                moved,
-            )
-        )
-        if len(body) < recall.LARGEST // 2:
-            write_aside(path, recall.seal(body) + body)
+        content = _content(outcome, environ)
+        if content and len(content) < warm.LARGEST // 2:
+            write_aside(path, warm.seal(content) + content)
+
+
+def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
+    """Return what is kept after its check sum, or nothing: the next start has to see and decide for itself."""
+    asked = _Asked(environ)
+    world.note()
+    try:
+        facts = system.see(asked)
+        storage = act.settle(plan.places(facts, asked), facts, asked)
+        ground = Locations(facts.home)
+        decision = decide.decide(facts, storage, ground, asked)
+        settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
+        del settings[SESSION]
+        for beside, _, file in decision.carried:
+            if beside in settings:
+                world.access(file, os.R_OK)
+        if not any(environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            world.passwd_home()
+    finally:
+        questions = world.noted()
+    listings, looked, held = ground.told()
+    if (
+        questions is None
+        or any(redirect.make for redirect in decision.redirects)  # it could not be made, and is tried again
+        or (decision.home and not decision.home_made)
+        or any(state == "silent" for _, state in looked)
+        or not _is_as_decided(storage, decision, outcome)
+        or not all(asked.get(name, "/")[:1] in ("", "/") for name in ("HOME", DIR))  # else by folder
+        or (decision.pycache and sys.pycache_prefix != decision.pycache and not sys.dont_write_bytecode)
+    ):
+        return b""
+    for place, state in looked:
+        questions += _of_location(place, state)
+    kept_by_root = {(warm.LSTAT, storage.roots[kind]) for kind in storage.roots}
+    given = [kind for kind, place in storage.places.items() if place.given]
+    closed = {storage.folders[kind] for kind in given}
+    if given and storage.roots[given[0]] == act.itself(storage.places[given[0]].base):  # marked: our folder itself
+        questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{act.MARKER}", os.F_OK, True))
+    questions = [question for question in questions if not _is_answered(question, kept_by_root, closed)]
+    present = [
+        (storage.folders[kind], names, storage.folders[kind] in closed)
+        for kind, names in storage.present.items()
+        if kind != "image" or decision.home  # the others lie in it
+    ]
+    noted = outcome.watch.noted() if outcome.watch is not None else []
+    places = [place for _, place, *_ in questions if place]
+    places += [*storage.folders.values(), *(place for place, *_ in (*listings, *held, *noted)), facts.home]
+    reached = _prefixes(places)
+    waited = {point: kind for point, kind in filesystem.unsteady().items() if point in reached}
+    names = asked.names.union(_ALSO)
+    fields = os.environ[SESSION].split(";", FIELDS - 1)
+    manifest = identity.manifest_text(facts.purelib)
+    first = (
+        [facts.uid, facts.user, facts.home, facts.target_mounted, manifest, sys.dont_write_bytecode],
+        [(os.fsencode(name), os.fsencode(environ[name])) for name in sorted(names.intersection(environ))],
+        frozenset(map(os.fsencode, environ)),
+        waited,
+        questions,
+        held,
+        [(directory, there, frozenset(os.listdir(directory))) for directory, _, there in listings],
+        present,
+        noted,
+        (
+            _used(storage),
+            {os.fsencode(name): os.fsencode(value) for name, value in settings.items()},
+            (fields[0][1:], fields[2], fields[4]),
+            decision.pycache if sys.pycache_prefix == decision.pycache else "",
+            _user_site(facts, decision, environ),
+            settings.get(TOLD, ""),
+            outcome.said,
+        ),
+    )
+    rest = (
+        frozenset(map(os.fsencode, names.difference(environ))),
+        [asked_for for _, asked_for, _ in listings],
+        reached,
+    )
+    packed = marshal.dumps(first)
+    return len(packed).to_bytes(4, "little") + packed + marshal.dumps(rest)
+
+
+def _is_as_decided(storage: Storage, decision: Decision, outcome: Outcome) -> bool:
+    """Whether the next start would set what this one has set."""
+    then = outcome.decision
+    return (
+        storage.roots == outcome.storage.roots
+        and (decision.home, decision.pycache) == (then.home, then.pycache)
+        and [(r.variable, r.value) for r in decision.redirects] == [(r.variable, r.value) for r in then.redirects]
+    )
+
+
+def _of_location(place: str, state: str) -> list[world.Question]:
+    """Return what a start has to ask so that :func:`sif_writable.system.filesystem.look` would say the same."""
+    if state == "writable":
+        return [(warm.ACCESS, place, _WRITABLE, True)]
+    there = state != "absent"
+    return (
+        [(warm.ACCESS, place, _WRITABLE, False), (warm.THERE, place, None, True)]
+        if there
+        else [(warm.THERE, place, None, False)]
+    )
+
+
+def _is_answered(question: world.Question, roots: set[tuple[int, str]], closed: set[str]) -> bool:
+    """Whether a question has an answer already.
+
+    A root of this user's with mode 0700, on a filesystem that is not read-only, can be written by him; what holds a
+    folder that the user gave is asked as it is listed.
+    """
+    kind, place, *_ = question
+    return (kind == warm.ACCESS and (warm.LSTAT, place) in roots) or (kind == warm.STAT and place in closed)
+
+
+def _prefixes(places: Iterable[str]) -> frozenset[str]:
+    """Return all directories on the way to some places, by any link."""
+    found: set[str] = set()
+    for place in {*places, *map(os.path.realpath, places)}:
+        here = place
+        while len(here) > 1 and here not in found:
+            found.add(here)
+            here = os.path.dirname(here)
+    return frozenset(found)
+
+
+def _used(storage: Storage) -> str:
+    """Return the file that says in another place, where no plan does, that the image is used; or an empty string."""
+    compiled = os.path.dirname(storage.folders.get(plan.COMPILED, ""))
+    return f"{compiled}/{USED}" if compiled not in ("", storage.folders.get("image")) else ""
+
+
+def _user_site(facts: Facts, decision: Decision, environ: Mapping[str, str]) -> str:
+    if facts.manifest.get("user-site") == ["no"] and "PYTHONNOUSERSITE" not in environ:
+        return "ignore"
+    return "follow" if decision.home else ""

@@ -129,7 +129,6 @@ class Decision:
         "left",
         "notes",
         "pycache",
-        "recalled",
         "redirects",
         "user",
     )
@@ -148,8 +147,6 @@ class Decision:
         self.home_why = ""
         self.user = ""
         """The value for USER and LOGNAME, or empty."""
-        self.recalled = False
-        """Whether an earlier start decided so, and nothing has changed since of what it looked at."""
         self.pycache = ""
         """The value for sys.pycache_prefix, or empty."""
         self.notes: list[str] = []

@@ -1,6 +1,6 @@
 """Which variable is pointed where: row by row of the table of locations, HOME, the bytecode.
 
-Loaded where no earlier start has left its plan (:mod:`sif_writable.act.recall`). It imports only the tables.
+Loaded where no earlier start has left its plan (:mod:`sif_writable.warm`). It imports only the tables.
 """
 
 from sif_writable import child, settings

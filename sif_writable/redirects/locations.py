@@ -12,7 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-    from sif_writable.system.filesystem import Told
+    Told = tuple[list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]]
+    """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
+    and whether it is in there."""
 
 
 class Locations:
@@ -54,7 +56,7 @@ class Locations:
         return found
 
     def told(self) -> "Told":
-        """Return everything that was asked, with the answers, for :func:`sif_writable.system.filesystem.unchanged`."""
+        """Return everything that was asked, with the answers, for :mod:`sif_writable.act.remember`."""
         listed: dict[str, set[str]] = {directory: set() for directory in self._listings}
         looked = []
         for path, state in self._states.items():

@@ -1,6 +1,6 @@
 """Note what was looked at while something was made from it, so that a later start can ask whether more has come.
 
-The cold path of the hook; :func:`sif_writable.act.recall.unchanged_since` asks.
+The cold path of the hook; :func:`sif_writable.seldom.unchanged_since` asks.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from sif_writable.act.recall import sum_of_names
+from sif_writable.seldom import sum_of_names
 
 MOST = 128
 """Directories that are noted. Each costs a later start one system call; those that lie deepest are left out."""

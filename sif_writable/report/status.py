@@ -30,10 +30,10 @@ SIZE_SECONDS = 2.0
 def current() -> Outcome | None:
     """Return what was decided in this session, or None where the hook had nothing to do.
 
-    A child of an activated process did not decide for itself. What its session has set is known; the reasons are worked
-    out again, from the environment as it was before.
+    A child of an activated process did not decide for itself, nor did a process that went by what an earlier start has
+    kept. What its session has set is known; the reasons are worked out again, from the environment as it was before.
     """
-    if sif_writable.outcome is not None or sif_writable.state != "inherited":
+    if sif_writable.outcome is not None or sif_writable.state not in ("inherited", "active"):
         return sif_writable.outcome
     environ = dict(os.environ)
     in_force, roots = session.in_force(environ), session.roots(environ)
@@ -49,6 +49,7 @@ def current() -> Outcome | None:
     decision.home = os.environ["HOME"] if "HOME" in in_force else ""
     outcome = Outcome(seen, storage, decision)
     outcome.replaced = in_force
+    decision.user = os.environ["USER"] if "USER" in in_force else ""
     if list(dict.fromkeys(storage.roots.values())) != roots:
         now = ", ".join(dict.fromkeys(storage.roots.values())) or "no place"
         text = (

@@ -24,7 +24,7 @@ LAYERS = "layer"
 OVERLAY = "overlay"
 """In the folder of an image: what is written to other paths of the image."""
 PLAN = "plan-"
-"""How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.act.recall.PLAN`)."""
+"""How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.warm.PLAN`)."""
 LEARNED = "learned"
 """In a folder of copies: the list of the packages that have or shall have one."""
 

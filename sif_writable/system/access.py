@@ -5,14 +5,15 @@ Asked only where others may write, as in ``~/.cache`` of mode 0775, which a umas
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from sif_writable.signals import let_pass
+from sif_writable.system import world
 from sif_writable.system.filesystem import is_private
 from sif_writable.system.mounts import mounts
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
 _ALLOW, _EXECUTE = 0, 0x20
@@ -30,10 +31,7 @@ def is_shut_off(path: str, above: Sequence[tuple[str, os.stat_result]], uid: int
     """
     for place, status in reversed(above):
         if not _lets_others_through(place, status, uid):
-            table = mounts()
-            return bool(table) and not any(
-                f"{path}/".startswith(f"{mount.point}/") and mount.point.startswith(f"{place}/") for mount in table
-            )
+            return bool(mounts()) and not world.mounted_between(path, place)
     return False
 
 
@@ -43,7 +41,7 @@ def _lets_others_through(path: str, status: os.stat_result, uid: int) -> bool:
     if status.st_mode & 0o010 and not is_private(path, status, uid):  # also for whom a list of POSIX names
         return True
     try:
-        return names_others(os.getxattr(path, "system.nfs4_acl"))
+        return names_others(world.acl(path, "system.nfs4_acl"))
     except OSError as error:
         let_pass(error)
         return False

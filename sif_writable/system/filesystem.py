@@ -6,43 +6,24 @@ writable superblock), so the answer comes from the very folder: cheap calls firs
 
 import os
 
-from sif_writable import hanging
+from sif_writable import hanging, seldom, warm
+from sif_writable.hanging import keeper
 from sif_writable.signals import let_pass
+from sif_writable.system import world
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Optional
 
-    Told = tuple[list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]]
-    """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
-    and whether it is in there."""
-
 MIB = 1 << 20
-MIN_BYTES = 16 << 20
-"""Bytes that a storage folder must have free."""
-MIN_INODES = 64
-"""Inodes that a storage folder must have free, where the filesystem counts them."""
-ROOM = 256 << 20
-"""Bytes that downloads want free; below it another place is preferred (users fill 64 MiB within one import)."""
+MIN_BYTES, MIN_INODES, ROOM = warm.MIN_BYTES, warm.MIN_INODES, warm.ROOM
 SOCKET_PATH = 40
 """Bytes. AF_UNIX paths end at 107 (unix(7)); multiprocessing, Ray and ZMQ append up to 67 (python/cpython#132124)."""
 
 _S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
 _S_ISVTX = 0o1000
 _ST_RDONLY, _ST_NOEXEC = 1, 8
-_STEADY = frozenset(
-    (
-        b"bcachefs", b"binfmt_misc", b"bpf", b"btrfs", b"cgroup", b"cgroup2", b"configfs", b"debugfs",
-        b"devpts", b"devtmpfs", b"efivarfs", b"erofs", b"ext2", b"ext3", b"ext4", b"f2fs", b"fuse.squashfuse",
-        b"fuse.squashfuse_ll", b"fusectl", b"hugetlbfs", b"iso9660", b"mqueue", b"nsfs", b"overlay", b"proc", b"pstore",
-        b"ramfs", b"rootfs", b"securityfs", b"squashfs", b"sysfs", b"tmpfs", b"tracefs", b"vfat", b"xfs", b"zfs",
-    )
-)  # fmt: skip
-"""Types of filesystems that do not stop answering, or only together with the image; of another one it may happen."""
 _MAX_LINKS = 40
-_LONGEST = 4096
-"""Bytes. The kernel does not take longer paths."""
 SILENT = f"has not answered for {hanging.PATIENCE:.0f} seconds"
 
 unheard: "list[str]" = []
@@ -84,7 +65,7 @@ def unfit(
     :param attempt: create a file in it, rename and remove it; nothing else proves that it can be written.
     """
     try:
-        status = os.lstat(path)
+        status = world.lstat(path)
     except OSError as error:
         return explain(error)
     kind = status.st_mode & _S_IFMT
@@ -99,7 +80,7 @@ def unfit(
     if socket and len(os.fsencode(path)) > SOCKET_PATH:
         return f"has a path of {len(os.fsencode(path))} bytes, too long for sockets (at most {SOCKET_PATH})"
     try:
-        space = os.statvfs(path)
+        space = world.statvfs(path)
     except OSError as error:
         return explain(error)
     if space.f_flag & _ST_RDONLY:
@@ -114,7 +95,7 @@ def unfit(
         return f"has {human(free)} free, {human(room)} are needed"
     if space.f_files and space.f_favail < inodes and (space.f_favail or (counted and _attempt_fails(path))):
         return f"has {space.f_favail} inodes free, {inodes} are needed"
-    if not os.access(path, os.W_OK | os.X_OK):
+    if not world.access(path, os.W_OK | os.X_OK):
         return "gives this user no permission to write"
     if attempt:
         from sif_writable.system.probe import attempt_in
@@ -125,6 +106,7 @@ def unfit(
 
 def _attempt_fails(path: str) -> bool:
     """Whether no file can be made in a folder."""
+    world.once()
     from sif_writable.system.probe import attempt_in
 
     return attempt_in(path) is not None
@@ -160,8 +142,8 @@ def way(path: str, uid: int) -> "tuple[str, str]":
             continue
         here = f"{passed[-1][0] if passed else ''}/{part}"
         try:
-            status = os.lstat(here)
-            leads_to = os.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
+            status = world.lstat(here)
+            leads_to = world.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
         except OSError as error:  # not there: then nobody has put it there, and who makes it looks again
             let_pass(error)
             break
@@ -189,7 +171,7 @@ def way(path: str, uid: int) -> "tuple[str, str]":
 def _is_of_image(path: str, status: "os.stat_result", uid: int) -> bool:
     """Whether a directory that its mode lets this user write cannot be written, as what lies in a read-only root."""
     grants = status.st_mode & (0o202 if status.st_uid == uid else 0o002)
-    return bool(grants) and status.st_dev == os.stat("/").st_dev and not os.access(path, os.W_OK)
+    return bool(grants) and status.st_dev == world.stat("/").st_dev and not world.access(path, os.W_OK)
 
 
 def is_private(path: str, status: "os.stat_result", uid: int) -> bool:
@@ -201,16 +183,13 @@ def is_private(path: str, status: "os.stat_result", uid: int) -> bool:
         return False
     if uid == 0:  # of this namespace: its group 0 may be any group outside
         try:
-            with open("/proc/self/uid_map", "rb", buffering=0) as users:
-                outside = users.read().split()[:2]
-            with open("/proc/self/gid_map", "rb", buffering=0) as groups:
-                if groups.read().split()[:2] != outside:
-                    return False
+            if world.text("/proc/self/uid_map").split()[:2] != world.text("/proc/self/gid_map").split()[:2]:
+                return False
         except OSError as error:
             let_pass(error)
             return False
     try:
-        os.getxattr(path, "system.posix_acl_access")
+        world.acl(path, "system.posix_acl_access")
     except OSError as error:
         let_pass(error)
         return True
@@ -236,10 +215,10 @@ def replaceable(base: "os.stat_result", uid: int, *, loose: bool = True) -> str:
 def unmakable(path: str) -> str:
     """Say why a directory that does not exist cannot be made, or return an empty string."""
     parent = os.path.dirname(path)
-    while parent and not os.path.lexists(parent):  # empty: a relative path, and the working directory is gone
+    while parent and not world.exists(parent):  # empty: a relative path, and the working directory is gone
         parent = os.path.dirname(parent)
     try:
-        problem = unfit(parent + "/.", uid=os.stat(parent).st_uid, foreign_mode=0)
+        problem = unfit(parent + "/.", uid=world.stat(parent).st_uid, foreign_mode=0)
     except OSError as error:
         problem = explain(error)
     return f"does not exist and cannot be made: {parent!r} {problem}" if problem else ""
@@ -315,53 +294,20 @@ def unsteady() -> "dict[str, str]":
     return _unsteady
 
 
+def unsteady_in(table: bytes) -> "dict[str, str]":
+    """Return the same from the text of a mountinfo file (proc_pid_mountinfo(5)); the image's own root is left out."""
+    rows = []
+    for line in table.splitlines():
+        kind = line.partition(b" - ")[2].partition(b" ")[0]
+        if kind:
+            rows.append((b"", seldom.path_in_table(os.fsdecode(line.split(b" ", 5)[4])), kind))
+    return warm.unsteady_in(rows)
+
+
 def overlays() -> "list[str]":
     """Return the lines of mountinfo that show overlays of ours; read once per process, too."""
     unsteady()
     return _overlays
-
-
-def unsteady_in(table: bytes) -> "dict[str, str]":
-    """Return the same from the text of a mountinfo file (proc_pid_mountinfo(5)); the image's own root is left out."""
-    found: dict[str, str] = {}
-    for line in table.split(b"\n"):
-        kind = line.partition(b" - ")[2].partition(b" ")[0]
-        if kind in _STEADY or not kind:
-            continue
-        point = os.fsdecode(line.split(b" ", 5)[4])
-        if point != "/":
-            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-            found[point] = hanging.FUSE if kind.startswith(b"fuse") else hanging.NETWORK
-    return found
-
-
-def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
-    """Return the first of these mounts on the way to a path, as (mount point, kind); by default a blank, STEADY.
-
-    Only what lies before that mount is looked at, since links there may lead to it.
-
-    :param path: absolute.
-    :param points: from :func:`unsteady`.
-    """
-    for _ in range(_MAX_LINKS if points and len(path) < _LONGEST else 0):
-        here = ""
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        for number, part in enumerate(parts):
-            parent, here = here, f"{here}/{part}"
-            if part == "..":
-                here = os.path.dirname(parent)
-            if here in points:
-                return here, points[here]
-            try:
-                leads_to = os.readlink(here)
-            except OSError as error:  # it is none, or is not there
-                let_pass(error)
-                continue
-            path = os.path.join(parent or "/", leads_to, *parts[number + 1 :])
-            break
-        else:
-            break
-    return "", hanging.STEADY
 
 
 def reachable(path: str) -> bool:
@@ -434,33 +380,4 @@ def _full(path: "object") -> str:
 
 def holds(path: str, text: str) -> bool:
     """Whether there is a file at this path that contains a text."""
-    if unheard and is_unheard(path):
-        return False
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
-        with open(descriptor, "rb", buffering=0) as file:
-            return text.encode() in (file.read(1 << 20) or b"")
-    except OSError as error:
-        let_pass(error)
-        return False
-
-
-def unchanged(told: "Told") -> bool:
-    """Whether all that :meth:`sif_writable.redirects.locations.Locations.told` told would be answered the same now."""
-    listings, looked, held = told
-    try:
-        for directory, asked, there in listings:
-            if unheard and is_unheard(directory):
-                return False
-            if asked.intersection(os.listdir(directory)) != there:
-                return False
-    except OSError as error:
-        let_pass(error)
-        return False
-    for path, state in looked:
-        if look(path) != state:
-            return False
-    for path, text, found in held:  # noqa: SIM110 - like the loops above
-        if holds(path, text) != found:
-            return False
-    return True
+    return not (unheard and is_unheard(path)) and seldom.holds(path, text)

@@ -26,7 +26,8 @@ From: {image}
     HOME=/nowhere /opt/venv/bin/python -c "$tell"
 
 %test
-    echo "test: $(/opt/venv/bin/python -c 'import sif_writable as s; print(s.outcome.storage.folders["data"])')"
+    tell='import os; print("test: " + os.environ["SIF_WRITABLE_SESSION"].rpartition(";")[2] + "/data")'
+    /opt/venv/bin/python -c "$tell"
 """
 
 

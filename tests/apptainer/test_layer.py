@@ -35,12 +35,12 @@ open(name + "/models.py", "a").write("# changed")
 child = "import os, requests as r; print(os.path.exists(r.__path__[0] + '/new.json'), '" + INSIDE + "' in os.environ)"
 same = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.split()
 open(SITE + "/of-nobody.json", "w").close()  # the time of site-packages is part of the image identity
-child_of = "import sif_writable as s; print(s.state, s.outcome and s.outcome.facts.identity)"
+child_of = "import os, sif_writable as s; print(s.state, os.environ['SIF_WRITABLE_COPIES'].rpartition('-')[2])"
 anew = [
     subprocess.run([sys.executable, "-c", child_of], env={**os.environ, **env}, capture_output=True, text=True).stdout
     for env in ({"HOME": "/tmp"}, {"SIF_WRITABLE_DIR": "/tmp/given"})
 ]
-anew = [words.split() == ["active", sif_writable.outcome.facts.identity] or words for words in anew]
+anew = [words.split() == ["active", os.environ["SIF_WRITABLE_COPIES"].rpartition("-")[2]] or words for words in anew]
 clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
 over = [path for path in os.environ[INSIDE].split(":")[5:] if path in (sys.prefix, os.path.dirname(os.__file__))]

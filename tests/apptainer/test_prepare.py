@@ -138,7 +138,7 @@ def test_identity_is_one_image_in_every_mode_and_another_with_an_upper_layer(
     assert identity("--overlay", upper, before=install) != plain
 
 
-IDENTITY = "import sif_writable as s; print(s.outcome.facts.identity)"
+IDENTITY = "import os; print(os.environ['SIF_WRITABLE_COPIES'].rpartition('-')[2])"
 LAYERED = """
 import json, os, subprocess, sys
 import requests

@@ -316,9 +316,9 @@ def _described(path: str, *, passing: bool) -> tuple[str, ...]:
 def _is_sealed(plan: bytes) -> bool:
     """Whether the check sum of a kept plan is right, as the installed package sees it."""
     sys.path.extend(glob.glob("/venv/lib/python3*/site-packages"))
-    from sif_writable.act import recall
+    from sif_writable import warm
 
-    return recall.seal(plan[8:]) == plan[:8]
+    return warm.seal(plan[8:]) == plan[:8]
 
 
 def difference(found: Listing, wanted: Listing) -> str:

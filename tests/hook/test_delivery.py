@@ -334,7 +334,7 @@ def test_editable_install(bare: Hooked) -> None:
     asked = f"({STATE}, sys.modules['sif_writable'].__file__, sys.modules['sif_writable'].__version__)"
     state, file, version = changed.ask(asked, binds=shown)
     assert (state, file) == ("active", os.path.join(source, "sif_writable", "__init__.py"))
-    write(os.path.join(source, "sif_writable", "__init__.py"), '"""Edited."""\n\n__version__ = "edited"\n')
+    write(os.path.join(source, "sif_writable", "__init__.py"), '__version__ = "edited"\n\n\ndef run():\n    pass\n')
     assert version != "edited"
     assert changed.ask(asked, binds=shown)[2] == "edited"
     assert environments.pip(bare.machine, bare.python, path, ["uninstall", "--yes", "sif-writable"]).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import glob
 import json
 import os
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable
 import pytest
 
 from tests.hook.hooked import DECIDED
+from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
     from tests.hook.hooked import Hooked
@@ -41,6 +44,51 @@ def test_the_second_start_decides_nothing(each: Hooked) -> None:
     first, second = each.ask(TOLD), each.ask(TOLD)
     assert (first[0], second[0]) == (True, False)
     assert first[1:] == second[1:]
+
+
+# What is common on a cluster: where, options of the machine.
+PLACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "HOME is a link": ("ln -s /home/user home", {"home": f"{WORK}/home"}),
+    "a group of the user's own may write": ("chmod g+w /home/user /home/user/.cache", {}),
+    "no passwd entry, no HOME, no name": ("", {"home": None, "env": {"USER": "", "LOGNAME": ""}}),
+    "a job's own folder": ("mkdir job", {"home": "/no/such/home", "env": {"SLURM_TMPDIR": f"{WORK}/job"}}),
+    "a place that the user gave": ("mkdir -m 755 given", {"env": {"SIF_WRITABLE_DIR": f"{WORK}/given"}}),
+    "the place given has our name": ("mkdir sif-writable", {"env": {"SIF_WRITABLE_DIR": f"{WORK}/sif-writable"}}),
+    "a place that cannot be had": ("", {"env": {"SIF_WRITABLE_DIR": "/no/such/place"}}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_common_surroundings_take_the_warm_path_too(hooked: Hooked, place: str) -> None:
+    script, options = PLACES[place]
+    assert hooked.machine.run(["sh", "-c", f"mkdir -p /home/user/.cache; {script or ':'}"]).returncode == 0
+    program = f"import os, sys; print(repr({TOLD}))"
+    first, second, third = [hooked.run("-c", program, **options) for _ in range(3)]
+    told = [ast.literal_eval(result.stdout) for result in (first, second, third)]
+    assert [decided for decided, *_ in told] == [True, False, False]
+    assert told[0][1:] == told[1][1:]
+    assert first.stderr == second.stderr == third.stderr
+
+
+def test_root_of_a_namespace_takes_the_warm_path_too(hooked: Hooked) -> None:
+    words = ["unshare", "--user", "--map-root-user", PYTHON, "-c", f"print(repr({TOLD}))"]
+    words[-1] = f"import os, sys; {words[-1]}"
+    results = [hooked.machine.run(words, venv=hooked.environment) for _ in range(2)]
+    if "Operation not permitted" in results[0].stderr:
+        pytest.skip("user namespaces are switched off")
+    first, second = [ast.literal_eval(result.stdout) for result in results]
+    assert (first[0], second[0]) == (True, False)
+    assert first[1:] == second[1:]
+
+
+def test_a_manifest_takes_the_warm_path_too(hooked: Hooked) -> None:
+    changed = hooked.copy()
+    changed.write("sif_writable.manifest", "stamp: 0123456789abcdef\nuser-site: no\nheavy: of.the.image\n")
+    first, second = changed.ask(TOLD), changed.ask(TOLD)
+    assert (first[0], second[0]) == (True, False)
+    assert _session(first[2]) == _session(second[2])
+    changed.write("sif_writable.manifest", "stamp: 0123456789abcdef\nuser-site: no\n")
+    assert changed.ask(TOLD)[0]
 
 
 def test_status_tells_the_same_from_a_kept_plan(warm: Hooked) -> None:

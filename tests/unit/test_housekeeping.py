@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.act import recall
+from sif_writable import seldom, warm
 from sif_writable.cleanup import contents, housekeeping, policy, removal
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
@@ -50,8 +50,7 @@ def test_limits(text: str, allowed: Limit | None, understood: bool) -> None:
 
 
 def test_one_name_of_kept_plans() -> None:
-    assert layout.PLAN == recall.PLAN
-    assert layout.USED == recall.USED
+    assert layout.PLAN == warm.PLAN
 
 
 class Images:
@@ -260,9 +259,8 @@ def test_an_image_without_a_plan_in_this_place_says_itself_that_it_is_used(image
     old = images.now - 61 * DAY
     for path in (image / "used", plan):
         os.utime(path, (old, old))
-    descriptor = os.open(plan, os.O_RDONLY)  # a warm start
-    recall._use(descriptor, storage)
-    os.close(descriptor)
+    (elsewhere.parent / seldom.MARKER).touch()
+    assert seldom.use(str(elsewhere.parent), f"{image.name}/{plan.name}", str(image / "used"))  # a warm start
     assert images.tidy()
     assert images.there() == "a"
     os.utime(image / "used", (old, old))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act
-from sif_writable.act import recall
+from sif_writable import act, seldom
 from sif_writable.plan import Decision, Redirect
 from sif_writable.redirects import links, watch
 from sif_writable.redirects.watch import MOST, Watch
@@ -199,11 +198,11 @@ def test_a_start_asks_only_for_times_as_long_as_nothing_happens(
     assert [path for path, _, _ in noted] == [str(folder.old / part) for part in ("", "hub", "hub/checkpoints")]
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", None)
-        assert recall.unchanged_since(noted)
+        assert seldom.unchanged_since(noted)
     write(folder.old / "hub" / "checkpoints" / "x.lock")
-    assert recall.unchanged_since(noted)  # another time, the same names
+    assert seldom.unchanged_since(noted)  # another time, the same names
     write(folder.old / "hub" / "checkpoints" / "b.pth")
-    assert not recall.unchanged_since(noted)
+    assert not seldom.unchanged_since(noted)
 
 
 def test_a_directory_that_has_just_changed_is_asked_by_its_names(tmp_path: Path) -> None:
@@ -211,9 +210,9 @@ def test_a_directory_that_has_just_changed_is_asked_by_its_names(tmp_path: Path)
     noting.names(str(tmp_path))
     ((_, changed, _),) = noted = noting.noted()
     assert changed == 0  # it may change again within the same tick of its filesystem's clock
-    assert recall.unchanged_since(noted)
+    assert seldom.unchanged_since(noted)
     write(tmp_path / "a")
-    assert not recall.unchanged_since(noted)
+    assert not seldom.unchanged_since(noted)
 
 
 def test_a_time_that_is_set_back_does_not_deceive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +221,7 @@ def test_a_time_that_is_set_back_does_not_deceive(tmp_path: Path, monkeypatch: p
     noting.names(str(tmp_path))
     write(tmp_path / "a")
     os.utime(tmp_path, ns=(before, before))  # as rsync -a and cp -a do
-    assert not recall.unchanged_since(noting.noted())
+    assert not seldom.unchanged_since(noting.noted())
 
 
 def test_what_is_gone_has_changed(tmp_path: Path) -> None:
@@ -230,7 +229,7 @@ def test_what_is_gone_has_changed(tmp_path: Path) -> None:
     noting = Watch()
     noting.names(str(tmp_path / "a"))
     (tmp_path / "a").rmdir()
-    assert not recall.unchanged_since(noting.noted())
+    assert not seldom.unchanged_since(noting.noted())
 
 
 def test_what_is_noted_is_bounded(tmp_path: Path) -> None:
@@ -242,4 +241,4 @@ def test_what_is_noted_is_bounded(tmp_path: Path) -> None:
     noted = noting.noted()
     assert len(noted) == MOST
     assert noted[0][0] == str(tmp_path)
-    assert recall.unchanged_since(noted)
+    assert seldom.unchanged_since(noted)

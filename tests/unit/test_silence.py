@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import act, hanging, session
-from sif_writable.hanging import FUSE, NETWORK, STEADY
+from sif_writable.hanging import FUSE, NETWORK, STEADY, keeper
 from sif_writable.plan import Decision, Place, Redirect, Storage
 from sif_writable.redirects import decide, folders
 from sif_writable.redirects.locations import Locations
 from sif_writable.system import filesystem, home_problem
-from sif_writable.system.filesystem import SILENT, keeper, look, reachable, unsteady_in
+from sif_writable.system.filesystem import SILENT, look, reachable, unsteady_in
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 if TYPE_CHECKING:
@@ -186,7 +186,6 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     assert not locations.works(f"{mount}/home")
     assert locations.told()[0] == []  # nothing was listed
     assert not filesystem.holds(f"{mount}/file", "text")
-    assert not filesystem.unchanged(([(mount, frozenset(), frozenset())], [], []))
 
 
 def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[str]) -> None:

@@ -1,0 +1,117 @@
+"""Questions that few starts have to ask again, for :mod:`sif_writable.warm`; it imports only what is loaded already."""
+
+import os
+from _imp import source_hash
+
+from sif_writable import let_pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+TEXT, ACL, MOUNTS = range(7, 10)
+"""Kinds of questions, as those in :mod:`sif_writable.warm`."""
+_NAMES_KEY = 0x5349465F504C414E
+_PASSING = (".lock", ".locks", ".nfs", ".new-", ".tmp", ".swp")
+"""How names begin or end of what other programs make for a moment."""
+MARKER = ".sif-writable"
+"""The file that marks a storage root which was tried and found good, and says what was found."""
+
+
+def ask(kind: int, path: str, more: "Any", rows: "Any") -> "Any":
+    """Answer a question that is seldom asked.
+
+    :param rows: the mounts (:func:`sif_writable.warm.mount_rows`).
+    :raises OSError: there is no answer.
+    """
+    if kind == TEXT:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    if kind == ACL:
+        try:
+            return os.getxattr(path, more)
+        except OSError as error:
+            let_pass(error)
+            if error.errno not in (61, 95):  # ENODATA, EOPNOTSUPP: there is none
+                raise
+            return error.errno
+    for _, point, _ in rows:  # noqa: SIM110 - a generator costs a frame
+        if f"{path}/".startswith(f"{point}/") and point.startswith(f"{more}/"):
+            return True
+    return False
+
+
+def holds(path: str, text: str) -> bool:
+    """Whether there is a file at this path that contains a text."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe shall not block
+        with open(descriptor, "rb", buffering=0) as file:
+            return text.encode() in (file.read(1 << 20) or b"")
+    except OSError as error:
+        let_pass(error)
+        return False
+
+
+def hold(held: "list[tuple[str, str, bool]]") -> bool:
+    """Whether files (path, text, whether it is in there) hold what they held."""
+    for path, text, found in held:  # noqa: SIM110 - like the loop above
+        if holds(path, text) != found:
+            return False
+    return True
+
+
+def path_in_table(path: str) -> str:
+    """Return a path of the kernel's table of mounts without what stands for blanks."""
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def sum_of_names(names: "Iterable[str]") -> bytes:
+    """Return a check sum of the names in a directory; locks and what is built aside come and go."""
+    kept = [name for name in names if not name.endswith(_PASSING) and not name.startswith(_PASSING)]
+    kept.sort()
+    return source_hash(_NAMES_KEY, os.fsencode("\0".join(kept)))
+
+
+def unchanged_since(noted: "list[tuple[str, int, bytes]]") -> bool:
+    """Whether directories hold what they held, from :meth:`sif_writable.redirects.watch.Watch.noted`."""
+    try:
+        for directory, changed, names in noted:
+            if os.stat(directory).st_ctime_ns != changed and sum_of_names(os.listdir(directory)) != names:
+                return False
+    except OSError as error:
+        let_pass(error)
+        return False
+    return True
+
+
+def uid_outside() -> int:
+    """Return the uid that root of this user namespace is outside of it; 0 where it is the real root."""
+    try:
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            inside, outside, _ = file.read().split()[:3]
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return 0
+    return int(outside) if inside == b"0" else 0
+
+
+def use(root: str, name: str, used: str) -> bool:
+    """Let the time of a kept plan say that its image was used today: nothing else says so everywhere.
+
+    That of the mark is renewed with it, which a cleaner of old files would take away.
+
+    :param name: of the plan, in the root.
+    :param used: the file that says the same of another root (:data:`USED`), or empty.
+    :returns: whether the root is still marked.
+    """
+    try:
+        os.utime(f"{root}/{MARKER}")
+        os.utime(f"{root}/{name}")
+        if used:
+            os.utime(used)
+    except FileNotFoundError:
+        return False
+    except OSError as error:  # a filesystem that gives files to somebody else; the plan is good nevertheless
+        let_pass(error)
+    return True

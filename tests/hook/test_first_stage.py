@@ -1,0 +1,87 @@
+"""What waits in ``sys.meta_path`` for the first import of somebody's package, and what is left of it at the end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import scratch
+
+if TYPE_CHECKING:
+    from tests.hook.hooked import Hooked
+
+_PROGRAM = """
+import atexit, os, sys
+
+def ours():
+    return sorted(name for name in sys.modules if name.startswith("sif_writable"))
+
+def finders():
+    return [finder for finder in sys.meta_path if finder.__module__.startswith("sif_writable")]
+
+def at_the_end():  # the first that was registered is the last to be called
+    import json
+    print(json.dumps([told, [finder.__module__ for finder in finders()]]))
+
+atexit.register(at_the_end)
+(stage,) = finders()
+told = {"start": ours(), "held": sorted({"os", "sys", "sif_writable"}.intersection(stage.__globals__))}
+told["hash"] = bool(hash(stage))
+import json, email.message, concurrent.futures, sqlite3
+for name in ("sitecustomize", "usercustomize", "apport_python_hook"):
+    try:
+        __import__(name)
+    except ImportError:
+        pass
+told["library"] = ours()
+IN_FRONT
+for name in [name for name in os.environ if name.startswith("SIF_WRITABLE")]:
+    del os.environ[name]
+try:
+    import of_nobody
+except ModuleNotFoundError as error:
+    told["error"] = str(error)
+from sif_writable import importhook
+(finder,) = finders()
+told["finder"] = [type(finder) is importhook.Finder, sys.meta_path[0] is finder]
+from sif_writable.copies import store
+told["folder"] = store.folder()
+"""
+_IN_FRONT = """
+class Other:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return None
+sys.meta_path.insert(0, Other)
+import wave
+told["behind another"] = sys.meta_path[0] is not Other
+"""
+
+
+@pytest.mark.parametrize("state", ["active", "inherited"])
+def test_nothing_more_is_loaded_before_the_first_import_of_a_package(hooked: Hooked, state: str) -> None:
+    assert hooked.state() == "active"
+    env = hooked.ask("dict(os.environ)") if state == "inherited" else {}
+    for in_front in ("", _IN_FRONT):
+        result = hooked.run("-c", _PROGRAM.replace("IN_FRONT", in_front), env=env)
+        assert (result.returncode, result.stderr) == (0, ""), result
+        told, left = json.loads(result.stdout)
+        more = ["sif_writable.warm"] if state == "active" else []
+        assert told["start"] == told["library"] == ["sif_writable", "sif_writable.child", *more]
+        assert (told["held"], told["hash"]) == ([], True)
+        assert told["error"] == "No module named 'of_nobody'"
+        assert told["finder"] == [True, True]
+        # It goes by the variables as they were when the process began.
+        assert told["folder"].startswith(f"{scratch.HOME}/.cache/sif-writable/image-")
+        assert told.get("behind another", True)
+        assert left == []
+
+
+def test_a_finder_that_cannot_be_loaded_leaves_the_imports_to_others(hooked: Hooked) -> None:
+    changed = hooked.copy()
+    changed.write("sif_writable/importhook.py", "raise RuntimeError('spoilt')\n")
+    changed.write("somebody.py", "VALUE = 1\n")
+    asked = "(__import__('somebody').VALUE, repr(sys.modules['sif_writable'].failure))"
+    assert changed.ask(asked) == (1, "RuntimeError('spoilt')")

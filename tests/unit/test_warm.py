@@ -1,0 +1,93 @@
+"""What a warm start asks again: the identity of the image, and each question that a cold one has noted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from sif_writable import identity, warm
+from sif_writable.system import filesystem, world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("layout", ["lib/python{}.{}/site-packages", "lib/python3/dist-packages"])
+@pytest.mark.parametrize("manifest", ["", "gpu: require\nstamp: 0123456789abcdef\n\nlate: x\n", "gpu: require\nstam"])
+@pytest.mark.parametrize("labels", ["", '{"date": "1"}'])
+def test_the_identity_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, layout: str, manifest: str, labels: str
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(identity, "LABELS", f"{tmp_path}/labels.json")
+    read = warm._read
+    monkeypatch.setattr(warm, "_read", lambda path: read(path.replace("/.singularity.d", str(tmp_path))))
+    purelib = tmp_path / layout.format(*sys.version_info[:2])
+    for name in ("a-1.dist-info", "b-2.egg-info", "c"):
+        (purelib / name).mkdir(parents=True)
+    (purelib / "a-1.dist-info" / "RECORD").write_text("x")
+    if manifest:
+        (purelib / identity.MANIFEST).write_text(manifest)
+    if labels:
+        (tmp_path / "labels.json").write_text(labels)
+    text = identity.manifest_text(str(purelib))
+    expected = identity.identity(str(purelib), identity.declared_in(text))
+    assert warm.identity(str(purelib)) == (expected, text)
+    (purelib / "d-3.dist-info").mkdir()
+    os.utime(purelib, (2_000_000_000, 2_000_000_000))
+    assert warm.identity(str(purelib))[0] != expected
+
+
+def _as_file(place: Path) -> None:
+    place.rmdir()
+    place.touch()
+
+
+def _as_link(place: Path) -> None:
+    place.rename(f"{place}2")
+    place.symlink_to(f"{place}2")
+
+
+def _elsewhere(place: Path) -> None:
+    link = place.parent.parent / "link"
+    link.unlink()
+    link.symlink_to("/")
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "owner's bits": lambda place: place.chmod(0o500),
+    "others may write on the way": lambda place: place.parent.chmod(0o777),
+    "gone": os.rmdir,
+    "a file": _as_file,
+    "a link": _as_link,
+    "a link elsewhere": _elsewhere,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_noted_is_answered_as_then_until_something_changes(tmp_path: Path, change: str) -> None:
+    place = tmp_path / "real" / "place"
+    place.mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    world.note()
+    filesystem.way(f"{tmp_path}/link/place", os.getuid())
+    filesystem.unfit(str(place), uid=os.getuid())
+    world.exists(f"{tmp_path}/nothing/there")
+    world.text("/proc/self/uid_map")
+    world.passwd_home()
+    world.mounted_between(str(place), str(tmp_path))
+    questions = world.noted()
+    assert questions
+    assert {kind for kind, *_ in questions} >= {warm.LSTAT, warm.ACCESS, warm.LINK, warm.SPACE, warm.USER}
+    assert warm._same(questions, {}, warm.mount_rows())
+    CHANGES[change](place)
+    assert not warm._same(questions, {}, warm.mount_rows())
+
+
+def test_what_cannot_be_asked_again_is_not_kept() -> None:
+    world.note()
+    world.once()
+    assert world.noted() is None
