@@ -6,6 +6,7 @@ the copy is made again, they return to it, unless the image's own file has becom
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def settle(folder: str, path: str, copy: str) -> list[str]:
+def settle(folder: str, path: str, copy: str, made: int) -> list[str]:
     """Write down what was copied, and give it what programs had written in an earlier copy.
 
     Called before the copy is in its place: without a record all in it counts as a program's work, for ever.
 
     :param folder: that of the copies; :param path: what was copied, in the image; :param copy: where it lies now.
+    :param made: how many files and links are in it.
     :returns: what was given back and may go once the copy is in its place.
     :raises OSError: what was copied cannot be written down.
     """
     before = changes.recorded(folder) if os.path.lexists(f"{folder}/{changes.WRITTEN}{path}") else None
-    _record(folder, path, copy)
+    _record(folder, path, copy, made)
     return _give_back(folder, path, copy, before) if before is not None else []
 
 
@@ -71,8 +73,10 @@ def _remove_empty(place: str) -> None:
             os.rmdir(here)
 
 
-def _record(folder: str, path: str, copy: str) -> None:
+def _record(folder: str, path: str, copy: str, made: int) -> None:
     record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy, strict=True)}
+    if len(record) != made:  # the C library takes some errors for the end of a listing
+        raise OSError(errno.EIO, "it cannot be listed as a whole", copy)
     name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
     with suppress(FileExistsError):
         os.mkdir(f"{folder}/{changes.RECORDS}", 0o700)

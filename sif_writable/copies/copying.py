@@ -53,13 +53,15 @@ def mirror(directory: str, tree: str) -> None:
         link(mirror)
 
 
-def copy_tree(source: str, target: str) -> None:
+def copy_tree(source: str, target: str) -> int:
     """Copy a directory's contents: everything that may be rewritten as real files that their owner may write.
 
     Times are kept, since bytecode is valid for the time of its source.
 
+    :returns: how many files and links there are now.
     :raises OSError: the target cannot be written. What cannot be read becomes a link to the image.
     """
+    made = 0
     in_layer = others.covers(source)  # where all can be written that is this user's own
     stack = [(source, target)]
     while stack:
@@ -67,6 +69,7 @@ def copy_tree(source: str, target: str) -> None:
         with os.scandir(here) as entries:
             for entry in entries:
                 path, new = entry.path, f"{there}/{entry.name}"
+                made += 1
                 external_link_status = units.external_link_status(path, source) if entry.is_symlink() else None
                 if entry.is_symlink() and external_link_status is None:
                     os.symlink(_link_target(path, source), new)
@@ -76,6 +79,7 @@ def copy_tree(source: str, target: str) -> None:
                     if os.access(path, os.R_OK | os.X_OK) and (in_layer or not os.access(path, os.W_OK)):
                         os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)
                         stack.append((path, new))
+                        made -= 1
                     else:  # unreadable, or something writable that is mounted there
                         os.symlink(path, new)
                 elif stat.S_ISREG(status.st_mode):
@@ -83,8 +87,11 @@ def copy_tree(source: str, target: str) -> None:
                         os.symlink(path, new)
                     else:
                         _copy_file(path, new, status)
+                else:  # a socket or the like is left out
+                    made -= 1
     # Whoever else may write a copy may run code as this user, so that it would not be imported from.
     os.chmod(target, stat.S_IMODE(os.stat(source).st_mode) & 0o755 | stat.S_IRWXU)
+    return made
 
 
 def _copy_file(path: str, new: str, status: os.stat_result) -> None:

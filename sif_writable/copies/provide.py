@@ -201,9 +201,9 @@ def _copy(units: list[Unit], copies: Copies) -> str:
             if unit.is_package:
 
                 def fill(new: str, unit: Unit = unit, stamp: tuple[str, str] = stamp, given: list[str] = given) -> None:
-                    copying.copy_tree(unit.path, new)
+                    made = copying.copy_tree(unit.path, new)
                     _write_stamp(unit, copies.folder, *stamp)
-                    given[:] = carry_over.settle(copies.folder, unit.path, new)
+                    given[:] = carry_over.settle(copies.folder, unit.path, new, made)
 
                 publish.publish(
                     target, fill, lock_below=copies.folder, aside_in=copies.folder, seconds=seconds, over_link=True
@@ -215,7 +215,7 @@ def _copy(units: list[Unit], copies: Copies) -> str:
                         _write_stamp(unit, copies.folder, *stamp)
 
                         def settle(new: str, unit: Unit = unit, given: list[str] = given) -> None:
-                            given[:] = carry_over.settle(copies.folder, unit.path, new)
+                            given[:] = carry_over.settle(copies.folder, unit.path, new, 1)
 
                         copying.copy_module(unit, target, copies.folder, settle)
             carry_over.forget(given, copies.folder)

@@ -406,6 +406,8 @@ SHOWN = (
     ("import of a declared package", "ENOSPC", r"records/\.new-declared.*O_CREAT"),
     ("import of a declared package", KILL, r'rename\(.*/site-packages/declared.py"'),
     ("import that fails, tried again", "EACCES", r"getdents64.*\.new-failing-\d.*/sub/__pycache__"),
+    ("import that fails, tried again", "ENOENT", r"getdents64.*\.new-failing-\d.*/sub>"),
+    ("import that fails, tried again", "ENOENT", r"openat.*/tree/venv/.*/failing/made.txt"),
     ("import that fails, tried again", "EROFS", r"openat.*/tree/venv/.*/failing/made.txt"),
     ("import that fails, tried again", "ENOSPC", r"write.*/tree/venv/.*/failing/made.txt"),
     ("mount at start", "ESTALE", r"getdents64\(4</venv/shared>"),
@@ -485,8 +487,9 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
         problems.append(f"half: {broken}")
     again = start(scenario)
     expected = wanted.runs
-    if scenario.again and call.syscall == "write" and error == "EROFS" and "/made.txt>" in call.text:
-        # No kernel refuses a write to an open file so, and without its path it reads as if the copy had not helped.
+    refused = call.syscall == "write" and error == "EROFS"  # no kernel refuses a write to an open file so
+    if scenario.again and "/made.txt" in call.text and (refused or error == "ENOENT"):
+        # What the program itself is told in the copy reads as if that had not helped, and the copy is taken back.
         expected = [*wanted.runs, wanted.off]
     if not any(same(again, run) for run in expected):
         problems.append(f"the next run: {again}")
