@@ -21,6 +21,7 @@ FILE, LINK, FOLDER, GONE = "file", "link", "folder", "gone"
 
 _CODE = (".py", ".pyc", ".pyo", ".so", ".pyd", ".pyx", ".pxd", ".pyi", ".pth")
 _METADATA = (".dist-info", ".egg-info", ".egg", ".egg-link")
+INSTALLED_FILES = ".egg-info/installed-files.txt"
 _STARTED = ("sitecustomize", "usercustomize")
 """Modules that the interpreter imports at each start."""
 _BESIDE = ("-journal", "-wal", "-shm", ".lock", ".lck", ".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
@@ -96,11 +97,12 @@ def _runs_at_start(path: str) -> bool:
 def installed(records: Mapping[str, Iterable[str]]) -> set[str]:
     """Return the paths that distributions own.
 
-    :param records: the path of each RECORD to its lines.
+    :param records: the path of each RECORD to its lines, or of the ``installed-files.txt`` of an older installer.
     """
     found = set()
     for record, lines in records.items():
-        site = posixpath.dirname(posixpath.dirname(record))
+        folder = posixpath.dirname(record)
+        site = folder if record.endswith(INSTALLED_FILES) else posixpath.dirname(folder)
         for line in lines:
             name = line[1:].partition('"')[0] if line.startswith('"') else line.partition(",")[0]
             if name:
@@ -170,9 +172,7 @@ def _without_bytecode(kept: list[Change], dropped: list[str]) -> list[Change]:
     sources = {path for path in dropped if path.endswith(".py")}
     rest = []
     for change in kept:
-        folder, name = posixpath.split(change.path)
-        source = f"{posixpath.dirname(folder)}/{name.partition('.')[0]}.py"
-        if posixpath.basename(folder) == "__pycache__" and source in sources:
+        if source_of(change.path) in sources:
             dropped.append(change.path)
         else:
             rest.append(change)

@@ -192,8 +192,9 @@ class Seen:
                     with suppress(FileNotFoundError, NotADirectoryError):
                         found |= merge.of_conda(change.path, text_of(path))
             where, metadata, name = change.path.partition(".dist-info")
-            if metadata and (name in {"", "/RECORD"}):
-                record = f"{where}.dist-info/RECORD"
+            record = f"{where}.dist-info/RECORD" if metadata and name in {"", "/RECORD"} else ""
+            if record or change.path.endswith(merge.INSTALLED_FILES):
+                record = record or change.path
                 for path in (self.source(record), self.original(record)):
                     with suppress(FileNotFoundError, NotADirectoryError):
                         records.setdefault(record, []).extend(text_of(path).splitlines())

@@ -165,10 +165,13 @@ def _try(place: str, directories: list[str], *, in_memory: bool = False) -> tupl
 
 
 def _trial(layer: enter.Layer) -> str:
+    (point,) = layer.directories
+    mode = os.stat(point).st_mode
+    if point.endswith("-packages") and not mode & stat.S_IWUSR:  # in the layer, its topmost directory is ours
+        return f"a layer over {point} would serve nothing: its owner may not write there (mode {stat.S_IMODE(mode):o})"
     problem = kernel.mount_layer(layer, "")
     if problem:
         return problem if layer.refused else f"{PASSING}{problem}"
-    (point,) = layer.directories
     step = "making a file"
     try:
         _make_things(point)

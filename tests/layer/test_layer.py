@@ -250,6 +250,18 @@ except OSError as error:
     assert box.tells(code) == ["", 13]
 
 
+def test_where_a_layer_would_serve_nothing_there_is_none(box: Box) -> None:
+    """The topmost directory could be written, but none of the packages in it."""
+    code = """
+layer = entering.Layer("", "")
+layer.directories = ["/work-folder/dist-packages"]
+os.mkdir(layer.directories[0], 0o555)
+tell(trial._trial(layer))
+"""
+    says = "a layer over /work-folder/dist-packages would serve nothing: its owner may not write there (mode 555)"
+    assert box.tells(code) == says
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [

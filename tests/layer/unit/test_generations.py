@@ -437,6 +437,47 @@ def test_a_module_that_is_generated_is_data_with_its_bytecode(node: Node) -> Non
         assert f"{PKG}/table.py: code in the place of the image" in line
 
 
+def test_new_code_that_is_run_in_the_place_of_the_images_is_gone_with_the_layer(node: Node) -> None:
+    for name in (
+        "lib/space/inner/code.py",
+        "lib/data/table.csv",
+        "lib/module.pyc",
+        "lib/python3.11/site-packages/far.py",
+    ):
+        node.put(f"{node.image}/v/{name}", "")
+    layer = node.layer()
+    gone = ["lib/pkg.py", "lib/module.py", "lib/space/__init__.py", "lib/pkg/fast.so", "lib/pkg/fast/__init__.py"]
+    gone += ["lib/pkg/fast/part.py", "lib/python3.11/dist-packages/far.so"]
+    kept = [
+        "lib/data.py",
+        "lib/space/more.py",
+        "lib/pkg/new/__init__.py",
+        "lib/pkg/new.py",
+        "lib/pkg/fast.pyc",
+        "lib/far.py",
+    ]
+    node.put(f"{node.image}{PKG}/fast.py", "")
+    os.makedirs(f"{node.image}/v/lib/python3.11/dist-packages")
+    for name in [*gone[1:], *kept]:
+        node.put(f"{layer}/0/{name}", "x")
+    (line,) = node.publish(layer)
+    assert f"and {len(gone) - 2} more: code in the place of the image's, or installed; gone with" in line
+    tree = f"{node.storage}/gen-1/tree/v"
+    found = [os.path.relpath(f"{where}/{name}", tree) for where, _, names in os.walk(tree) for name in names]
+    assert sorted(found) == sorted(kept)
+
+
+def test_what_an_older_installer_listed_is_gone_with_the_layer(node: Node) -> None:
+    node.write(layer := node.layer(), "../q.egg-info/installed-files.txt", "../q/data\n../../share/q\n")
+    node.put(f"{layer}/0/share/q", "")
+    node.write(layer, "../q/data", "")
+    node.write(layer, "mine", "")
+    (line,) = node.publish(layer)
+    assert "/v/lib/q.egg-info and 3 more: code in the place of the image's, or installed; gone" in line
+    assert node.newest() == {"mine": ""}
+    assert not os.path.exists(f"{node.storage}/gen-1/tree/v/share/q")
+
+
 def test_what_is_gone_is_said_once_though_other_files_change_before_the_layer_is_dead(node: Node) -> None:
     layer = node.layer()
     node.write(layer, "__init__.py", "changed")

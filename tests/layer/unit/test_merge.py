@@ -37,6 +37,9 @@ def _replaces(change: Change) -> bool:
         (f"{SP}/q-1.0.dist-info", FOLDER, False),
         (f"{SP}/q-1.0.dist-info/METADATA", FILE, False),
         (f"{SP}/q.egg-info/PKG-INFO", FILE, False),
+        (f"{SP}/q.egg-link", FILE, False),
+        (f"{SP}/q-1.0-py3.11.egg", FOLDER, False),
+        (f"{SP}/q-1.0-py3.11.egg/q/data.json", FILE, False),
         (f"{SP}/q/data.json", FILE, False),
     ],
 )
@@ -68,6 +71,8 @@ def test_what_a_distribution_owns_is_read_from_its_record() -> None:
     lines = ["q/__init__.py,sha256=x,3", '"q/a,b.json",,', "../../bin/q,,", "q-1.0.dist-info/RECORD,,", ""]
     found = merge.installed({f"{SP}/q-1.0.dist-info/RECORD": lines})
     assert found == {f"{SP}/q/__init__.py", f"{SP}/q/a,b.json", "/v/bin/q", f"{SP}/q-1.0.dist-info/RECORD"}
+    older = merge.installed({f"{SP}/q.egg-info/installed-files.txt": ["../q/__init__.py", "PKG-INFO"]})
+    assert older == {f"{SP}/q/__init__.py", f"{SP}/q.egg-info/PKG-INFO"}
 
 
 def test_what_a_package_of_conda_owns_is_gone_with_it() -> None:
