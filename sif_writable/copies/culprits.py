@@ -79,7 +79,7 @@ def packages_holding(failed: Iterable[Failure], copies: Copies) -> tuple[list[Un
         path = of_image(failure.path, copies)
         for way in dict.fromkeys((path, os.path.normpath(path), os.path.realpath(path))):
             unit = unit_at(way, where)
-            if unit is not None and _is_curable(unit, copies) and not _is_closed(path):
+            if unit is not None and _is_curable(unit, copies, path) and not _is_closed(path):
                 found[unit] = None
                 detail = detail or failure.path
     return list(found), detail
@@ -91,9 +91,10 @@ def writer(error: BaseException, failed: Iterable[Failure], copies: Copies) -> t
     From its copy it reaches another place by ``..``. A package that was given the path by others is found likewise;
     then its copy cures nothing, and is taken back.
     """
-    beside = [failure.path for failure in failed if is_in_no_package(failure.path, copies)]
+    paths = [failure.path for failure in failed if not _is_closed(failure.path)]
+    beside = [path for path in paths if is_in_no_package(path, copies)]
     for unit in _units(error, copies) if beside else ():
-        return (unit, beside[0]) if _is_curable(unit, copies) else (None, "")
+        return (unit, beside[0]) if _is_curable(unit, copies, beside[0]) else (None, "")
     return None, ""
 
 
@@ -123,11 +124,14 @@ def of_image(path: str, copies: Copies) -> str:
     return path[len(copies.tree) :] if path.startswith(copies.tree + "/") else path
 
 
-def _is_curable(unit: Unit, copies: Copies) -> bool:
-    """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own."""
+def _is_curable(unit: Unit, copies: Copies, path: str = "") -> bool:
+    """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own.
+
+    :param path: what it could not write: in a layer that may be another user's where the unit is not.
+    """
     if unit.name in store.NEVER or _is_copied(unit, copies):
         return False
-    if os.access(unit.path, os.W_OK) and not others.covers(unit.path):  # a layer may be refused further down only
+    if os.access(unit.path, os.W_OK) and not (path and others.is_others(path)):
         return False
     return bool(image_mounts.environment_directory(unit.path))
 

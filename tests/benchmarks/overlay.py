@@ -51,7 +51,7 @@ if wanted:
     begin = time.perf_counter()
     site = os.path.dirname(os.path.dirname(overlay.__file__)).rpartition("/")[0]
     paths = [path.replace("SITE", site).replace("PREFIX", sys.prefix) for path in wanted]
-    problem = overlay.serve([Wanted(path, "", True) for path in paths], os.environ,
+    problem = overlay.serve([Wanted(path, "") for path in paths], os.environ,
                             os.path.dirname(store.folder()))
     assert not problem and all(not done.note for done in overlay.entered), (problem, overlay.entered)
     entering = time.perf_counter() - begin

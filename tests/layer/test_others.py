@@ -24,6 +24,7 @@ PACKAGES = {
     "theirs_later": {"__init__": WRITE},
     "theirs_sub": {"__init__": "", "main": f"{WRITE}write('x')"},
     "closed": {"__init__": f"{WRITE}write('x')"},
+    "beside": {"__init__": f"{WRITE}write('../../../../closed', 'x')"},
 }
 THEIRS = ("theirs", "theirs_inner/inner", "theirs_open/open", "theirs_later", "theirs_sub")
 
@@ -41,6 +42,7 @@ def _environment(box: Box, many: int) -> str:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
+    os.makedirs(f"{box.environment}/closed", 0o555)
     os.mkdir(f"{box.environment}/0")
     for number in range(many):
         with open(f"{box.environment}/0/{number}", "w", encoding="utf-8"):
@@ -64,11 +66,12 @@ def test_what_is_another_users_in_a_layer_gets_a_copy_and_what_its_mode_closes_n
         text = file.read()
     first, second = result.stdout.split()[: len(programs)], result.stdout.split()[len(programs) :]
     # Where not the package but something in it is another user's, that shows as it fails.
-    assert first == ["image", "copy", "failed", "failed", "failed", "copy", "failed"], (result, text)
-    assert second == ["image", "copy", "copy", "copy", "copy", "copy", "failed"], (result, text)
+    assert first == ["image", "copy", "failed", "failed", "failed", "copy", "failed", "failed"], (result, text)
+    assert second == ["image", "copy", "copy", "copy", "copy", "copy", "failed", "failed"], (result, text)
     assert text.count("from the next run on it is imported from a writable copy") == 3, text
-    assert text.count("sif_writable:") == 3, text
-    assert text.count("PermissionError") == 4, text
+    assert text.count("sif_writable:") == 5, text
+    assert text.count("/closed/x cannot be written, and it belongs to no package") == 2, text
+    assert text.count("PermissionError") == 6, text
     assert text.count("[Errno 75]") == 1, text
 
 
