@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
@@ -91,7 +92,8 @@ def put(folder: str, fill: Callable[[str], None], *, aside_in: str, over_link: b
 
 
 def _is_there(folder: str, *, over_link: bool) -> bool:
-    return os.path.isdir(folder) and not (over_link and os.path.islink(folder))
+    # islink would take an error of storage for "no link", and so the link to the image for what is to be made.
+    return os.path.isdir(folder) and not (over_link and stat.S_ISLNK(os.lstat(folder).st_mode))
 
 
 def _rename_over_link(new: str, folder: str) -> None:

@@ -407,6 +407,7 @@ SHOWN = (
     ("import of a declared package", KILL, r'rename\(.*/site-packages/declared.py"'),
     ("import that fails, tried again", "EACCES", r"getdents64.*\.new-failing-\d.*/sub/__pycache__"),
     ("import that fails, tried again", "ENOENT", r"getdents64.*\.new-failing-\d.*/sub>"),
+    ("import that fails, tried again", "ESTALE", r'newfstatat.*/tree/.*/failing_mate", .*NOFOLLOW'),
     ("import that fails, tried again", "ENOENT", r"openat.*/tree/venv/.*/failing/made.txt"),
     ("import that fails, tried again", "EROFS", r"openat.*/tree/venv/.*/failing/made.txt"),
     ("import that fails, tried again", "ENOSPC", r"write.*/tree/venv/.*/failing/made.txt"),
