@@ -424,6 +424,8 @@ def test_a_module_that_is_generated_is_data_with_its_bytecode(node: Node) -> Non
     assert f"{PKG}/patched.py and 1 more: code in the place of the image" in line
     kept = {"table.py": marked.format("made"), "__pycache__/table.cpython-311.pyc": "made", "state.json": "made"}
     assert node.newest() == kept
+    shown = {f"{PKG}/table.py", f"{PKG}/__pycache__/table.cpython-311.pyc"}  # in `status`, as what replaces the image's
+    assert records.read(node.storage, 1).overridden == shown
     later = node.layer(node.replica())
     node.write(later, "__pycache__/table.cpython-312.pyc", "another interpreter's")
     node.write(later, "__pycache__/table.cpython-311.pyc", "made again")
