@@ -7,7 +7,7 @@ process that finds the new HOME from the beginning.
 import os
 import sys
 
-from sif_writable.signals import let_pass
+from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
