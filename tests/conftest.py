@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import sysconfig
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.corpus import cases
-from tests.lab import apptainer_root, apt, image, pythons, readonly_root, scratch, slurm_cluster, store, wheels
+from tests.lab import (
+    apptainer_root,
+    apt,
+    image,
+    measured,
+    pythons,
+    readonly_root,
+    scratch,
+    slurm_cluster,
+    store,
+    wheels,
+)
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.readonly_root import ReadonlyRoot
 from tests.lab.squashfs_root import SquashfsRoot
@@ -68,6 +82,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     known = ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=known, help=f"replay only the cases that need one of these: {known}")
     group.addoption("--array-tasks", type=int, default=24, help="tests/slurm: tasks of each array job (default: 24)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what tests start with this interpreter, too, where that is asked for."""
+    if measured.ON and not hasattr(config, "workerinput"):
+        for path in measured.start(sysconfig.get_path("purelib"), measured.folder()):
+            config.add_cleanup(functools.partial(os.unlink, path))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -17,7 +17,6 @@ PACKAGES = ("coverage",) if ON else ()
 FOLDER = os.path.join(LAB, "coverage")
 """What the processes in containers have measured."""
 _INSIDE = "/coverage"
-_SETTINGS = "settings"
 _TEXT = """[run]
 branch = true
 parallel = true
@@ -27,9 +26,9 @@ disable_warnings = module-not-imported, no-data-collected
 """
 """Those of pyproject.toml, which coverage reads from Python 3.11 on only, but `patch = subprocess`: see `start`."""
 _MODULE = "_lab_coverage"
-_STARTING = f"""import os, sys
-if os.path.exists("{_INSIDE}/{_SETTINGS}") and "coverage" not in sys.modules:
-    own = {{"COVERAGE_PROCESS_START": "{_INSIDE}/{_SETTINGS}", "COVERAGE_FILE": "{_INSIDE}/.coverage"}}
+_STARTING = """import os, sys
+if os.path.exists("{0}/settings") and "coverage" not in sys.modules:
+    own = {{"COVERAGE_PROCESS_START": "{0}/settings", "COVERAGE_FILE": "{0}/.coverage"}}
     os.environ.update(own)
     try:
         import coverage
@@ -45,17 +44,22 @@ RECIPE = (_STARTING,) if ON else ()
 
 def binds() -> Sequence[str]:
     """Return what a machine shows where an interpreter of it is measured."""
-    return (_folder(),) if ON else ()
+    return (f"{folder()}:{_INSIDE}",) if ON else ()
 
 
-def start(site_packages: str) -> None:
-    """Let each interpreter with these site-packages measure itself.
+def start(site_packages: str, where: str = _INSIDE) -> list[str]:
+    """Let each interpreter with these site-packages measure itself; return the files that do.
 
     By a file that is there, not by variables: tests give interpreters bare environments, and compare these.
+
+    :param where: what these interpreters know :data:`FOLDER` by.
     """
-    for name, text in ((f"{_MODULE}.py", _STARTING), (f"0{_MODULE}.pth", f"import {_MODULE}\n")):
-        with open(os.path.join(site_packages, name), "w", encoding="utf-8") as file:
+    made = []
+    for name, text in ((f"{_MODULE}.py", _STARTING.format(where)), (f"0{_MODULE}.pth", f"import {_MODULE}\n")):
+        made.append(os.path.join(site_packages, name))
+        with open(made[-1], "w", encoding="utf-8") as file:
             file.write(text)
+    return made
 
 
 def unmeasured() -> dict[str, str]:
@@ -63,9 +67,10 @@ def unmeasured() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-def _folder() -> str:
+def folder() -> str:
+    """Return that folder, made and with the settings in it."""
     os.makedirs(FOLDER, exist_ok=True)
     os.chmod(FOLDER, 0o1777)
-    with open(os.path.join(FOLDER, _SETTINGS), "w", encoding="utf-8") as file:
+    with open(os.path.join(FOLDER, "settings"), "w", encoding="utf-8") as file:
         file.write(_TEXT)
-    return f"{FOLDER}:{_INSIDE}"
+    return FOLDER
