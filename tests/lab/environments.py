@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab import measured, scratch, wheels
 from tests.lab.plain_machine import VENV, PlainMachine
-from tests.lab.store import ORDINARY_UID, provide
+from tests.lab.store import ORDINARY_UID, REPOSITORY, digest_of_files, provide
 from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
@@ -60,6 +60,19 @@ def hooked(python: Python) -> str:
             _check(install(PlainMachine(places), python, path))
 
     return provide(f"environment-{_tag(python)}", (start, wheel), make)
+
+
+def of_sources(python: Python) -> str:
+    """Return an environment with the project's sources as they are now: what a wheel has, in a moment."""
+    start, source = bare(python), os.path.join(REPOSITORY, "sif_writable")
+
+    def make(path: str) -> None:
+        copy(start, path)
+        subprocess.run(["cp", "-a", source, packages(path)], check=True)
+        subprocess.run(["cp", f"{source}/hook/sif_writable.pth", packages(path)], check=True)
+        subprocess.run([python.path, "-m", "compileall", "-q", packages(path)], check=True)
+
+    return provide(f"environment-sources-{_tag(python)}", (start, digest_of_files(wheels.sources())), make)
 
 
 def copy(environment: str, path: str) -> str:

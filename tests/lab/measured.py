@@ -26,13 +26,22 @@ disable_warnings = module-not-imported, no-data-collected
 """
 """Those of pyproject.toml, which coverage reads from Python 3.11 on only, but `patch = subprocess`: see `start`."""
 _MODULE = "_lab_coverage"
-_STARTING = """import os, sys
+_STARTING = """import atexit, os, sys
+
+def save():
+    try:
+        measuring._atexit()
+    except Exception:  # a program may have gone where nothing can be written, and what it says is compared
+        pass
+
 if os.path.exists("{0}/settings") and "coverage" not in sys.modules:
     own = {{"COVERAGE_PROCESS_START": "{0}/settings", "COVERAGE_FILE": "{0}/.coverage"}}
     os.environ.update(own)
     try:
         import coverage
-        coverage.process_startup()
+        measuring = coverage.process_startup()
+        atexit.unregister(measuring._atexit)
+        atexit.register(save)
     finally:
         for name in own:
             del os.environ[name]

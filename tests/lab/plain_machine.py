@@ -6,7 +6,6 @@ a test has just made: at /venv, read-only as in an image or writable as on a wor
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 import shutil
@@ -172,8 +171,9 @@ class PlainMachine:
                 pass
 
 
-@functools.cache
 def _interpreters() -> list[str]:
-    """List the binds that show the interpreters outside the system's folders."""
-    prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(python.path))) for python in pythons.found()}
+    """List the binds that show the interpreters outside the system's folders: this machine's, and those made so far."""
+    made = glob.glob(os.path.join(glob.escape(store.LAB), "python-*", "usr", "bin", "python3*"))
+    paths = [*(python.path for python in pythons.of_this_machine()), *made]
+    prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in paths}
     return [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]

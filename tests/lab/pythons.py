@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 from typing import NamedTuple
 
 from tests.lab import debian_pythons
@@ -54,6 +55,15 @@ def main() -> Python:
         if version in there:
             return there[version]
     raise LabUnavailable("this machine has no CPython that can make virtual environments")
+
+
+@functools.cache
+def own() -> Python:
+    """Return the interpreter that runs the tests, or the one that its virtual environment was made from."""
+    python = _ask(os.path.realpath(sys.executable))
+    if python is None:
+        raise LabUnavailable("the interpreter of the tests cannot make virtual environments")
+    return python
 
 
 def asked_for(*, every: bool) -> tuple[str, ...]:

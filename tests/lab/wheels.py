@@ -24,14 +24,15 @@ _GLIBC_MINORS = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 """Of the tags of wheels that run in the images: pip does not take the older ones along by itself."""
 
 
+def sources() -> list[str]:
+    """List the files of the package."""
+    everything = glob.glob(os.path.join(REPOSITORY, "sif_writable", "**"), recursive=True)
+    return [path for path in everything if os.path.isfile(path) and not path.endswith(".pyc")]
+
+
 def project_wheel() -> str:
     """Return this project's wheel, built from the present sources."""
-    sources = [
-        path
-        for path in glob.glob(os.path.join(REPOSITORY, "sif_writable", "**"), recursive=True)
-        if os.path.isfile(path) and not path.endswith(".pyc")
-    ]
-    sources += [os.path.join(REPOSITORY, name) for name in ("pyproject.toml", "README.md", "LICENSE")]
+    made_from = [*sources(), *(os.path.join(REPOSITORY, name) for name in ("pyproject.toml", "README.md", "LICENSE"))]
 
     def make(path: str) -> None:
         command = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", path, REPOSITORY]
@@ -39,7 +40,7 @@ def project_wheel() -> str:
         if result.returncode != 0:
             raise RuntimeError(f"building the wheel failed:\n{result.stdout}\n{result.stderr}")
 
-    folder = provide("wheel", digest_of_files([path for path in sources if os.path.exists(path)]), make)
+    folder = provide("wheel", digest_of_files([path for path in made_from if os.path.exists(path)]), make)
     (wheel,) = glob.glob(os.path.join(folder, "*.whl"))
     return wheel
 

@@ -17,7 +17,7 @@ from tests.lab.store import ORDINARY_UID, provide
 from tests.readonly.conftest import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tests.lab.pythons import Python
     from tests.lab.scratch import Scratch
@@ -114,9 +114,9 @@ class Box:
         return found
 
 
-def owned(python: Python) -> str:
+def owned(python: Python, made_by: Callable[[Python], str] = environments.hooked) -> str:
     """Return that environment as rootless engines show it: everything is the user's."""
-    start = environment(python)
+    start = environment(python, made_by)
 
     def make(path: str) -> None:
         environments.copy(start, path)

@@ -18,7 +18,7 @@ from tests.readonly.shapes import BARE, SHAPES
 from tests.readonly.ways import WAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.lab.pythons import Python
     from tests.lab.scratch import Scratch
@@ -92,9 +92,9 @@ class Image:
         return HOME + path[len(self.places.home) :]
 
 
-def environment(python: Python) -> str:
+def environment(python: Python, made_by: Callable[[Python], str] = environments.hooked) -> str:
     """Return an environment with the project and all the small packages, bytecode included."""
-    start = environments.hooked(python)
+    start = made_by(python)
     files = dict(SHAPES)
     for way in WAYS:
         files.update(way.files)

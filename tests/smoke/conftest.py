@@ -1,0 +1,33 @@
+"""One image for all of these tests: the sources as they are, and small packages that write beside themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import or_skip
+from tests.lab import environments, pythons
+from tests.layer.conftest import Box, owned
+from tests.readonly.conftest import Image
+
+if TYPE_CHECKING:
+    from tests.lab.scratch import Scratch
+
+
+@pytest.fixture(scope="session")
+def sources() -> str:
+    """Return the environment for the interpreter of these tests."""
+    return str(or_skip(owned, or_skip(pythons.own), environments.of_sources))
+
+
+@pytest.fixture
+def image(places: Scratch, sources: str) -> Image:
+    """Return that image where there are copies and no layer."""
+    return Image(places, sources)
+
+
+@pytest.fixture
+def box(places: Scratch, sources: str) -> Box:
+    """Return rootless containers of that image, where there is a layer."""
+    return Box(places, sources)
