@@ -40,27 +40,40 @@ if TYPE_CHECKING:
 BY_COPY = {"SIF_WRITABLE_OVERLAY": "off"}
 """The environment of a test of copies: where a layer is possible, nothing else shows what serves where it is not."""
 LONG = (
-    "tests/faults/test_hanging.py",
     "tests/readonly/test_copyup.py",
     "tests/hook/test_budget.py",
-    "tests/apptainer/test_examples.py",
     "tests/hook/test_unit_everywhere.py",
+    "tests/faults/test_hanging.py",
+    "tests/apptainer/test_examples.py",
+    "tests/hook/test_build_time.py",
     "tests/apptainer/test_session.py",
     "tests/apptainer/test_prestage.py",
     "tests/apptainer/test_matrix.py",
-    "tests/corpus/test_replay.py",
-    "tests/slurm/test_array.py",
-    "tests/hook/test_build_time.py",
-    "tests/layer/test_calls.py",
-    "tests/layer/test_layer.py",
-    "tests/faults/test_injected.py",
-    "tests/malice/test_exit.py",
-    "tests/readonly/test_trace.py",
-    "tests/readonly/test_overlay.py",
     "tests/apptainer/test_layer_programs.py",
+    "tests/corpus/test_replay.py",
+    "tests/readonly/test_trace.py",
+    "tests/slurm/test_array.py",
     "tests/apptainer/test_overlay_image.py",
+    "tests/apptainer/test_layer.py",
+    "tests/apptainer/test_prepare.py",
+    "tests/apptainer/test_trace.py",
+    "tests/apptainer/test_growth.py",
+    "tests/faults/test_injected.py",
+    "tests/readonly/test_overlay.py",
+    "tests/readonly/test_evidence.py",
+    "tests/readonly/test_fallback.py",
+    "tests/malice/test_starts.py",
+    "tests/layer/test_layer.py",
+    "tests/malice/test_places.py",
+    "tests/readonly/test_removal.py",
+    "tests/hook/test_delivery.py",
+    "tests/malice/test_shells.py",
+    "tests/faults/test_cgroups.py",
 )
-"""Files of tests that take half a minute of a processor, or wait as long; the longest first."""
+"""Files of tests that take ten seconds of a processor or more, or wait as long; the longest first.
+
+Those that need the image, which may have to be made first, are not quite the first.
+"""
 NOT_RUN = "not run: "
 """How the reason of a skip begins that is to stand in the last lines."""
 

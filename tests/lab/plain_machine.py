@@ -10,6 +10,7 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from tests.lab import apt, debian, measured, pythons, scratch, store
@@ -174,6 +175,6 @@ class PlainMachine:
 def _interpreters() -> list[str]:
     """List the binds that show the interpreters outside the system's folders: this machine's, and those made so far."""
     made = glob.glob(os.path.join(glob.escape(store.LAB), "python-*", "usr", "bin", "python3*"))
-    paths = [*(python.path for python in pythons.of_this_machine()), *made]
+    paths = [sys.executable, *(python.path for python in pythons.of_this_machine()), *made]
     prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in paths}
     return [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]

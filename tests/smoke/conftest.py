@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import or_skip
-from tests.lab import environments, pythons
+from tests.conftest import NOT_RUN, or_skip
+from tests.lab import environments, pythons, scratch
+from tests.lab.plain_machine import PlainMachine
 from tests.layer.conftest import Box, owned
 from tests.readonly.conftest import Image
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def sources() -> str:
     """Return the environment for the interpreter of these tests."""
+    with scratch.fresh() as places:
+        tried = PlainMachine(places).run(["unshare", "--user", "true"])
+    if tried.returncode:
+        pytest.skip(f"{NOT_RUN}no ordinary user can make a user namespace: {tried.stderr.strip()[-200:]}")
     return str(or_skip(owned, or_skip(pythons.own), environments.of_sources))
 
 

@@ -425,7 +425,7 @@ def test_a_place_without_storage_is_told(tmp_path: Path) -> None:
 
 
 _BUSY = """
-import os, sys
+import os, sys, time
 folder = os.environ["MPLCONFIGDIR"]
 kernels = os.environ["NUMBA_CACHE_DIR"]
 rounds = 0
@@ -452,6 +452,7 @@ while not os.path.exists(sys.argv[1]):
     rounds += 1
     if rounds == 1:
         print("busy", flush=True)
+    time.sleep(0.001)  # busy with storage, not with a processor that others want, too
 print(rounds)
 """
 
