@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Optional
 
-    from sif_writable.act import Outcome
+    from sif_writable.redirects.decision import Outcome
 
 __version__ = "0.1.0"
 

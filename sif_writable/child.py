@@ -152,9 +152,9 @@ def is_current(session: str) -> bool:
 
         for kind, root in zip(fields[0][1:], roots):
             if kind != hanging.STEADY and hanging.silent(root, kind):
-                from sif_writable.system import filesystem
+                from sif_writable.system import timeouts
 
-                filesystem.pass_over(root)
+                timeouts.pass_over(root)
                 return False
     uid = int(fields[1].rpartition(".")[2])
     for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name

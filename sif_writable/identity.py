@@ -56,6 +56,15 @@ def declared_in(text: bytes) -> "dict[str, list[str]]":
     return found
 
 
+def declared(purelib: str, *, whole: bool = False) -> dict[str, list[str]]:
+    """Return what the image declares, key to values in the order of the file; empty where there is no manifest.
+
+    :param whole: also what stands below the first empty line, which no start needs.
+    :raises OSError: the image cannot be read at the moment.
+    """
+    return declared_in(manifest_text(purelib, whole=whole))
+
+
 def _raise_if_passing(error: OSError) -> None:
     if isinstance(error, (FileNotFoundError, PermissionError)):  # every day, and without a module more
         return
@@ -142,7 +151,7 @@ def _record(path: str) -> bytes:
 
 
 def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]", at: "Callable[[str], str]" = str) -> str:
-    """Return the image identity as it is without a layer: 16 hexadecimal digits (:func:`sif_writable.system.identity`).
+    """Return the image identity as it is without a layer (:func:`sif_writable.system.image.identity`): 16 digits.
 
     The keyed hash of .pyc files is built in. hashlib costs 3 ms at interpreter start, its C module alone 0.1 ms.
     """

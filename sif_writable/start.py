@@ -3,8 +3,10 @@
 import os
 
 import sif_writable
-from sif_writable import act, child, plan, system
-from sif_writable.act import remember
+from sif_writable import child
+from sif_writable.redirects import environment, remember
+from sif_writable.storage import candidates, choose
+from sif_writable.system import image, surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,22 +21,22 @@ def run(damaged: "Optional[Problem]") -> str:
 
     :param damaged: what is wrong with the session that an ancestor has handed down, if anything.
     """
-    system.find_layer()
+    image.find_layer()
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     debug: Optional[ModuleType] = None
     if environ.get(sif_writable.DEBUG) == "1":
         from sif_writable.report import debug
         from sif_writable.stderr import say
-    seen = system.see(environ)
+    seen = surroundings.see(environ)
     if debug:
         say(debug.facts_lines(seen))
-    storage = act.settle(plan.places(seen, environ), seen, environ)
+    storage = choose.settle(candidates.places(seen, environ), seen, environ, _take_over)
     if debug:
         say(debug.storage_lines(storage))
-    decision = act.decide(seen, storage, environ)
+    decision = environment.decide(seen, storage, environ)
     if debug:
         say(debug.decision_lines(decision))
-    outcome = sif_writable.outcome = act.apply(decision, seen, storage, environ, child.token())
+    outcome = sif_writable.outcome = environment.apply(decision, seen, storage, environ, child.token())
     kept = remember.path(seen, storage)
     # Between two plans, a start that decided anew because something has come is as cheap as it can be.
     if not kept or remember.is_due(kept):
@@ -50,3 +52,9 @@ def run(damaged: "Optional[Problem]") -> str:
         say(debug.outcome_lines(outcome))
     child.install(sif_writable.environment())
     return "active" if storage.folders else "no storage"
+
+
+def _take_over(place: str, root: str, folder: str) -> None:
+    from sif_writable.redirects import earlier
+
+    earlier.take_over(place, root, folder)

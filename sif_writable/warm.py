@@ -1,8 +1,8 @@
 """Does what an earlier start decided still hold? Each question that led to it is asked again.
 
-A cold start keeps what it decided, with all that it asked (:mod:`sif_writable.act.remember`). A warm one asks whether
-filesystems answer, then whose the storage is, then reads what was kept, and asks again; at the least difference all is
-decided anew. It imports what is loaded already; what few starts need is in :mod:`sif_writable.seldom`.
+A cold start keeps what it decided, with all that it asked (:mod:`sif_writable.redirects.remember`). A warm one asks
+whether filesystems answer, then whose the storage is, then reads what was kept, and asks again; at the least difference
+all is decided anew. It imports what is loaded already; what few starts need is in :mod:`sif_writable.seldom`.
 """
 
 import marshal
@@ -63,7 +63,7 @@ def start(data: "Mapping[bytes, bytes]") -> str:
 
 
 def _apply(kept: "Any") -> str:
-    """Set the variables, and hand them down: what :func:`sif_writable.act.remember.keep` has kept."""
+    """Set the variables, and hand them down: what :func:`sif_writable.redirects.remember.keep` has kept."""
     settings, (kinds, done, roots), pycache, user_site, told, lines = kept
     environ: Any = sif_writable.environment()
     for name, value in settings.items():
@@ -144,7 +144,10 @@ class _Plan:
         return None
 
     def _places(self) -> "Iterator[tuple[str, bool]]":
-        """Yield where storage may be, and whether the user gave it, as :func:`sif_writable.plan.places` does."""
+        """Yield where storage may be, and whether the user gave it.
+
+        As :func:`sif_writable.storage.candidates.places` does.
+        """
         get = self.data.get
         if given := get(DIR.encode()):
             yield os.fsdecode(given), True
@@ -172,9 +175,9 @@ class _Plan:
             if not point:
                 break
             if hanging.silent(point, kind):
-                from sif_writable.system import filesystem
+                from sif_writable.system import timeouts
 
-                filesystem.pass_over(path)  # who decides anew shall not wait for it again
+                timeouts.pass_over(path)  # who decides anew shall not wait for it again
                 return False
             self.answered.add(point)
             del waiting[point]

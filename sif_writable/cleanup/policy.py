@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import OFF
 from sif_writable.cleanup.contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT_DAYS, WRITTEN, Contents, Item
 from sif_writable.cleanup.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
-from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.sizes import human, parse_size
+from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,14 +9,16 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import act, plan, session
-from sif_writable.act import Outcome
+from sif_writable import session
 from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, OVERLAY, PACKAGES, Item
 from sif_writable.cleanup.policy import NEEDED
 from sif_writable.cleanup.removal import delete, move_aside, remove_copies
 from sif_writable.overlay.obstacles import used_by
+from sif_writable.redirects import decision as decision_
+from sif_writable.redirects import environment
 from sif_writable.redirects import folders as folders_
+from sif_writable.redirects.decision import Outcome
 from sif_writable.storage.layout import NOTE, PLAN, USED, is_image
 from sif_writable.storage.layout import image as image_name
 from sif_writable.system.filesystem import explain
@@ -135,13 +137,13 @@ def _makers(items: list[Item], outcome: Outcome) -> dict[str, Callable[[], None]
     storage.present = {
         kind: listed - gone.get(storage.folders.get(kind, ""), set()) for kind, listed in storage.present.items()
     }
-    decision = act.decide(outcome.facts, storage, environ)
+    decision = environment.decide(outcome.facts, storage, environ)
     fresh = Outcome(outcome.facts, storage, decision)
     makers: dict[str, Callable[[], None]] = {}
     for redirect in decision.redirects:
         if redirect.make:
 
-            def make(redirect: plan.Redirect = redirect) -> None:
+            def make(redirect: decision_.Redirect = redirect) -> None:
                 folders_.make_redirect(redirect, fresh, environ)
 
             makers[redirect.folder] = make

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import act, plan, session, system
+from sif_writable import session
 from sif_writable.cleanup.contents import Contents, look
 from sif_writable.cleanup.policy import KNOWN
-from sif_writable.system.filesystem import reachable, unfit
+from sif_writable.seldom import uid_outside
+from sif_writable.storage import candidates, marker
+from sif_writable.system import surroundings
+from sif_writable.system.filesystem import unfit
+from sif_writable.system.timeouts import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sif_writable.act import Outcome
+    from sif_writable.redirects.decision import Outcome
 
 
 def known(environ: Mapping[str, str]) -> list[str]:
@@ -21,17 +25,17 @@ def known(environ: Mapping[str, str]) -> list[str]:
     found = dict.fromkeys(session.roots(environ))
     before = dict(environ)
     session.forget(before)
-    seen = system.see(before)
-    for place in (*plan.places(seen, before), *plan.local_places()):
+    seen = surroundings.see(before)
+    for place in (*candidates.places(seen, before), *candidates.local_places()):
         for root in _in_place(place, seen.user):
             found[root] = None
-    return [root for root in found if reachable(root) and act.read_marker(root)]
+    return [root for root in found if reachable(root) and marker.read_marker(root)]
 
 
-def _in_place(place: plan.Place, user: int) -> list[str]:
+def _in_place(place: candidates.Place, user: int) -> list[str]:
     """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
-    itself = [place.base] if reachable(place.base) and act.read_marker(place.base, ours=True) else []
-    return itself + [plan.own_folder(place, shared=shared, user=user) for shared in (False, True)]
+    itself = [place.base] if reachable(place.base) and marker.read_marker(place.base, ours=True) else []
+    return itself + [candidates.own_folder(place, shared=shared, user=user) for shared in (False, True)]
 
 
 def chosen(outcome: Outcome | None) -> list[str]:
@@ -41,17 +45,17 @@ def chosen(outcome: Outcome | None) -> list[str]:
 
 def below(directory: str) -> list[str]:
     """Return the storage roots in a directory that a user names: itself, or what is made in a place for all users."""
-    place = plan.Place("", os.path.abspath(directory), "")
-    user = os.geteuid() or system.uid_outside()
+    place = candidates.Place("", os.path.abspath(directory), "")
+    user = os.geteuid() or uid_outside()
     # What an earlier version made in a place is known by its name, too; there it is all ours as well.
-    above = plan.Place("", os.path.dirname(place.base), "")
+    above = candidates.Place("", os.path.dirname(place.base), "")
     itself = [place.base] if place.base in _in_place(above, user) else []
-    return [root for root in dict.fromkeys(itself + _in_place(place, user)) if act.read_marker(root)]
+    return [root for root in dict.fromkeys(itself + _in_place(place, user)) if marker.read_marker(root)]
 
 
 def refusal(root: str) -> str:
     """Say why a root may not be touched, or return an empty string: it must be this user's alone."""
-    per_user = os.path.basename(root).startswith(f"{plan.FOLDER}-")
+    per_user = os.path.basename(root).startswith(f"{candidates.FOLDER}-")
     return unfit(root, uid=os.geteuid(), room=0, inodes=0, foreign_mode=0o077 if per_user else 0o022) or ""
 
 

@@ -18,8 +18,8 @@ from sif_writable.sizes import FORMS, parse_size
 if TYPE_CHECKING:
     import argparse
 
-    from sif_writable.act import Outcome
     from sif_writable.cleanup.contents import Contents
+    from sif_writable.redirects.decision import Outcome
 
 _DIR = "a directory that has storage, such as what is bound to /sif-writable; may be given more than once"
 _CODES = "exit codes: 0 done, 1 something that was to go stays, 2 not understood or refused; without --yes nothing goes"

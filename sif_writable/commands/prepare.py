@@ -11,8 +11,9 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import MODE, TARGET, aside, system
+from sif_writable import MODE, TARGET, aside
 from sif_writable.errors import SifWritableError
+from sif_writable.identity import MANIFEST
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
 from sif_writable.report import text
@@ -194,7 +195,7 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     if arguments.no_user_site and not arguments.inner:
         _switch_user_site_off()
     _compile(bytecode.importable())
-    _tell("manifest", f"{PURELIB}/{system.MANIFEST}")
+    _tell("manifest", f"{PURELIB}/{MANIFEST}")
 
 
 def _kept(declared: dict[str, list[str]]) -> dict[str, list[str]]:

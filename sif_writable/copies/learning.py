@@ -108,7 +108,7 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
 
 def _variable_for(path: str) -> str:
     """Return the variable that moves what is kept at a path, where one is known."""
-    from sif_writable import system
     from sif_writable.redirects import variable
+    from sif_writable.system import surroundings
 
-    return variable.moves(path, variable.locations(system.see(os.environ)))
+    return variable.moves(path, variable.locations(surroundings.see(os.environ)))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import act, lease
+from sif_writable import lease
 from sif_writable.copies import carry_over, copying, ledger, policy, store, validity
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import installed_with, is_extension, measure, record_of, unit_of_spec
 from sif_writable.layer import others
 from sif_writable.signals import suppress
-from sif_writable.storage import publish, shortage
+from sif_writable.storage import marker, publish, shortage
 from sif_writable.storage.layout import LOCKS
 from sif_writable.system import image_mounts
 
@@ -93,7 +93,7 @@ def _provide(name: str, units: list[Unit], copies: Copies) -> str:
             missing.append(unit)
     if not missing:
         return ""
-    execute = act.read_marker(os.path.dirname(os.path.dirname(copies.folder))).startswith("exec")
+    execute = marker.read_marker(os.path.dirname(os.path.dirname(copies.folder))).startswith("exec")
     return (
         ("" if execute else _object_code(missing, copies.folder))
         or _room(name, missing, copies.folder)

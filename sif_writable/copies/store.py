@@ -172,10 +172,11 @@ def folder() -> str:
     if not image.startswith("/"):  # not set, or damaged
         return ""
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
-        from sif_writable import system
+        from sif_writable.identity import declared
+        from sif_writable.system.image import identity
 
         purelib = __file__.rsplit("/", 3)[0]
-        image = f"{image.rpartition('/')[0]}/image-{system.identity(purelib, system.declared(purelib))}"
+        image = f"{image.rpartition('/')[0]}/image-{identity(purelib, declared(purelib))}"
     return f"{image}/packages-{sys.implementation.cache_tag}"
 
 

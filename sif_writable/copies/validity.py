@@ -11,9 +11,9 @@ It is asked whenever a package with a copy is imported, and imports only ``os``,
 import os
 from _imp import source_hash
 
-from sif_writable import LAYER, in_layer, system
+from sif_writable import LAYER, in_layer
 from sif_writable.signals import let_pass
-from sif_writable.system import image_mounts
+from sif_writable.system import image, image_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def seal(path: str, record: str) -> str:
     :param path: of a package or a module; :param record: of its distribution's ``RECORD``, or an empty string.
     :raises OSError: it cannot be read at the moment.
     """
-    if in_layer(os.environ.get(LAYER)) and (here := system.layer()):
+    if in_layer(os.environ.get(LAYER)) and (here := image.layer()):
         from sif_writable.layer import inherited
 
         with inherited.image(here) as original:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import aside, system
+from sif_writable import aside
 from sif_writable.errors import SifWritableError
+from sif_writable.identity import MANIFEST
 from sif_writable.system import manifest
 from sif_writable.system.filesystem import explain
 
@@ -27,10 +28,10 @@ def update(purelib: str, changes: Mapping[str, Sequence[str]]) -> manifest.Decla
     lines = ["# sif_writable: what this image says about itself; see sif_writable/system/manifest.py"]
     lines += [f"{key}: {value}" for key in manifest.HOT for value in declared.get(key, ())]
     lines += ["", *(f"{key}: {value}" for key in (*manifest.COLD, *more) for value in declared.get(key, ()))]
-    path = f"{purelib}/{system.MANIFEST}"
+    path = f"{purelib}/{MANIFEST}"
     new = ""
     try:
-        descriptor, new = aside.create(purelib, system.MANIFEST)
+        descriptor, new = aside.create(purelib, MANIFEST)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines) + "\n")
         os.chmod(new, 0o644)  # whoever runs the image reads it

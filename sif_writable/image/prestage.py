@@ -17,19 +17,22 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable import DIR, SESSION, act, aside, plan, system
+from sif_writable import DIR, SESSION, aside
 from sif_writable.errors import SifWritableError
+from sif_writable.identity import MANIFEST
 from sif_writable.image import inventory, manifest
-from sif_writable.plan import COMPILED, CONFIG, DATA
+from sif_writable.redirects import environment as environment_
 from sif_writable.redirects import seeding
-from sif_writable.storage import layout
+from sif_writable.storage import candidates, choose, layout
+from sif_writable.storage.kinds import COMPILED, CONFIG, DATA
+from sif_writable.system import surroundings
 from sif_writable.system.filesystem import explain
 from sif_writable.system.program import not_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sif_writable.plan import Decision
+    from sif_writable.redirects.decision import Decision
 
 MIN_BYTES = 1 << 20
 """Bytes that must be free when the command has ended: else what it wrote is likely cut short."""
@@ -106,16 +109,16 @@ class Area:
     def decide(self) -> Decision:
         """Decide where each location goes, as at run time in a place that the user gave, and make the folders."""
         environ = {name: value for name, value in os.environ.items() if name != DIR}
-        seen = system.see(environ)
+        seen = surroundings.see(environ)
         seen.manifest = {}
-        storage = plan.Storage()
-        place = plan.Place("the image", self.path, "persistent", given=True, of_image=True)
+        storage = choose.Storage()
+        place = candidates.Place("the image", self.path, "persistent", given=True, of_image=True)
         for kind, name in ((DATA, layout.DATA), (CONFIG, layout.CONFIG), (COMPILED, layout.COMPILED + seen.tag)):
             folder = f"{self.path}/{name}"
             os.makedirs(folder, 0o755, exist_ok=True)
             storage.roots[kind], storage.places[kind], storage.folders[kind] = self.path, place, folder
             storage.present[kind] = frozenset(os.listdir(folder))
-        decision = act.decide(seen, storage, environ)
+        decision = environment_.decide(seen, storage, environ)
         decision.pycache = ""  # bytecode belongs beside its source
         for redirect in decision.redirects:
             if redirect.make:
@@ -192,7 +195,7 @@ def in_tree(folders: Sequence[str]) -> dict[str, tuple[int, int]]:
         for here, inner, files in os.walk(folder):
             inner[:] = [name for name in inner if name != "__pycache__"]
             for name in files:
-                if name.startswith(system.MANIFEST):
+                if name.startswith(MANIFEST):
                     continue
                 with contextlib.suppress(OSError):
                     status = os.lstat(f"{here}/{name}")

@@ -4,21 +4,22 @@ Loaded where no earlier start has left its plan (:mod:`sif_writable.warm`). It i
 """
 
 from sif_writable import child, settings
-from sif_writable.plan import COMPILED, CONFIG, DATA, RUNTIME, Decision, Redirect
 from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
+from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
+from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.storage.layout import HOME, OWN_DATA
-from sif_writable.system.filesystem import SILENT
+from sif_writable.system.timeouts import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from sif_writable.plan import Storage
     from sif_writable.redirects.row import Row
-    from sif_writable.system import Facts
+    from sif_writable.storage.choose import Storage
+    from sif_writable.system.surroundings import Facts
 
     class Ground(Protocol):
         """What decide() asks about default locations; :class:`sif_writable.redirects.locations.Locations` answers."""

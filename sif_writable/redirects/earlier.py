@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 
-from sif_writable.act import read_marker
-from sif_writable.plan import DATA, FOLDER
 from sif_writable.redirects import seeding
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.signals import let_pass
 from sif_writable.storage import layout
+from sif_writable.storage.candidates import FOLDER
+from sif_writable.storage.kinds import DATA
 from sif_writable.storage.layout import NOTE, is_image
+from sif_writable.storage.marker import read_marker
 from sif_writable.storage.publish import put
 from sif_writable.system.listing import names
 

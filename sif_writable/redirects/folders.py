@@ -11,13 +11,13 @@ from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import suppress
 from sif_writable.storage.publish import publish
 from sif_writable.storage.shortage import complaint
-from sif_writable.system.filesystem import SILENT, is_unheard, planted
+from sif_writable.system.filesystem import planted
+from sif_writable.system.timeouts import SILENT, is_unheard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sif_writable.act import Outcome
-    from sif_writable.plan import Redirect
+    from sif_writable.redirects.decision import Outcome, Redirect
 
 STAYS = "stays"
 """The code of a problem for which a variable, or HOME, keeps the value that it had."""

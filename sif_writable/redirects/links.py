@@ -14,14 +14,14 @@ from sif_writable.redirects import templates
 from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.redirects.watch import Watch
 from sif_writable.signals import let_pass
-from sif_writable.system.filesystem import is_unheard, planted
+from sif_writable.system.filesystem import planted
+from sif_writable.system.timeouts import is_unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from sif_writable.act import Outcome
-    from sif_writable.plan import Redirect
+    from sif_writable.redirects.decision import Outcome, Redirect
 
 ENTRIES = 5000
 """Entries of a default location that are linked or compared at most."""

@@ -6,7 +6,8 @@ Loaded where no earlier start has left its plan.
 import os
 
 from sif_writable.signals import let_pass
-from sif_writable.system.filesystem import holds, is_unheard, look, unheard
+from sif_writable.system.filesystem import holds, look
+from sif_writable.system.timeouts import is_unheard, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Locations:
         return found
 
     def told(self) -> "Told":
-        """Return everything that was asked, with the answers, for :mod:`sif_writable.act.remember`."""
+        """Return everything that was asked, with the answers, for :mod:`sif_writable.redirects.remember`."""
         listed: dict[str, set[str]] = {directory: set() for directory in self._listings}
         looked = []
         for path, state in self._states.items():

@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sif_writable.plan import Decision, Redirect
-    from sif_writable.system import Facts
+    from sif_writable.redirects.decision import Decision, Redirect
+    from sif_writable.system.surroundings import Facts
 
 SET_BY = {"CACHE": "XDG_CACHE_HOME", "CONFIG": "XDG_CONFIG_HOME", "DATA": "XDG_DATA_HOME", "STATE": "XDG_STATE_HOME"}
 """Base of a template to the variable that chooses it."""

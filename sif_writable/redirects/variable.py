@@ -9,7 +9,7 @@ from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.redirects.templates import default_bases, resolve
 
 if TYPE_CHECKING:
-    from sif_writable.system import Facts
+    from sif_writable.system.surroundings import Facts
 
 
 def locations(seen: Facts) -> list[tuple[str, str]]:

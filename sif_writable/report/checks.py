@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import sif_writable
 from sif_writable import DIR
 from sif_writable.copies import store
-from sif_writable.plan import CONFIG, KINDS
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
 from sif_writable.report.status import current, place_problem
 from sif_writable.session import STRICT
+from sif_writable.storage.kinds import CONFIG, KINDS
 from sif_writable.storage.shortage import QUOTA
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only

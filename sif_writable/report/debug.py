@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from sif_writable.storage.unserved import short
 
 if TYPE_CHECKING:
-    from sif_writable.act import Outcome
-    from sif_writable.plan import Decision, Storage
-    from sif_writable.system import Facts
+    from sif_writable.redirects.decision import Decision, Outcome
+    from sif_writable.storage.choose import Storage
+    from sif_writable.system.surroundings import Facts
 
 
 def facts_lines(facts: Facts) -> list[str]:

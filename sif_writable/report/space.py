@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.plan import RUNTIME
 from sif_writable.sizes import human
 from sif_writable.storage import space
+from sif_writable.storage.kinds import RUNTIME
 from sif_writable.storage.shortage import INODES, lacking, remedy
 from sif_writable.system.container import engine
 from sif_writable.system.probe import attempt_in
@@ -15,10 +15,10 @@ from sif_writable.system.probe import attempt_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sif_writable.act import Outcome
+    from sif_writable.redirects.decision import Outcome
     from sif_writable.report.model import Space
-    from sif_writable.system import Facts
     from sif_writable.system.mounts import Mount
+    from sif_writable.system.surroundings import Facts
 
 STORAGE = "storage"
 

@@ -7,18 +7,22 @@ import time
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import act, plan, session, settings, system
-from sif_writable.act import Outcome
+from sif_writable import session, settings
 from sif_writable.cleanup import policy
 from sif_writable.copies import store
 from sif_writable.copies.policy import limit
 from sif_writable.errors import Problem
-from sif_writable.plan import RUNTIME
+from sif_writable.identity import identity_ingredients
+from sif_writable.redirects import decision as decision_
+from sif_writable.redirects import earlier, environment
 from sif_writable.redirects.catalog import OPT_IN, ROWS
+from sif_writable.redirects.decision import Outcome
 from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
+from sif_writable.storage import candidates, choose, marker
+from sif_writable.storage.kinds import RUNTIME
 from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
-from sif_writable.system import container, manifest, mounts
+from sif_writable.system import container, manifest, mounts, surroundings
 
 if TYPE_CHECKING:
     from sif_writable.report import model as of
@@ -38,14 +42,14 @@ def current() -> Outcome | None:
     environ = dict(os.environ)
     in_force, roots = session.in_force(environ), session.roots(environ)
     session.forget(environ)
-    seen = system.see(environ)
-    storage = act.settle(plan.places(seen, environ), seen, environ)
-    decision = act.decide(seen, storage, environ)
+    seen = surroundings.see(environ)
+    storage = choose.settle(candidates.places(seen, environ), seen, environ, earlier.take_over)
+    decision = environment.decide(seen, storage, environ)
     decision.redirects = [redirect for redirect in decision.redirects if redirect.variable in in_force]
     known = {redirect.variable for redirect in decision.redirects}
     for row in (*ROWS, *OPT_IN):
         if row.variable in in_force and row.variable not in known:
-            decision.redirects.append(plan.Redirect(row.variable, os.environ[row.variable], row.kind, "", _THEN))
+            decision.redirects.append(decision_.Redirect(row.variable, os.environ[row.variable], row.kind, "", _THEN))
     decision.home = os.environ["HOME"] if "HOME" in in_force else ""
     outcome = Outcome(seen, storage, decision)
     outcome.replaced = in_force
@@ -71,7 +75,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     :param gpu_required: as if SIF_WRITABLE_GPU said ``require``.
     """
     outcome = current()
-    seen = outcome.facts if outcome else system.see(os.environ)
+    seen = outcome.facts if outcome else surroundings.see(os.environ)
     table = mounts.mounts()
     engine = container.engine(os.environ)
     how = delivery(ran)
@@ -105,7 +109,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
             "signs": list(engine.signs),
             "image": engine.image,
             "identity": seen.identity,
-            "ingredients": [name for name, _ in system.identity_ingredients(seen.purelib)],
+            "ingredients": [name for name, _ in identity_ingredients(seen.purelib)],
         },
         "root": {
             "prefix": seen.prefix,
@@ -133,7 +137,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     }
 
 
-def _root_note(seen: system.Facts, table: list[mounts.Mount]) -> str:
+def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
     """Say what is to know of an overlay that the user gave."""
     if overlay_is_read_only(table):
         return (
@@ -161,7 +165,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
         if outcome.storage.small and kind != RUNTIME:
             what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"
             note = f"{what}: nothing better was found"
-        if "nolock" in act.read_marker(outcome.storage.roots[kind]):
+        if "nolock" in marker.read_marker(outcome.storage.roots[kind]):
             note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
         lasting = place.lasting
         if mount and mount.type == "tmpfs" and lasting != "job":
@@ -183,7 +187,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
     return found
 
 
-def _home(outcome: Outcome | None, seen: system.Facts) -> of.Home:
+def _home(outcome: Outcome | None, seen: surroundings.Facts) -> of.Home:
     value = sif_writable.home(os.environ.get("HOME"))
     if outcome is None:
         return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}

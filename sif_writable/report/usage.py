@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from sif_writable.cleanup.contents import images, look_at_images
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
-from sif_writable.plan import KINDS
 from sif_writable.sizes import human
 from sif_writable.storage import layout
+from sif_writable.storage.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sif_writable.act import Outcome
     from sif_writable.cleanup.policy import Limit
+    from sif_writable.redirects.decision import Outcome
     from sif_writable.report.model import Advice, Usage
 
 SECONDS, ENTRIES = 1.0, 200_000

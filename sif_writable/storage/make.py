@@ -16,7 +16,7 @@ from sif_writable.system.listing import names
 from sif_writable.system.probe import given_away
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 STALE_SECONDS = 86400.0
@@ -46,20 +46,18 @@ def make_base(path: str) -> str:
     return problem
 
 
-def make_tree(folder: str, root: str, *, earlier: str = "") -> str:
+def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | None = None) -> str:
     """Make the folder of a kind below its root, each level private; return an empty string or what is wrong.
 
-    :param earlier: a place that the user gave; what an earlier version kept in it is still found in the new folder.
+    :param take_over: makes it with what an earlier version kept, if anything; is given the root and the folder.
     """
     path = root
     try:
         for part in os.path.relpath(folder, root).split("/"):
             path = os.path.join(path, part)
             with suppress(FileExistsError):
-                if path == folder and earlier and not os.path.lexists(path):
-                    from sif_writable.redirects.earlier import take_over
-
-                    take_over(earlier, root, folder)
+                if path == folder and take_over is not None and not os.path.lexists(path):
+                    take_over(root, folder)
                 os.mkdir(path, 0o700)
                 owner = os.lstat(path).st_uid
                 if owner != os.geteuid():

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 
 from sif_writable import aside
-from sif_writable.act import FIRST_LINE, MARKER, OURS, UNCOUNTED, UNTRIED, read_marker
-from sif_writable.plan import FOLDER
+from sif_writable.seldom import MARKER
 from sif_writable.signals import let_pass, suppress
+from sif_writable.storage.candidates import FOLDER
 from sif_writable.storage.layout import DATA, LOCKS, RUN, is_image
+from sif_writable.storage.marker import FIRST_LINE, OURS, UNCOUNTED, UNTRIED, read_marker
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, unfit
 from sif_writable.system.probe import NO_CODE, NO_LOCKS, attempt_in, given_away

@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.signals import let_pass
-from sif_writable.system import SMALL, mounts, session_device
+from sif_writable.system import mounts
+from sif_writable.system.surroundings import session_device
+from sif_writable.warm import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

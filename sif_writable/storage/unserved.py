@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sif_writable import DIR
 from sif_writable.errors import Problem
-from sif_writable.system.filesystem import SILENT
+from sif_writable.system.timeouts import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sif_writable.plan import Place, Storage
+    from sif_writable.storage.candidates import Place
+    from sif_writable.storage.choose import Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
 LOOSE_REMEDY = "chmod g-w,o-w or chmod +t {!r}, or name another directory"

@@ -2,7 +2,8 @@
 
 ``prepare``, ``prestage`` and ``trace`` write it at build time (:mod:`sif_writable.image.manifest`), and a person can. A
 line is ``key: value``; a key of several values has several lines; ``#`` begins a comment. What stands before the first
-empty line is read at every start (by :func:`sif_writable.system.declared`, since a start has no room for this module).
+empty line is read at every start (by :func:`sif_writable.identity.declared`, since a
+start has no room for this module).
 
 ======================  ============================================================================================
 key                     value
@@ -30,8 +31,8 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import system
 from sif_writable.errors import Problem
+from sif_writable.identity import MANIFEST, declared
 from sif_writable.system.filesystem import explain
 
 TYPE_CHECKING = False  # the GPU check loads this, and typing takes longer than the rest of it
@@ -51,12 +52,12 @@ Declared = dict[str, list[str]]
 
 def read(purelib: str) -> Declared:
     """Return everything that the image declares, key to values; empty where there is no manifest."""
-    return system.declared(purelib, whole=True)
+    return declared(purelib, whole=True)
 
 
 def misunderstood(purelib: str) -> list[Problem]:
     """Return what cannot be read in the image's manifest, or seems to be cut off."""
-    path = f"{purelib}/{system.MANIFEST}"
+    path = f"{purelib}/{MANIFEST}"
     remedy = "Build the image again, or write the file anew in %post with `sif-writable prepare`."
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -7,10 +7,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import system
 from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.errors import SifWritableError
-from sif_writable.system import manifest
+from sif_writable.system import manifest, surroundings
 from sif_writable.trace import places
 from sif_writable.trace.findings import findings as judged
 from sif_writable.trace.findings import tops
@@ -47,7 +46,7 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
     where = packages.directories(record.what for record in told if record.event == "path" and record.what)
     table = mounts.mounts()
     image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
-    known = variable.locations(system.see(os.environ))
+    known = variable.locations(surroundings.see(os.environ))
     environment = places.of_environment()
 
     def in_image(path: str) -> bool:

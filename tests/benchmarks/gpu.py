@@ -38,7 +38,7 @@ print(perf_counter() - start)
 """
 CHECK = """
 import os
-import sif_writable.act  # an activated process has it
+import sif_writable.redirects.environment  # an activated process has it
 from time import perf_counter
 start = perf_counter()
 from sif_writable.gpu import check

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable import act
-from sif_writable.plan import KINDS, Place
+from sif_writable.storage import choose, marker
+from sif_writable.storage.candidates import Place
+from sif_writable.storage.kinds import KINDS
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt
 from tests.lab.decisions import make_facts
@@ -115,10 +116,10 @@ def test_nothing_free_is_believed_only_where_no_file_can_be_made(
     place = Place("x", str(tmp_path), "node")
     facts = make_facts(uid=os.geteuid(), user=os.geteuid())
     for _ in range(2):
-        assert act.settle([place], facts, {}).roots["data"] == f"{tmp_path}/sif-writable"
-    assert act.read_marker(f"{tmp_path}/sif-writable") == "exec uncounted"
+        assert choose.settle([place], facts, {}).roots["data"] == f"{tmp_path}/sif-writable"
+    assert marker.read_marker(f"{tmp_path}/sif-writable") == "exec uncounted"
     before = os.stat(f"{tmp_path}/sif-writable").st_mtime_ns
-    act.settle([place], facts, {})
+    choose.settle([place], facts, {})
     assert os.stat(f"{tmp_path}/sif-writable").st_mtime_ns == before, "each start makes a file"
 
 
@@ -133,7 +134,7 @@ def test_a_filesystem_that_is_really_full_is_refused(tmp_path: Path, monkeypatch
         return real(path, flags, *rest, **more)
 
     monkeypatch.setattr(os, "open", full)
-    storage = act.settle([Place("x", str(tmp_path), "node")], make_facts(uid=os.geteuid(), user=os.geteuid()), {})
+    storage = choose.settle([Place("x", str(tmp_path), "node")], make_facts(uid=os.geteuid(), user=os.geteuid()), {})
     assert "data" not in storage.roots
     assert [problem for place, problem in storage.refused if place.label == "x"] == ["has 0 inodes free, 64 are needed"]
     assert os.listdir(tmp_path) == []

@@ -137,7 +137,7 @@ def test_the_check_loads_nothing_heavy(room: Container) -> None:
     program = "import sys; own = set(sys.modules)\n" + IMPORT + "print(*sorted(set(sys.modules) - own))"
     loaded = set(room.run(program).stdout.split())
     assert "sif_writable.gpu.check" in loaded
-    assert not loaded & {"sif_writable.gpu.ask", "sif_writable.gpu.diagnosis", "sif_writable.act"}
+    assert not loaded & {"sif_writable.gpu.ask", "sif_writable.gpu.diagnosis", "sif_writable.storage.choose"}
     assert not loaded & {
         "typing",
         "re",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sif_writable.plan import Place, Storage
-from sif_writable.system import Facts
+from sif_writable.storage.candidates import Place
+from sif_writable.storage.choose import Storage
+from sif_writable.system.surroundings import Facts
 
 
 class Ground:

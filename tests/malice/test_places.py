@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable import act, plan
-from sif_writable.plan import Place, places
-from sif_writable.redirects import folders
+from sif_writable.redirects import decision as decision_
+from sif_writable.redirects import environment, folders
+from sif_writable.seldom import MARKER
+from sif_writable.storage import candidates, choose
+from sif_writable.storage.candidates import Place, places
 from sif_writable.system.filesystem import planted
 from tests.conftest import or_skip
 from tests.lab import apt, enter
@@ -39,7 +41,7 @@ def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022, groups: Sequen
     def work() -> dict[str, Any]:
         os.umask(umask)
         keep_to_the_places_given()
-        storage = act.settle(places, make_facts(uid=uid, user=uid), {})
+        storage = choose.settle(places, make_facts(uid=uid, user=uid), {})
         return {
             "roots": storage.roots,
             "kinds": sorted(storage.folders),
@@ -52,7 +54,7 @@ def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022, groups: Sequen
 
 def keep_to_the_places_given() -> None:
     """Leave out this machine's own /tmp and /dev/shm, where sockets would go; for processes that end soon."""
-    plan.local_places = lambda: iter(())
+    candidates.local_places = lambda: iter(())
 
 
 def given(path: str) -> Place:
@@ -105,7 +107,7 @@ def test_a_neighbours_link_on_the_way_is_refused(places: Scratch, below: str, to
 def settle_here(path: str) -> None:
     """Settle in a place of one's own."""
     keep_to_the_places_given()
-    act.settle([given(path)], make_facts(uid=VICTIM, user=VICTIM), {})
+    choose.settle([given(path)], make_facts(uid=VICTIM, user=VICTIM), {})
 
 
 def test_ones_own_link_and_folder_in_a_shared_place_are_fine(places: Scratch) -> None:
@@ -138,7 +140,7 @@ def _hard_link(path: str, elsewhere: str) -> None:
 
 def _forged_marker(path: str, _: str) -> None:
     folder(path, 0o777)
-    with open(f"{path}/{act.MARKER}", "w", encoding="utf-8") as file:
+    with open(f"{path}/{MARKER}", "w", encoding="utf-8") as file:
         file.write("exec\n")
 
 
@@ -253,7 +255,7 @@ def test_where_a_group_could_swap_our_folder_only_downloads_go(
     said = [problem for label, problem in found["refused"] if label == "SIF_WRITABLE_DIR"]
     words = f"keeps no code and no settings: others may write {base!r}, which has no sticky bit"
     assert [problem.startswith(words) for problem in said] == [True] * loose
-    assert not loose or sorted(os.listdir(own)) == [act.MARKER, "data"]
+    assert not loose or sorted(os.listdir(own)) == [MARKER, "data"]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_a_folder_of_that_name_which_others_may_write_serves_nothing(places: Scr
             os.makedirs(f"{path}/{folder}")
             os.chmod(f"{path}/{folder}", 0o777)
         os.chmod(f"{path}/sif-writable", 0o700)
-        with open(f"{path}/sif-writable/{act.MARKER}", "w", encoding="utf-8") as file:
+        with open(f"{path}/sif-writable/{MARKER}", "w", encoding="utf-8") as file:
             file.write("exec\n")
 
     as_user(VICTIM, prepare)
@@ -400,7 +402,7 @@ def test_a_neighbour_that_swaps_what_bears_the_name_gains_nothing(places: Scratc
     def prepare() -> None:
         folder(loot, 0o777)
         folder(f"{loot}/forged", 0o777)
-        with open(f"{loot}/forged/{act.MARKER}", "w", encoding="utf-8") as file:
+        with open(f"{loot}/forged/{MARKER}", "w", encoding="utf-8") as file:
             file.write("exec\n")
 
     def swap(number: int) -> None:
@@ -421,7 +423,7 @@ def test_a_neighbour_that_swaps_what_bears_the_name_gains_nothing(places: Scratc
     def hammer() -> dict[str, int]:
         counts = {"own": 0, "refused": 0}
         while sum(counts.values()) < 2000 or min(counts.values()) < 10:  # both have had their turns
-            storage = act.settle([Place("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {})
+            storage = choose.settle([Place("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {})
             if not storage.roots:
                 counts["refused"] += 1
                 continue
@@ -454,7 +456,7 @@ def test_a_parent_that_is_swapped_while_it_is_made_gains_nothing(places: Scratch
         keep_to_the_places_given()
         counts = {"own": 0, "refused": 0}
         while sum(counts.values()) < 1000 or min(counts.values()) < 10:
-            storage = act.settle([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
+            storage = choose.settle([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
             counts["own" if storage.roots else "refused"] += 1
             if storage.roots:
                 assert not planted(f"{top}/cache", VICTIM)
@@ -484,9 +486,9 @@ def test_a_neighbours_cache_in_tmp_is_no_seed(places: Scratch) -> None:
 
     def work() -> list[str]:
         facts = make_facts(uid=VICTIM, user=VICTIM, home=places.home)
-        storage = act.settle([Place("home", places.home, "persistent")], facts, environ)
-        decision = act.decide(facts, storage, environ)
-        outcome = act.Outcome(facts, storage, decision)
+        storage = choose.settle([Place("home", places.home, "persistent")], facts, environ)
+        decision = environment.decide(facts, storage, environ)
+        outcome = decision_.Outcome(facts, storage, decision)
         (inductor,) = (each for each in decision.redirects if each.variable == "TORCHINDUCTOR_CACHE_DIR")
         assert inductor.make, "it is no longer seeded, so this shows nothing"
         folders.make_redirect(inductor, outcome, environ)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from sif_writable import plan
 from sif_writable.redirects import beside, catalog, never_set, presence
+from sif_writable.storage import kinds
 
 EVERY_ROW = catalog.ROWS + catalog.OPT_IN
 VARIABLES = {row[0]: row for row in EVERY_ROW}
-KINDS = {plan.DATA, plan.COMPILED, plan.CONFIG, plan.RUNTIME}
+KINDS = {kinds.DATA, kinds.COMPILED, kinds.CONFIG, kinds.RUNTIME}
 BASES = {"HOME", "CACHE", "CONFIG", "DATA", "STATE", "TMP", "CWD", "PURELIB", "PREFIX"}
 FORMS = {"dir", "mkdir", "flags", "path_list", "path_list_open", "comma_list"}
 
@@ -366,7 +366,7 @@ def test_a_condition_of_an_advice_is_in_the_form() -> None:
             if "append" in advice:
                 assert form in ("flags", "path_list", "path_list_open"), name
             if "keyed" in advice:
-                assert VARIABLES[name][1] == plan.COMPILED, name
+                assert VARIABLES[name][1] == kinds.COMPILED, name
 
 
 # --- what is never set
@@ -477,12 +477,12 @@ def test_what_must_exist_is_made() -> None:
 
 
 def test_what_is_executed_is_compiled() -> None:
-    assert {name for name in EXECUTED if VARIABLES[name][1] != plan.COMPILED} == set()
+    assert {name for name in EXECUTED if VARIABLES[name][1] != kinds.COMPILED} == set()
 
 
 def test_sockets_get_short_names() -> None:
     for row in EVERY_ROW:
-        if row[1] == plan.RUNTIME:
+        if row[1] == kinds.RUNTIME:
             assert len(row[6]) <= 14, row[0]
 
 
@@ -513,7 +513,7 @@ def test_a_link_below_a_base_is_in_its_subfolder() -> None:
 
 
 def test_tables_of_what_is_found_name_rows() -> None:
-    moved = {name for name, row in VARIABLES.items() if row[1] in (plan.DATA, plan.CONFIG) and row[3]}
+    moved = {name for name, row in VARIABLES.items() if row[1] in (kinds.DATA, kinds.CONFIG) and row[3]}
     assert {variable for variable, _ in beside.LEVELS} <= moved
     assert all(0 <= levels <= 4 and levels != 1 for _, levels in beside.LEVELS)
     assert len(dict(beside.LEVELS)) == len(beside.LEVELS)
@@ -529,7 +529,7 @@ def word_of(row: tuple[Any, ...]) -> str:
     form = row[5].partition(":")[0]
     if form in ("path_list", "path_list_open", "comma_list"):
         return "there too"
-    levels = dict(beside.LEVELS).get(row[0], 1 if row[1] in (plan.DATA, plan.CONFIG) else 0)
+    levels = dict(beside.LEVELS).get(row[0], 1 if row[1] in (kinds.DATA, kinds.CONFIG) else 0)
     return "only there" if (levels and row[2] != catalog.ALWAYS) or row[0] in beside.STAYING else "anew"
 
 
@@ -558,7 +558,7 @@ def test_a_row_that_needs_a_table_names_it(table: str) -> None:
 
 def test_no_seed_is_a_whole_shared_directory() -> None:
     for row in EVERY_ROW:
-        if row[1] == plan.RUNTIME or row[0] in beside.UNSEEDED:
+        if row[1] == kinds.RUNTIME or row[0] in beside.UNSEEDED:
             continue
         for template in templates(row):
             assert "/" in template, row[0]

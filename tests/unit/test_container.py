@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import system
-from sif_writable.system import container, mounts
+from sif_writable.identity import identity_ingredients
+from sif_writable.system import container, mounts, surroundings
+from sif_writable.system import image as image_
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,20 +89,20 @@ def _install(site: Path, name: str, record: str) -> None:
 
 
 def test_identity_is_stable_and_moves_with_its_ingredients(site: Path) -> None:
-    before = system.identity(str(site))
-    assert before == system.identity(str(site))
+    before = image_.identity(str(site))
+    assert before == image_.identity(str(site))
     assert len(before) == 16
     os.utime(site, (1000, 1000.9))  # an image keeps whole seconds
-    assert system.identity(str(site)) == before
+    assert image_.identity(str(site)) == before
     _install(site, "scipy-1.0", "")
-    more = system.identity(str(site))
+    more = image_.identity(str(site))
     assert more != before
     (site / "numpy" / "written").mkdir(parents=True)  # what programs write beside packages is no other image
     os.utime(site, (1000, 1001))
-    assert system.identity(str(site)) == more
+    assert image_.identity(str(site)) == more
     os.utime(site / "scipy-1.0.dist-info" / "RECORD", (1000, 1001))
-    assert system.identity(str(site)) != more
-    names = [name for name, _ in system.identity_ingredients(str(site))]
+    assert image_.identity(str(site)) != more
+    names = [name for name, _ in identity_ingredients(str(site))]
     assert names == ["prefix", str(site), "records"]  # no labels.json on a host
 
 
@@ -110,29 +111,29 @@ def test_a_prefix_whose_name_is_no_text_has_an_identity(tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "prefix", str(prefix))
     site = prefix / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
     _install(site, "numpy-2.0", "")
-    assert len(system.identity(str(site))) == 16
+    assert len(image_.identity(str(site))) == 16
 
 
 def test_a_rebuild_with_new_code_under_the_same_version_is_another_image(site: Path) -> None:
-    before = system.identity(str(site))
+    before = image_.identity(str(site))
     _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\nnumpy/new.py,sha256=0,1\n")
-    assert system.identity(str(site)) != before
+    assert image_.identity(str(site)) != before
 
 
 def test_identity_is_the_images_wherever_this_package_was_loaded_from(site: Path, tmp_path: Path) -> None:
     """A bind on PYTHONPATH says nothing of the image, not even by a stamp that lies beside it."""
-    own = system.identity(str(site))
+    own = image_.identity(str(site))
     bound = tmp_path.parent / "bound"
     bound.mkdir(exist_ok=True)
     for place in (bound, tmp_path / "bound"):
         place.mkdir(exist_ok=True)
-        one = system.identity(str(place), {"stamp": ["abc"]})
-        assert one == system.identity(str(place)) == system.identity("/elsewhere")
+        one = image_.identity(str(place), {"stamp": ["abc"]})
+        assert one == image_.identity(str(place)) == image_.identity("/elsewhere")
         _install(site, "pandas-2.0", "x")
-        assert system.identity(str(place), {"stamp": ["abc"]}) != one
+        assert image_.identity(str(place), {"stamp": ["abc"]}) != one
         shutil.rmtree(site / "pandas-2.0.dist-info")
         os.utime(site, (1000, 1000))
-    assert system.identity(str(site)) == own
+    assert image_.identity(str(site)) == own
 
 
 @pytest.mark.parametrize(
@@ -154,9 +155,9 @@ def test_packages_count_in_each_directory_of_a_system_python(
     monkeypatch.setattr(sys, "platlibdir", "lib64" if "64" in library else "lib")
     site, own = tmp_path / library.format(version), str(tmp_path / place.format(version))
     _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\n")
-    before = system.identity(own)
+    before = image_.identity(own)
     _install(site, "numpy-2.0", "numpy/__init__.py,sha256=0,1\nnumpy/new.py,sha256=0,1\n")
-    assert system.identity(own) != before
+    assert image_.identity(own) != before
 
 
 @pytest.mark.parametrize(
@@ -170,8 +171,8 @@ def test_packages_count_in_each_directory_of_a_system_python(
     ],
 )
 def test_home_problem(home: str, problem: str) -> None:
-    assert system.home_problem(home) == problem
+    assert surroundings.home_problem(home) == problem
     unset = (
         f"is not set, and {home} of the passwd entry {problem}" if home else "is not set, and this user has no passwd"
     )
-    assert system.home_problem(home, is_set=False).startswith(unset)
+    assert surroundings.home_problem(home, is_set=False).startswith(unset)

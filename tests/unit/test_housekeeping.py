@@ -14,9 +14,10 @@ from sif_writable import seldom, warm
 from sif_writable.cleanup import contents, housekeeping, policy, removal
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
-from sif_writable.plan import COMPILED, Storage
 from sif_writable.report import usage
 from sif_writable.storage import layout, leases
+from sif_writable.storage.choose import Storage
+from sif_writable.storage.kinds import COMPILED
 from sif_writable.system.mounts import Mount
 
 if TYPE_CHECKING:

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import system
 from sif_writable.errors import SifWritableError
+from sif_writable.identity import MANIFEST, declared, identity_ingredients
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
 from sif_writable.redirects.decide import decide
-from sif_writable.system import manifest
+from sif_writable.system import image, manifest
 from sif_writable.system.parallel import parallel
 from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sif_writable.plan import Decision, Redirect, Storage
+    from sif_writable.redirects.decision import Decision, Redirect
+    from sif_writable.storage.choose import Storage
 
 
 # --- The manifest.
@@ -32,7 +33,7 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     changes = {"seed": ["TORCH_HOME /opt/a b", "HOME /h"], "gpu": ["require"], "cuda": ["12.4 torch-2.4.0+cu124"]}
     assert writer.update(lib, changes) == changes
     assert manifest.read(lib) == changes
-    assert system.declared(lib) == {"seed": changes["seed"], "gpu": ["require"]}  # no start needs the rest
+    assert declared(lib) == {"seed": changes["seed"], "gpu": ["require"]}  # no start needs the rest
     writer.update(lib, {"gpu": [], "package": ["a why", "b\nc: d"], "of-tomorrow": ["1"]})
     assert manifest.read(lib) == {
         "seed": changes["seed"],
@@ -40,26 +41,26 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         "package": ["a why", "b c: d"],
         "of-tomorrow": ["1"],
     }
-    assert os.listdir(lib) == [system.MANIFEST]
-    assert os.stat(tmp_path / system.MANIFEST).st_mode & 0o777 == 0o644
+    assert os.listdir(lib) == [MANIFEST]
+    assert os.stat(tmp_path / MANIFEST).st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"\0\xff\n\n", b": x\n", b"# a: b\n", b"key\nkey:\n", b"\n\nstamp: late\n", b"gpu:require\n"]
 )
 def test_what_is_not_understood_declares_nothing(tmp_path: Path, text: bytes) -> None:
-    (tmp_path / system.MANIFEST).write_bytes(text)
-    found = system.declared(str(tmp_path))
+    (tmp_path / MANIFEST).write_bytes(text)
+    found = declared(str(tmp_path))
     assert "stamp" not in found
     assert manifest.demands(found) == {}
 
 
 def test_a_named_pipe_and_a_directory_are_no_manifest(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / system.MANIFEST)
-    assert system.declared(str(tmp_path)) == {}
-    os.unlink(tmp_path / system.MANIFEST)
-    (tmp_path / system.MANIFEST).mkdir()
-    assert system.declared(str(tmp_path)) == {}
+    os.mkfifo(tmp_path / MANIFEST)
+    assert declared(str(tmp_path)) == {}
+    os.unlink(tmp_path / MANIFEST)
+    (tmp_path / MANIFEST).mkdir()
+    assert declared(str(tmp_path)) == {}
 
 
 def test_a_manifest_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None:
@@ -76,20 +77,20 @@ def test_identity_with_a_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     lib = str(tmp_path / "site-packages")
     os.mkdir(lib)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    plain = system.identity(lib)
+    plain = image.identity(lib)
     writer.update(lib, {"stamp": ["abc"]})
     os.utime(lib, (1000, 1000))
-    stamped = system.identity(lib)
+    stamped = image.identity(lib)
     assert stamped != plain
     os.utime(lib, (1000, 1000.9))  # an image keeps whole seconds
-    assert system.identity(lib) == stamped
+    assert image.identity(lib) == stamped
     os.utime(lib, (1000, 1001))  # something was installed in an upper layer
-    assert system.identity(lib) != stamped
+    assert image.identity(lib) != stamped
     os.utime(lib, (1000, 1000))
-    assert "stamp" in [name for name, _ in system.identity_ingredients(lib)]
+    assert "stamp" in [name for name, _ in identity_ingredients(lib)]
     writer.update(lib, {"stamp": ["abd"]})
     os.utime(lib, (1000, 1000))
-    assert system.identity(lib) != stamped
+    assert image.identity(lib) != stamped
 
 
 # --- What is installed.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act, seldom
-from sif_writable.plan import Decision, Redirect
-from sif_writable.redirects import links, watch
+from sif_writable import seldom
+from sif_writable.redirects import decision, links, watch
+from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.watch import MOST, Watch
 from tests.lab.decisions import make_facts, make_storage
 
@@ -42,7 +42,7 @@ class Folder:
         self.redirect.sources = ((str(self.old), levels),)
         storage = make_storage()
         storage.roots = {"data": str(path / "storage")}
-        self.outcome = act.Outcome(make_facts(home=str(path / "home"), uid=os.geteuid()), storage, Decision())
+        self.outcome = decision.Outcome(make_facts(home=str(path / "home"), uid=os.geteuid()), storage, Decision())
         self.outcome.decision.redirects = [self.redirect]
 
     def offer(self) -> Watch:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sif_writable import plan, settings
-from sif_writable.plan import Place
+from sif_writable import settings
 from sif_writable.redirects import decide, templates
 from sif_writable.redirects.beside import CARRIED, HIDING, STAYING
 from sif_writable.redirects.catalog import OPT_IN, ROWS
+from sif_writable.storage import candidates
+from sif_writable.storage.candidates import Place
 from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
-    from sif_writable.plan import Storage
-    from sif_writable.system import Facts
+    from sif_writable.storage.choose import Storage
+    from sif_writable.system.surroundings import Facts
 
 
 def decided(
@@ -372,7 +373,7 @@ def test_values_that_are_not_understood_are_named(environ: dict[str, str], words
     ids=["default", "everything given", "home broken", "overlay"],
 )
 def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list[str]) -> None:
-    assert [place.label for place in plan.places(facts, environ)] == labels
+    assert [place.label for place in candidates.places(facts, environ)] == labels
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list
 def test_each_place_gets_one_folder_and_one_per_user_where_others_write_too(
     given: bool, shared: bool, root: str
 ) -> None:
-    assert plan.own_folder(Place("x", "/d", "node", given=given), shared=shared, user=1000) == root
+    assert candidates.own_folder(Place("x", "/d", "node", given=given), shared=shared, user=1000) == root
 
 
 def test_the_users_own_settings_stay_in_force() -> None:

@@ -6,12 +6,13 @@ from itertools import starmap
 
 import pytest
 
-from sif_writable import child, plan, session
-from sif_writable.act.remember import _Asked
+from sif_writable import child, session
 from sif_writable.redirects import decide
 from sif_writable.redirects.beside import CARRIED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
+from sif_writable.redirects.remember import _Asked
 from sif_writable.session import was_set
+from sif_writable.storage import candidates, choose
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 SET = [
@@ -68,8 +69,8 @@ def _asked() -> set[str]:
     """Return each variable that a decision asks for."""
     asked = _Asked({"SIF_WRITABLE_OPT_IN": " ".join(row[0] for row in OPT_IN)})
     for facts in (make_facts(), make_facts(home="", home_problem="is empty")):
-        list(plan.places(facts, asked))
-        plan.needs_runtime(facts, make_storage(), asked)
+        list(candidates.places(facts, asked))
+        choose.needs_runtime(facts, make_storage(), asked)
         decide.decide(facts, make_storage(), HOME_WORKS, asked)
     return asked.names
 

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act
 from sif_writable.cleanup.roots import below
-from sif_writable.plan import KINDS, Place
+from sif_writable.redirects.earlier import take_over
+from sif_writable.seldom import MARKER
+from sif_writable.storage import choose
+from sif_writable.storage import marker as marker_
+from sif_writable.storage.candidates import Place
+from sif_writable.storage.kinds import KINDS
 from sif_writable.storage.make import make_base
 from tests.lab.decisions import make_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sif_writable.plan import Storage
+    from sif_writable.storage.choose import Storage
 
 UID = os.geteuid()
 STICKY = 0o1777
@@ -30,7 +34,7 @@ STICKY = 0o1777
 
 def settle(*places: Place, **facts: object) -> Storage:
     """Settle on one of these places, as this user."""
-    return act.settle(places, make_facts(uid=UID, user=UID, **facts), {})
+    return choose.settle(places, make_facts(uid=UID, user=UID, **facts), {}, take_over)
 
 
 def problems(storage: Storage) -> dict[str, str]:
@@ -47,7 +51,7 @@ def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looke
             looked.append(name)
             yield Place(name, str(tmp_path / name), "node")
 
-    storage = act.settle(places(), make_facts(uid=UID, user=UID), {})
+    storage = choose.settle(places(), make_facts(uid=UID, user=UID), {})
     assert set(storage.roots) == set(KINDS)
     assert set(storage.roots.values()) == {str(tmp_path / "a" / "sif-writable")}
     assert looked == ["a"]
@@ -56,8 +60,8 @@ def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looke
     for root, folders, files in os.walk(tmp_path / "a" / "sif-writable"):
         for name in folders:
             assert stat.S_IMODE(os.lstat(os.path.join(root, name)).st_mode) == 0o700
-        assert [name for name in files if name not in (act.MARKER, "image.txt")] == []
-    assert act.read_marker(str(tmp_path / "a" / "sif-writable")) == "exec"
+        assert [name for name in files if name not in (MARKER, "image.txt")] == []
+    assert marker_.read_marker(str(tmp_path / "a" / "sif-writable")) == "exec"
 
 
 def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
@@ -199,17 +203,17 @@ def test_what_a_layer_left_in_a_folder_of_the_users_does_not_take_it_from_storag
         path.chmod(0o700)
     place = Place("cache", str(tmp_path), "persistent")
     assert settle(place).roots == {}  # it may be anybody's
-    (tmp_path / "sif-writable" / "layers" / act.MARKER).touch()
+    (tmp_path / "sif-writable" / "layers" / MARKER).touch()
     assert roots(place) == {str(tmp_path / "sif-writable")}
 
 
 def test_a_mark_that_a_cleaner_of_old_files_took_away_is_made_again(tmp_path: Path) -> None:
     place = given(tmp_path)
     settle(place)
-    marker = tmp_path / "sif-writable" / act.MARKER
+    marker = tmp_path / "sif-writable" / MARKER
     marker.unlink()
     assert roots(place) == {str(tmp_path / "sif-writable")}
-    assert marker.read_text().endswith(act.OURS + "\n")
+    assert marker.read_text().endswith(marker_.OURS + "\n")
 
 
 def test_a_failure_that_passes_leaves_the_mark_but_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,16 +221,16 @@ def test_a_failure_that_passes_leaves_the_mark_but_no_finding(tmp_path: Path, mo
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         assert roots(given(place)) == {str(place)}
-    assert (act.read_marker(str(place)), act.read_marker(str(place), ours=True)) == ("", act.UNTRIED)
+    assert (marker_.read_marker(str(place)), marker_.read_marker(str(place), ours=True)) == ("", marker_.UNTRIED)
     assert roots(given(place)) == {str(place)}
-    assert act.read_marker(str(place)) == "exec"
+    assert marker_.read_marker(str(place)) == "exec"
 
 
 def earlier(place: Path) -> None:
     """Make what the version before kept in a place that was given, beside the user's own."""
     image = place / "image-00112233445566aa"
     for path, text in {
-        act.MARKER: "exec\n",
+        MARKER: "exec\n",
         "data/torch/hub/checkpoints/weights.pth": "x" * 10,
         "data/not-ours/precious": "x",
         "data/.new-experiment/precious": "x",
@@ -303,11 +307,11 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 
 def test_a_planted_marker_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("exec\n")
-    (tmp_path / act.MARKER).symlink_to("elsewhere")
-    assert act.read_marker(str(tmp_path)) == ""
-    (tmp_path / act.MARKER).unlink()
-    (tmp_path / act.MARKER).write_text("no word of ours " * 100)
-    assert act.read_marker(str(tmp_path)) == ""
+    (tmp_path / MARKER).symlink_to("elsewhere")
+    assert marker_.read_marker(str(tmp_path)) == ""
+    (tmp_path / MARKER).unlink()
+    (tmp_path / MARKER).write_text("no word of ours " * 100)
+    assert marker_.read_marker(str(tmp_path)) == ""
 
 
 @pytest.mark.parametrize("path", ["/with:colon", "/with\nbreak", "/proc/nothing", "/etc/passwd/x", "/" + "x" * 100_000])

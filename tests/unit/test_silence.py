@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import act, hanging, session
+from sif_writable import hanging, session
 from sif_writable.hanging import FUSE, NETWORK, STEADY, keeper
-from sif_writable.plan import Decision, Place, Redirect, Storage
 from sif_writable.redirects import decide, folders
+from sif_writable.redirects import decision as decision_
+from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.locations import Locations
-from sif_writable.system import filesystem, home_problem
-from sif_writable.system.filesystem import SILENT, look, reachable, unsteady_in
+from sif_writable.storage import choose
+from sif_writable.storage.candidates import Place
+from sif_writable.storage.choose import Storage
+from sif_writable.system import filesystem, timeouts
+from sif_writable.system.filesystem import look
+from sif_writable.system.surroundings import home_problem
+from sif_writable.system.timeouts import SILENT, reachable, unsteady_in
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 if TYPE_CHECKING:
@@ -163,11 +169,11 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
 
     (tmp_path / "mount" / "home").mkdir(parents=True)
     (tmp_path / "well" / "home").mkdir(parents=True)
-    monkeypatch.setattr(filesystem, "_unsteady", points)
+    monkeypatch.setattr(timeouts, "_unsteady", points)
     monkeypatch.setattr(hanging, "silent", ask)
     yield asked
-    filesystem.unheard.clear()
-    filesystem._heard.clear()
+    timeouts.unheard.clear()
+    timeouts._heard.clear()
 
 
 def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: list[str]) -> None:
@@ -205,7 +211,7 @@ def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
     (tmp_path / "good").mkdir(0o700)
     names = ("mount/home", "mount", "good")
     places = [Place(name, str(tmp_path / name), "node") for name in names]
-    storage = act.settle(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
+    storage = choose.settle(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
     assert [(place.label, problem) for place, problem in storage.refused] == [("mount/home", SILENT), ("mount", SILENT)]
     assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
     assert len(silent) == 1
@@ -224,7 +230,7 @@ def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path,
     decision = Decision()
     redirect = Redirect("MPLCONFIGDIR", "x", "config", str(tmp_path / "matplotlib"), "")
     decision.redirects = [redirect]
-    outcome = act.Outcome(make_facts(home=home), Storage(), decision)
+    outcome = decision_.Outcome(make_facts(home=home), Storage(), decision)
     folders.make_redirect(redirect, outcome, {})
     assert decision.redirects == []
     assert [str(problem) for problem in outcome.failed] == [

@@ -9,11 +9,11 @@ import pytest
 
 import sif_writable
 from sif_writable import settings
-from sif_writable import system as facts
 from sif_writable.child import OVERLAY
 from sif_writable.layer import decide, kernel
 from sif_writable.overlay import decide as overlay
 from sif_writable.report import layer as report
+from sif_writable.system import image
 
 ONE = "      1000       1000          1\n"
 
@@ -121,7 +121,7 @@ def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.Monk
 
 
 def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = facts.identity("/of/the/image/site-packages")
+    without = image.identity("/of/the/image/site-packages")
     here, mounts, elsewhere = (
         os.readlink("/proc/self/ns/mnt"),
         sif_writable.covering("/proc"),
@@ -135,8 +135,8 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
         ("mnt:[1]", mounts, sys.prefix, without),
     ):
         monkeypatch.setenv(sif_writable.LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
-        assert facts.identity("/of/the/image/site-packages") == expected
+        assert image.identity("/of/the/image/site-packages") == expected
     below = f"{here}:{sif_writable.covering(sys.prefix)}"
     for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):
         monkeypatch.setenv(sif_writable.LAYER, damaged)
-        assert facts.identity("/of/the/image/site-packages") == without
+        assert image.identity("/of/the/image/site-packages") == without

@@ -13,22 +13,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import sif_writable
-from sif_writable import DEBUG, DIR, SESSION, act, identity, plan, system, warm
+from sif_writable import DEBUG, DIR, SESSION, identity, warm
 from sif_writable.child import FIELDS, MORE_HEAVY, PATHS
 from sif_writable.redirects import decide
 from sif_writable.redirects.locations import Locations
+from sif_writable.seldom import MARKER
 from sif_writable.session import TOLD
 from sif_writable.signals import let_pass, suppress
+from sif_writable.storage import candidates, choose, kinds
 from sif_writable.storage.layout import USED
 from sif_writable.storage.publish import write_aside
-from sif_writable.system import filesystem, world
+from sif_writable.system import surroundings, timeouts, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sif_writable.act import Outcome
-    from sif_writable.plan import Decision, Storage
-    from sif_writable.system import Facts
+    from sif_writable.redirects.decision import Decision, Outcome
+    from sif_writable.storage.choose import Storage
+    from sif_writable.system.surroundings import Facts
 
 SECONDS = 60.0
 """How long a kept plan is not replaced: programs with different surroundings do not always overwrite each other's."""
@@ -93,7 +95,7 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     Without room for it nothing is lost but some milliseconds at each start.
     """
     watch = outcome.watch
-    if (watch is not None and not watch.whole) or filesystem.unheard or sif_writable.LAYER in environ:
+    if (watch is not None and not watch.whole) or timeouts.unheard or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
         content = _content(outcome, environ)
@@ -106,8 +108,8 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     asked = _Asked(environ)
     world.note()
     try:
-        facts = system.see(asked)
-        storage = act.settle(plan.places(facts, asked), facts, asked)
+        facts = surroundings.see(asked)
+        storage = choose.settle(candidates.places(facts, asked), facts, asked)
         ground = Locations(facts.home)
         decision = decide.decide(facts, storage, ground, asked)
         settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
@@ -135,8 +137,8 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     kept_by_root = {(warm.LSTAT, storage.roots[kind]) for kind in storage.roots}
     given = [kind for kind, place in storage.places.items() if place.given]
     closed = {storage.folders[kind] for kind in given}
-    if given and storage.roots[given[0]] == act.itself(storage.places[given[0]].base):  # marked: our folder itself
-        questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{act.MARKER}", os.F_OK, True))
+    if given and storage.roots[given[0]] == choose.itself(storage.places[given[0]].base):  # marked: our folder itself
+        questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{MARKER}", os.F_OK, True))
     questions = [question for question in questions if not _is_answered(question, kept_by_root, closed)]
     present = [
         (storage.folders[kind], names, storage.folders[kind] in closed)
@@ -147,7 +149,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     places = [place for _, place, *_ in questions if place]
     places += [*storage.folders.values(), *(place for place, *_ in (*listings, *held, *noted)), facts.home]
     reached = _prefixes(places)
-    waited = {point: kind for point, kind in filesystem.unsteady().items() if point in reached}
+    waited = {point: kind for point, kind in timeouts.unsteady().items() if point in reached}
     names = asked.names.union(_ALSO)
     fields = os.environ[SESSION].split(";", FIELDS - 1)
     manifest = identity.manifest_text(facts.purelib)
@@ -225,7 +227,7 @@ def _prefixes(places: Iterable[str]) -> frozenset[str]:
 
 def _used(storage: Storage) -> str:
     """Return the file that says in another place, where no plan does, that the image is used; or an empty string."""
-    compiled = os.path.dirname(storage.folders.get(plan.COMPILED, ""))
+    compiled = os.path.dirname(storage.folders.get(kinds.COMPILED, ""))
     return f"{compiled}/{USED}" if compiled not in ("", storage.folders.get("image")) else ""
 
 

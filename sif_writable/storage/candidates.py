@@ -1,0 +1,80 @@
+"""Which places storage may have, the best first."""
+
+import os
+
+from sif_writable import DIR, TARGET
+from sif_writable.signals import let_pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sif_writable.system.surroundings import Facts
+
+
+FOLDER = "sif-writable"
+"""The name of the one folder that we make in a place."""
+
+
+class Place:
+    """A candidate for storage."""
+
+    __slots__ = ("base", "given", "label", "lasting", "make", "of_image")
+
+    def __init__(
+        self,
+        label: str,
+        base: str,
+        lasting: str,
+        *,
+        given: bool = False,
+        make: bool = False,
+        of_image: bool = False,
+    ) -> None:
+        """:param label: the words for ``status``; :param lasting: ``persistent``, ``job``, ``node`` or ``memory``.
+
+        :param given: the user gave it on purpose; :param make: the base may be made when it does not exist.
+        :param of_image: it is a directory of the image itself, which an overlay or a sandbox makes writable.
+        """
+        self.label = label
+        self.base = base
+        self.lasting = lasting
+        self.given = given
+        self.make = make
+        self.of_image = of_image
+
+
+def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
+    """Yield the candidates for storage, best first."""
+    if environ.get(DIR):
+        base = environ[DIR]
+        try:
+            base = os.path.abspath(base)
+        except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
+            let_pass(error)
+        yield Place(DIR, base, "persistent", given=True, make=True)
+    if facts.target_mounted:
+        yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
+    if facts.prefix_writable:
+        yield Place("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
+    cache = environ.get("XDG_CACHE_HOME", "")
+    if cache.startswith("/"):
+        yield Place("XDG_CACHE_HOME", cache, "persistent", make=True)
+    if not facts.home_problem:
+        yield Place("the user's cache directory", facts.home + "/.cache", "persistent", make=True)
+    for name, lasting in (("SLURM_TMPDIR", "job"), ("SCRATCH", "persistent"), ("TMPDIR", "node")):
+        if environ.get(name, "").startswith("/"):
+            yield Place(name, environ[name], lasting)
+    yield Place("/var/tmp", "/var/tmp", "node")  # noqa: S108
+    yield from local_places()
+
+
+def local_places() -> "Iterator[Place]":
+    """Yield the candidates with a short path on a local filesystem, for sockets."""
+    yield Place("/tmp", "/tmp", "node")  # noqa: S108
+    yield Place("/dev/shm", "/dev/shm", "memory")  # noqa: S108
+
+
+def own_folder(place: Place, *, shared: bool, user: int) -> str:
+    """Return the one folder of ours in a place: per user where others can write."""
+    return f"{place.base}/{FOLDER}-{user}" if shared else f"{place.base}/{FOLDER}"

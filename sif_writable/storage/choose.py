@@ -1,0 +1,315 @@
+"""Where each kind goes: the candidates are tried in order, until each kind has its place and its folder there.
+
+Whatever has to be made is made by :mod:`sif_writable.storage.make`.
+"""
+
+import os
+
+from sif_writable.child import OPT_IN
+from sif_writable.storage import layout
+from sif_writable.storage.candidates import FOLDER, local_places, own_folder
+from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, KINDS, RUNTIME
+from sif_writable.storage.marker import UNCOUNTED, UNTRIED, read_marker
+from sif_writable.system import world
+from sif_writable.system.filesystem import MIN_BYTES, ROOM, explain, planted, replaceable, unfit, unmakable, way
+from sif_writable.system.timeouts import SILENT, reachable
+from sif_writable.warm import SMALL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Optional
+
+    from sif_writable.storage.candidates import Place
+    from sif_writable.system.surroundings import Facts
+
+    TakeOver = Callable[[str, str, str], None]
+
+
+class Storage:
+    """Where each kind goes, and what was refused on the way."""
+
+    __slots__ = ("folders", "loose", "places", "present", "refused", "roots", "small", "take_over")
+
+    def __init__(self) -> None:
+        """Start with no place at all."""
+        self.roots: dict[str, str] = {}
+        """Kind to the storage root chosen for it."""
+        self.places: dict[str, Place] = {}
+        """Kind to the candidate it came from."""
+        self.folders: dict[str, str] = {}
+        """Kind to the folder below that root; also ``image``, which holds the private home and the bytecode."""
+        self.present: dict[str, frozenset[str]] = {}
+        """Kind to the names in that folder."""
+        self.refused: list[tuple[Place, str]] = []
+        """Candidates that were not taken, with a sentence without subject."""
+        self.loose: list[tuple[Place, str]] = []
+        """Candidates that keep no code, with the directory from which others could take our folder away."""
+        self.small = False
+        """Whether downloads had to go to the container session's small tmpfs."""
+        self.take_over: Optional[TakeOver] = None
+
+
+def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]") -> bool:
+    """Whether any location for sockets and temporary files may have to move."""
+    if facts.home_problem or environ.get(OPT_IN):
+        return True
+    if any(place.given for place in storage.places.values()):
+        return True
+    return not facts.tmp_works
+
+
+LOOSE = "others may write {!r}, which has no sticky bit, and could put something else in place of our folder"
+"""Why nothing that is executed goes to a place; the blank is the directory, of the place or on the way to it."""
+
+
+def settle(
+    places: "Iterable[Place]",
+    facts: "Facts",
+    environ: "Mapping[str, str]",
+    take_over: "Optional[TakeOver]" = None,
+) -> Storage:
+    """Try the candidates in order until each kind of location has its place, and its folder there.
+
+    :param take_over: brings into a new folder what an earlier version kept; is given a place that the user gave, the
+        root and the folder.
+    """
+    storage = Storage()
+    storage.take_over = take_over
+    postponed: list[Place] = []
+    for place in places:
+        _take(place, facts, storage, KINDS, postponed)
+        if len(storage.roots) == len(KINDS):
+            break  # before the next candidate is looked at: it may be a network mount that hangs
+    for place in postponed:
+        if len(storage.roots) < len(KINDS):
+            storage.small = True
+            _take(place, facts, storage, KINDS, None)
+    if needs_runtime(facts, storage, environ):
+        _settle_runtime(facts, storage)
+    return storage
+
+
+def _settle_runtime(facts: "Facts", storage: "Storage") -> None:
+    """Choose a short path on a local filesystem for sockets, and fall back to where the settings go."""
+    for place in local_places():
+        # That another kind found it unfit is not said twice.
+        if not _consider(place, facts, storage, (RUNTIME,), None) and not _open_kind(RUNTIME, facts, storage):
+            return
+    root = storage.roots.get(CONFIG)
+    if root and not unfit(root, uid=facts.uid, socket=True):
+        storage.roots[RUNTIME] = root
+        storage.places[RUNTIME] = storage.places[CONFIG]
+        _open_kind(RUNTIME, facts, storage)
+
+
+def _take(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> None:
+    """Give a place to each kind that it serves and that has none, with its folder; what is wrong with it is kept."""
+    problem = _consider(place, facts, storage, kinds, postponed)
+    if problem:
+        storage.refused.append((place, problem))
+    for kind in kinds:
+        if storage.places.get(kind) is place:
+            _open_kind(kind, facts, storage)
+
+
+def _consider(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> str:
+    """Give a place to each kind that it serves and that has none; return what is wrong with it otherwise."""
+    try:
+        return _consider_well(place, facts, storage, kinds, postponed)
+    except OSError as error:  # it fails between two looks; one place shall not cost the others
+        return explain(error)
+
+
+def _consider_well(
+    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+) -> str:
+    if ":" in place.base or "\n" in place.base:
+        return "has a colon or a line break in its path, which lists of paths cannot express"
+    if not reachable(place.base):
+        return SILENT
+    try:
+        status = world.stat(place.base)
+    except FileNotFoundError as error:
+        if not place.make:
+            return explain(error)
+        problem = planted(place.base, facts.uid) or unmakable(place.base)
+        if problem:
+            return problem
+        world.once()
+        from sif_writable.storage.make import make_base
+
+        problem = make_base(place.base)
+        if problem:
+            return problem
+        status = world.stat(place.base)
+    if status.st_mode & 0o170000 != 0o040000:
+        return "is not a directory"
+    if postponed is not None and not place.given and _is_small(place, status.st_dev, facts):
+        postponed.append(place)
+        return ""
+    shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
+    # Who gives a place vouches for who owns it, but not for somebody who knew of it and made it first.
+    problem, loose = way(place.base, facts.uid)
+    if loose == place.base and place.given and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+        loose = ""  # kubelet makes volumes so, for the containers of this pod alone
+    problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))
+    if problem:
+        return problem
+    foreign_mode = 0o022 if place.given and not shared else 0o077
+    root, marker = _find_root(place, shared=shared, user=facts.user)
+    if not marker:
+        # What is plainly unusable is refused here, so that no later start loads the cold path for it again.
+        if world.exists(root):
+            unusable = unfit(root, uid=facts.uid, foreign_mode=foreign_mode)
+        else:
+            unusable = unfit(place.base + "/.", uid=status.st_uid, counted=False, foreign_mode=0)
+        if unusable:
+            return unusable
+        world.once()
+        from sif_writable.storage.roots import make_root
+
+        problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
+        if problem:
+            return problem
+    # The common case in one look: everything goes to the first good place.
+    common = kinds is KINDS and not marker.startswith("noexec") and not storage.roots and not loose
+    counted = UNCOUNTED not in marker
+    if common and not unfit(root, uid=facts.uid, room=ROOM, counted=counted, execute=True, foreign_mode=foreign_mode):
+        for kind in kinds:
+            storage.roots[kind] = root
+            storage.places[kind] = place
+        return ""
+    return unfit(root, uid=facts.uid, counted=counted, foreign_mode=foreign_mode) or _share_out(
+        place, root, marker, loose, facts.uid, storage, kinds, foreign_mode, last=postponed is None
+    )
+
+
+def _share_out(
+    place: "Place",
+    root: str,
+    marker: str,
+    loose: str,
+    uid: int,
+    storage: "Storage",
+    kinds: "tuple[str, ...]",
+    foreign_mode: int,
+    *,
+    last: bool,
+) -> str:
+    """Give a root to those kinds that it serves and that have none; return why it does not serve the others.
+
+    :param loose: the directory from which others could take the root away, or an empty string.
+    :param last: nothing better comes, so downloads go there also where there is little room.
+    """
+    problems, withheld = [], False
+    for kind in kinds:
+        if kind in storage.roots:
+            continue
+        if loose and kind != DATA:
+            withheld = True
+            continue
+        missing = unfit(
+            root,
+            uid=uid,
+            room=MIN_BYTES if last or kind != DATA else ROOM,
+            counted=UNCOUNTED not in marker,
+            execute=kind == COMPILED,
+            socket=kind == RUNTIME,
+            foreign_mode=foreign_mode,
+        )
+        if kind == COMPILED and marker.startswith("noexec") and not missing:
+            missing = "does not let object code be loaded from it"
+        if missing:
+            problems.append(f"{missing} (for {kind} files)")
+        else:
+            storage.roots[kind] = root
+            storage.places[kind] = place
+    if withheld:
+        storage.loose.append((place, loose))
+        problems.append(f"keeps no code and no settings: {LOOSE.format(loose)}")
+    return "; ".join(problems)
+
+
+def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
+    """Return the folder of ours in a place, and its marker; an empty one where it has yet to be made or tried."""
+    own = place.given and not shared
+    if own:
+        marker = read_marker(place.base, ours=True)
+        if marker:
+            return itself(place.base), marker if marker != UNTRIED else ""
+    root = own_folder(place, shared=shared, user=user)
+    marker = read_marker(root)
+    named = os.path.basename(place.base) == FOLDER
+    if own and named and not marker and not unfit(place.base + "/.", uid=os.geteuid(), counted=False):
+        world.once()
+        from sif_writable.storage.roots import is_for_us
+
+        if is_for_us(place.base):
+            return itself(place.base), ""
+    return root, marker
+
+
+def itself(base: str) -> str:
+    """Return what a path that the user gave leads to: a link of his is fine, and was looked through."""
+    return os.path.realpath(base) if os.path.islink(base) else base
+
+
+def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
+    """Whether a place draws on the 64 MiB of the container session; a writable root may be such an overlay."""
+    if device == facts.session_device:
+        return True
+    if not place.of_image:
+        return False
+    space = world.statvfs(place.base)
+    return space.f_blocks * space.f_frsize < SMALL
+
+
+def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
+    """Name the folder of a kind, list what it holds, and make it when it is not there.
+
+    :returns: an empty string, or what is wrong with it; then the kind has no place any more.
+    """
+    root, place = storage.roots[kind], storage.places[kind]
+    image = f"{root}/{layout.image(facts.identity)}"
+    folder = {
+        DATA: f"{root}/{layout.DATA}",
+        RUNTIME: f"{root}/{layout.RUN}",
+        CONFIG: f"{image}/{layout.CONFIG}",
+        COMPILED: f"{image}/{layout.COMPILED}{facts.tag}",
+    }[kind]
+    problem, names = "", {}
+    try:
+        names[kind] = frozenset(os.listdir(folder))
+        if kind == CONFIG:
+            names["image"] = frozenset(os.listdir(image))
+    except OSError:
+        world.once()
+        from sif_writable.storage.make import make_tree
+
+        bring = storage.take_over if place.given else None
+        try:
+            problem = make_tree(folder, root, bring and (lambda root, folder: bring(place.base, root, folder)))
+            if not problem:
+                names[kind] = frozenset(os.listdir(folder))
+                if kind == CONFIG:
+                    names["image"] = frozenset(os.listdir(image))
+        except OSError as error:
+            problem = explain(error)
+    # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
+    if not problem and place.given and world.stat(folder).st_mode & 0o022:
+        problem = f"can be written by other users (remedy: chmod go-w {folder})"
+    if problem:
+        problem = f"{folder[len(root) + 1 :]} in it {problem}"
+        storage.refused.append((place, problem))
+        del storage.roots[kind], storage.places[kind]
+        return problem
+    storage.present.update(names)
+    storage.folders[kind] = folder
+    if kind == CONFIG:
+        storage.folders["image"] = image
+    return ""

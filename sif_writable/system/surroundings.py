@@ -1,0 +1,146 @@
+"""What an activated start must know of its surroundings: HOME, the small session tmpfs, the image."""
+
+import os
+import sys
+
+import sif_writable
+from sif_writable import LAYER, TARGET, in_layer, seldom, warm
+from sif_writable.identity import declared
+from sif_writable.signals import let_pass
+from sif_writable.system import world
+from sif_writable.system.image import identity
+from sif_writable.system.timeouts import SILENT, reachable, unsteady
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Optional
+
+
+class Facts:
+    """What was seen of the surroundings of one interpreter start."""
+
+    __slots__ = (
+        "home",
+        "home_problem",
+        "home_small",
+        "identity",
+        "manifest",
+        "prefix",
+        "prefix_writable",
+        "purelib",
+        "session_device",
+        "ships_bytecode",
+        "tag",
+        "target_mounted",
+        "tmp_works",
+        "uid",
+        "user",
+    )
+
+    uid: int
+    """Effective user id."""
+    user: int
+    """The number that keeps this user's folders apart from others': the uid outside where ``--fakeroot`` shows 0."""
+    home: str
+    """HOME, or where it is not set what the passwd entry says; else an empty string."""
+    home_problem: str
+    """Why that cannot be used, as a sentence whose subject is HOME; empty when it can."""
+    session_device: "Optional[int]"
+    """st_dev of the container session's small tmpfs, when /tmp lies on one."""
+    home_small: bool
+    """Whether HOME works and lies on that tmpfs."""
+    target_mounted: bool
+    """Whether there is a mount at /sif-writable, which somebody has given us."""
+    tmp_works: bool
+    """Whether /tmp can be written."""
+    prefix: str
+    """sys.prefix."""
+    prefix_writable: bool
+    """Whether this process may create files in sys.prefix."""
+    purelib: str
+    """The folder that holds this package: site-packages of the interpreter."""
+    ships_bytecode: bool
+    """Whether the image holds compiled bytecode of this package, and so presumably of its neighbours."""
+    identity: str
+    """Image identity: 16 hexadecimal digits."""
+    tag: str
+    """Interpreter tag such as cpython-311."""
+    manifest: "dict[str, list[str]]"
+    """What the image declares, key to values: the part that each start needs. Empty without a manifest."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen, of an image without a manifest."""
+        self.manifest = {}
+
+
+def see(environ: "Mapping[str, str]") -> Facts:
+    """Gather the facts of this process.
+
+    :param environ: the environment to read HOME from; nothing else of it is used.
+    """
+    facts = Facts()
+    facts.uid = os.geteuid()
+    facts.user = facts.uid or seldom.uid_outside()
+    facts.home = sif_writable.home(environ.get("HOME"))
+    facts.home_problem = home_problem(facts.home, "HOME" in environ)
+    home = "" if facts.home_problem else facts.home
+    facts.session_device = session_device(home)
+    facts.home_small = (
+        bool(home) and facts.session_device is not None and facts.session_device == world.stat(home).st_dev
+    )
+    facts.target_mounted = TARGET in unsteady() or sif_writable.mounted_at(TARGET)
+    facts.tmp_works = reachable("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
+    facts.prefix = sys.prefix
+    facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not in_layer(environ.get(LAYER))
+    facts.purelib = __file__.rsplit("/", 3)[0]
+    facts.ships_bytecode = world.access(__spec__.cached or "", os.F_OK)
+    facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
+    facts.manifest = declared(facts.purelib)
+    facts.identity = identity(facts.purelib, facts.manifest)
+    return facts
+
+
+def home_problem(home: str, is_set: bool = True) -> str:
+    """Say why HOME cannot be used, or return an empty string.
+
+    :param home: what it says (:func:`sif_writable.home`).
+    :param is_set: whether the variable says so, and not the passwd entry.
+    """
+    if not is_set:
+        if not home:
+            return "is not set, and this user has no passwd entry"
+        problem = home_problem(home)
+        return problem and (SILENT if problem == SILENT else f"is not set, and {home} of the passwd entry {problem}")
+    if not home:
+        return "is empty"
+    if home == "/":
+        return "is the root of the image"
+    if not os.path.isabs(home):
+        return "is not an absolute path"
+    if not reachable(home):
+        return SILENT
+    if not world.is_directory(home):
+        return "names a directory that does not exist" if not world.exists(home) else "is not a directory"
+    if not world.access(home, os.W_OK | os.X_OK):
+        return "cannot be written by this user"
+    return ""
+
+
+def session_device(home: str) -> "Optional[int]":
+    """Return st_dev of the session tmpfs that /tmp shares with HOME or with the root, or None.
+
+    Under ``--contain`` HOME, /tmp and /var/tmp are one small tmpfs with one budget; under ``--writable-tmpfs`` with
+    ``--contain`` the writable root draws on it too (measured, Apptainer 1.4.5).
+    """
+    if not reachable("/tmp"):  # noqa: S108 - the very directory is meant
+        return None
+    try:
+        device = world.stat("/tmp").st_dev  # noqa: S108
+        for other in (home, "/var/tmp"):  # noqa: S108
+            if other and reachable(other) and world.stat(other).st_dev == device:
+                space = world.statvfs("/tmp")  # noqa: S108
+                return device if space.f_blocks * space.f_frsize < warm.SMALL else None
+    except OSError as error:
+        let_pass(error)
+    return None
