@@ -19,7 +19,7 @@ FOLDER = "sif-writable"
 class Place:
     """A candidate for storage."""
 
-    __slots__ = ("base", "given", "label", "lasting", "make", "of_image")
+    __slots__ = ("base", "given", "label", "lasting", "make", "of_image", "of_pod")
 
     def __init__(
         self,
@@ -30,11 +30,13 @@ class Place:
         given: bool = False,
         make: bool = False,
         of_image: bool = False,
+        of_pod: bool = False,
     ) -> None:
         """:param label: the words for ``status``; :param lasting: ``persistent``, ``job``, ``node`` or ``memory``.
 
         :param given: the user gave it on purpose; :param make: the base may be made when it does not exist.
         :param of_image: it is a directory of the image itself, which an overlay or a sandbox makes writable.
+        :param of_pod: it may be a volume of a Kubernetes pod, which is for the containers of that pod alone.
         """
         self.label = label
         self.base = base
@@ -42,19 +44,21 @@ class Place:
         self.given = given
         self.make = make
         self.of_image = of_image
+        self.of_pod = of_pod
 
 
 def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
     """Yield the candidates for storage, best first."""
+    pod = "KUBERNETES_SERVICE_HOST" in environ
     if environ.get(DIR):
         base = environ[DIR]
         try:
             base = os.path.abspath(base)
         except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
             let_pass(error)
-        yield Place(DIR, base, "persistent", given=True, make=True)
+        yield Place(DIR, base, "persistent", given=True, make=True, of_pod=pod)
     if facts.target_mounted:
-        yield Place("the bind at /sif-writable", TARGET, "persistent", given=True)
+        yield Place("the bind at /sif-writable", TARGET, "persistent", given=True, of_pod=pod)
     if facts.prefix_writable:
         yield Place("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
     cache = environ.get("XDG_CACHE_HOME", "")

@@ -155,7 +155,7 @@ def _consider_well(
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
     # Who gives a place vouches for who owns it, but not for somebody who knew of it and made it first.
     problem, loose = way(place.base, facts.uid)
-    if loose == place.base and place.given and status.st_uid == 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if loose == place.base and place.given and status.st_uid == 0 and place.of_pod:
         loose = ""  # kubelet makes volumes so, for the containers of this pod alone
     problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))
     if problem:
@@ -284,9 +284,9 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
     }[kind]
     problem, names = "", {}
     try:
-        names[kind] = frozenset(os.listdir(folder))
+        names[kind] = world.names(folder)
         if kind == CONFIG:
-            names["image"] = frozenset(os.listdir(image))
+            names["image"] = world.names(image)
     except OSError:
         world.once()
         from sif_writable.storage.make import make_tree
@@ -295,9 +295,9 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
         try:
             problem = make_tree(folder, root, bring and (lambda root, folder: bring(place.base, root, folder)))
             if not problem:
-                names[kind] = frozenset(os.listdir(folder))
+                names[kind] = world.names(folder)
                 if kind == CONFIG:
-                    names["image"] = frozenset(os.listdir(image))
+                    names["image"] = world.names(image)
         except OSError as error:
             problem = explain(error)
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.

@@ -74,6 +74,11 @@ def lstat(path: str) -> os.stat_result:
     return found
 
 
+def names(path: str) -> "frozenset[str]":
+    """List a directory. It is no question that is asked again: what more comes to storage changes no decision."""
+    return frozenset(os.listdir(path))
+
+
 def readlink(path: str) -> str:
     """Do as :func:`os.readlink`."""
     found: str = _ask(warm.LINK, path, None, lambda: os.readlink(path), _itself)
