@@ -30,7 +30,7 @@ def run(damaged: "Optional[Problem]") -> str:
     seen = surroundings.see(environ)
     if debug:
         say(debug.facts_lines(seen))
-    storage = choose.settle(candidates.places(seen, environ), seen, environ, _take_over)
+    storage = choose.choose_storage(candidates.places(seen, environ), seen, environ, _take_over)
     if debug:
         say(debug.storage_lines(storage))
     decision = environment.decide(seen, storage, environ)

@@ -32,10 +32,10 @@ def known(environ: Mapping[str, str]) -> list[str]:
     return [root for root in found if reachable(root) and marker.read_marker(root)]
 
 
-def _in_place(place: candidates.Place, user: int) -> list[str]:
+def _in_place(place: candidates.Candidate, user: int) -> list[str]:
     """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
     itself = [place.base] if reachable(place.base) and marker.read_marker(place.base, ours=True) else []
-    return itself + [candidates.own_folder(place, shared=shared, user=user) for shared in (False, True)]
+    return itself + [candidates.storage_root(place, shared=shared, user=user) for shared in (False, True)]
 
 
 def chosen(outcome: Outcome | None) -> list[str]:
@@ -45,10 +45,10 @@ def chosen(outcome: Outcome | None) -> list[str]:
 
 def below(directory: str) -> list[str]:
     """Return the storage roots in a directory that a user names: itself, or what is made in a place for all users."""
-    place = candidates.Place("", os.path.abspath(directory), "")
+    place = candidates.Candidate("", os.path.abspath(directory), "")
     user = os.geteuid() or uid_outside()
     # What an earlier version made in a place is known by its name, too; there it is all ours as well.
-    above = candidates.Place("", os.path.dirname(place.base), "")
+    above = candidates.Candidate("", os.path.dirname(place.base), "")
     itself = [place.base] if place.base in _in_place(above, user) else []
     return [root for root in dict.fromkeys(itself + _in_place(place, user)) if marker.read_marker(root)]
 

@@ -112,7 +112,7 @@ class Area:
         seen = surroundings.see(environ)
         seen.manifest = {}
         storage = choose.Storage()
-        place = candidates.Place("the image", self.path, "persistent", given=True, of_image=True)
+        place = candidates.Candidate("the image", self.path, "persistent", given=True, of_image=True)
         for kind, name in ((DATA, layout.DATA), (CONFIG, layout.CONFIG), (COMPILED, layout.COMPILED + seen.tag)):
             folder = f"{self.path}/{name}"
             os.makedirs(folder, 0o755, exist_ok=True)

@@ -7,7 +7,7 @@ from sif_writable import child, settings
 from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.redirects.decision import Decision, Redirect
-from sif_writable.redirects.templates import OF_HOME, SET_BY, carried, default_bases, linked, resolve
+from sif_writable.redirects.templates import OF_HOME, SET_BY, companions, default_bases, linked, resolve
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.storage.layout import HOME, OWN_DATA
 from sif_writable.system.timeouts import SILENT
@@ -44,7 +44,7 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
                 rows.decide(row)
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
-    decision.carried = carried(decision, rows.bases, environ)
+    decision.companions = companions(decision, rows.bases, environ)
     return decision
 
 
@@ -114,11 +114,11 @@ class _Rows:
                 self.decision.redirects.append(Redirect(variable, extra, kind, "", _REQUESTED))
             return
         if variable in self.environ and form != "flags":
-            self.decision.left.append((variable, "set by the user"))
+            self.decision.skipped.append((variable, "set by the user"))
             return
         for parent in counts_as_set:
             if parent in self.environ:
-                self.decision.left.append((variable, f"the user set {parent}, which decides it"))
+                self.decision.skipped.append((variable, f"the user set {parent}, which decides it"))
                 return
         default = defaults[0] if defaults else ""
         own = self.baked.get(variable, "")
@@ -131,7 +131,7 @@ class _Rows:
             return
         file = self._decided_in(variable)
         if file:
-            self.decision.left.append((variable, f"{file} of the user decides it"))
+            self.decision.skipped.append((variable, f"{file} of the user decides it"))
             return
         folders = self.storage.folders
         # Without a folder of this image, its files would be offered where other images look.
@@ -140,7 +140,7 @@ class _Rows:
                 why = "the image's own files are read where they are: no place was found for more"
                 self.decision.redirects.append(Redirect(variable, own, kind, "", why))
             else:
-                self.decision.left.append((variable, f"no place was found for {kind} files"))
+                self.decision.skipped.append((variable, f"no place was found for {kind} files"))
             return
         leaf = row.leaf
         folder, there = f"{folders[kind]}/{leaf}", leaf in self.storage.present[kind]
@@ -152,7 +152,7 @@ class _Rows:
         if form not in ("dir", "mkdir", "base"):
             value, stays = self._value(form, folder, variable, own, default + (f"/{extra}" if extra else ""))
         if stays:
-            self.decision.left.append((variable, stays))
+            self.decision.skipped.append((variable, stays))
             return
         redirect = Redirect(variable, value, kind, folder, why)
         redirect.subfolder = extra if form == "base" else ""
@@ -265,7 +265,7 @@ class _Rows:
                 Redirect(variable, path, "", "", "stays there, though HOME or ~/.cache moves")
             )
         else:
-            self.decision.left.append((variable, why))
+            self.decision.skipped.append((variable, why))
 
     def _value(self, form: str, folder: str, variable: str, own: str, template: str) -> "tuple[str, str]":
         """Return the value that leads to a folder, or why there is none: one of the two is empty.

@@ -52,24 +52,25 @@ class Decision:
     """The plan of one process."""
 
     __slots__ = (
-        "carried",
+        "companions",
         "home",
         "home_made",
         "home_why",
-        "left",
         "notes",
         "pycache",
         "redirects",
+        "skipped",
         "user",
     )
 
     def __init__(self) -> None:
         """Start with nothing to do."""
         self.redirects: list[Redirect] = []
-        self.left: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []
         """Variables that were left alone, with the reason."""
-        self.carried: list[tuple[str, str, str]] = []
-        """A redirected variable, another one, and the file of the user's own settings that the other keeps in force."""
+        self.companions: list[tuple[str, str, str]] = []
+        """(redirected variable, companion variable, settings file): with the companion, the user's own settings
+        still apply."""
         self.home = ""
         """The private home, or empty when HOME is kept."""
         self.home_made = False

@@ -46,7 +46,7 @@ def apply(
     links.provide(outcome, environ)
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
-    for beside, variable, path in decision.carried:
+    for beside, variable, path in decision.companions:
         if beside in outcome.replaced and not is_unheard(path) and os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:

@@ -11,7 +11,7 @@ from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import suppress
 from sif_writable.storage.publish import publish
 from sif_writable.storage.shortage import complaint
-from sif_writable.system.filesystem import planted
+from sif_writable.system.filesystem import foreign_component
 from sif_writable.system.timeouts import SILENT, is_unheard
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         inner = os.path.join(new, redirect.subfolder) if redirect.subfolder else new
         for source in redirect.seeds:
             # A default below /tmp that cannot be written is not the image's: another user has made it.
-            if not planted(source, outcome.facts.uid):
+            if not foreign_component(source, outcome.facts.uid):
                 seeding.copy(source, inner)
         links.make(new)
 

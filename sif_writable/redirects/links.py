@@ -14,7 +14,7 @@ from sif_writable.redirects import templates
 from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.redirects.watch import Watch
 from sif_writable.signals import let_pass
-from sif_writable.system.filesystem import planted
+from sif_writable.system.filesystem import foreign_component
 from sif_writable.system.timeouts import is_unheard
 
 TYPE_CHECKING = False
@@ -144,7 +144,7 @@ def _ways(roots: Iterable[str]) -> set[str]:
 def _is_believed(path: str, outcome: Outcome) -> bool:
     """Whether nobody else can have put there what is at a path."""
     try:
-        return not planted(path, outcome.facts.uid)
+        return not foreign_component(path, outcome.facts.uid)
     except OSError as error:  # a link that may not be read
         let_pass(error)
         return False

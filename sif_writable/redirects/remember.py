@@ -109,12 +109,12 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     world.note()
     try:
         facts = surroundings.see(asked)
-        storage = choose.settle(candidates.places(facts, asked), facts, asked)
+        storage = choose.choose_storage(candidates.places(facts, asked), facts, asked)
         ground = Locations(facts.home)
         decision = decide.decide(facts, storage, ground, asked)
         settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
         del settings[SESSION]
-        for beside, _, file in decision.carried:
+        for beside, _, file in decision.companions:
             if beside in settings:
                 world.access(file, os.R_OK)
         if not any(environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):

@@ -51,7 +51,7 @@ def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, st
     return path.replace("{user}", environ.get("USER", "")) if "{" in path else path
 
 
-def carried(
+def companions(
     decision: "Decision", bases: "Mapping[str, str]", environ: "Mapping[str, str]"
 ) -> "list[tuple[str, str, str]]":
     """List what :data:`CARRIED` says for the redirects of a decision: (redirected variable, second variable, file)."""

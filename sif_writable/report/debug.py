@@ -27,7 +27,7 @@ def storage_lines(storage: Storage) -> list[str]:
 def decision_lines(decision: Decision) -> list[str]:
     """Tell what was decided, for SIF_WRITABLE_DEBUG."""
     lines = [f"{redirect.variable}={short(redirect.value)}: {redirect.why}" for redirect in decision.redirects]
-    lines += [f"{variable} is left alone: {why}" for variable, why in decision.left]
+    lines += [f"{variable} is left alone: {why}" for variable, why in decision.skipped]
     lines.append(f"HOME={short(decision.home)}: {decision.home_why}" if decision.home else f"HOME: {decision.home_why}")
     if decision.pycache:
         lines.append(f"bytecode goes to {decision.pycache}: the image ships none")

@@ -43,7 +43,7 @@ def current() -> Outcome | None:
     in_force, roots = session.in_force(environ), session.roots(environ)
     session.forget(environ)
     seen = surroundings.see(environ)
-    storage = choose.settle(candidates.places(seen, environ), seen, environ, earlier.take_over)
+    storage = choose.choose_storage(candidates.places(seen, environ), seen, environ, earlier.take_over)
     decision = environment.decide(seen, storage, environ)
     decision.redirects = [redirect for redirect in decision.redirects if redirect.variable in in_force]
     known = {redirect.variable for redirect in decision.redirects}
@@ -126,7 +126,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "home": _home(outcome, seen),
         "redirects": _redirects(outcome, full=full) if outcome else [],
         "user_set": _user_set(outcome),
-        "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.left] if outcome else [],
+        "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.skipped] if outcome else [],
         "packages": packages.listed(store.folder()) if active else [],
         "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,

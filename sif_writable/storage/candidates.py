@@ -16,7 +16,7 @@ FOLDER = "sif-writable"
 """The name of the one folder that we make in a place."""
 
 
-class Place:
+class Candidate:
     """A candidate for storage."""
 
     __slots__ = ("base", "given", "label", "lasting", "make", "of_image", "of_pod")
@@ -47,7 +47,7 @@ class Place:
         self.of_pod = of_pod
 
 
-def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
+def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Candidate]":
     """Yield the candidates for storage, best first."""
     pod = "KUBERNETES_SERVICE_HOST" in environ
     if environ.get(DIR):
@@ -56,29 +56,29 @@ def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Place]":
             base = os.path.abspath(base)
         except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
             let_pass(error)
-        yield Place(DIR, base, "persistent", given=True, make=True, of_pod=pod)
+        yield Candidate(DIR, base, "persistent", given=True, make=True, of_pod=pod)
     if facts.target_mounted:
-        yield Place("the bind at /sif-writable", TARGET, "persistent", given=True, of_pod=pod)
+        yield Candidate("the bind at /sif-writable", TARGET, "persistent", given=True, of_pod=pod)
     if facts.prefix_writable:
-        yield Place("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
+        yield Candidate("the image's own /var/cache, writable here", "/var/cache", "overlay", of_image=True)
     cache = environ.get("XDG_CACHE_HOME", "")
     if cache.startswith("/"):
-        yield Place("XDG_CACHE_HOME", cache, "persistent", make=True)
+        yield Candidate("XDG_CACHE_HOME", cache, "persistent", make=True)
     if not facts.home_problem:
-        yield Place("the user's cache directory", facts.home + "/.cache", "persistent", make=True)
+        yield Candidate("the user's cache directory", facts.home + "/.cache", "persistent", make=True)
     for name, lasting in (("SLURM_TMPDIR", "job"), ("SCRATCH", "persistent"), ("TMPDIR", "node")):
         if environ.get(name, "").startswith("/"):
-            yield Place(name, environ[name], lasting)
-    yield Place("/var/tmp", "/var/tmp", "node")  # noqa: S108
+            yield Candidate(name, environ[name], lasting)
+    yield Candidate("/var/tmp", "/var/tmp", "node")  # noqa: S108
     yield from local_places()
 
 
-def local_places() -> "Iterator[Place]":
+def local_places() -> "Iterator[Candidate]":
     """Yield the candidates with a short path on a local filesystem, for sockets."""
-    yield Place("/tmp", "/tmp", "node")  # noqa: S108
-    yield Place("/dev/shm", "/dev/shm", "memory")  # noqa: S108
+    yield Candidate("/tmp", "/tmp", "node")  # noqa: S108
+    yield Candidate("/dev/shm", "/dev/shm", "memory")  # noqa: S108
 
 
-def own_folder(place: Place, *, shared: bool, user: int) -> str:
+def storage_root(place: Candidate, *, shared: bool, user: int) -> str:
     """Return the one folder of ours in a place: per user where others can write."""
     return f"{place.base}/{FOLDER}-{user}" if shared else f"{place.base}/{FOLDER}"

@@ -7,11 +7,20 @@ import os
 
 from sif_writable.child import OPT_IN
 from sif_writable.storage import layout
-from sif_writable.storage.candidates import FOLDER, local_places, own_folder
+from sif_writable.storage.candidates import FOLDER, local_places, storage_root
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, KINDS, RUNTIME
 from sif_writable.storage.marker import UNCOUNTED, UNTRIED, read_marker
 from sif_writable.system import world
-from sif_writable.system.filesystem import MIN_BYTES, ROOM, explain, planted, replaceable, unfit, unmakable, way
+from sif_writable.system.filesystem import (
+    MIN_BYTES,
+    ROOM,
+    explain,
+    foreign_component,
+    replaceable,
+    unfit,
+    way,
+    why_not_creatable,
+)
 from sif_writable.system.timeouts import SILENT, reachable
 from sif_writable.warm import SMALL
 
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Optional
 
-    from sif_writable.storage.candidates import Place
+    from sif_writable.storage.candidates import Candidate
     from sif_writable.system.surroundings import Facts
 
     TakeOver = Callable[[str, str, str], None]
@@ -35,15 +44,15 @@ class Storage:
         """Start with no place at all."""
         self.roots: dict[str, str] = {}
         """Kind to the storage root chosen for it."""
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Candidate] = {}
         """Kind to the candidate it came from."""
         self.folders: dict[str, str] = {}
         """Kind to the folder below that root; also ``image``, which holds the private home and the bytecode."""
         self.present: dict[str, frozenset[str]] = {}
         """Kind to the names in that folder."""
-        self.refused: list[tuple[Place, str]] = []
+        self.refused: list[tuple[Candidate, str]] = []
         """Candidates that were not taken, with a sentence without subject."""
-        self.loose: list[tuple[Place, str]] = []
+        self.loose: list[tuple[Candidate, str]] = []
         """Candidates that keep no code, with the directory from which others could take our folder away."""
         self.small = False
         """Whether downloads had to go to the container session's small tmpfs."""
@@ -63,8 +72,8 @@ LOOSE = "others may write {!r}, which has no sticky bit, and could put something
 """Why nothing that is executed goes to a place; the blank is the directory, of the place or on the way to it."""
 
 
-def settle(
-    places: "Iterable[Place]",
+def choose_storage(
+    places: "Iterable[Candidate]",
     facts: "Facts",
     environ: "Mapping[str, str]",
     take_over: "Optional[TakeOver]" = None,
@@ -76,7 +85,7 @@ def settle(
     """
     storage = Storage()
     storage.take_over = take_over
-    postponed: list[Place] = []
+    postponed: list[Candidate] = []
     for place in places:
         _take(place, facts, storage, KINDS, postponed)
         if len(storage.roots) == len(KINDS):
@@ -86,11 +95,11 @@ def settle(
             storage.small = True
             _take(place, facts, storage, KINDS, None)
     if needs_runtime(facts, storage, environ):
-        _settle_runtime(facts, storage)
+        _choose_runtime(facts, storage)
     return storage
 
 
-def _settle_runtime(facts: "Facts", storage: "Storage") -> None:
+def _choose_runtime(facts: "Facts", storage: "Storage") -> None:
     """Choose a short path on a local filesystem for sockets, and fall back to where the settings go."""
     for place in local_places():
         # That another kind found it unfit is not said twice.
@@ -104,7 +113,11 @@ def _settle_runtime(facts: "Facts", storage: "Storage") -> None:
 
 
 def _take(
-    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+    place: "Candidate",
+    facts: "Facts",
+    storage: "Storage",
+    kinds: "tuple[str, ...]",
+    postponed: "Optional[list[Candidate]]",
 ) -> None:
     """Give a place to each kind that it serves and that has none, with its folder; what is wrong with it is kept."""
     problem = _consider(place, facts, storage, kinds, postponed)
@@ -116,7 +129,11 @@ def _take(
 
 
 def _consider(
-    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+    place: "Candidate",
+    facts: "Facts",
+    storage: "Storage",
+    kinds: "tuple[str, ...]",
+    postponed: "Optional[list[Candidate]]",
 ) -> str:
     """Give a place to each kind that it serves and that has none; return what is wrong with it otherwise."""
     try:
@@ -126,7 +143,11 @@ def _consider(
 
 
 def _consider_well(
-    place: "Place", facts: "Facts", storage: "Storage", kinds: "tuple[str, ...]", postponed: "Optional[list[Place]]"
+    place: "Candidate",
+    facts: "Facts",
+    storage: "Storage",
+    kinds: "tuple[str, ...]",
+    postponed: "Optional[list[Candidate]]",
 ) -> str:
     if ":" in place.base or "\n" in place.base:
         return "has a colon or a line break in its path, which lists of paths cannot express"
@@ -137,7 +158,7 @@ def _consider_well(
     except FileNotFoundError as error:
         if not place.make:
             return explain(error)
-        problem = planted(place.base, facts.uid) or unmakable(place.base)
+        problem = foreign_component(place.base, facts.uid) or why_not_creatable(place.base)
         if problem:
             return problem
         world.once()
@@ -190,7 +211,7 @@ def _consider_well(
 
 
 def _share_out(
-    place: "Place",
+    place: "Candidate",
     root: str,
     marker: str,
     loose: str,
@@ -235,14 +256,14 @@ def _share_out(
     return "; ".join(problems)
 
 
-def _find_root(place: "Place", *, shared: bool, user: int) -> "tuple[str, str]":
+def _find_root(place: "Candidate", *, shared: bool, user: int) -> "tuple[str, str]":
     """Return the folder of ours in a place, and its marker; an empty one where it has yet to be made or tried."""
     own = place.given and not shared
     if own:
         marker = read_marker(place.base, ours=True)
         if marker:
             return itself(place.base), marker if marker != UNTRIED else ""
-    root = own_folder(place, shared=shared, user=user)
+    root = storage_root(place, shared=shared, user=user)
     marker = read_marker(root)
     named = os.path.basename(place.base) == FOLDER
     if own and named and not marker and not unfit(place.base + "/.", uid=os.geteuid(), counted=False):
@@ -259,7 +280,7 @@ def itself(base: str) -> str:
     return os.path.realpath(base) if os.path.islink(base) else base
 
 
-def _is_small(place: "Place", device: int, facts: "Facts") -> bool:
+def _is_small(place: "Candidate", device: int, facts: "Facts") -> bool:
     """Whether a place draws on the 64 MiB of the container session; a writable root may be such an overlay."""
     if device == facts.session_device:
         return True

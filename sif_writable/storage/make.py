@@ -11,7 +11,7 @@ from sif_writable import aside
 from sif_writable.signals import suppress
 from sif_writable.storage import layout
 from sif_writable.storage.publish import write_aside
-from sif_writable.system.filesystem import explain, planted
+from sif_writable.system.filesystem import explain, foreign_component
 from sif_writable.system.listing import names
 from sif_writable.system.probe import given_away
 
@@ -29,7 +29,7 @@ def make_base(path: str) -> str:
     while path and not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
-    problem = planted(path, os.geteuid()) if path else ""
+    problem = foreign_component(path, os.geteuid()) if path else ""
     if not problem and not missing and not os.path.isdir(path):
         return f"does not exist and cannot be made: {path!r} is a link to nothing"
     try:
@@ -39,7 +39,7 @@ def make_base(path: str) -> str:
             try:
                 os.mkdir(folder, 0o700)
             except FileExistsError:  # made just now: by another process of ours, or by somebody else
-                problem = planted(folder, os.geteuid())
+                problem = foreign_component(folder, os.geteuid())
     except OSError as error:
         where = error.filename or path
         return f"does not exist and cannot be made: {where!r} {explain(error, path)}"

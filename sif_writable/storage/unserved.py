@@ -8,7 +8,7 @@ from sif_writable.system.timeouts import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sif_writable.storage.candidates import Place
+    from sif_writable.storage.candidates import Candidate
     from sif_writable.storage.choose import Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
@@ -29,7 +29,7 @@ def unmet(storage: Storage, label: str = DIR) -> Problem | None:
     return None
 
 
-def cure(storage: Storage, place: Place) -> str:
+def cure(storage: Storage, place: Candidate) -> str:
     """Return what helps where a place that was given does not serve."""
     loose = [directory for other, directory in storage.loose if other is place]
     return LOOSE_REMEDY.format(loose[0]) if loose else REMEDY

@@ -99,7 +99,7 @@ def _attempt_fails(path: str) -> bool:
     return attempt_in(path) is not None
 
 
-def planted(path: str, uid: int) -> str:
+def foreign_component(path: str, uid: int) -> str:
     """Say which part of a path another user may have put there, or return an empty string.
 
     Where everybody may write, a name can be taken by anybody beforehand; who owns a directory can replace what is in
@@ -112,7 +112,7 @@ def planted(path: str, uid: int) -> str:
 
 
 def way(path: str, uid: int) -> "tuple[str, str]":
-    """Look at each part of a path once: return what :func:`planted` does, and the first directory that is loose.
+    """Look at each part of a path once: return as :func:`foreign_component`, and the first loose directory.
 
     In a loose one others can write, and it has no sticky bit: they could rename what is in it, and put their own in its
     place after it was looked at. One that they cannot get to is none. The owner of a directory is believed, as who
@@ -199,7 +199,7 @@ def replaceable(base: "os.stat_result", uid: int, *, loose: bool = True) -> str:
     return ""
 
 
-def unmakable(path: str) -> str:
+def why_not_creatable(path: str) -> str:
     """Say why a directory that does not exist cannot be made, or return an empty string."""
     parent = os.path.dirname(path)
     while parent and not world.exists(parent):  # empty: a relative path, and the working directory is gone

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable.storage import choose, marker
-from sif_writable.storage.candidates import Place
+from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt
@@ -113,13 +113,13 @@ def test_nothing_free_is_believed_only_where_no_file_can_be_made(
 ) -> None:
     true = os.statvfs
     monkeypatch.setattr(os, "statvfs", lambda path: _Lying(true(path), **lies))
-    place = Place("x", str(tmp_path), "node")
+    place = Candidate("x", str(tmp_path), "node")
     facts = make_facts(uid=os.geteuid(), user=os.geteuid())
     for _ in range(2):
-        assert choose.settle([place], facts, {}).roots["data"] == f"{tmp_path}/sif-writable"
+        assert choose.choose_storage([place], facts, {}).roots["data"] == f"{tmp_path}/sif-writable"
     assert marker.read_marker(f"{tmp_path}/sif-writable") == "exec uncounted"
     before = os.stat(f"{tmp_path}/sif-writable").st_mtime_ns
-    choose.settle([place], facts, {})
+    choose.choose_storage([place], facts, {})
     assert os.stat(f"{tmp_path}/sif-writable").st_mtime_ns == before, "each start makes a file"
 
 
@@ -134,7 +134,9 @@ def test_a_filesystem_that_is_really_full_is_refused(tmp_path: Path, monkeypatch
         return real(path, flags, *rest, **more)
 
     monkeypatch.setattr(os, "open", full)
-    storage = choose.settle([Place("x", str(tmp_path), "node")], make_facts(uid=os.geteuid(), user=os.geteuid()), {})
+    storage = choose.choose_storage(
+        [Candidate("x", str(tmp_path), "node")], make_facts(uid=os.geteuid(), user=os.geteuid()), {}
+    )
     assert "data" not in storage.roots
     assert [problem for place, problem in storage.refused if place.label == "x"] == ["has 0 inodes free, 64 are needed"]
     assert os.listdir(tmp_path) == []

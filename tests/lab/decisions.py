@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sif_writable.storage.candidates import Place
+from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.choose import Storage
 from sif_writable.system.surroundings import Facts
 
@@ -63,7 +63,7 @@ def make_facts(**changes: Any) -> Facts:
 def make_storage(*, given: bool = False, present: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Storage:
     """Return storage at /s with every kind, except those without a place."""
     storage = Storage()
-    place = Place("test", "/s", "persistent", given=given)
+    place = Candidate("test", "/s", "persistent", given=given)
     folders = {
         "data": "/s/data",
         "compiled": "/s/image-i/compiled-t",

@@ -15,8 +15,8 @@ from sif_writable.redirects import decision as decision_
 from sif_writable.redirects import environment, folders
 from sif_writable.seldom import MARKER
 from sif_writable.storage import candidates, choose
-from sif_writable.storage.candidates import Place, places
-from sif_writable.system.filesystem import planted
+from sif_writable.storage.candidates import Candidate, places
+from sif_writable.system.filesystem import foreign_component
 from tests.conftest import or_skip
 from tests.lab import apt, enter
 from tests.lab.decisions import make_facts
@@ -35,13 +35,13 @@ def _two_users() -> None:
     needs_two_users()
 
 
-def settle(*places: Place, uid: int = VICTIM, umask: int = 0o022, groups: Sequence[int] = ()) -> dict[str, Any]:
+def settle(*places: Candidate, uid: int = VICTIM, umask: int = 0o022, groups: Sequence[int] = ()) -> dict[str, Any]:
     """Return the storage that a user settles on, and what was refused."""
 
     def work() -> dict[str, Any]:
         os.umask(umask)
         keep_to_the_places_given()
-        storage = choose.settle(places, make_facts(uid=uid, user=uid), {})
+        storage = choose.choose_storage(places, make_facts(uid=uid, user=uid), {})
         return {
             "roots": storage.roots,
             "kinds": sorted(storage.folders),
@@ -57,9 +57,9 @@ def keep_to_the_places_given() -> None:
     candidates.local_places = lambda: iter(())
 
 
-def given(path: str) -> Place:
+def given(path: str) -> Candidate:
     """Return a place that the user gave."""
-    return Place("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True)
+    return Candidate("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True)
 
 
 def folder(path: str, mode: int) -> None:
@@ -107,7 +107,7 @@ def test_a_neighbours_link_on_the_way_is_refused(places: Scratch, below: str, to
 def settle_here(path: str) -> None:
     """Settle in a place of one's own."""
     keep_to_the_places_given()
-    choose.settle([given(path)], make_facts(uid=VICTIM, user=VICTIM), {})
+    choose.choose_storage([given(path)], make_facts(uid=VICTIM, user=VICTIM), {})
 
 
 def test_ones_own_link_and_folder_in_a_shared_place_are_fine(places: Scratch) -> None:
@@ -158,7 +158,7 @@ PLANTS: dict[str, Callable[[str, str], None]] = {
 def test_a_neighbours_root_is_refused_and_another_place_used(places: Scratch, plant: str) -> None:
     path = f"{places.tmp}/{NAME}"
     as_user(NEIGHBOUR, lambda: PLANTS[plant](path, places.var_tmp))
-    found = settle(Place("tmp", places.tmp, "node"), Place("shm", places.shm, "memory"))
+    found = settle(Candidate("tmp", places.tmp, "node"), Candidate("shm", places.shm, "memory"))
     assert set(found["roots"].values()) == {f"{places.shm}/{NAME}"}
     assert [label for label, _ in found["refused"]] == ["tmp"]
     assert not os.path.isdir(path) or os.stat(path).st_uid == NEIGHBOUR
@@ -169,7 +169,7 @@ def test_a_neighbours_root_is_refused_and_another_place_used(places: Scratch, pl
 def test_a_root_with_a_wrong_mode_is_refused(places: Scratch, mode: int) -> None:
     path = f"{places.tmp}/{NAME}"
     as_user(VICTIM, lambda: folder(path, mode))
-    assert settle(Place("tmp", places.tmp, "node"))["roots"] == {}
+    assert settle(Candidate("tmp", places.tmp, "node"))["roots"] == {}
 
 
 # --- Who could replace what is made there.
@@ -194,7 +194,7 @@ def test_a_shared_place_must_keep_others_from_replacing_our_folder(
     base = places.new_folder("shared")
     os.chown(base, owner, VICTIM)
     os.chmod(base, mode)
-    found = settle(Place("SCRATCH", base, "persistent"))
+    found = settle(Candidate("SCRATCH", base, "persistent"))
     if words:
         assert (found["roots"], words in found["refused"][0][1]) == ({}, True), found
         assert os.listdir(base) == []
@@ -215,7 +215,7 @@ def test_root_does_not_put_its_files_into_a_users_home(places: Scratch) -> None:
     assert os.listdir(f"{places.home}/.cache") == []
 
 
-def globals_places(facts: Any) -> list[Place]:
+def globals_places(facts: Any) -> list[Candidate]:
     """Return the candidates of an empty environment."""
     return list(places(facts, {}))
 
@@ -247,7 +247,7 @@ def test_where_a_group_could_swap_our_folder_only_downloads_go(
             os.chmod(path, 0o755)
     os.chown(base, owner, group)
     os.chmod(base, mode)
-    found = settle(given(base + below), Place("next", places.shm, "memory"), groups=[GROUP])
+    found = settle(given(base + below), Candidate("next", places.shm, "memory"), groups=[GROUP])
     name = NAME if not below and (owner != VICTIM or mode & 0o022) else "sif-writable"
     own, safe = f"{base}{below}/{name}", f"{places.shm}/{NAME}"
     assert found["roots"]["data"] == own
@@ -282,7 +282,9 @@ def test_a_folder_that_others_may_write_and_cannot_get_to_is_ones_own(
 ) -> None:
     """``~/.cache``, as a umask of 002 makes it, with a group that others are in, and one of them who tries."""
     base = _cache_of(places, home, owner, group, mode)
-    found = settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[VICTIM, GROUP])
+    found = settle(
+        Candidate("cache", base, "persistent"), Candidate("next", places.shm, "memory"), groups=[VICTIM, GROUP]
+    )
     own = f"{base}/{NAME}"
     assert {found["roots"][kind] for kind in ("compiled", "config")} == {own if shut_off else f"{places.shm}/{NAME}"}
     assert [label for label, _ in found["refused"]] == ["cache"] * (not shut_off)
@@ -311,7 +313,7 @@ def test_an_access_list_that_lets_another_user_through_counts(places: Scratch) -
     or_skip(apt.ensure, "setfacl")
     base = _cache_of(places, 0o700, VICTIM, VICTIM, 0o2775)
     subprocess.run(["setfacl", "-m", f"u:{NEIGHBOUR}:x", os.path.dirname(base)], check=True)
-    found = settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[GROUP])
+    found = settle(Candidate("cache", base, "persistent"), Candidate("next", places.shm, "memory"), groups=[GROUP])
     assert found["roots"]["config"] == f"{places.shm}/{NAME}"
 
 
@@ -324,7 +326,7 @@ def test_what_is_mounted_in_a_home_may_have_another_way_to_it(places: Scratch) -
         enter._unshare(enter._CLONE_NEWNS)
         enter._mount("none", "/", flags=enter._MS_REC | enter._MS_PRIVATE)
         enter._mount(shared, base, flags=enter._MS_BIND)
-        return settle(Place("cache", base, "persistent"), Place("next", places.shm, "memory"), groups=[GROUP])
+        return settle(Candidate("cache", base, "persistent"), Candidate("next", places.shm, "memory"), groups=[GROUP])
 
     assert as_user(0, work)["roots"]["config"] == f"{places.shm}/{NAME}"
 
@@ -339,7 +341,7 @@ def test_a_directory_between_two_links_counts(places: Scratch, mode: int) -> Non
         os.lchown(link, VICTIM, VICTIM)
     os.chown(shared, VICTIM, GROUP)
     os.chmod(shared, mode)
-    found = settle(given(f"{places.home}/first/second/cache"), Place("next", places.shm, "memory"), groups=[GROUP])
+    found = settle(given(f"{places.home}/first/second/cache"), Candidate("next", places.shm, "memory"), groups=[GROUP])
     assert found["roots"]["config"] == f"{places.shm}/{NAME}"
     assert f"others may write {shared!r}" in found["refused"][0][1]
 
@@ -350,7 +352,7 @@ def test_an_access_list_that_lets_another_user_write_counts(places: Scratch) -> 
     os.chown(base, VICTIM, VICTIM)
     os.chmod(base, 0o700)
     subprocess.run(["setfacl", "-m", f"u:{NEIGHBOUR}:rwx", base], check=True)
-    found = settle(given(base), Place("next", places.shm, "memory"))
+    found = settle(given(base), Candidate("next", places.shm, "memory"))
     assert {found["roots"][kind] for kind in ("compiled", "config")} == {f"{places.shm}/{NAME}"}
 
 
@@ -385,7 +387,7 @@ def test_a_folder_of_that_name_which_others_may_write_serves_nothing(places: Scr
             file.write("exec\n")
 
     as_user(VICTIM, prepare)
-    found = settle(given(path), Place("next", places.shm, "memory"))
+    found = settle(given(path), Candidate("next", places.shm, "memory"))
     remedy = f"(remedy: chmod go-w {path}/sif-writable/data)"
     assert found["refused"] == [["SIF_WRITABLE_DIR", f"data in it can be written by other users {remedy}"]]
     assert found["roots"].pop("data") == f"{places.shm}/{NAME}"
@@ -423,7 +425,9 @@ def test_a_neighbour_that_swaps_what_bears_the_name_gains_nothing(places: Scratc
     def hammer() -> dict[str, int]:
         counts = {"own": 0, "refused": 0}
         while sum(counts.values()) < 2000 or min(counts.values()) < 10:  # both have had their turns
-            storage = choose.settle([Place("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {})
+            storage = choose.choose_storage(
+                [Candidate("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {}
+            )
             if not storage.roots:
                 counts["refused"] += 1
                 continue
@@ -456,10 +460,10 @@ def test_a_parent_that_is_swapped_while_it_is_made_gains_nothing(places: Scratch
         keep_to_the_places_given()
         counts = {"own": 0, "refused": 0}
         while sum(counts.values()) < 1000 or min(counts.values()) < 10:
-            storage = choose.settle([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
+            storage = choose.choose_storage([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
             counts["own" if storage.roots else "refused"] += 1
             if storage.roots:
-                assert not planted(f"{top}/cache", VICTIM)
+                assert not foreign_component(f"{top}/cache", VICTIM)
                 assert os.lstat(top).st_uid == VICTIM
                 shutil.rmtree(top)
         return counts
@@ -486,7 +490,7 @@ def test_a_neighbours_cache_in_tmp_is_no_seed(places: Scratch) -> None:
 
     def work() -> list[str]:
         facts = make_facts(uid=VICTIM, user=VICTIM, home=places.home)
-        storage = choose.settle([Place("home", places.home, "persistent")], facts, environ)
+        storage = choose.choose_storage([Candidate("home", places.home, "persistent")], facts, environ)
         decision = environment.decide(facts, storage, environ)
         outcome = decision_.Outcome(facts, storage, decision)
         (inductor,) = (each for each in decision.redirects if each.variable == "TORCHINDUCTOR_CACHE_DIR")

@@ -14,7 +14,7 @@ import pytest
 
 from sif_writable.redirects.locations import Locations
 from sif_writable.sizes import human
-from sif_writable.system.filesystem import explain, unfit, unmakable
+from sif_writable.system.filesystem import explain, unfit, why_not_creatable
 from sif_writable.system.probe import attempt_in
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def test_each_fault_has_its_sentence(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_judged_by_the_nearest_one_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert unmakable(str(tmp_path / "a" / "b")) == ""
-    assert unmakable("/proc/a/b").startswith("does not exist and cannot be made: '/proc' ")
-    assert unmakable(str(tmp_path / "file" / "a" / "b")) == (
+    assert why_not_creatable(str(tmp_path / "a" / "b")) == ""
+    assert why_not_creatable("/proc/a/b").startswith("does not exist and cannot be made: '/proc' ")
+    assert why_not_creatable(str(tmp_path / "file" / "a" / "b")) == (
         f"does not exist and cannot be made: '{tmp_path}/file' has a part that is not a directory"
     )
-    assert unmakable("relative") == "does not exist and cannot be made: '' does not exist"
+    assert why_not_creatable("relative") == "does not exist and cannot be made: '' does not exist"
 
 
 def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:

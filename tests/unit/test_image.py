@@ -229,7 +229,7 @@ def test_a_folder_that_is_there_needs_no_seed() -> None:
 def test_the_users_own_setting_wins_over_seeds() -> None:
     decision, found = planned({"TORCH_HOME": "/mine", "XDG_CACHE_HOME": "/home/u/c"}, ground=HOME_WORKS)
     assert "TORCH_HOME" not in found
-    assert ("TORCH_HOME", "set by the user") in decision.left
+    assert ("TORCH_HOME", "set by the user") in decision.skipped
 
 
 def test_without_a_place_downloads_are_read_in_the_image() -> None:

@@ -11,7 +11,7 @@ from sif_writable.redirects import decide, templates
 from sif_writable.redirects.beside import CARRIED, HIDING, STAYING
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.storage import candidates
-from sif_writable.storage.candidates import Place
+from sif_writable.storage.candidates import Candidate
 from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def left(environ: dict[str, str], **more: Any) -> dict[str, str]:
         more.get("ground", HOME_WORKS),
         environ,
     )
-    return dict(decision.left)
+    return dict(decision.skipped)
 
 
 BROKEN = make_facts(home="/home/missing", home_problem="names a directory that does not exist")
@@ -388,15 +388,15 @@ def test_candidates_in_order(facts: Facts, environ: dict[str, str], labels: list
 def test_each_place_gets_one_folder_and_one_per_user_where_others_write_too(
     given: bool, shared: bool, root: str
 ) -> None:
-    assert candidates.own_folder(Place("x", "/d", "node", given=given), shared=shared, user=1000) == root
+    assert candidates.storage_root(Candidate("x", "/d", "node", given=given), shared=shared, user=1000) == root
 
 
 def test_the_users_own_settings_stay_in_force() -> None:
     decision = decide.decide(make_facts(), make_storage(), HOME_WORKS, {})
     settings = ("MPLCONFIGDIR", "MATPLOTLIBRC", "/home/u/.config/matplotlib/matplotlibrc")
-    assert settings in decision.carried
+    assert settings in decision.companions
     taken = {variable: "/mine" for _, variable, _ in CARRIED}
-    assert not decide.decide(make_facts(), make_storage(), HOME_WORKS, taken).carried
+    assert not decide.decide(make_facts(), make_storage(), HOME_WORKS, taken).companions
 
 
 @pytest.mark.parametrize(

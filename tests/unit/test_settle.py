@@ -18,7 +18,7 @@ from sif_writable.redirects.earlier import take_over
 from sif_writable.seldom import MARKER
 from sif_writable.storage import choose
 from sif_writable.storage import marker as marker_
-from sif_writable.storage.candidates import Place
+from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
 from sif_writable.storage.make import make_base
 from tests.lab.decisions import make_facts
@@ -32,9 +32,9 @@ UID = os.geteuid()
 STICKY = 0o1777
 
 
-def settle(*places: Place, **facts: object) -> Storage:
+def settle(*places: Candidate, **facts: object) -> Storage:
     """Settle on one of these places, as this user."""
-    return choose.settle(places, make_facts(uid=UID, user=UID, **facts), {}, take_over)
+    return choose.choose_storage(places, make_facts(uid=UID, user=UID, **facts), {}, take_over)
 
 
 def problems(storage: Storage) -> dict[str, str]:
@@ -45,13 +45,13 @@ def problems(storage: Storage) -> dict[str, str]:
 def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looked_at(tmp_path: Path) -> None:
     looked = []
 
-    def places() -> Iterator[Place]:
+    def places() -> Iterator[Candidate]:
         for name in ("a", "b"):
             (tmp_path / name).mkdir(0o700)
             looked.append(name)
-            yield Place(name, str(tmp_path / name), "node")
+            yield Candidate(name, str(tmp_path / name), "node")
 
-    storage = choose.settle(places(), make_facts(uid=UID, user=UID), {})
+    storage = choose.choose_storage(places(), make_facts(uid=UID, user=UID), {})
     assert set(storage.roots) == set(KINDS)
     assert set(storage.roots.values()) == {str(tmp_path / "a" / "sif-writable")}
     assert looked == ["a"]
@@ -65,7 +65,7 @@ def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looke
 
 
 def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
-    place = Place("a", str(tmp_path), "node")
+    place = Candidate("a", str(tmp_path), "node")
     first = settle(place)
     (tmp_path / "sif-writable" / "data" / "numba").mkdir()
     before = {path: os.lstat(path).st_mtime_ns for path, _, _ in os.walk(tmp_path)}
@@ -77,12 +77,12 @@ def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
 
 def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path: Path) -> None:
     tmp_path.chmod(STICKY)
-    storage = settle(Place("shared", str(tmp_path), "node"))
+    storage = settle(Candidate("shared", str(tmp_path), "node"))
     root = tmp_path / f"sif-writable-{UID}"
     assert storage.roots["data"] == str(root)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     os.chmod(root, 0o750)
-    assert problems(settle(Place("shared", str(tmp_path), "node")))["shared"] == (
+    assert problems(settle(Candidate("shared", str(tmp_path), "node")))["shared"] == (
         "is open to other users (mode 0750, safe is 0700)"
     )
 
@@ -93,22 +93,22 @@ def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatc
     shared.parent.chmod(0o700)  # which lets nobody else through
     shared.chmod(0o777)
     root = shared / f"sif-writable-{UID}"
-    storage = settle(Place("shared", str(shared), "node"))
+    storage = settle(Candidate("shared", str(shared), "node"))
     assert (storage.refused, set(storage.roots.values())) == ([], {str(root)})
     os.rename(root, shared / "away")
     monkeypatch.setattr("sif_writable.system.access.is_shut_off", lambda *_: False)
-    storage = settle(Place("shared", str(shared), "node"))
+    storage = settle(Candidate("shared", str(shared), "node"))
     assert storage.roots == {}
     assert "no sticky bit" in problems(storage)["shared"]
     assert os.listdir(shared) == ["away"]
-    assert settle(Place("given", str(shared), "persistent", given=True)).roots["data"] == str(root)
+    assert settle(Candidate("given", str(shared), "persistent", given=True)).roots["data"] == str(root)
 
 
-def given(path: Path) -> Place:
-    return Place("SIF_WRITABLE_DIR", str(path), "persistent", given=True, make=True)
+def given(path: Path) -> Candidate:
+    return Candidate("SIF_WRITABLE_DIR", str(path), "persistent", given=True, make=True)
 
 
-def roots(place: Place) -> set[str]:
+def roots(place: Candidate) -> set[str]:
     """Return the storage roots that a start settles on, but for the one of sockets."""
     storage = settle(place)
     return {storage.roots[kind] for kind in KINDS}
@@ -135,7 +135,7 @@ def test_a_given_place_that_bears_our_name_is_our_folder_itself(tmp_path: Path, 
     for _ in range(2):
         assert roots(given(place)) == {str(place)}
     place.chmod(0o700)
-    assert roots(Place("cache", str(tmp_path), "persistent")) == {str(place)}
+    assert roots(Candidate("cache", str(tmp_path), "persistent")) == {str(place)}
 
 
 @pytest.mark.parametrize("name", ["sif-writable", "cache"])
@@ -191,7 +191,7 @@ def test_our_name_alone_makes_nothing_ours(tmp_path: Path, names: tuple[str, ...
     theirs.chmod(0o700)
     assert roots(given(theirs)) == {str(theirs / "sif-writable")}
     shutil.rmtree(theirs / "sif-writable")
-    storage = settle(Place("cache", str(tmp_path), "persistent"))
+    storage = settle(Candidate("cache", str(tmp_path), "persistent"))
     assert storage.roots == {}
     assert "which is not empty and has no mark of ours" in problems(storage)["cache"]
     assert sorted(os.listdir(theirs)) == sorted(names)
@@ -201,7 +201,7 @@ def test_what_a_layer_left_in_a_folder_of_the_users_does_not_take_it_from_storag
     (tmp_path / "sif-writable" / "layers" / "image-mine").mkdir(parents=True, mode=0o700)
     for path in (tmp_path / "sif-writable", tmp_path / "sif-writable" / "layers"):
         path.chmod(0o700)
-    place = Place("cache", str(tmp_path), "persistent")
+    place = Candidate("cache", str(tmp_path), "persistent")
     assert settle(place).roots == {}  # it may be anybody's
     (tmp_path / "sif-writable" / "layers" / MARKER).touch()
     assert roots(place) == {str(tmp_path / "sif-writable")}
@@ -289,7 +289,7 @@ def test_what_another_user_planted_is_refused_and_named(tmp_path: Path, plant: s
     else:
         name.symlink_to(tmp_path / {"symlink": "victim", "dangling": "nothing"}[plant])
     (tmp_path / "good").mkdir(0o700)
-    storage = settle(Place("shared", str(tmp_path), "node"), Place("good", str(tmp_path / "good"), "node"))
+    storage = settle(Candidate("shared", str(tmp_path), "node"), Candidate("good", str(tmp_path / "good"), "node"))
     words = {"symlink": "is a symbolic link", "dangling": "is a symbolic link"}.get(plant, "is not a directory")
     assert words in problems(storage)["shared"]
     assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
@@ -302,7 +302,7 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     name = tmp_path / f"sif-writable-{UID}"
     name.mkdir(0o700)
     os.chown(name, 4321, 4321)
-    assert "belongs to uid 4321" in problems(settle(Place("shared", str(tmp_path), "node")))["shared"]
+    assert "belongs to uid 4321" in problems(settle(Candidate("shared", str(tmp_path), "node")))["shared"]
 
 
 def test_a_planted_marker_is_not_followed(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_planted_marker_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/with:colon", "/with\nbreak", "/proc/nothing", "/etc/passwd/x", "/" + "x" * 100_000])
 def test_paths_that_cannot_serve_are_refused_in_words(path: str) -> None:
-    storage = settle(Place("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True))
+    storage = settle(Candidate("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True))
     assert storage.roots == {}
     assert problems(storage)["SIF_WRITABLE_DIR"]
 
@@ -325,7 +325,7 @@ def test_the_small_session_tmpfs_comes_last(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as small:
         device = os.stat(small).st_dev
         assert device != os.stat(tmp_path).st_dev
-        places = Place("small", small, "node"), Place("better", str(tmp_path), "node")
+        places = Candidate("small", small, "node"), Candidate("better", str(tmp_path), "node")
         storage = settle(*places, session_device=device)
         assert set(storage.roots.values()) == {str(tmp_path / "sif-writable")}
         assert not storage.small
@@ -335,7 +335,7 @@ def test_the_small_session_tmpfs_comes_last(tmp_path: Path) -> None:
 
 
 def test_with_no_place_at_all_nothing_is_chosen() -> None:
-    storage = settle(Place("x", "/proc/nothing", "node"))
+    storage = settle(Candidate("x", "/proc/nothing", "node"))
     assert storage.roots == storage.folders == {}
     assert problems(storage) == {"x": "does not exist"}
 

@@ -17,7 +17,7 @@ from sif_writable.redirects import decision as decision_
 from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.locations import Locations
 from sif_writable.storage import choose
-from sif_writable.storage.candidates import Place
+from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.choose import Storage
 from sif_writable.system import filesystem, timeouts
 from sif_writable.system.filesystem import look
@@ -210,8 +210,8 @@ def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[s
 def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
     (tmp_path / "good").mkdir(0o700)
     names = ("mount/home", "mount", "good")
-    places = [Place(name, str(tmp_path / name), "node") for name in names]
-    storage = choose.settle(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
+    places = [Candidate(name, str(tmp_path / name), "node") for name in names]
+    storage = choose.choose_storage(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
     assert [(place.label, problem) for place, problem in storage.refused] == [("mount/home", SILENT), ("mount", SILENT)]
     assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
     assert len(silent) == 1
