@@ -58,7 +58,7 @@ def check_sum(value: str) -> str:
 
 
 def root_of(session: str, path: str) -> str:
-    """Return which storage root of a session a path lies in, or an empty string."""
+    """Return the storage root of a session that contains a path, or an empty string."""
     for root in session.split(";", FIELDS - 1)[-1].split(":"):
         if root and path.startswith(root + "/"):
             return root
@@ -66,7 +66,7 @@ def root_of(session: str, path: str) -> str:
 
 
 def kept_by(session: str, path: str) -> "tuple[str, str]":
-    """Return which storage root of a session a path lies in, and what answers for it; by default a blank, STEADY."""
+    """Return (root, kind) of the session's storage root that contains a path, or ("", STEADY)."""
     fields = session.split(";", FIELDS - 1)
     for kind, root in zip(fields[0][1:], fields[-1].split(":")):
         if path.startswith(root + "/"):

@@ -21,8 +21,8 @@ LEFTOVER_DAYS = 1
 IDLE_DAYS = 60
 """Days without a start after which what can be made again of an image goes by itself."""
 FRESH_DAYS = 1
-"""Days within which use is not told more finely: ``relatime`` records reading once a day. What was used within them
-is not taken away to make room."""
+"""Resolution of "last used", in days: ``relatime`` updates access times at most once a day. What was used within it is
+never evicted to make room."""
 MAX = "SIF_WRITABLE_MAX"
 """The variable that says how much all images together may keep in a storage root."""
 MAX_BYTES, MAX_FILES = 10 << 30, 100_000

@@ -70,7 +70,7 @@ def is_refused(failure: Failure) -> bool:
 def packages_holding(failed: Iterable[Failure], copies: Copies) -> tuple[list[Unit], str]:
     """Return the packages of the image, without a copy so far, that hold the paths which could not be written.
 
-    A path is read as it is written and as it is: ``pkg/../other/x`` needs both.
+    The literal, the normalised and the resolved path are tried: for ``pkg/../other/x`` either package may be the one.
     """
     found: dict[Unit, None] = {}
     detail = ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def hear(errors: Iterable[BaseException], image: str) -> None:
+def report(errors: Iterable[BaseException], image: str) -> None:
     """Write a line to stderr, once in a process, if an error is for want of space in this process's layer.
 
     :param errors: it, and what it came from.

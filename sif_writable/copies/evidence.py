@@ -1,4 +1,4 @@
-"""Whether an error tells of a refused write, and how errors are heard of that nobody caught.
+"""Whether an error tells of a refused write, and how uncaught errors are noticed.
 
 Loaded with the first package of an image; an error that has nothing to do with us loads nothing.
 """
@@ -100,7 +100,7 @@ def tells_of_a_full_disk(error: BaseException) -> bool:
 
 
 class Listener:
-    """Hears of errors that nobody caught, and has them learned from."""
+    """Notices errors that nobody caught, and has them learned from."""
 
     def __init__(self, copies: "Copies", lead: "Callable[[], None]") -> None:
         """:param copies: of this image; :param lead: has our finder asked before others from now on."""
@@ -122,7 +122,7 @@ class Listener:
             self._at_exit = True
             import atexit
 
-            atexit.register(self._hear_at_exit)
+            atexit.register(self._learn_at_exit)
         if not self._threads:
             threading = sys.modules.get("threading")
             previous = getattr(threading, "excepthook", None)
@@ -156,7 +156,7 @@ class Listener:
 
                 process._bootstrap = _bootstrap  # noqa: SLF001 - the only way into processes of each kind
 
-    def _hear_at_exit(self) -> None:
+    def _learn_at_exit(self) -> None:
         self.learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
     def learn(self, error: "Optional[BaseException]") -> None:
@@ -168,7 +168,7 @@ class Listener:
                 if tells_of_a_full_disk(error) and not is_of_a_handler(error):
                     from sif_writable.copies import disk_full
 
-                    disk_full.hear(chain(error), os.path.dirname(self._copies.folder))
+                    disk_full.report(chain(error), os.path.dirname(self._copies.folder))
                 return
             if is_of_a_handler(error) or storage_hangs():
                 return
@@ -183,7 +183,7 @@ class Listener:
 
 
 def _run(process: "Any", learn: "Callable[[BaseException], None]") -> None:
-    """Do the work of a process of multiprocessing, and hear of the error that ends it."""
+    """Do the work of a process of multiprocessing, and learn from the error that ends it."""
     del process.run  # the program finds its process as it knows it
     try:
         process.run()

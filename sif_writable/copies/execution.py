@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sif_writable.copies.store import Copies
 
 _LISTENED = ("threading", "multiprocessing.process")
-"""Modules whose errors nobody catches; once they are there, these are heard of."""
+"""Modules that run code whose errors nobody catches: these are noticed once the module is there."""
 _PYTHON_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader)
 _outermost: "Any" = None
 """What :func:`hooks` returned when the outermost import that is under way began."""
@@ -151,7 +151,7 @@ class Watcher:
     """Has modules executed by us, whoever finds and loads them."""
 
     def __init__(self, copies: "Copies", lead: "Callable[[], None]", listen: "Callable[[], None]") -> None:
-        """Take the copies of this image, what has the finder asked first, and what has uncaught errors heard of."""
+        """Take the copies of this image, what has the finder asked first, and what has uncaught errors noticed."""
         self.copies = copies
         self.listen = listen
         self._lead = lead

@@ -57,7 +57,7 @@ class FromImage:
         return False
 
     def end(self) -> None:
-        """Let other threads have the module, and take the copy back if the image's own has worked and storage too."""
+        """Release waiting threads; take the copy back if the image's own module has worked, and storage did, too."""
         self._spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
         if self._worked:
             if transient.has_passed(self.first, [self._unit], self._copies):

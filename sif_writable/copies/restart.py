@@ -97,7 +97,7 @@ class Restart:
         return new
 
     def end(self) -> None:
-        """Let other threads have the modules."""
+        """Release threads that wait for the modules."""
         for spec in self._initializing:
             spec._initializing = False  # type: ignore[attr-defined] # noqa: SLF001
 

@@ -141,7 +141,7 @@ class SecondTry:
         return not own or origin.startswith(self.copies.tree + "/")
 
     def end(self) -> None:
-        """Let other threads have the module: the import system knows of the first spec only."""
+        """Release threads that wait for this module: importlib does that by the first spec, which was replaced."""
         for each in self.tries:
             each.end()
 

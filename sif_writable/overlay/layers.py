@@ -101,7 +101,8 @@ def mirror(
 ) -> None:
     """Make what belongs to others our own in an upper layer: directories, and small files.
 
-    Without it the kernel denies making anything in them: it cannot give the copy to an owner who has no number here.
+    overlayfs keeps the owner when it copies up. A uid that is not mapped in this user namespace cannot be kept, so the
+    copy-up fails; therefore these entries are made beforehand, owned by this user.
 
     :param wanted: the paths that have to be writable; the way to each is mirrored, too.
     :param done: a file that names the paths which need no second look.
