@@ -136,10 +136,10 @@ def look_at_images(
             for entry in _of_image(root, name, known)
             for item in _items(root, *entry, layout.identity(name), points, bound)
         ]
-        told = _note(os.path.join(root, name, layout.NOTE))
+        note = _note(os.path.join(root, name, layout.NOTE))
         identity = layout.identity(name)
         used = max([image_used(f"{root}/{name}"), *(item.changed for item in own if item.kind in (COMPILED, PACKAGES))])
-        seen[identity] = Image(identity, told.get("image", ""), told.get("prefix", ""), min(used, time.time()))
+        seen[identity] = Image(identity, note.get("image", ""), note.get("prefix", ""), min(used, time.time()))
         items += own
     return Contents(root, items, seen, _reads_recorded(root), complete=bound is None or not bound.exceeded)
 
@@ -156,10 +156,10 @@ def image_used(path: str) -> float:
     Times of reading are not kept everywhere, and where they are, a backup reads everything.
     """
     inner = names(path)
-    told = [f"{path}/{name}" for name in inner if name.startswith(layout.PLAN) or name == layout.USED]
-    told += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith(layout.PACKAGES)]
+    marks = [f"{path}/{name}" for name in inner if name.startswith(layout.PLAN) or name == layout.USED]
+    marks += [f"{path}/{name}/{lease.NAME}" for name in inner if name.startswith(layout.PACKAGES)]
     times = []
-    for file in told:
+    for file in marks:
         with suppress(OSError):
             times.append(os.lstat(file).st_mtime)
     for folder in (

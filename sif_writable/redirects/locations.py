@@ -13,7 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-    Told = tuple[list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]]
+    Answers = tuple[
+        list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]
+    ]
     """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
     and whether it is in there."""
 
@@ -56,7 +58,7 @@ class Locations:
         self._held[path, text] = found = holds(path, text)
         return found
 
-    def told(self) -> "Told":
+    def answers(self) -> "Answers":
         """Return everything that was asked, with the answers, for :mod:`sif_writable.redirects.remember`."""
         listed: dict[str, set[str]] = {directory: set() for directory in self._listings}
         looked = []

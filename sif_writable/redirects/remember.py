@@ -121,7 +121,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
             world.passwd_home()
     finally:
         questions = world.noted()
-    listings, looked, held = ground.told()
+    listings, looked, held = ground.answers()
     if (
         questions is None
         or any(redirect.make for redirect in decision.redirects)  # it could not be made, and is tried again

@@ -103,57 +103,57 @@ def _pending(folder: str, *, inside: bool) -> Pending:
     }
 
 
-def lines(told: Layer, *, verbose: bool = False) -> list[str]:
+def lines(state: Layer, *, verbose: bool = False) -> list[str]:
     """Return it as sentences: five at most, but for settings that are not understood.
 
     :param verbose: name everything.
     """
     named = 1_000_000 if verbose else _NAMED
     found = []
-    if told["over"] and not told["why"]:
+    if state["over"] and not state["why"]:
         found.append(
-            f"programs can write in {_some(told['over'], named)}: what they write is theirs, and the image stays as it "
-            f"is; while they run it lies in {place_of(told)}"
+            f"programs can write in {_some(state['over'], named)}: what they write is theirs, and the image stays as "
+            f"it is; while they run it lies in {place_of(state)}"
         )
     else:
-        found.append(f"none: {told['why']}" if told["why"] else "none was needed yet")
-    if told["hides"] and not told["why"]:
-        found[-1] += f"; {told['hides']}"
-    if told["inside"] and told["why"] and os.environ.get(OVERLAY, "").strip().lower() == "off":
+        found.append(f"none: {state['why']}" if state["why"] else "none was needed yet")
+    if state["hides"] and not state["why"]:
+        found[-1] += f"; {state['hides']}"
+    if state["inside"] and state["why"] and os.environ.get(OVERLAY, "").strip().lower() == "off":
         words = "this process is in a layer all the same"
         found.append(f"{words}: {OVERLAY}=off cannot take a program out of the one that it was started in")
-    elif told["inside"]:
+    elif state["inside"]:
         found.append("this process is in a layer")
-    if told["pending"] and told["pending"]["files"]:
-        by = _some(told["pending"]["written"], named)
-        found.append(f"not kept yet: {_amount(told['pending'])} in {told['pending']['folder']}; by {by}")
-    if told["number"]:
+    if state["pending"] and state["pending"]["files"]:
+        by = _some(state["pending"]["written"], named)
+        found.append(f"not kept yet: {_amount(state['pending'])} in {state['pending']['folder']}; by {by}")
+    if state["number"]:
         found.append(
-            f"kept: {_amount(told)} in {told['folder']}/gen-{told['number']}; by {_some(told['written'], named)}"
+            f"kept: {_amount(state)} in {state['folder']}/gen-{state['number']}; by {_some(state['written'], named)}"
         )
-        if not told["written"]:
-            found[-1] = f"kept: nothing any more, as {told['folder']}/gen-{told['number']} says"
-    replaced = told["overridden"]
+        if not state["written"]:
+            found[-1] = f"kept: nothing any more, as {state['folder']}/gen-{state['number']} says"
+    replaced = state["overridden"]
     more = [f"in place of files of the image: {_some(replaced, named)}"] if replaced else []
-    more += [f"set aside: {_some(told['set_aside'], 1_000_000 if verbose else 1)}"] if told["set_aside"] else []
+    more += [f"set aside: {_some(state['set_aside'], 1_000_000 if verbose else 1)}"] if state["set_aside"] else []
     found += ["; ".join(more)] if more else []
-    if (value := os.environ.get(decide.KEEP, "")) and value.strip().lower() != told["keep"]:
+    if (value := os.environ.get(decide.KEEP, "")) and value.strip().lower() != state["keep"]:
         allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
         found.append(f"{decide.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
-    if told["keep"] != merge.NEW:
-        found[0] += f"; {decide.KEEP}={told['keep']}"
+    if state["keep"] != merge.NEW:
+        found[0] += f"; {decide.KEEP}={state['keep']}"
     return found
 
 
-def place_of(told: Layer) -> str:
+def place_of(state: Layer) -> str:
     """Return in words where layers lie while programs run."""
-    if told["in_memory"]:
+    if state["in_memory"]:
         return f"memory, up to {human(memory.LIMIT)}: what is killed before it is kept is lost"
-    return f"{told['place']} ({told['filesystem']}, {human(told['free_bytes'])} free)"
+    return f"{state['place']} ({state['filesystem']}, {human(state['free_bytes'])} free)"
 
 
-def _amount(told: Layer | Pending) -> str:
-    return f"{human(told['bytes'])} in {told['files']} file{'s' * (told['files'] != 1)}"
+def _amount(state: Layer | Pending) -> str:
+    return f"{human(state['bytes'])} in {state['files']} file{'s' * (state['files'] != 1)}"
 
 
 def shown(name: str) -> str:
@@ -205,23 +205,23 @@ def details(item: Item) -> dict[str, Any]:
 
 def about(item: Item) -> list[str]:
     """Return the same as sentences."""
-    told = details(item)
+    state = details(item)
     if item.kind == layers.GENERATION:
         if layers.is_superseded(item.path):
             return ["a later one has taken its place; it goes an hour after that"]
-        found = [f"kept, by {_some(told['packages'])}; published by {told['node'] or 'a machine that is not known'}"]
-        if told["overridden"]:
-            found.append(f"in place of files of the image: {', '.join(map(shown, told['overridden']))}")
+        found = [f"kept, by {_some(state['packages'])}; published by {state['node'] or 'a machine that is not known'}"]
+        if state["overridden"]:
+            found.append(f"in place of files of the image: {', '.join(map(shown, state['overridden']))}")
         return found
     if item.kind == layers.REPLICA:
-        return [f"a copy of generation {told['number']} for this machine"]
+        return [f"a copy of generation {state['number']} for this machine"]
     if item.kind == layers.SET_ASIDE:
-        return [f"not kept: {_some(told['paths'])}"]
-    if told["lost"]:
+        return [f"not kept: {_some(state['paths'])}"]
+    if state["lost"]:
         return ["what was written to it is lost: the machine has been started since, and half of it may be missing"]
-    if not told["packages"]:
+    if not state["packages"]:
         return ["nothing was written to it"]
-    wrote = _some(told["packages"])
+    wrote = _some(state["packages"])
     if not item.written:
         return [f"what {wrote} wrote is kept; it goes with the next start on this machine"]
     return [f"{item.written} file{'s' * (item.written != 1)} of {wrote}, not kept yet"]

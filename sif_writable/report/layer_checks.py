@@ -85,10 +85,10 @@ class Found(NamedTuple):
     remedy: str
 
 
-def findings(told: Layer, seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
+def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
     """Yield whether a layer is possible, and what is to be known of what layers have left.
 
-    :param told: see :func:`sif_writable.report.layer.model`.
+    :param state: see :func:`sif_writable.report.layer.model`.
     :param places: where layers of this image could lie on this node.
     :param left: what layers have left in storage and on this node.
     """
@@ -96,13 +96,13 @@ def findings(told: Layer, seen: Machine, places: Iterable[str], left: Iterable[C
     facts = f"kernel {seen.kernel}, user.max_user_namespaces {limit}"
     if seen.apparmor:
         facts += ", AppArmor restricts user namespaces"
-    if told["over"] and not told["why"]:
-        where = layer.place_of(told)
-        yield Found(True, f"tried, and possible over {', '.join(told['over'])}; it lies in {where}; {facts}", "")
-        yield from () if told["in_memory"] else _room(told["place"])
-    elif told["why"]:
+    if state["over"] and not state["why"]:
+        where = layer.place_of(state)
+        yield Found(True, f"tried, and possible over {', '.join(state['over'])}; it lies in {where}; {facts}", "")
+        yield from () if state["in_memory"] else _room(state["place"])
+    elif state["why"]:
         cure = remedy(seen, [*places])
-        yield Found(not cure, f"none: {told['why']}; {_COPIES}; {facts}", cure)
+        yield Found(not cure, f"none: {state['why']}; {_COPIES}; {facts}", cure)
     else:
         yield Found(True, f"not tried yet: it is when a program imports from the image; {facts}", "")
     yield from _leftovers(left)

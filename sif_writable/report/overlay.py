@@ -26,18 +26,18 @@ def model() -> Overlay:
     }
 
 
-def lines(told: Overlay) -> list[str]:
+def lines(state: Overlay) -> list[str]:
     """Return it as sentences; none where there is nothing to say."""
     found = []
-    for done in told["entered"]:
+    for done in state["entered"]:
         how = "an overlay of it" if done["how"] == decide.OVERLAY else "what is new in it"
         note = f" ({done['note']})" if done["note"] else ""
         found.append(f"{done['path']} can be written: {how} is kept in {done['kept']}{note}; because: {done['why']}")
-    entered = {done["path"] for done in told["entered"]}
+    entered = {done["path"] for done in state["entered"]}
     found += [
-        f"{point} can be written, as this session has decided" for point in told["inside"] if point not in entered
+        f"{point} can be written, as this session has decided" for point in state["inside"] if point not in entered
     ]
-    for refused in told["refused"]:
+    for refused in state["refused"]:
         words = (
             refused["why"] if refused["path"] in refused["why"] else f"{refused['path']} gets none: {refused['why']}"
         )

@@ -69,15 +69,15 @@ def words(entry: Usage) -> str:
     """Return what the images keep in a storage root as a sentence."""
     least = "" if entry["complete"] else "at least "
     number = entry["images"]
-    told = (
+    text = (
         f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)} {least}{human(entry['size_bytes'])} in "
         f"{entry['files']:,} files and folders"
     )
     if entry["written_files"]:
-        told += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,} files"
+        text += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,} files"
     if entry["downloads_files"]:
-        told += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,} files"
+        text += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,} files"
     if entry["limit_bytes"] is None:
-        return f"{told}; nothing goes by itself ({MAX}=off)"
+        return f"{text}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"
-    return f"{told}; caches and copies go after {IDLE_DAYS} days without use, or beyond {limits}"
+    return f"{text}; caches and copies go after {IDLE_DAYS} days without use, or beyond {limits}"

@@ -69,7 +69,7 @@ def is_bytecode(path: str) -> bool:
 
 def findings(
     changes: Iterable[Change],
-    told: Iterable[Record],
+    reported: Iterable[Record],
     pid: int,
     command: str,
     *,
@@ -87,9 +87,9 @@ def findings(
     :param remedy: path and package to what serves it.
     """
     writers: dict[str, set[int]] = {}
-    told = list(told)
-    untold = _untold(told, command, is_python)
-    for record in told:
+    reported = list(reported)
+    untold = _untold(reported, command, is_python)
+    for record in reported:
         if record.event not in ("python", "path", "program"):
             writers.setdefault(os.path.normpath(record.what), set()).add(record.pid)
     found: dict[str, Finding] = {}
@@ -112,16 +112,16 @@ def findings(
     return sorted(found.values())
 
 
-def _untold(told: list[Record], command: str, is_python: Callable[[str], bool]) -> str:
+def _untold(reported: list[Record], command: str, is_python: Callable[[str], bool]) -> str:
     """Say who has written what no interpreter told of: native code in one of them, or the programs that were started.
 
     Which of them it was, nothing tells that could watch without privileges.
     """
-    programs = [command, *(record.what for record in told if record.event == "program" and record.what)]
+    programs = [command, *(record.what for record in reported if record.event == "program" and record.what)]
     others = sorted({os.path.basename(program.split()[0]) for program in programs if not is_python(program)})
     if not others:
         return NATIVE
-    interpreters = any(record.event == "python" for record in told)
+    interpreters = any(record.event == "python" for record in reported)
     words = f"{'another program' if interpreters else 'a program'} ({', '.join(others)})"
     return f"{NATIVE}, or {words}" if interpreters else words
 

@@ -42,8 +42,8 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
     from sif_writable.redirects import variable
     from sif_writable.system import mounts
 
-    told = traced.told
-    where = packages.directories(record.what for record in told if record.event == "path" and record.what)
+    reported = traced.reported
+    where = packages.directories(record.what for record in reported if record.event == "path" and record.what)
     table = mounts.mounts()
     image = {mount.point for mount in (mounts.mount_of("/", table), mounts.mount_of(sys.prefix, table)) if mount}
     known = variable.locations(surroundings.see(os.environ))
@@ -84,7 +84,7 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
         return f"SIF_WRITABLE_OVERLAY_PATHS={path}, or a bind (apptainer exec --bind DIRECTORY:{bind})"
 
     return judged(
-        *(traced.changes, told, traced.pid, command),
+        *(traced.changes, reported, traced.pid, command),
         is_python=_is_python,
         in_image=in_image,
         owner=owner,

@@ -52,7 +52,7 @@ class Traced(NamedTuple):
     unwatched: list[str]
     """Directories of the image that could not be watched."""
     changes: list[Change]
-    told: list[Record]
+    reported: list[Record]
 
 
 class _Watched(path_queries.Ground):

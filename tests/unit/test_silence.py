@@ -190,7 +190,7 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     assert silent == ["mount"]
     assert look(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
     assert not locations.works(f"{mount}/home")
-    assert locations.told()[0] == []  # nothing was listed
+    assert locations.answers()[0] == []  # nothing was listed
     assert not filesystem.holds(f"{mount}/file", "text")
 
 
