@@ -73,6 +73,15 @@ def separate(uid: int, gid: int) -> None:
             raise
 
 
+def separate_mounts() -> None:
+    """Enter a mount namespace of this process's own, as one that may mount already.
+
+    :raises OSError: it may not; whatever is mounted then would still be seen by others, so nothing must be.
+    """
+    _call("unshare", "unshare", NEWNS)
+    mount("", "/", "", REC | SLAVE)
+
+
 class undisturbed:  # noqa: N801 - as contextlib's
     """A block that no handler of the program interrupts: signals wait, so that no change is left half done."""
 

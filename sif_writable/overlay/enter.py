@@ -149,9 +149,9 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     with suppress(OSError):  # the working directory may be what was covered
         os.chdir(os.getcwd())
     if not strong:
-        from sif_writable.overlay import kernel
+        from sif_writable.layer import kernel
 
-        kernel.give_up_privileges()
+        kernel.drop_capabilities()
     points = [*already, *(done.point for done in entered)]
     os.environ[IN_OVERLAY] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too

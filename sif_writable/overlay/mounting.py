@@ -46,10 +46,10 @@ _memories: list[_Memory] = []
 
 def privileged() -> bool:
     """Whether this process has capabilities, which then are not taken from it."""
-    from sif_writable.overlay import kernel
+    from sif_writable.overlay.kernel import privileged as has_capabilities
 
     try:
-        return kernel.privileged()
+        return has_capabilities()
     except OSError as error:
         let_pass(error)
         return True  # then nothing is taken away
@@ -61,8 +61,8 @@ def separate(*, strong: bool = False) -> str:
     :param strong: the process may mount as it is, so only the mounts become its own.
     """
     try:
-        from sif_writable.overlay import kernel
-    except (ImportError, OSError) as error:  # an interpreter without ctypes
+        from sif_writable.layer import kernel
+    except (ImportError, OSError) as error:  # an interpreter without _ctypes
         let_pass(error)
         return f"this interpreter cannot make system calls of its own ({error})"
     try:
@@ -102,7 +102,7 @@ def graft(target: Target, kept: str) -> None:
 
     :raises OSError: it could not be mounted; then nothing is.
     """
-    from sif_writable.overlay import kernel
+    from sif_writable.layer import kernel
 
     back = upper.lay_out(kept, target.point, target.paths)
     covered = os.open(target.point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -120,7 +120,7 @@ def graft(target: Target, kept: str) -> None:
 
 
 def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
-    from sif_writable.overlay import kernel
+    from sif_writable.overlay.kernel import overlay
 
     place = f"{folder}/{decide.folder_name(target.point)}"
     kept, work = f"{place}/upper", f"{place}/work"
@@ -130,7 +130,7 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
         os.makedirs(work, 0o700, exist_ok=True)
         upper.mirror(target.point, kept, target.paths, f"{place}/mirrored")
         try:
-            kernel.overlay(target.point, kept, work, target.point, shared=True)
+            overlay(target.point, kept, work, target.point, shared=True)
         except OSError as error:
             let_pass(error)
             if error.errno == errno.EBUSY:  # a second layer, in memory, would be lost in part
@@ -145,7 +145,7 @@ def _overlay(target: Target, folder: str, in_storage: str) -> Entered:
     upper.seed(kept, f"{layer}/upper")
     upper.mirror(target.point, f"{layer}/upper", target.paths)
     before = upper.snapshot(f"{layer}/upper")
-    kernel.overlay(target.point, f"{layer}/upper", f"{layer}/work", target.point, shared=False)
+    overlay(target.point, f"{layer}/upper", f"{layer}/work", target.point, shared=False)
     _memories.append(_Memory(f"{layer}/upper", kept, before, bool(in_storage)))
     return Entered(target.point, target.how, kept, f"in memory, brought to storage at exit: {note}", target.why)
 
@@ -170,7 +170,7 @@ def _be_the_only_one(path: str) -> None:
 
 def memory(folder: str) -> str:
     """Return a folder on a tmpfs that only this namespace sees, and that goes with it."""
-    from sif_writable.overlay import kernel
+    from sif_writable.layer import kernel
 
     path = f"{folder}/memory"
     if not os.path.ismount(path):

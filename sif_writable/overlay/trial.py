@@ -137,7 +137,7 @@ def _hear(child: int, readable: int) -> str:
 
 def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str) -> str:
     """Do for each directory what a program may do there; return an empty string or what failed."""
-    from sif_writable.overlay import kernel
+    from sif_writable.overlay.kernel import overlay
 
     problem = mounting.separate()
     if problem:
@@ -154,7 +154,7 @@ def _trial(targets: tuple[Target, ...], folder: str, trial: str, in_storage: str
                 layers.make_folder(f"{place}/upper", target.point)
                 os.makedirs(f"{place}/work", 0o700)
                 layers.mirror(target.point, f"{place}/upper", samples, deep=False)
-                kernel.overlay(target.point, f"{place}/upper", f"{place}/work", target.point, shared=False)
+                overlay(target.point, f"{place}/upper", f"{place}/work", target.point, shared=False)
             step = "making a file"
             _exercise(target.point)
             for sample in samples:

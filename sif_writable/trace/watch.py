@@ -229,7 +229,8 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
     problem = mounting.separate(strong=strong)
     if problem:
         return problem
-    from sif_writable.overlay import kernel
+    from sif_writable.layer import kernel
+    from sif_writable.overlay.kernel import overlay
 
     memory = f"{folder}/layers"
     os.mkdir(memory)
@@ -246,7 +247,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
                 upper.make_folder(path, target.point)
                 os.mkdir(f"{memory}/{number}/work", 0o700)
                 upper.mirror(target.point, path, [target.point], leave=_PROGRAM_FILES)
-                kernel.overlay(target.point, path, f"{memory}/{number}/work", target.point, shared=False)
+                overlay(target.point, path, f"{memory}/{number}/work", target.point, shared=False)
         except OSError as error:
             unwatched.append(f"{target.point} ({obstacles.mount_words(error.errno, target.point, mounts())})")
             os.close(original)
@@ -254,7 +255,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
         times = {n: status.st_mtime_ns for _, n, status in upper.walk(path) if stat.S_ISDIR(status.st_mode)}
         layers.append(_Layer(target.point, path, original, upper.snapshot(path), times))
     if not strong:
-        kernel.give_up_privileges()
+        kernel.drop_capabilities()
     if not layers:
         return unwatched[0] if unwatched else "there is no directory of the image to watch"
     return ""
