@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+from sif_writable import let_pass
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -126,3 +128,17 @@ def somebody_waits() -> bool:
 
 _HAND_ON = {"worker": ("multiprocessing.pool", "multiprocess.pool"), "spawn_worker": ("gunicorn.arbiter",)}
 """Functions below which an Exception is handed on and a SystemExit is not, with their modules."""
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether an error says nothing about the file itself, which may well be readable the next moment.
+
+    What such an error hides must not be taken for absent where that would be kept.
+
+    :raises OSError: the error itself, where a signal handler of the program has raised it.
+    """
+    import errno
+
+    let_pass(error)
+    passing = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTCONN)
+    return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)

@@ -68,7 +68,7 @@ def declared(purelib: str, *, whole: bool = False) -> dict[str, list[str]]:
 def _raise_if_passing(error: OSError) -> None:
     if isinstance(error, (FileNotFoundError, PermissionError)):  # every day, and without a module more
         return
-    from sif_writable.system.filesystem import is_passing
+    from sif_writable.errors import is_passing
 
     if is_passing(error):
         raise error

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies.policy import is_linked
 from sif_writable.copies.store import NEVER, place_of
+from sif_writable.errors import is_passing
 from sif_writable.signals import let_pass, suppress
-from sif_writable.system.filesystem import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,10 +12,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from sif_writable import aside
+from sif_writable.errors import is_passing
 from sif_writable.overlay.decide import MAX_COPY
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import publish
-from sif_writable.system.filesystem import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

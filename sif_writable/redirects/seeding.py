@@ -10,8 +10,8 @@ import os
 import stat
 
 from sif_writable import aside
+from sif_writable.errors import is_passing
 from sif_writable.signals import let_pass
-from sif_writable.system.filesystem import is_passing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

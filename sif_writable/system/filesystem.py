@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
+
 MIB = 1 << 20
 MIN_BYTES, MIN_INODES, ROOM = warm.MIN_BYTES, warm.MIN_INODES, warm.ROOM
 SOCKET_PATH = 40
@@ -237,20 +238,6 @@ def explain(error: OSError, path: str = "") -> str:
         errno.EMFILE: "could not be tried: this process has too many open files",
     }
     return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"
-
-
-def is_passing(error: OSError) -> bool:
-    """Whether an error says nothing about the file itself, which may well be readable the next moment.
-
-    What such an error hides must not be taken for absent where that would be kept.
-
-    :raises OSError: the error itself, where a signal handler of the program has raised it.
-    """
-    import errno
-
-    let_pass(error)
-    passing = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTCONN)
-    return error.errno in (*passing, errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
 def look(path: str) -> str:

@@ -10,7 +10,8 @@ import mmap
 import os
 
 from sif_writable import aside
-from sif_writable.system.filesystem import explain, is_passing
+from sif_writable.errors import is_passing
+from sif_writable.system.filesystem import explain
 
 NO_CODE = "does not let object code be loaded from it"
 NO_LOCKS = "is on a filesystem without file locks"

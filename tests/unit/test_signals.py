@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sif_writable.errors import is_passing
 from sif_writable.signals import fork, from_handler, let_pass, suppress
-from sif_writable.system.filesystem import explain, is_passing
+from sif_writable.system.filesystem import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
