@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Optional
 
+PURELIB = __file__.rsplit("/", 2)[0]
+"""The folder that holds this package: site-packages of the interpreter, or where we were delivered."""
 LABELS = "/.singularity.d/labels.json"
 MANIFEST = "sif_writable.manifest"
 """The file beside this package in which the image describes itself: see :mod:`sif_writable.system.manifest`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sif_writable
 from sif_writable import MODE, TARGET, aside
 from sif_writable.errors import SifWritableError
-from sif_writable.identity import MANIFEST
+from sif_writable.identity import MANIFEST, PURELIB
 from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
 from sif_writable.report import text
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sif_writable.image.environments import Environment
 
-PURELIB = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NO_USER_SITE = "export PYTHONNOUSERSITE=1"
 
 

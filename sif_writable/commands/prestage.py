@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 
-from sif_writable.commands.prepare import PURELIB
 from sif_writable.errors import SifWritableError
 from sif_writable.gpu import signs
+from sif_writable.identity import PURELIB
 from sif_writable.image import bytecode, inventory, options, prestage
 from sif_writable.report import text
 from sif_writable.sizes import human

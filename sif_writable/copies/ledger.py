@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import aside
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.store import ANYWHERE, learned_list
+from sif_writable.identity import PURELIB
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.layout import LEARNED
 from sif_writable.system import manifest
@@ -98,7 +99,7 @@ def begin(folder: str) -> str:
 
 def _declared() -> Iterator[Line]:
     """Yield what the image declares in its manifest, as lines of the list."""
-    declared = manifest.read(__file__.rsplit("/", 3)[0])
+    declared = manifest.read(PURELIB)
     for value in declared.get("package", ()):
         name, _, why = value.partition(" ")
         yield Line(PACKAGE, name, ANYWHERE, "manifest", why)

@@ -172,11 +172,10 @@ def folder() -> str:
     if not image.startswith("/"):  # not set, or damaged
         return ""
     if prefix != sys.prefix:  # another environment of the image than the one that the session began with
-        from sif_writable.identity import declared
+        from sif_writable.identity import PURELIB, declared
         from sif_writable.system.image import identity
 
-        purelib = __file__.rsplit("/", 3)[0]
-        image = f"{image.rpartition('/')[0]}/image-{identity(purelib, declared(purelib))}"
+        image = f"{image.rpartition('/')[0]}/image-{identity(PURELIB, declared(PURELIB))}"
     return f"{image}/packages-{sys.implementation.cache_tag}"
 
 

@@ -12,6 +12,7 @@ from _thread import allocate_lock
 
 from sif_writable.gpu import cuda, demands, signs
 from sif_writable.gpu.visible import VISIBLE, gpus_to_query
+from sif_writable.identity import PURELIB
 from sif_writable.session import GPU_CHECKED
 from sif_writable.system import manifest
 
@@ -85,7 +86,7 @@ def warn(trigger: str, problem: Problem) -> None:
 
 def declared() -> Mapping[str, str]:
     """Return the demands that the image declares in its manifest, as ``SIF_WRITABLE_GPU*`` variables."""
-    return manifest.demands(manifest.read(__file__.rsplit("/", 3)[0]))
+    return manifest.demands(manifest.read(PURELIB))
 
 
 def _check(trigger: str, environ: MutableMapping[str, str], image: Mapping[str, str]) -> tuple[Diagnosis | None, bool]:

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import LAYER, covering, in_layer
+from sif_writable.identity import PURELIB
 from sif_writable.layer import members
 from sif_writable.layer.decide import parallel
 from sif_writable.overlay import decide, mounting, obstacles, path_queries, trial
@@ -43,7 +44,7 @@ def at_start(environ: Mapping[str, str], image: str, enter_layer: Callable[[], b
     :param image: the folder of this image in storage.
     :param enter_layer: see :func:`serve`.
     """
-    wanted = list(decide.named(environ, sys.prefix, _purelib()))
+    wanted = list(decide.named(environ, sys.prefix, PURELIB))
     problem = serve(wanted, environ, image, enter_layer) if wanted else ""
     if not current(environ):
         os.environ[IN_OVERLAY] = f"{obstacles.namespace()};"  # descendants need not ask again
@@ -183,7 +184,3 @@ def current(environ: Mapping[str, str]) -> list[str]:
         return []
     mounted = {mount.point for mount in mounts()}  # the number of a namespace that has ended is given to another one
     return [point for point in points.split(":") if point in mounted]
-
-
-def _purelib() -> str:
-    return __file__.rsplit("/", 3)[0]

@@ -5,7 +5,7 @@ import sys
 
 import sif_writable
 from sif_writable import LAYER, TARGET, in_layer, seldom, warm
-from sif_writable.identity import declared
+from sif_writable.identity import PURELIB, declared
 from sif_writable.signals import let_pass
 from sif_writable.system import world
 from sif_writable.system.image import identity
@@ -93,7 +93,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.tmp_works = reachable("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
     facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not in_layer(environ.get(LAYER))
-    facts.purelib = __file__.rsplit("/", 3)[0]
+    facts.purelib = PURELIB
     facts.ships_bytecode = world.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
     facts.manifest = declared(facts.purelib)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.errors import SifWritableError
+from sif_writable.identity import PURELIB
 from sif_writable.system import manifest, surroundings
 from sif_writable.trace import places
 from sif_writable.trace.findings import findings as judged
@@ -113,9 +114,8 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
     packages = {finding.package: finding for finding in needed if finding.package}
     names = named(needed)
     paths = names[len(packages) :]
-    purelib = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if os.access(purelib, os.W_OK):
-        declared = manifest.read(purelib)
+    if os.access(PURELIB, os.W_OK):
+        declared = manifest.read(PURELIB)
         changes = {
             "package": _added(declared.get("package", []), packages),
             "overlay": _added(declared.get("overlay", []), paths),
@@ -123,7 +123,7 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
         from sif_writable.image import manifest as writer
 
         try:
-            writer.update(purelib, changes)
+            writer.update(PURELIB, changes)
         except SifWritableError as error:
             return [], str(error)
         return names, ""
