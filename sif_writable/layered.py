@@ -215,7 +215,7 @@ def needs_copy(copies: "Copies", name: str, directory: str) -> bool:
             from sif_writable.signals import let_pass
 
             let_pass(error)
-    if f"\t{name}\t{directory}\t" not in _learned or directory not in copies.wanted().get(name, ()):
+    if not _learned or directory not in copies.wanted().get(name, ()):
         return False
     from sif_writable.layer import others
 

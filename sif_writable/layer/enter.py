@@ -200,7 +200,7 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
         os.close(mounts)
     try:
         note_member(layer.folder, me())
-        if layer.members > LONG:
+        if layer.members > LONG and layer.members % MEMBERS == 0:  # there may be as many that live
             from sif_writable.layer import members
 
             members.drop_ended(layer.folder)

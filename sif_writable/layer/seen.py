@@ -86,7 +86,8 @@ class Seen:
 
     def takes_place(self, change: Change) -> bool:
         """Whether a new file is run in the place of code of the image."""
-        if change.kind not in {FILE, LINK} or self.in_image(change.path):
+        is_module = change.kind == FILE and shadow.module(os.path.basename(change.path))[1]
+        if not (is_module or change.kind == LINK) or self.in_image(change.path):
             return False
         if self._roots is None:
             self._roots = [root for top in self.directories for root in self._roots_in(top)]

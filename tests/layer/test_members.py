@@ -60,7 +60,7 @@ $P 'assert enter() == ""
 sys.stdin.read()' < ends &
 exec 3> ends
 while ! ls {box.inside}/layer/container-* >/dev/null 2>&1; do sleep 0.01; done
-for i in 1 2 3 4 5 6 7 8; do $P 'entering.LONG = 3
+for i in 1 2 3 4 5 6 7 8; do $P 'entering.LONG, entering.MEMBERS = 3, 1
 assert enter() == ""'; done
 cat {box.inside}/layer/upper-*/members | wc -l
 exec 3>&-
