@@ -41,11 +41,25 @@ OPT_IN = "SIF_WRITABLE_OPT_IN"
 
 _AT_SECURE = 23
 _INPUTS_KEY = 0x5349465F494E5055
-_INPUT_ENDS = (
-    *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA", b"_FLAGS"),
-    *(b"_PATH", b"_PATHS", b"_ROOT", b"_BASE"),
-)
-"""How most variables end that a decision depends on, those of packages that are not in the table yet included."""
+_INPUT_ENDS = {
+    b"OME": b"HOME",
+    b"DIR": b"DIR",
+    b"IRS": b"DIRS",
+    b"ORY": b"DIRECTORY",
+    b"DER": b"FOLDER",
+    b"CHE": b"CACHE",
+    b"che": b"_cache",
+    b"TMP": b"TMP",
+    b"EMP": b"TEMP",
+    b"ATA": b"DATA",
+    b"AGS": b"_FLAGS",
+    b"ATH": b"_PATH",
+    b"THS": b"_PATHS",
+    b"OOT": b"_ROOT",
+    b"ASE": b"_BASE",
+}
+"""How most variables end that a decision depends on, those of packages that are not in the table yet included; by the
+last three letters, since each variable of a process is looked at."""
 _INPUTS = frozenset(
     (
         *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
@@ -62,6 +76,8 @@ stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
 own_places: "dict[str, Any]" = {}
 """The folders of our own modules, with what finds them there."""
+silent = False
+"""Whether storage of an ancestor's does not answer: who decides anew passes it over, and nobody else asks it again."""
 handed: "dict[str, Optional[str]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
@@ -90,7 +106,7 @@ def start(data: "Mapping[bytes, bytes]") -> str:
             return word
     if elevated():
         return "elevated"
-    state: str = "" if damaged else sif_writable.follow("warm").start(data)
+    state: str = "" if damaged or silent else sif_writable.follow("warm").start(data)
     return state or str(sif_writable.follow("start").run(damaged))
 
 
@@ -130,17 +146,18 @@ def inputs() -> str:
     from _imp import source_hash  # built in
 
     variables = sif_writable.environment()
-    known = [
-        b"%s=%s" % (name, variables[name])
-        for name in variables
-        if (name.endswith(_INPUT_ENDS) or name in _INPUTS) and name not in _NO_INPUTS
-    ]
+    known, ends = [], _INPUT_ENDS
+    for name in variables:
+        end = name[-3:]
+        if ((end in ends and name.endswith(ends[end])) or name in _INPUTS) and name not in _NO_INPUTS:
+            known.append(b"%s=%s" % (name, variables[name]))
     known.sort()
     return source_hash(_INPUTS_KEY, b"\0".join(known)).hex()
 
 
 def is_current(session: str) -> bool:
     """Whether a session was written in this container run, for what is wanted here, and its storage is still there."""
+    global silent
     fields = session.split(";", FIELDS - 1)
     if len(fields) != FIELDS or fields[0][:1] != "2" or fields[1] != token() or fields[3] != inputs():
         return False
@@ -155,6 +172,7 @@ def is_current(session: str) -> bool:
                 from sif_writable.system import timeouts
 
                 timeouts.pass_over(root)
+                silent = True
                 return False
     uid = int(fields[1].rpartition(".")[2])
     for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name

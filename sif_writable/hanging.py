@@ -19,6 +19,11 @@ _LONGEST = 4096
 """Bytes. The kernel does not take longer paths."""
 
 
+def path_in_table(point: bytes) -> str:
+    """Return a path of the kernel's table of mounts without what stands for blanks."""
+    return os.fsdecode(point).replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
 def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
     """Return the first of these mounts on the way to a path, as (mount point, kind); by default a blank, STEADY.
 

@@ -36,7 +36,10 @@ def ask(kind: int, path: str, more: "Any", rows: "Any") -> "Any":
             if error.errno not in (61, 95):  # ENODATA, EOPNOTSUPP: there is none
                 raise
             return error.errno
-    for _, point, _ in rows:  # noqa: SIM110 - a generator costs a frame
+    from sif_writable.hanging import path_in_table
+
+    for _, mounted, *_ in rows:
+        point = path_in_table(mounted)
         if f"{path}/".startswith(f"{point}/") and point.startswith(f"{more}/"):
             return True
     return False
@@ -59,11 +62,6 @@ def hold(held: "list[tuple[str, str, bool]]") -> bool:
         if holds(path, text) != found:
             return False
     return True
-
-
-def path_in_table(path: str) -> str:
-    """Return a path of the kernel's table of mounts without what stands for blanks."""
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 def sum_of_names(names: "Iterable[str]") -> bytes:

@@ -16,10 +16,10 @@ from sif_writable import DEBUG, DIR, LAYER, SESSION, TARGET, child, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
-    Row = tuple[bytes, str, bytes]  # what is mounted, where, and the type of filesystem
+    Row = Sequence[bytes]  # what is mounted, where, the type of filesystem, and more
 
 PLAN = "plan-"
 """How the name of the file begins, in the folder of the image; the interpreter tag follows."""
@@ -50,10 +50,7 @@ _STEADY = frozenset(
 
 
 def start(data: "Mapping[bytes, bytes]") -> str:
-    """Set what an earlier start has decided; return the state, or an empty string: it does not hold here.
-
-    :param data: the environment, without what an ancestor's session has set.
-    """
+    """Set what an earlier start has decided, without a session; return the state, or nothing: it does not hold here."""
     try:
         kept = _Plan(data).find()
     except (OSError, ValueError) as error:
@@ -102,7 +99,7 @@ class _Plan:
         data = self.data
         if LAYER.encode() in data or data.get(DEBUG.encode()) == b"1":
             return None
-        for source, _, kind in self.rows:
+        for source, _, kind, _ in self.rows:
             if source == b"sif-writable" and kind == b"overlay":  # in a layer of which the variable was cleaned
                 return None
         if not self.uid:
@@ -112,10 +109,10 @@ class _Plan:
         home = data.get(b"HOME")
         self.home = sif_writable.home(None if home is None else os.fsdecode(home))
         self.target = TARGET in self.points or sif_writable.mounted_at(TARGET)
-        name, manifest = "", b""
+        name, manifest, first = "", b"", True
         for base, given in self._places():
-            if not self._answers(base):
-                return None
+            self._wait_for(base, first=first)  # where an earlier one may do, or be made, nobody waits for a later one
+            first = False
             try:
                 place = os.stat(base)
             except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions tell
@@ -158,15 +155,21 @@ class _Plan:
         if (cache := get(b"XDG_CACHE_HOME", b""))[:1] == b"/":
             yield os.fsdecode(cache), False
         home = self.home
-        if home[:1] == "/" and home != "/" and self._answers(home) and sif_writable.usable_home(home):
-            yield f"{home}/.cache", False
+        if home[:1] == "/" and home != "/":
+            self._wait_for(home)
+            if sif_writable.usable_home(home):
+                yield f"{home}/.cache", False
         for name in (b"SLURM_TMPDIR", b"SCRATCH", b"TMPDIR"):
             if (base := get(name, b""))[:1] == b"/":
                 yield os.fsdecode(base), False
         yield from (("/var/tmp", False), ("/tmp", False), ("/dev/shm", False))  # noqa: S108
 
-    def _answers(self, path: str) -> bool:
-        """Whether the filesystems on the way to a path answer. Each that may not is waited for, once."""
+    def _wait_for(self, path: str, *, first: bool = True) -> None:
+        """Wait until the filesystems on the way to a path have answered, each that may not, once.
+
+        :param first: whether storage may have to be there: else nobody waits.
+        :raises TimeoutError: one does not, or would have to be waited for.
+        """
         waiting = {point: kind for point, kind in self.points.items() if point not in self.answered}
         while waiting:
             from sif_writable import hanging
@@ -174,14 +177,15 @@ class _Plan:
             point, kind = hanging.keeper(path, waiting)
             if not point:
                 break
+            if not first:
+                raise TimeoutError
             if hanging.silent(point, kind):
                 from sif_writable.system import timeouts
 
                 timeouts.pass_over(path)  # who decides anew shall not wait for it again
-                return False
+                raise TimeoutError
             self.answered.add(point)
             del waiting[point]
-        return True
 
     def _holds(self, content: bytes, manifest: bytes, known: "dict[tuple[int, str], os.stat_result]") -> "Any":
         """Return what was decided if each question has the answer of then, or else None."""
@@ -189,7 +193,7 @@ class _Plan:
             return None
         data, size = self.data, _HEAD + int.from_bytes(content[8:_HEAD], "little")
         loads = marshal.loads
-        same, values, names, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
+        same, values, names, asked, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
         if same != [self.uid, self.user, self.home, self.target, manifest, sys.dont_write_bytecode]:
             return None
         if kept[3] and sys.pycache_prefix is not None:
@@ -197,22 +201,20 @@ class _Plan:
         for name, value in values:
             if data.get(name) != value:
                 return None
-        rest = None
-        if self.points or waited or not names.issuperset(data):
-            rest = loads(content[size:])
-            reached = {point: kind for point, kind in self.points.items() if point in rest[2]}
-            if not rest[0].isdisjoint(data.keys() - names) or reached != waited or not all(map(self._answers, waited)):
+        if _any_asked(data.keys() - names, asked):
+            return None
+        if self.points or waited:
+            reached = loads(content[size:])
+            if {point: kind for point, kind in self.points.items() if point in reached} != waited:
                 return None
+            for point in waited:
+                self._wait_for(point)
         if not _same(questions, known, self.rows):
             return None
-        for number, (directory, there, others) in enumerate(listings):
-            listed = os.listdir(directory)
-            if not there.issubset(listed):
+        for directory, there, others, asked in listings:
+            listed = set(os.listdir(directory))
+            if not there.issubset(listed) or _any_asked({os.fsencode(name) for name in listed - others}, asked):
                 return None
-            if not others.issuperset(listed):
-                rest = rest or loads(content[size:])
-                if rest[1][number].intersection(listed) != there:
-                    return None
         for folder, needed, given in present:  # names may have come, which changes nothing
             if (given and os.stat(folder).st_mode & 0o022) or not needed.issubset(os.listdir(folder)):
                 return None
@@ -257,6 +259,13 @@ def _same(questions: "Iterable[Any]", known: "dict[tuple[int, str], os.stat_resu
     return True
 
 
+def _any_asked(new: "set[bytes]", asked: bytes) -> bool:
+    """Whether any of these names, which have come since, is one that was asked for: between zero bytes, in a row."""
+    if len(new) > 32:
+        return not new.isdisjoint(asked.split(b"\0"))
+    return any([b"\0%s\0" % name in asked for name in new])  # noqa: C419 - a generator costs a frame
+
+
 def about(status: os.stat_result, devices: "dict[int, int]") -> "tuple[int, int, int, int]":
     """Return of a file what a decision asks. A device number differs in each run; which are equal does not."""
     return status.st_mode, status.st_uid, status.st_gid, devices.setdefault(status.st_dev, len(devices))
@@ -280,22 +289,18 @@ def seal(body: bytes) -> bytes:
 
 def mount_rows() -> "list[Row]":
     """Return the mounts of this process (proc_pid_mounts(5)): to look at the places themselves may be to wait."""
-    rows = []
-    for line in _read("/proc/self/mounts")[0].splitlines():
-        source, point, kind = line.split(b" ", 3)[:3]
-        path = os.fsdecode(point)
-        if "\\" in path:
-            from sif_writable import seldom
-
-            path = seldom.path_in_table(path)
-        rows.append((source, path, kind))
-    return rows
+    return [line.split(b" ", 3) for line in _read("/proc/self/mounts")[0].splitlines()]
 
 
 def unsteady_in(rows: "Iterable[Row]") -> "dict[str, str]":
     """Return where filesystems are that may stop answering, but for the root, with hanging.NETWORK or hanging.FUSE."""
-    wavering = [(point, kind) for _, point, kind in rows if kind not in _STEADY and point != "/"]
-    return {point: "f" if kind.startswith(b"fuse") else "n" for point, kind in wavering}
+    found = {}
+    for _, point, kind, _ in rows:
+        if kind not in _STEADY and point != b"/":
+            from sif_writable import hanging
+
+            found[hanging.path_in_table(point)] = "f" if kind.startswith(b"fuse") else "n"
+    return found
 
 
 def identity(purelib: str) -> "tuple[str, bytes]":
@@ -337,7 +342,7 @@ def _read(path: str) -> "tuple[bytes, Optional[os.stat_result]]":
         return text, None
     try:
         status = os.fstat(descriptor)
-        while len(text) < LARGEST and (more := os.read(descriptor, LARGEST)):
+        while len(text) < LARGEST and (more := os.read(descriptor, 1 << 16)):
             text += more
         return text, status
     finally:

@@ -157,10 +157,14 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
         [facts.uid, facts.user, facts.home, facts.target_mounted, manifest, sys.dont_write_bytecode],
         [(os.fsencode(name), os.fsencode(environ[name])) for name in sorted(names.intersection(environ))],
         frozenset(map(os.fsencode, environ)),
+        _in_a_row(names.difference(environ)),
         waited,
         questions,
         held,
-        [(directory, there, frozenset(os.listdir(directory))) for directory, _, there in listings],
+        [
+            (directory, there, frozenset(os.listdir(directory)), _in_a_row(asked_for))
+            for directory, asked_for, there in listings
+        ],
         present,
         noted,
         (
@@ -173,13 +177,13 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
             outcome.said,
         ),
     )
-    rest = (
-        frozenset(map(os.fsencode, names.difference(environ))),
-        [asked_for for _, asked_for, _ in listings],
-        reached,
-    )
     packed = marshal.dumps(first)
-    return len(packed).to_bytes(4, "little") + packed + marshal.dumps(rest)
+    return len(packed).to_bytes(4, "little") + packed + marshal.dumps(reached)
+
+
+def _in_a_row(names: Iterable[str]) -> bytes:
+    """Return names such that one can be looked for without unpacking the others, of which there may be many."""
+    return b"\0%s\0" % b"\0".join(map(os.fsencode, names))
 
 
 def _is_as_decided(storage: Storage, decision: Decision, outcome: Outcome) -> bool:

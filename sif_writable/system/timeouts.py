@@ -2,7 +2,7 @@
 
 import os
 
-from sif_writable import hanging, seldom, warm
+from sif_writable import hanging, warm
 from sif_writable.hanging import keeper
 from sif_writable.signals import let_pass
 
@@ -54,7 +54,7 @@ def unsteady_in(table: bytes) -> "dict[str, str]":
     for line in table.splitlines():
         kind = line.partition(b" - ")[2].partition(b" ")[0]
         if kind:
-            rows.append((b"", seldom.path_in_table(os.fsdecode(line.split(b" ", 5)[4])), kind))
+            rows.append((b"", line.split(b" ", 5)[4], kind, b""))
     return warm.unsteady_in(rows)
 
 

@@ -26,7 +26,7 @@ From: {image}
     HOME=/nowhere /opt/venv/bin/python -c "$tell"
 
 %test
-    tell='import os; print("test: " + os.environ["SIF_WRITABLE_SESSION"].rpartition(";")[2] + "/data")'
+    tell='import os; print("test: " + os.environ["SIF_WRITABLE_SESSION"].split(";")[4].split(":")[0] + "/data")'
     /opt/venv/bin/python -c "$tell"
 """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from sif_writable import identity, warm
-from sif_writable.system import filesystem, world
+from sif_writable import hanging, identity, warm
+from sif_writable.system import filesystem, timeouts, world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,3 +91,31 @@ def test_what_cannot_be_asked_again_is_not_kept() -> None:
     world.note()
     world.once()
     assert world.noted() is None
+
+
+@pytest.mark.parametrize(("works", "answers", "asked"), [(True, True, 0), (False, True, 1), (False, False, 1)])
+def test_nobody_waits_for_a_place_that_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, works: bool, answers: bool, asked: int
+) -> None:
+    """HOME works, though nothing is in it yet, and a scratch on another machine is not used; or HOME does not work."""
+    scratch, waited = tmp_path / "scratch", list[str]()
+
+    def silent(path: str, _: str) -> bool:
+        waited.append(path)
+        return not answers
+
+    if works:
+        (tmp_path / "home").mkdir()
+    scratch.mkdir()
+    monkeypatch.setattr(sys, "prefix", f"{tmp_path}/none")
+    monkeypatch.setattr(warm, "mount_rows", lambda: [[b"x", os.fsencode(scratch), b"nfs4", b""]])
+    monkeypatch.setattr(timeouts, "unheard", [])
+    monkeypatch.setattr(hanging, "silent", silent)
+    data = {b"HOME": os.fsencode(tmp_path / "home"), b"SCRATCH": os.fsencode(scratch)}
+    if works or not answers:
+        with pytest.raises(TimeoutError):
+            warm._Plan(data).find()
+    else:
+        assert warm._Plan(data).find() is None
+    assert waited == [str(scratch)] * asked
+    assert warm.start(data) == ""
