@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lab import measured
+
 REPOSITORY = Path(__file__).parents[2]
 NVML = "libnvidia-ml.so.1"
 DRIVER = "535.104.05"
@@ -107,6 +109,8 @@ class Container:
             elif entry.name not in ("dev", "tmp", "proc", ".singularity.d"):
                 root += ["--ro-bind", str(entry), str(entry)]
         root += ["--dev-bind", "/proc", "/proc", "--dev", "/dev", "--bind", "/tmp", "/tmp", "--dir", "/.singularity.d"]
+        if measured.ON:
+            root += ["--bind", measured.FOLDER, measured.FOLDER]
         path = f"{REPOSITORY}:{self.folder / 'packages'}"
         return subprocess.run(
             ["bwrap", *root, *self.mounts, sys.executable, "-c", program],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-import importlib
-import os
 import re
 from collections import Counter
 from typing import Any
@@ -59,7 +57,7 @@ EXECUTED = {  # what is compiled there is loaded and run
     "PYTENSOR_FLAGS",
 }
 
-# (the var of a fact, its advice), in the order of cache_facts.toml.
+# (the var of a fact, its advice).
 FACTS = (
     ("XDG_CACHE_HOME", "if_unwritable"),
     ("XDG_CONFIG_HOME", "never"),
@@ -272,7 +270,6 @@ FACTS = (
     ("OMPI_MCA_btl_sm_backing_directory", "never"),
     ("UCX_CONFIG_DIR", "never"),
 )
-FACTS_FILE = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared", "facts", "cache_facts.toml")
 
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_*]+|[A-Z][A-Z0-9]{3,}")
 
@@ -295,26 +292,6 @@ def templates(row: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 # --- the facts
-
-
-def test_the_literal_facts_are_those_of_the_file() -> None:
-    if not os.path.exists(FACTS_FILE):
-        pytest.skip("the file of facts is not beside this checkout")
-    try:
-        toml = importlib.import_module("tomllib")
-    except ImportError:
-        toml = pytest.importorskip("tomli")
-    with open(FACTS_FILE, "rb") as stream:
-        facts = toml.load(stream)["fact"]
-    assert [(fact["var"], fact["auto"]) for fact in facts] == list(FACTS)
-    served = {package for package, _ in never_set.VIA}
-    for fact in facts:
-        if fact["auto"] == "none" or fact["auto"].startswith("via "):
-            assert fact["package"] in served
-
-
-def test_there_are_as_many_facts_as_the_notes_say() -> None:
-    assert len(FACTS) == 210
 
 
 @pytest.mark.parametrize(
