@@ -83,11 +83,12 @@ def test_every_interpreter_runs_it(each: Hooked) -> None:
     assert (installed["problem"], installed["remedy"]) == ("", "")
 
 
-def test_pth_lines_run_twice_in_a_venv_and_it_acts_once(each: Hooked) -> None:
+def test_pth_lines_may_run_twice_in_a_venv_and_it_acts_once(each: Hooked) -> None:
     changed = each.copy()
     changed.write("zzz.pth", "import sys; sys.lines_run = getattr(sys, 'lines_run', 0) + 1\n")
     result = changed.run("-c", f"import sys; print(sys.lines_run, {FINDERS})", env={"SIF_WRITABLE_DEBUG": "1"})
-    assert result.stdout == "2 1\n"
+    reads = 1 if each.python.version == "3.15" else 2  # python/cpython#75723 is mended there
+    assert result.stdout == f"{reads} 1\n"
     assert sum(", interpreter " in line for line in result.stderr.splitlines()) == 1
 
 
