@@ -181,3 +181,11 @@ def test_text_folds_at_80_columns_but_never_within_a_path() -> None:
     lines = paragraph(f"because {path} is long " + "word " * 30, 4).splitlines()
     assert any(line.strip() == path for line in lines)
     assert all(len(line) <= 80 for line in lines if path not in line)
+
+
+def test_only_the_command_that_is_asked_for_is_loaded(tmp_path: Path) -> None:
+    program = "import sys\nfrom sif_writable.commands.cli import main\nmain(['env'])\n"
+    program += "print([name for name in sys.modules if name.startswith('sif_writable.commands.')], file=sys.stderr)"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert result.stderr == "['sif_writable.commands.cli', 'sif_writable.commands.env']\n"
