@@ -93,7 +93,7 @@ def _provide(name: str, units: list[Unit], copies: Copies) -> str:
             missing.append(unit)
     if not missing:
         return ""
-    execute = marker.read_marker(os.path.dirname(os.path.dirname(copies.folder))).startswith("exec")
+    execute = marker.read_marker(os.path.dirname(os.path.dirname(copies.folder))).executable
     return (
         ("" if execute else _object_code(missing, copies.folder))
         or _room(name, missing, copies.folder)

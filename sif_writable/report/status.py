@@ -165,7 +165,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
         if outcome.storage.small and kind != RUNTIME:
             what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"
             note = f"{what}: nothing better was found"
-        if "nolock" in marker.read_marker(outcome.storage.roots[kind]):
+        if not marker.read_marker(outcome.storage.roots[kind]).locks:
             note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
         lasting = place.lasting
         if mount and mount.type == "tmpfs" and lasting != "job":

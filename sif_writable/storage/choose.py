@@ -9,7 +9,7 @@ from sif_writable.child import OPT_IN
 from sif_writable.storage import layout
 from sif_writable.storage.candidates import FOLDER, local_places, storage_root
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, KINDS, RUNTIME
-from sif_writable.storage.marker import UNCOUNTED, UNTRIED, read_marker
+from sif_writable.storage.marker import UNTRIED, Marker, read_marker
 from sif_writable.system import world
 from sif_writable.system.filesystem import (
     MIN_BYTES,
@@ -198,8 +198,8 @@ def _consider_well(
         if problem:
             return problem
     # The common case in one look: everything goes to the first good place.
-    common = kinds is KINDS and not marker.startswith("noexec") and not storage.roots and not loose
-    counted = UNCOUNTED not in marker
+    common = kinds is KINDS and marker.executable and not storage.roots and not loose
+    counted = marker.counted
     if common and not unfit(root, uid=facts.uid, room=ROOM, counted=counted, execute=True, foreign_mode=foreign_mode):
         for kind in kinds:
             storage.roots[kind] = root
@@ -213,7 +213,7 @@ def _consider_well(
 def _share_out(
     place: "Candidate",
     root: str,
-    marker: str,
+    marker: Marker,
     loose: str,
     uid: int,
     storage: "Storage",
@@ -238,12 +238,12 @@ def _share_out(
             root,
             uid=uid,
             room=MIN_BYTES if last or kind != DATA else ROOM,
-            counted=UNCOUNTED not in marker,
+            counted=marker.counted,
             execute=kind == COMPILED,
             socket=kind == RUNTIME,
             foreign_mode=foreign_mode,
         )
-        if kind == COMPILED and marker.startswith("noexec") and not missing:
+        if kind == COMPILED and not marker.executable and not missing:
             missing = "does not let object code be loaded from it"
         if missing:
             problems.append(f"{missing} (for {kind} files)")
@@ -256,13 +256,13 @@ def _share_out(
     return "; ".join(problems)
 
 
-def _find_root(place: "Candidate", *, shared: bool, user: int) -> "tuple[str, str]":
+def _find_root(place: "Candidate", *, shared: bool, user: int) -> "tuple[str, Marker]":
     """Return the folder of ours in a place, and its marker; an empty one where it has yet to be made or tried."""
     own = place.given and not shared
     if own:
         marker = read_marker(place.base, ours=True)
         if marker:
-            return itself(place.base), marker if marker != UNTRIED else ""
+            return itself(place.base), marker if marker != UNTRIED else Marker()
     root = storage_root(place, shared=shared, user=user)
     marker = read_marker(root)
     named = os.path.basename(place.base) == FOLDER
@@ -271,7 +271,7 @@ def _find_root(place: "Candidate", *, shared: bool, user: int) -> "tuple[str, st
         from sif_writable.storage.roots import is_for_us
 
         if is_for_us(place.base):
-            return itself(place.base), ""
+            return itself(place.base), Marker()
     return root, marker
 
 

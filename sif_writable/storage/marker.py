@@ -5,11 +5,9 @@ import os
 from sif_writable.seldom import MARKER
 from sif_writable.signals import let_pass
 
-TYPE_CHECKING = False
-
-
 UNCOUNTED = "uncounted"
-FINDINGS = ("nolock", UNCOUNTED)
+NO_LOCKS = "nolock"
+FINDINGS = (NO_LOCKS, UNCOUNTED)
 """What a marker may say after ``exec`` or ``noexec``: files cannot be locked; the filesystem tells that no bytes or no
 inodes are free, although files can be made."""
 UNTRIED = "untried"
@@ -20,8 +18,29 @@ FIRST_LINE = 32
 """Bytes of the first line, which is filled up with blanks: earlier versions read that much."""
 
 
-def read_marker(root: str, *, ours: bool = False) -> str:
-    """Return what an earlier start found out about this storage root, or an empty string.
+class Marker(str):
+    """What was found out about a storage root, in its words; an empty one where nothing was."""
+
+    __slots__ = ()
+
+    @property
+    def executable(self) -> bool:
+        """Whether object code can be loaded from it."""
+        return self.startswith("exec")
+
+    @property
+    def locks(self) -> bool:
+        """Whether files can be locked in it."""
+        return NO_LOCKS not in self.split()
+
+    @property
+    def counted(self) -> bool:
+        """Whether its filesystem tells truly how many bytes and inodes are free."""
+        return UNCOUNTED not in self.split()
+
+
+def read_marker(root: str, *, ours: bool = False) -> Marker:
+    """Return what an earlier start found out about this storage root.
 
     The words are ``exec`` or ``noexec``, and any of :data:`FINDINGS`.
 
@@ -32,17 +51,17 @@ def read_marker(root: str, *, ours: bool = False) -> str:
         descriptor = os.open(f"{root}/{MARKER}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         let_pass(error)
-        return ""
+        return Marker()
     try:
         first, _, second = os.read(descriptor, 256).decode("ascii", "replace").partition("\n")
     except OSError as error:
         let_pass(error)
-        return ""
+        return Marker()
     finally:
         os.close(descriptor)
     if ours and second.rstrip("\n") != OURS:
-        return ""
+        return Marker()
     words = first.split()
     if words[:1] == ["exec"] or words[:1] == ["noexec"]:
-        return " ".join(words) if set(words[1:]).issubset(FINDINGS) else ""
-    return UNTRIED if ours and words == [UNTRIED] else ""
+        return Marker(" ".join(words) if set(words[1:]).issubset(FINDINGS) else "")
+    return Marker(UNTRIED if ours and words == [UNTRIED] else "")

@@ -12,7 +12,8 @@ from sif_writable.seldom import MARKER
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.candidates import FOLDER
 from sif_writable.storage.layout import DATA, LOCKS, RUN, is_image
-from sif_writable.storage.marker import FIRST_LINE, OURS, UNCOUNTED, UNTRIED, read_marker
+from sif_writable.storage.marker import FIRST_LINE, OURS, UNCOUNTED, UNTRIED, Marker, read_marker
+from sif_writable.storage.marker import NO_LOCKS as UNLOCKED
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, unfit
 from sif_writable.system.probe import NO_CODE, NO_LOCKS, attempt_in, given_away
@@ -52,10 +53,10 @@ def _is_somebody_elses(root: str) -> bool:
     return not ours or any(name not in (DATA, RUN, LOCKS, *ours) for name in others)
 
 
-def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
+def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, Marker]:
     """Make a storage root, try it, and mark it.
 
-    :returns: what is wrong with it, or an empty string; and the words of the marker.
+    :returns: what is wrong with it, or an empty string; and its marker.
     """
     made = True
     try:
@@ -63,12 +64,12 @@ def make_root(root: str, *, uid: int, foreign_mode: int) -> tuple[str, str]:
     except FileExistsError:
         made = False
     except OSError as error:
-        return explain(error, root), ""
+        return explain(error, root), Marker()
     problem, words = _try_root(root, uid=uid, foreign_mode=foreign_mode, made=made)
     if problem and made:
         with suppress(OSError):
             os.rmdir(root)
-    return problem, words
+    return problem, Marker(words)
 
 
 def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[str, str]:
@@ -90,7 +91,9 @@ def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[st
             return code, ""
         space = os.statvfs(root)
         uncounted = not space.f_blocks or (space.f_files and not space.f_favail)
-        words = ("noexec" if code else "exec") + (" nolock" if lock else "") + (f" {UNCOUNTED}" if uncounted else "")
+        words = (
+            ("noexec" if code else "exec") + (f" {UNLOCKED}" if lock else "") + (f" {UNCOUNTED}" if uncounted else "")
+        )
         # Locks only save work; the next start tries again.
         first = UNTRIED if lock and not lock.startswith(NO_LOCKS) else words
         write_aside(os.path.join(root, MARKER), f"{first:<{FIRST_LINE - 1}}\n{OURS}\n".encode())
