@@ -70,7 +70,7 @@ def _apply(kept: "Any") -> str:
         sys.pycache_prefix = pycache
     if b"TMPDIR" in settings and "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
-    if user_site and getattr(sys.modules.get("site"), "USER_SITE", None):
+    if user_site == "ignore" or (user_site and getattr(sys.modules.get("site"), "USER_SITE", None)):
         from sif_writable import usersite
 
         usersite.again(user_site)

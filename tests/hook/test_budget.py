@@ -72,6 +72,23 @@ def test_modules(each: Hooked, state: str, ours: frozenset[str]) -> None:
     assert (len(PACKAGE), len(CHILD)) == (1, 2)
 
 
+def test_where_storage_may_hang_one_module_asks_first(hooked: Hooked) -> None:
+    """A local disk stands in for a network filesystem: types of filesystems are what tells them apart."""
+    changed = hooked.copy()
+    with open(f"{changed.packages}/sif_writable/warm.py", encoding="utf-8") as file:
+        text = file.read()
+    for kind in ("ext4", "xfs", "btrfs", "overlay", "tmpfs", "zfs"):
+        text = text.replace(f'b"{kind}", ', "").replace(f'b"{kind}",', "")
+    changed.write("sif_writable/warm.py", text)
+    asked = (
+        "(os.environ['SIF_WRITABLE_SESSION'].partition(';')[0], [n for n in sys.modules if n[:12] == 'sif_writable'])"
+    )
+    for start in ("cold", "warm"):
+        kinds, loaded = changed.ask(asked)
+        assert kinds == "2n"
+        assert (set(loaded) == ACTIVE | {"sif_writable.hanging"}) == (start == "warm"), loaded
+
+
 def test_off_loads_no_more_than_the_package(each: Hooked) -> None:
     loaded = set(each.ask(_MODULES, env=_OFF))
     assert {name for name in loaded if name.startswith("sif_writable")} == PACKAGE
