@@ -20,7 +20,7 @@ from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only
 from sif_writable.storage.unserved import cure, unmet
 from sif_writable.system import mounts
-from sif_writable.system.probe import GIVES_AWAY, attempt_in
+from sif_writable.system.probe import GIVEN_AWAY, attempt_in
 
 if TYPE_CHECKING:
     from sif_writable.report.model import Status
@@ -147,9 +147,9 @@ def _space(model: Status) -> list[Check]:
         problem = attempt_in(entry["path"]) if entry["what"] in ("storage", "HOME") and not entry["warnings"] else None
         room = look(entry["path"], os.environ)
         if problem and room:
-            away = problem.startswith(GIVES_AWAY)
+            away = problem.code == GIVEN_AWAY
             remedy = "name another directory" if away else space_remedy(room, QUOTA)
-            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem}", remedy))
+            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem.text}", remedy))
     if model["space"] and not found:
         found.append(Check(PASS, "space", "enough bytes and inodes are free", ""))
     return found

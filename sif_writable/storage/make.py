@@ -62,7 +62,7 @@ def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | No
                 owner = os.lstat(path).st_uid
                 if owner != os.geteuid():
                     os.rmdir(path)
-                    return given_away(owner)
+                    return given_away(owner).text
             # The process that made the folder may have been killed before it could say what it is.
             if part.startswith(layout.IMAGE) and not os.path.lexists(f"{path}/{layout.NOTE}"):
                 _note_image(path)

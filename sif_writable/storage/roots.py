@@ -76,7 +76,7 @@ def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[st
     try:
         status = os.lstat(root)
         if made and status.st_uid != uid:
-            return given_away(status.st_uid), ""
+            return given_away(status.st_uid).text, ""
         if made and status.st_mode & foreign_mode:
             mode = f"{status.st_mode & 0o777:04o}"
             return f"keeps no modes, so other users could reach what is made in it (0700 became {mode})", ""
@@ -86,16 +86,16 @@ def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[st
         if problem:
             return problem, ""
         # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.
-        code, lock = attempt_in(root, execute=True) or "", attempt_in(root, lock=True) or ""
-        if code and not code.startswith(NO_CODE):
-            return code, ""
+        code, lock = attempt_in(root, execute=True), attempt_in(root, lock=True)
+        if code and code.code != NO_CODE:
+            return code.text, ""
         space = os.statvfs(root)
         uncounted = not space.f_blocks or (space.f_files and not space.f_favail)
         words = (
             ("noexec" if code else "exec") + (f" {UNLOCKED}" if lock else "") + (f" {UNCOUNTED}" if uncounted else "")
         )
         # Locks only save work; the next start tries again.
-        first = UNTRIED if lock and not lock.startswith(NO_LOCKS) else words
+        first = UNTRIED if lock and lock.code != NO_LOCKS else words
         write_aside(os.path.join(root, MARKER), f"{first:<{FIRST_LINE - 1}}\n{OURS}\n".encode())
     except OSError as error:
         return explain(error, root), ""

@@ -88,7 +88,8 @@ def unfit(
     if attempt:
         from sif_writable.system.probe import attempt_in
 
-        return attempt_in(path, execute=execute, lock=lock)
+        problem = attempt_in(path, execute=execute, lock=lock)
+        return problem and problem.text
     return None
 
 

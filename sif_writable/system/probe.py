@@ -10,16 +10,16 @@ import mmap
 import os
 
 from sif_writable import aside
-from sif_writable.errors import is_passing
+from sif_writable.errors import Problem, is_passing
 from sif_writable.system.filesystem import explain
 
-NO_CODE = "does not let object code be loaded from it"
-NO_LOCKS = "is on a filesystem without file locks"
-GIVES_AWAY = "gives what is made in it to uid"
+FAILED, NO_CODE, NO_LOCKS, GIVEN_AWAY = "failed", "no-code", "no-locks", "given-away"
+"""Codes of what was found: a call failed, maybe for a cause that passes; no object code can be loaded; files cannot be
+locked; what is made belongs to somebody else."""
 
 
-def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str | None:
-    """Create, write, rename and remove a file in a folder; return None or a sentence on what failed.
+def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> Problem | None:
+    """Create, write, rename and remove a file in a folder; return None or what failed, as a sentence without subject.
 
     :param execute: also map the file executable, which is what loading object code does.
     :param lock: also take an flock on it (ENOSYS on many Lustre mounts).
@@ -28,23 +28,24 @@ def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> str |
     try:
         descriptor, name = aside.create(path, begin=aside.TRY, mode=0o700)
     except OSError as error:
-        return explain(error, path)
+        return Problem(FAILED, explain(error, path))
     try:
         return _use(descriptor, name, renamed, execute=execute, lock=lock)
     except OSError as error:
-        return explain(error, path)
+        return Problem(FAILED, explain(error, path))
     finally:
         for leftover in (renamed, name):
             with contextlib.suppress(OSError):
                 os.unlink(leftover)
 
 
-def given_away(owner: int) -> str:
+def given_away(owner: int) -> Problem:
     """Say that what is made in a place belongs to another user than who made it (bindfs, sshfs, NFS all_squash)."""
-    return f"{GIVES_AWAY} {owner}, so nothing in it can be this user's alone"
+    text = f"gives what is made in it to uid {owner}, so nothing in it can be this user's alone"
+    return Problem(GIVEN_AWAY, text)
 
 
-def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> str | None:
+def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> Problem | None:
     """Use a new file, and close it: FUSE (so an overlay image) and NFS tell only then that a disk or quota is full."""
     try:
         owner = os.fstat(descriptor).st_uid
@@ -61,23 +62,25 @@ def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool)
     return problem
 
 
-def _executable(descriptor: int) -> str | None:
+def _executable(descriptor: int) -> Problem | None:
     try:
         mmap.mmap(descriptor, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
     except OSError as error:
         if is_passing(error):
-            return explain(error)
-        return f"{NO_CODE} ({error.strerror})"  # EPERM: a noexec mount or a security module
+            return Problem(FAILED, explain(error))
+        text = f"does not let object code be loaded from it ({error.strerror})"
+        return Problem(NO_CODE, text)  # EPERM: a noexec mount or a security module
     return None
 
 
-def _lockable(descriptor: int) -> str | None:
+def _lockable(descriptor: int) -> Problem | None:
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if is_passing(error):
-            return explain(error)
-        return f"{NO_LOCKS} ({error.strerror})"  # ENOSYS, EOPNOTSUPP, ENOLCK
+            return Problem(FAILED, explain(error))
+        text = f"is on a filesystem without file locks ({error.strerror})"
+        return Problem(NO_LOCKS, text)  # ENOSYS, EOPNOTSUPP, ENOLCK
     return None

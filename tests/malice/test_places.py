@@ -14,7 +14,7 @@ import pytest
 from sif_writable.redirects import decision as decision_
 from sif_writable.redirects import environment, folders
 from sif_writable.seldom import MARKER
-from sif_writable.storage import candidates, choose
+from sif_writable.storage import choose
 from sif_writable.storage.candidates import Candidate, places
 from sif_writable.system.filesystem import foreign_component
 from tests.conftest import or_skip
@@ -54,7 +54,7 @@ def settle(*places: Candidate, uid: int = VICTIM, umask: int = 0o022, groups: Se
 
 def keep_to_the_places_given() -> None:
     """Leave out this machine's own /tmp and /dev/shm, where sockets would go; for processes that end soon."""
-    candidates.local_places = lambda: iter(())
+    choose.local_places = lambda: iter(())
 
 
 def given(path: str) -> Candidate:

@@ -75,7 +75,9 @@ def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:
     directory.mkdir(0o700, exist_ok=True)
     code = (
         "import json, os\nfrom sif_writable.system.filesystem import *\n"
-        "from sif_writable.system.probe import attempt_in\n"
+        "from sif_writable.system import probe\n"
+        "def attempt_in(path, **how):\n"
+        "    problem = probe.attempt_in(path, **how)\n    return problem and problem.text\n"
         f"D, U = {str(directory)!r}, os.geteuid()\nprint(json.dumps({calls}))"
     )
     script = f"set -e; D={shlex.quote(str(directory))}; {mounts}; exec {sys.executable} -c {shlex.quote(code)}"
@@ -184,7 +186,7 @@ def test_errno_in_words(name: str, words: str) -> None:
 
 
 def test_an_attempt_says_what_failed(tmp_path: Path) -> None:
-    assert attempt_in(str(tmp_path / "missing")) == "does not exist"
+    assert str(attempt_in(str(tmp_path / "missing"))) == "does not exist"
 
 
 def test_locations(tmp_path: Path) -> None:
