@@ -168,10 +168,10 @@ def is_current(session: str) -> bool:
         from sif_writable import hanging
 
         for kind, root in zip(fields[0][1:], roots):
-            if kind != hanging.STEADY and hanging.silent(root, kind):
+            if kind != hanging.LOCAL and hanging.times_out(root, kind):
                 from sif_writable.system import timeouts
 
-                timeouts.pass_over(root)
+                timeouts.mark_timed_out(root)
                 silent = True
                 return False
     uid = int(fields[1].rpartition(".")[2])

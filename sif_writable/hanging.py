@@ -8,11 +8,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STEADY, NETWORK, FUSE = "s", "n", "f"
-"""What answers for a filesystem: the kernel itself, another machine, or a program that runs here."""
+LOCAL, REMOTE, FUSE = "s", "n", "f"
+"""Who serves a filesystem: this kernel, a remote server, or a FUSE daemon. The last two can hang."""
 
-PATIENCE = 10.0
-"""Seconds. A filesystem that has not answered by then is passed over."""
+TIMEOUT = 10.0
+"""Seconds. A filesystem that has not answered by then is looked at no more."""
 
 _MAX_LINKS = 40
 _LONGEST = 4096
@@ -24,13 +24,13 @@ def path_in_table(point: bytes) -> str:
     return os.fsdecode(point).replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
-def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
-    """Return the first of these mounts on the way to a path, as (mount point, kind); by default a blank, STEADY.
+def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
+    """Return (mount point, kind) of the first of ``points`` that resolving a path passes through, or ("", LOCAL).
 
     Only what lies before that mount is looked at, since links there may lead to it.
 
     :param path: absolute.
-    :param points: from :func:`sif_writable.warm.unsteady_in`.
+    :param points: from :func:`sif_writable.warm.may_hang_in`.
     """
     for _ in range(_MAX_LINKS if points and len(path) < _LONGEST else 0):
         here = ""
@@ -51,19 +51,19 @@ def keeper(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
             break
         else:
             break
-    return "", STEADY
+    return "", LOCAL
 
 
-def silent(path: str, kind: str) -> bool:
-    """Whether the filesystem under a path does not answer for :data:`PATIENCE` seconds.
+def times_out(path: str, kind: str) -> bool:
+    """Whether the filesystem under a path does not answer for :data:`TIMEOUT` seconds.
 
     No call has a time limit, so somebody else has to ask. A thread costs a third of a child. But from a FUSE server
     that has taken a request and is stuck with it, not even SIGKILL frees who asked (request_wait_answer in the kernel's
     fs/fuse/dev.c), and no process ends before its threads.
 
-    :param kind: :data:`NETWORK` or :data:`FUSE`.
+    :param kind: :data:`REMOTE` or :data:`FUSE`.
     """
-    return _silent_to_child(path) if kind == FUSE and _is_alone() else _silent_to_thread(path)
+    return _times_out_for_child(path) if kind == FUSE and _is_alone() else _times_out_for_thread(path)
 
 
 def _is_alone() -> bool:
@@ -77,12 +77,12 @@ def _is_alone() -> bool:
 
 def _ask(path: str) -> None:
     try:
-        os.statvfs(path)  # the one question that is always passed on: attributes may be known from before
+        os.statvfs(path)  # always reaches the server; stat may be answered from the attribute cache
     except (OSError, ValueError):
         return  # which is an answer, too
 
 
-def _silent_to_thread(path: str) -> bool:
+def _times_out_for_thread(path: str) -> bool:
     import _thread
 
     asked = _thread.allocate_lock()
@@ -99,7 +99,7 @@ def _silent_to_thread(path: str) -> bool:
     except RuntimeError as error:  # this process may have no more threads: all is as with a filesystem that answers
         let_pass(error)
         return False
-    if not asked.acquire(True, PATIENCE):
+    if not asked.acquire(True, TIMEOUT):
         return True
     # It has done its work and is about to end. The program must not meet it: with two threads os.fork warns, since
     # CPython 3.12, and unshare(2) makes no user namespace.
@@ -110,7 +110,7 @@ def _silent_to_thread(path: str) -> bool:
     return False
 
 
-def _silent_to_child(path: str) -> bool:
+def _times_out_for_child(path: str) -> bool:
     import time
 
     from sif_writable import signals
@@ -122,7 +122,7 @@ def _silent_to_child(path: str) -> bool:
         return False
     if not child:
         try:
-            # Who reads what this process writes waits until the last one that could write has ended.
+            # A reader of the parent's pipe sees no end of file while this child holds the write end.
             os.closerange(0, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))
             _ask(path)
         finally:
@@ -130,9 +130,9 @@ def _silent_to_child(path: str) -> bool:
     begun, pause, killed = time.monotonic(), 0.0002, False
     try:
         while os.waitpid(child, os.WNOHANG)[0] == 0:
-            if killed and time.monotonic() > begun + PATIENCE + 1:
+            if killed and time.monotonic() > begun + TIMEOUT + 1:
                 return True
-            if not killed and time.monotonic() > begun + PATIENCE:
+            if not killed and time.monotonic() > begun + TIMEOUT:
                 os.kill(child, 9)
                 killed = True
             time.sleep(pause)

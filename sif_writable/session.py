@@ -14,7 +14,7 @@ import sys
 
 from sif_writable import MODE, OFF, SESSION
 from sif_writable.child import COPIES, FIELDS, PYCACHE, token
-from sif_writable.hanging import STEADY
+from sif_writable.hanging import LOCAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def root_of(session: str, path: str) -> str:
     return ""
 
 
-def kept_by(session: str, path: str) -> "tuple[str, str]":
-    """Return (root, kind) of the session's storage root that contains a path, or ("", STEADY)."""
+def root_and_kind(session: str, path: str) -> "tuple[str, str]":
+    """Return (root, kind) of the session's storage root that contains a path, or ("", LOCAL)."""
     fields = session.split(";", FIELDS - 1)
     for kind, root in zip(fields[0][1:], fields[-1].split(":")):
         if path.startswith(root + "/"):
             return root, kind
-    return "", STEADY
+    return "", LOCAL
 
 
 def fields(environ: "Mapping[str, str]") -> "list[str]":

@@ -38,7 +38,7 @@ STAT, LSTAT, ACCESS, THERE, LINK, SPACE, USER = range(7)
 _HEAD = 12
 """Bytes before the plan: a check sum (marshal must not be given what was damaged), and the length of its first part."""
 _PLAN_KEY, _IDENTITY_KEY = 0x5349465F504C4132, 0x5349465F57524954
-_STEADY = frozenset(
+_LOCAL = frozenset(
     (
         b"bcachefs", b"binfmt_misc", b"bpf", b"btrfs", b"cgroup", b"cgroup2", b"configfs", b"debugfs",
         b"devpts", b"devtmpfs", b"efivarfs", b"erofs", b"ext2", b"ext3", b"ext4", b"f2fs", b"fuse.squashfuse",
@@ -90,7 +90,7 @@ class _Plan:
         self.data = data
         self.uid = self.user = os.geteuid()
         self.rows = mount_rows()
-        self.points = unsteady_in(self.rows)
+        self.points = may_hang_in(self.rows)
         self.answered: set[str] = set()
         """Mount points that answered."""
 
@@ -174,15 +174,15 @@ class _Plan:
         while waiting:
             from sif_writable import hanging
 
-            point, kind = hanging.keeper(path, waiting)
+            point, kind = hanging.hangable_mount_on(path, waiting)
             if not point:
                 break
             if not first:
                 raise TimeoutError
-            if hanging.silent(point, kind):
+            if hanging.times_out(point, kind):
                 from sif_writable.system import timeouts
 
-                timeouts.pass_over(path)  # who decides anew shall not wait for it again
+                timeouts.mark_timed_out(path)  # who decides anew shall not wait for it again
                 raise TimeoutError
             self.answered.add(point)
             del waiting[point]
@@ -292,11 +292,11 @@ def mount_rows() -> "list[Row]":
     return [line.split(b" ", 3) for line in _read("/proc/self/mounts")[0].splitlines()]
 
 
-def unsteady_in(rows: "Iterable[Row]") -> "dict[str, str]":
-    """Return where filesystems are that may stop answering, but for the root, with hanging.NETWORK or hanging.FUSE."""
+def may_hang_in(rows: "Iterable[Row]") -> "dict[str, str]":
+    """Return where filesystems are that may stop answering, but for the root, with hanging.REMOTE or hanging.FUSE."""
     found = {}
     for _, point, kind, _ in rows:
-        if kind not in _STEADY and point != b"/":
+        if kind not in _LOCAL and point != b"/":
             from sif_writable import hanging
 
             found[hanging.path_in_table(point)] = "f" if kind.startswith(b"fuse") else "n"

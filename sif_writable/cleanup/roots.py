@@ -12,7 +12,7 @@ from sif_writable.seldom import uid_outside
 from sif_writable.storage import candidates, marker
 from sif_writable.system import surroundings
 from sif_writable.system.filesystem import unfit
-from sif_writable.system.timeouts import reachable
+from sif_writable.system.timeouts import responds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,12 +29,12 @@ def known(environ: Mapping[str, str]) -> list[str]:
     for place in (*candidates.places(seen, before), *candidates.local_places()):
         for root in _in_place(place, seen.user):
             found[root] = None
-    return [root for root in found if reachable(root) and marker.read_marker(root)]
+    return [root for root in found if responds(root) and marker.read_marker(root)]
 
 
 def _in_place(place: candidates.Candidate, user: int) -> list[str]:
     """Return the folders that may be ours in a place: the place itself only if its mark says that all in it is ours."""
-    itself = [place.base] if reachable(place.base) and marker.read_marker(place.base, ours=True) else []
+    itself = [place.base] if responds(place.base) and marker.read_marker(place.base, ours=True) else []
     return itself + [candidates.storage_root(place, shared=shared, user=user) for shared in (False, True)]
 
 

@@ -190,10 +190,10 @@ def storage_hangs() -> bool:
         return _given_up
     from sif_writable import hanging, session
 
-    root, kind = session.kept_by(words, os.environ.get(COPIES, "").rpartition(":")[2])
-    if kind == hanging.STEADY:
+    root, kind = session.root_and_kind(words, os.environ.get(COPIES, "").rpartition(":")[2])
+    if kind == hanging.LOCAL:
         return False
-    _given_up = hanging.silent(root, kind)
+    _given_up = hanging.times_out(root, kind)
     if _given_up:
         from sif_writable.stderr import say
         from sif_writable.storage.unserved import silence

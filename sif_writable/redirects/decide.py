@@ -10,7 +10,7 @@ from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.templates import OF_HOME, SET_BY, companions, default_bases, linked, resolve
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.storage.layout import HOME, OWN_DATA
-from sif_writable.system.timeouts import SILENT
+from sif_writable.system.timeouts import TIMED_OUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,8 +323,8 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
     if mode == "keep" or not (facts.home_problem or mode == "redirect"):
         decision.home_why = f"kept, as {settings.HOME} says" if mode == "keep" else "works"
         return
-    if facts.home_problem == SILENT:
-        decision.home_why = f"{SILENT}; kept, since a private one must link to what is in it"
+    if facts.home_problem == TIMED_OUT:
+        decision.home_why = f"{TIMED_OUT}; kept, since a private one must link to what is in it"
         return
     why = f"HOME {facts.home_problem}" if facts.home_problem else f"{settings.HOME}=redirect"
     if "image" not in storage.folders:

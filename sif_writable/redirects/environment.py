@@ -5,12 +5,12 @@ import sys
 
 from sif_writable import DIR, SESSION
 from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, inputs
-from sif_writable.hanging import STEADY, keeper
+from sif_writable.hanging import LOCAL, hangable_mount_on
 from sif_writable.redirects.decision import Outcome
 from sif_writable.session import OLD, REFUSED, TOLD, check_sum, was_set
 from sif_writable.storage import candidates, layout
 from sif_writable.storage.kinds import COMPILED, CONFIG
-from sif_writable.system.timeouts import is_unheard, unheard, unsteady
+from sif_writable.system.timeouts import has_timed_out, may_hang, timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def apply(
     for redirect in decision.redirects:
         _set(redirect.variable, redirect.value, outcome)
     for beside, variable, path in decision.companions:
-        if beside in outcome.replaced and not is_unheard(path) and os.access(path, os.R_OK):
+        if beside in outcome.replaced and not has_timed_out(path) and os.access(path, os.R_OK):
             _set(variable, path, outcome)
     if decision.home:
         _set("HOME", decision.home, outcome)
@@ -55,7 +55,7 @@ def apply(
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
         root = os.path.basename(storage.roots[COMPILED])
-        if keeper(decision.pycache, unsteady())[1] == STEADY and root != f"{candidates.FOLDER}-{facts.user}":
+        if hangable_mount_on(decision.pycache, may_hang())[1] == LOCAL and root != f"{candidates.FOLDER}-{facts.user}":
             _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
         else:
             os.environ[PYCACHE] = decision.pycache
@@ -73,7 +73,7 @@ def apply(
             values = mark[0].join([value.partition(" ")[0] for value in declared])
             _set(variable, f"{environ.get(variable, '')}{mark}{values}", outcome)
     roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
-    kinds = "".join([keeper(root, unsteady())[1] for root in roots]) if unsteady() else ""
+    kinds = "".join([hangable_mount_on(root, may_hang())[1] for root in roots]) if may_hang() else ""
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[COPIES] = f"{facts.prefix}:{copies}/{layout.image(facts.identity)}"
@@ -90,10 +90,10 @@ def apply(
         from sif_writable.storage.unserved import unmet
 
         _say_once([str(unmet(storage, storage.loose[0][0].label) or "")], outcome)
-    elif unheard:
+    elif timed_out:
         from sif_writable.storage.unserved import silence
 
-        _say_once([silence(path) for path in unheard], outcome)
+        _say_once([silence(path) for path in timed_out], outcome)
     return outcome
 
 

@@ -12,7 +12,7 @@ from sif_writable.signals import suppress
 from sif_writable.storage.publish import publish
 from sif_writable.storage.shortage import complaint
 from sif_writable.system.filesystem import foreign_component
-from sif_writable.system.timeouts import SILENT, is_unheard
+from sif_writable.system.timeouts import TIMED_OUT, has_timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,8 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
     """Make the folder of a redirect and fill it; a redirect whose folder fails is dropped."""
     links = Links(redirect, outcome, environ)
     for _, old in links.single:
-        if is_unheard(old):  # a folder without its link would stay until that has changed
-            outcome.failed.append(Problem(STAYS, f"{redirect.variable} stays as it was: {old} {SILENT}"))
+        if has_timed_out(old):  # a folder without its link would stay until that has changed
+            outcome.failed.append(Problem(STAYS, f"{redirect.variable} stays as it was: {old} {TIMED_OUT}"))
             outcome.decision.redirects.remove(redirect)
             return
 

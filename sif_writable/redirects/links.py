@@ -15,7 +15,7 @@ from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link,
 from sif_writable.redirects.watch import Watch
 from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import foreign_component
-from sif_writable.system.timeouts import is_unheard
+from sif_writable.system.timeouts import has_timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class Links:
         """Find the single files and the default locations."""
         self.single = list(templates.linked(redirect, outcome.facts, environ))
         self._sources = [
-            (path, levels) for path, levels in redirect.sources if not is_unheard(path) and _is_believed(path, outcome)
+            (path, levels)
+            for path, levels in redirect.sources
+            if not has_timed_out(path) and _is_believed(path, outcome)
         ]
         self._subfolder = redirect.subfolder
         self._own = _ways(outcome.storage.roots.values())
@@ -101,7 +103,7 @@ class Links:
             place = os.path.join(folder, name)
             if os.path.islink(place) and not os.path.exists(place):
                 _unlink(place)
-            if not is_unheard(old) and os.access(old, os.R_OK) and not os.path.lexists(place):
+            if not has_timed_out(old) and os.access(old, os.R_OK) and not os.path.lexists(place):
                 os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
                 link(old, place)
 

@@ -7,7 +7,7 @@ import os
 
 from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import holds, look
-from sif_writable.system.timeouts import is_unheard, unheard
+from sif_writable.system.timeouts import has_timed_out, timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Locations:
 
     def _look(self, path: str) -> str:
         home, parent = self._home, _parent(path)
-        if unheard and is_unheard(path):  # before its directory is listed
+        if timed_out and has_timed_out(path):  # before its directory is listed
             return "silent"
         if home and parent != path and parent.startswith(home) and (parent == home or parent[len(home)] == "/"):
             if (self._states.get(parent) or self.state(parent)) == "absent":

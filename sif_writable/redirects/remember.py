@@ -95,7 +95,7 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     Without room for it nothing is lost but some milliseconds at each start.
     """
     watch = outcome.watch
-    if (watch is not None and not watch.whole) or timeouts.unheard or sif_writable.LAYER in environ:
+    if (watch is not None and not watch.whole) or timeouts.timed_out or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
         content = _content(outcome, environ)
@@ -149,7 +149,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     places = [place for _, place, *_ in questions if place]
     places += [*storage.folders.values(), *(place for place, *_ in (*listings, *held, *noted)), facts.home]
     reached = _prefixes(places)
-    waited = {point: kind for point, kind in timeouts.unsteady().items() if point in reached}
+    waited = {point: kind for point, kind in timeouts.may_hang().items() if point in reached}
     names = asked.names.union(_ALSO)
     fields = os.environ[SESSION].split(";", FIELDS - 1)
     manifest = identity.manifest_text(facts.purelib)

@@ -21,7 +21,7 @@ from sif_writable.system.filesystem import (
     way,
     why_not_creatable,
 )
-from sif_writable.system.timeouts import SILENT, reachable
+from sif_writable.system.timeouts import TIMED_OUT, responds
 from sif_writable.warm import SMALL
 
 TYPE_CHECKING = False
@@ -151,8 +151,8 @@ def _consider_well(
 ) -> str:
     if ":" in place.base or "\n" in place.base:
         return "has a colon or a line break in its path, which lists of paths cannot express"
-    if not reachable(place.base):
-        return SILENT
+    if not responds(place.base):
+        return TIMED_OUT
     try:
         status = world.stat(place.base)
     except FileNotFoundError as error:

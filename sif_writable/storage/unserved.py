@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sif_writable import DIR
 from sif_writable.errors import Problem
-from sif_writable.system.timeouts import SILENT
+from sif_writable.system.timeouts import TIMED_OUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def cure(storage: Storage, place: Candidate) -> str:
 
 def silence(path: str) -> str:
     """Return the line about a filesystem that hangs: or nobody would know what has been waited for."""
-    return f"{path} {SILENT}, and is passed over"
+    return f"{path} {TIMED_OUT}, and is passed over"
 
 
 def short(value: str) -> str:

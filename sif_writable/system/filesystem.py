@@ -9,7 +9,7 @@ import os
 from sif_writable import seldom, warm
 from sif_writable.signals import let_pass
 from sif_writable.system import world
-from sif_writable.system.timeouts import is_unheard, unheard
+from sif_writable.system.timeouts import has_timed_out, timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def look(path: str) -> str:
 
     A dangling link counts as read-only, since mkdir fails.
     """
-    if unheard and is_unheard(path):
+    if timed_out and has_timed_out(path):
         return "silent"
     try:  # first, since of those that are asked about the most are not there
         os.lstat(path)
@@ -280,4 +280,4 @@ def _full(path: "object") -> str:
 
 def holds(path: str, text: str) -> bool:
     """Whether there is a file at this path that contains a text."""
-    return not (unheard and is_unheard(path)) and seldom.holds(path, text)
+    return not (timed_out and has_timed_out(path)) and seldom.holds(path, text)

@@ -6,7 +6,7 @@ import sys
 from sif_writable import LAYER, in_layer
 from sif_writable import identity as of_image
 from sif_writable.signals import let_pass
-from sif_writable.system.timeouts import overlays, reachable
+from sif_writable.system.timeouts import overlays, responds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,4 +58,4 @@ def layer() -> str:
     from sif_writable.layer import inherited
 
     found = inherited.folder(lines)
-    return found if found and reachable(found) and inherited.is_ours(found) else ""
+    return found if found and responds(found) and inherited.is_ours(found) else ""

@@ -9,7 +9,7 @@ from sif_writable.identity import PURELIB, declared
 from sif_writable.signals import let_pass
 from sif_writable.system import world
 from sif_writable.system.image import identity
-from sif_writable.system.timeouts import SILENT, reachable, unsteady
+from sif_writable.system.timeouts import TIMED_OUT, may_hang, responds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.home_small = (
         bool(home) and facts.session_device is not None and facts.session_device == world.stat(home).st_dev
     )
-    facts.target_mounted = TARGET in unsteady() or sif_writable.mounted_at(TARGET)
-    facts.tmp_works = reachable("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
+    facts.target_mounted = TARGET in may_hang() or sif_writable.mounted_at(TARGET)
+    facts.tmp_works = responds("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
     facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not in_layer(environ.get(LAYER))
     facts.purelib = PURELIB
@@ -111,15 +111,17 @@ def home_problem(home: str, is_set: bool = True) -> str:
         if not home:
             return "is not set, and this user has no passwd entry"
         problem = home_problem(home)
-        return problem and (SILENT if problem == SILENT else f"is not set, and {home} of the passwd entry {problem}")
+        return problem and (
+            TIMED_OUT if problem == TIMED_OUT else f"is not set, and {home} of the passwd entry {problem}"
+        )
     if not home:
         return "is empty"
     if home == "/":
         return "is the root of the image"
     if not os.path.isabs(home):
         return "is not an absolute path"
-    if not reachable(home):
-        return SILENT
+    if not responds(home):
+        return TIMED_OUT
     if not world.is_directory(home):
         return "names a directory that does not exist" if not world.exists(home) else "is not a directory"
     if not world.access(home, os.W_OK | os.X_OK):
@@ -133,12 +135,12 @@ def session_device(home: str) -> "Optional[int]":
     Under ``--contain`` HOME, /tmp and /var/tmp are one small tmpfs with one budget; under ``--writable-tmpfs`` with
     ``--contain`` the writable root draws on it too (measured, Apptainer 1.4.5).
     """
-    if not reachable("/tmp"):  # noqa: S108 - the very directory is meant
+    if not responds("/tmp"):  # noqa: S108 - the very directory is meant
         return None
     try:
         device = world.stat("/tmp").st_dev  # noqa: S108
         for other in (home, "/var/tmp"):  # noqa: S108
-            if other and reachable(other) and world.stat(other).st_dev == device:
+            if other and responds(other) and world.stat(other).st_dev == device:
                 space = world.statvfs("/tmp")  # noqa: S108
                 return device if space.f_blocks * space.f_frsize < warm.SMALL else None
     except OSError as error:

@@ -3,93 +3,93 @@
 import os
 
 from sif_writable import hanging, warm
-from sif_writable.hanging import keeper
+from sif_writable.hanging import hangable_mount_on
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-SILENT = f"has not answered for {hanging.PATIENCE:.0f} seconds"
-unheard: "list[str]" = []
+TIMED_OUT = f"has not answered for {hanging.TIMEOUT:.0f} seconds"
+timed_out: "list[str]" = []
 """Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
-_heard: "set[str]" = set()
+_answered: "set[str]" = set()
 """Mount points that answered this process."""
-_unsteady: "Optional[dict[str, str]]" = None
+_may_hang: "Optional[dict[str, str]]" = None
 """Mount points of filesystems that may stop answering, with what answers for them."""
 _overlays: "list[str]" = []
 
 
-def unsteady() -> "dict[str, str]":
-    """Return the mount points whose filesystem may stop answering, each with hanging.NETWORK or hanging.FUSE.
+def may_hang() -> "dict[str, str]":
+    """Return the mount points whose filesystem may stop answering, each with hanging.REMOTE or hanging.FUSE.
 
     Read once per process, from mountinfo: to look at the places themselves may be to wait.
     """
-    global _unsteady
-    if _unsteady is None:
-        _unsteady = {}
+    global _may_hang
+    if _may_hang is None:
+        _may_hang = {}
         try:
             descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             let_pass(error)
-            return _unsteady
+            return _may_hang
         try:
             table = b""
             while more := os.read(descriptor, 1 << 16):
                 table += more
         except OSError as error:
             let_pass(error)
-            return _unsteady
+            return _may_hang
         finally:
             os.close(descriptor)
-        _unsteady.update(unsteady_in(table))
+        _may_hang.update(may_hang_in(table))
         if b" overlay sif-writable " in table:
             _overlays.extend([os.fsdecode(line) for line in table.split(b"\n") if b" overlay sif-writable " in line])
-    return _unsteady
+    return _may_hang
 
 
-def unsteady_in(table: bytes) -> "dict[str, str]":
+def may_hang_in(table: bytes) -> "dict[str, str]":
     """Return the same from the text of a mountinfo file (proc_pid_mountinfo(5)); the image's own root is left out."""
     rows = []
     for line in table.splitlines():
         kind = line.partition(b" - ")[2].partition(b" ")[0]
         if kind:
             rows.append((b"", line.split(b" ", 5)[4], kind, b""))
-    return warm.unsteady_in(rows)
+    return warm.may_hang_in(rows)
 
 
 def overlays() -> "list[str]":
     """Return the lines of mountinfo that show overlays of ours; read once per process, too."""
-    unsteady()
+    may_hang()
     return _overlays
 
 
-def reachable(path: str) -> bool:
+def responds(path: str) -> bool:
     """Whether the filesystems on the way to a path answer. Each that may not is waited for, once."""
-    waiting = {point: kind for point, kind in unsteady().items() if point not in _heard}
-    while not is_unheard(path):
-        point, kind = keeper(path, waiting)
+    waiting = {point: kind for point, kind in may_hang().items() if point not in _answered}
+    while not has_timed_out(path):
+        point, kind = hangable_mount_on(path, waiting)
         if not point:
             return True
-        if hanging.silent(point, kind):
-            unheard.append(point)
-            if not is_unheard(path):  # a link leads there
-                unheard.append(path)
+        if hanging.times_out(point, kind):
+            timed_out.append(point)
+            if not has_timed_out(path):  # a link leads there
+                timed_out.append(path)
         else:
-            _heard.add(point)
+            _answered.add(point)
             del waiting[point]
     return False
 
 
-def pass_over(path: str) -> None:
+def mark_timed_out(path: str) -> None:
     """Look no more at what did not answer: the first mount on the way to a path."""
-    point, _ = keeper(path, unsteady())
-    unheard.append(point or path)
+    point, _ = hangable_mount_on(path, may_hang())
+    timed_out.append(point or path)
 
 
-def is_unheard(path: str) -> bool:
+def has_timed_out(path: str) -> bool:
     """Whether a path lies where there was no answer."""
-    for place in unheard:  # noqa: SIM110 - a generator costs a frame
+    for place in timed_out:  # noqa: SIM110 - a generator costs a frame
         if path == place or path.startswith(place + "/"):
             return True
     return False

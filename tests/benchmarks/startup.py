@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from sif_writable.hanging import FUSE, NETWORK
+from sif_writable.hanging import FUSE, REMOTE
 from tests.benchmarks import rounds
 from tests.lab import apptainer_root, environments, image, pythons, scratch
 from tests.lab.apptainer_root import Apptainer
@@ -49,7 +49,7 @@ AIMS = {
 """By where it is measured, and by state."""
 PACKAGES = 400
 STATES = ("writable", "active", "inherited")
-ASKING = {"network": NETWORK, "fuse": FUSE}
+ASKING = {"network": REMOTE, "fuse": FUSE}
 DISCARDED = 3
 _HOOKED, _BARE, _ROUNDS = "/venv/bin/python", "/bare/bin/python", "/rounds.py"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import hanging, session
-from sif_writable.hanging import FUSE, NETWORK, STEADY, keeper
+from sif_writable.hanging import FUSE, LOCAL, REMOTE, hangable_mount_on
 from sif_writable.redirects import decide, folders
 from sif_writable.redirects import decision as decision_
 from sif_writable.redirects.decision import Decision, Redirect
@@ -22,7 +22,7 @@ from sif_writable.storage.choose import Storage
 from sif_writable.system import filesystem, timeouts
 from sif_writable.system.filesystem import look
 from sif_writable.system.surroundings import home_problem
-from sif_writable.system.timeouts import SILENT, reachable, unsteady_in
+from sif_writable.system.timeouts import TIMED_OUT, may_hang_in, responds
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ half a line
 
 
 def test_what_may_stop_answering() -> None:
-    assert unsteady_in(TABLE) == {
-        "/home/u": NETWORK,
-        "/data set": NETWORK,
+    assert may_hang_in(TABLE) == {
+        "/home/u": REMOTE,
+        "/data set": REMOTE,
         "/sif-writable": FUSE,
         "/mnt": FUSE,
-        "/net": NETWORK,
-        "/new": NETWORK,
+        "/net": REMOTE,
+        "/new": REMOTE,
     }
-    assert unsteady_in(b"") == {}
+    assert may_hang_in(b"") == {}
 
 
 def test_who_answers_for_a_path(tmp_path: Path) -> None:
@@ -64,23 +64,23 @@ def test_who_answers_for_a_path(tmp_path: Path) -> None:
     (tmp_path / "absolute").symlink_to(tmp_path / "mount" / "x")
     (tmp_path / "plain" / "relative").symlink_to("../mount")
     (tmp_path / "loop").symlink_to("loop")
-    points = {f"{top}/mount": FUSE, f"{top}/other": NETWORK}
+    points = {f"{top}/mount": FUSE, f"{top}/other": REMOTE}
     mount = (f"{top}/mount", FUSE)
     expected = {
         "mount": mount,
         "mount/below/it": mount,
-        "mounted": ("", STEADY),
-        "plain/file": ("", STEADY),
+        "mounted": ("", LOCAL),
+        "plain/file": ("", LOCAL),
         "absolute": mount,
         "absolute/deeper": mount,
         "plain/relative/x": mount,
         "plain/../mount/x": mount,
-        "plain/./../other": (f"{top}/other", NETWORK),
-        "loop/x": ("", STEADY),
-        "x" * 5000: ("", STEADY),
+        "plain/./../other": (f"{top}/other", REMOTE),
+        "loop/x": ("", LOCAL),
+        "x" * 5000: ("", LOCAL),
     }
-    assert {path: keeper(f"{top}/{path}", points) for path in expected} == expected
-    assert keeper(f"{top}/mount", {}) == ("", STEADY)
+    assert {path: hangable_mount_on(f"{top}/{path}", points) for path in expected} == expected
+    assert hangable_mount_on(f"{top}/mount", {}) == ("", LOCAL)
 
 
 _ASK = """
@@ -103,35 +103,35 @@ def _run(program: str) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("kind", [NETWORK, FUSE])
+@pytest.mark.parametrize("kind", [REMOTE, FUSE])
 def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
     program = f"""
     descriptors = os.listdir("/proc/self/fd")
-    told = [(hanging.silent(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
+    told = [(hanging.times_out(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
     print(set(told), os.listdir("/proc/self/fd") == descriptors)
     """
     assert _run(program) == "{(False, True)} True"
 
 
-@pytest.mark.parametrize(("kind", "left"), [(NETWORK, False), (FUSE, True)])
+@pytest.mark.parametrize(("kind", "left"), [(REMOTE, False), (FUSE, True)])
 def test_nobody_waits_for_longer_than_the_patience_lasts(kind: str, left: bool) -> None:
     """Who writes for others to read, and has ended, is not kept from it by the one who asks."""
     program = f"""
     hanging._ask = lambda path: time.sleep(100)
-    hanging.PATIENCE = 0.3
+    hanging.TIMEOUT = 0.3
     begun = time.monotonic()
-    print(hanging.silent("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
+    print(hanging.times_out("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())
     """
     assert _run(program) == f"True True {left}"
 
 
-@pytest.mark.parametrize("kind", [NETWORK, FUSE])
+@pytest.mark.parametrize("kind", [REMOTE, FUSE])
 def test_without_anybody_to_ask_the_filesystem_counts_as_one_that_answers(kind: str) -> None:
     program = f"""
     def refused(*arguments):
         raise RuntimeError
     _thread.start_new_thread = os.fork = refused
-    print(hanging.silent("/", {kind!r}), alone())
+    print(hanging.times_out("/", {kind!r}), alone())
     """
     assert _run(program) == "False True"
 
@@ -140,27 +140,27 @@ def test_children_that_nobody_waits_for() -> None:
     program = """
     import signal
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    print(hanging.silent("/", hanging.FUSE), alone())
+    print(hanging.times_out("/", hanging.FUSE), alone())
     """
     assert _run(program) == "False True"
 
 
 def test_the_root_that_a_folder_lies_in() -> None:
     blank = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
-    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
-    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", NETWORK)
-    assert session.kept_by("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", STEADY)
-    assert session.kept_by("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", STEADY)
-    assert session.kept_by(blank, "/a b;c/x/y") == ("/a b;c/x", NETWORK)
+    assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
+    assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", REMOTE)
+    assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", LOCAL)
+    assert session.root_and_kind("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", LOCAL)
+    assert session.root_and_kind(blank, "/a b;c/x/y") == ("/a b;c/x", REMOTE)
     for broken in ("", "2", "2n", "x;y"):
-        assert session.kept_by(broken, "/a") == ("", STEADY)
+        assert session.root_and_kind(broken, "/a") == ("", LOCAL)
 
 
 @pytest.fixture
 def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Let nothing answer below tmp_path/mount, but below tmp_path/well; return who was asked, from tmp_path on."""
     asked: list[str] = []
-    points = {str(tmp_path / "mount"): NETWORK, str(tmp_path / "well"): FUSE}
+    points = {str(tmp_path / "mount"): REMOTE, str(tmp_path / "well"): FUSE}
 
     def ask(path: str, kind: str) -> bool:
         assert kind == points[path]
@@ -169,11 +169,11 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
 
     (tmp_path / "mount" / "home").mkdir(parents=True)
     (tmp_path / "well" / "home").mkdir(parents=True)
-    monkeypatch.setattr(timeouts, "_unsteady", points)
-    monkeypatch.setattr(hanging, "silent", ask)
+    monkeypatch.setattr(timeouts, "_may_hang", points)
+    monkeypatch.setattr(hanging, "times_out", ask)
     yield asked
-    timeouts.unheard.clear()
-    timeouts._heard.clear()
+    timeouts.timed_out.clear()
+    timeouts._answered.clear()
 
 
 def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: list[str]) -> None:
@@ -182,11 +182,11 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     (tmp_path / "mount" / "file").write_text("text")
     locations = Locations(mount)
     assert look(f"{mount}/home") == "writable"
-    assert home_problem(f"{mount}/home") == SILENT
+    assert home_problem(f"{mount}/home") == TIMED_OUT
     assert silent == ["mount"]
-    assert not reachable(f"{mount}/another")
-    assert reachable(str(tmp_path))
-    assert reachable(f"{mount}s")
+    assert not responds(f"{mount}/another")
+    assert responds(str(tmp_path))
+    assert responds(f"{mount}s")
     assert silent == ["mount"]
     assert look(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
     assert not locations.works(f"{mount}/home")
@@ -198,10 +198,10 @@ def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[s
     home = tmp_path / "well" / "home"
     (home / ".cache").symlink_to(tmp_path / "mount")
     for _ in range(2):
-        assert reachable(str(home))
+        assert responds(str(home))
         assert silent == ["well"]
     for _ in range(2):
-        assert not reachable(str(home / ".cache"))
+        assert not responds(str(home / ".cache"))
         assert silent == ["well", "mount"]
     assert look(str(home / ".cache" / "x")) == "silent"
     assert look(str(home)) == "writable"
@@ -212,21 +212,24 @@ def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
     names = ("mount/home", "mount", "good")
     places = [Candidate(name, str(tmp_path / name), "node") for name in names]
     storage = choose.choose_storage(places, make_facts(uid=os.geteuid(), user=os.geteuid()), {})
-    assert [(place.label, problem) for place, problem in storage.refused] == [("mount/home", SILENT), ("mount", SILENT)]
+    assert [(place.label, problem) for place, problem in storage.refused] == [
+        ("mount/home", TIMED_OUT),
+        ("mount", TIMED_OUT),
+    ]
     assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
     assert len(silent) == 1
 
 
 def test_home_is_kept_since_its_links_cannot_be_made() -> None:
-    decision = decide.decide(make_facts(home_problem=SILENT), make_storage(), HOME_WORKS, {})
+    decision = decide.decide(make_facts(home_problem=TIMED_OUT), make_storage(), HOME_WORKS, {})
     assert decision.home == ""
-    assert decision.home_why.startswith(SILENT)
+    assert decision.home_why.startswith(TIMED_OUT)
     assert "MPLCONFIGDIR" in {redirect.variable for redirect in decision.redirects}
 
 
 def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path, silent: list[str]) -> None:
     home = str(tmp_path / "mount" / "home")
-    assert not reachable(home)
+    assert not responds(home)
     decision = Decision()
     redirect = Redirect("MPLCONFIGDIR", "x", "config", str(tmp_path / "matplotlib"), "")
     decision.redirects = [redirect]
@@ -234,7 +237,7 @@ def test_no_folder_is_made_without_the_links_that_it_should_have(tmp_path: Path,
     folders.make_redirect(redirect, outcome, {})
     assert decision.redirects == []
     assert [str(problem) for problem in outcome.failed] == [
-        f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {SILENT}"
+        f"MPLCONFIGDIR stays as it was: {home}/.config/matplotlib/stylelib {TIMED_OUT}"
     ]
     assert not os.path.exists(redirect.folder)
     assert silent

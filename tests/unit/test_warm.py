@@ -109,8 +109,8 @@ def test_nobody_waits_for_a_place_that_is_not_needed(
     scratch.mkdir()
     monkeypatch.setattr(sys, "prefix", f"{tmp_path}/none")
     monkeypatch.setattr(warm, "mount_rows", lambda: [[b"x", os.fsencode(scratch), b"nfs4", b""]])
-    monkeypatch.setattr(timeouts, "unheard", [])
-    monkeypatch.setattr(hanging, "silent", silent)
+    monkeypatch.setattr(timeouts, "timed_out", [])
+    monkeypatch.setattr(hanging, "times_out", silent)
     data = {b"HOME": os.fsencode(tmp_path / "home"), b"SCRATCH": os.fsencode(scratch)}
     if works or not answers:
         with pytest.raises(TimeoutError):
