@@ -16,6 +16,7 @@ open("{SITE}/requests/new.json", "w").write("12345")
 open("{SITE}/requests/py.typed", "w").write("of the layer")
 open("{SITE}/requests/models.py", "a").write("# changed")
 open("{SITE}/own.pth", "w").close()
+open("{SITE}/requests/certs.of-no-interpreter.so", "w").close()  # in the place of certs.py
 os.makedirs("{SITE}/idna_x"); open("{SITE}/idna_x/__init__.py", "w").close()
 os.makedirs("{SITE}/idna_x-1.0.dist-info")
 open("{SITE}/idna_x-1.0.dist-info/RECORD", "w").write("idna_x/__init__.py,,\\nidna_x-1.0.dist-info/RECORD,,\\n")
@@ -59,10 +60,10 @@ sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
     layer = json.loads(inside)["layer"]
     assert (layer["inside"], layer["over"][0], layer["why"], layer["number"]) == (True, "/opt/venv", "", 0), layer
     pending = layer["pending"]
-    assert (pending["files"], pending["written"]) == (6, ["idna_x", "own.pth", "requests"]), pending
+    assert (pending["files"], pending["written"]) == (7, ["idna_x", "own.pth", "requests"]), pending
     assert "SIF_WRITABLE_OVERLAY=off cannot take a program out of the one that it was" in " ".join(off.split())
     assert (
-        f"{SITE}/idna_x-1.0.dist-info and 4 more: code in the place of the image's, or installed; gone with"
+        f"{SITE}/idna_x-1.0.dist-info and 5 more: code in the place of the image's, or installed; gone with"
         in result.stderr
     )
     told = " ".join(after.partition("writable layer")[2].split())
@@ -112,11 +113,13 @@ sif-writable cache forget requests idna_x own.pth --yes; end
 {PYTHON} -c "$2" 2>&1; {PYTHON} -c 'import idna_x' 2>&1; end
 SIF_WRITABLE_KEEP=none {PYTHON} -c "$1" quiet 2>&1; end
 {PYTHON} -c "$2" 2>&1; sif-writable cache list; end
+{PYTHON} -c 'import requests; open(requests.__path__[0] + "/models.py", "a").write("#")' 2>&1; end
+sif-writable status --no-gpu; sif-writable doctor; end
 """
     result = run(apptainer, sif, ["sh", "-c", script, "sh", WRITER, LOOK])
-    said, seen, listed, forgot, without, quiet, nothing = parts(result.stdout)[:7]
+    said, seen, listed, forgot, without, quiet, nothing, gone, waiting = parts(result.stdout)[:9]
     (line,) = said.splitlines()
-    assert "and 4 more: code in the place of the image's, or installed; later runs have it, too. To undo this: " in line
+    assert "and 5 more: code in the place of the image's, or installed; later runs have it, too. To undo this: " in line
     assert line.endswith("sif-writable cache forget idna_x own.pth requests")
     assert seen == "True of the True True\n", result
     words = " ".join(listed.split())
@@ -129,6 +132,9 @@ SIF_WRITABLE_KEEP=none {PYTHON} -c "$1" quiet 2>&1; end
     assert quiet == ""
     assert nothing.splitlines()[0].split() == ["False", "False", "False"]
     assert "kept, by" not in nothing
+    assert "/requests/models.py: code in the place of the image's" in gone
+    assert "not kept yet" not in waiting
+    assert "of containers that have ended are in" not in waiting, waiting
 
 
 def test_what_is_told_of_a_layer_that_is_refused(apptainer: Apptainer, sif: str) -> None:
