@@ -139,7 +139,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     closed = {storage.folders[kind] for kind in given}
     if given and storage.roots[given[0]] == choose.itself(storage.places[given[0]].base):  # marked: our folder itself
         questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{MARKER}", os.F_OK, True))
-    questions = [question for question in questions if not _is_answered(question, kept_by_root, closed)]
+    questions = [each for each in dict.fromkeys(questions) if not _is_answered(each, kept_by_root, closed)]
     present = [
         (storage.folders[kind], names, storage.folders[kind] in closed)
         for kind, names in storage.present.items()
