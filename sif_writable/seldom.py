@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 TEXT, ACL, MOUNTS = range(7, 10)
 """Kinds of questions, as those in :mod:`sif_writable.warm`."""
 _NAMES_KEY = 0x5349465F504C414E
-_PASSING = (".lock", ".locks", ".nfs", ".new-", ".tmp", ".swp")
-"""How names begin or end of what other programs make for a moment."""
+_PASSING = (".lock", ".locks", ".nfs", ".sif_writable", ".tmp", ".swp")
+"""How names begin or end of what programs make for a moment, this one included (:mod:`sif_writable.aside`)."""
 MARKER = ".sif-writable"
 """The file that marks a storage root which was tried and found good, and says what was found."""
 
