@@ -2,7 +2,7 @@
 
 import os
 
-from sif_writable import DIR, TARGET
+from sif_writable import DIR, TARGET, warm
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
     from sif_writable.system.surroundings import Facts
 
-
-FOLDER = "sif-writable"
+FOLDER = warm.FOLDER
 """The name of the one folder that we make in a place."""
 
 

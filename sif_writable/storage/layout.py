@@ -1,16 +1,18 @@
 """What bears which name in a storage root: ``data``, ``run``, ``locks``, and a folder for each image.
 
-The warm path and the hook at import spell the few names that they need, and so does :mod:`sif_writable.layer`: what
-they load is counted.
+What a warm start needs of it is named in :mod:`sif_writable.warm`. The hook at import spells the few names that it
+needs, and so does :mod:`sif_writable.layer`: what they load is counted.
 """
+
+from sif_writable import warm
+
+IMAGE, PLAN = warm.IMAGE, warm.PLAN
 
 DATA, RUN, CONFIG = "data", "run", "config"
 """Downloads, and sockets, directly in the root; settings, in the folder of an image."""
 HOME = "home"
 """In the folder of an image: the private HOME."""
 LOCKS = "locks"
-IMAGE = "image-"
-"""How the name of an image's folder begins; its identity follows."""
 COMPILED, PACKAGES = "compiled-", "packages-"
 """In the folder of an image, followed by the interpreter tag: object code, and writable copies of packages."""
 OWN_DATA = "data-"
@@ -23,8 +25,6 @@ LAYERS = "layer"
 """In the folder of an image: what its layers leave."""
 OVERLAY = "overlay"
 """In the folder of an image: what is written to other paths of the image."""
-PLAN = "plan-"
-"""How the name of a kept plan begins, in the folder of an image (:data:`sif_writable.warm.PLAN`)."""
 LEARNED = "learned"
 """In a folder of copies: the list of the packages that have or shall have one."""
 
