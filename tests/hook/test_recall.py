@@ -91,6 +91,20 @@ def test_a_manifest_takes_the_warm_path_too(hooked: Hooked) -> None:
     assert changed.ask(TOLD)[0]
 
 
+@pytest.mark.parametrize("home", ["/home/user", "/no/such/home"])
+def test_an_image_without_bytecode_takes_the_warm_path_too(hooked: Hooked, home: str) -> None:
+    """In a place of one's own the interpreter is told by its own variable, in one for all by the hook."""
+    plain = hooked.copy()
+    for where, folders, _ in os.walk(plain.packages):
+        if "__pycache__" in folders:
+            shutil.rmtree(os.path.join(where, "__pycache__"))
+    first, second = plain.ask(TOLD, home=home), plain.ask(TOLD, home=home)
+    assert (first[0], second[0]) == (True, False)
+    assert first[1].startswith("/var/tmp/" if home == "/no/such/home" else "/home/user/.cache/")
+    assert (first[1], _session(first[2])) == (second[1], _session(second[2]))
+    assert plain.ask(TOLD, "-B", home=home)[1] is None
+
+
 def test_status_tells_the_same_from_a_kept_plan(warm: Hooked) -> None:
     words = ("-m", "sif_writable", "status", "--json", "--no-gpu")
     from_kept = json.loads(warm.run(*words).stdout)
