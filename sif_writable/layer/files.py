@@ -235,12 +235,28 @@ def are_same(one: str, other: str) -> bool:
         return os.readlink(one) == os.readlink(other)
     if not stat.S_ISREG(first.st_mode) or first.st_size != second.st_size:
         return False
-    with os.fdopen(_open(one), "rb") as left, os.fdopen(_open(other), "rb") as right:
-        while part := left.read(_CHUNK):
+    have_holes = all(status.st_blocks * 512 < status.st_size for status in (first, second))
+    with os.fdopen(_open(one), "rb", 0) as left, os.fdopen(_open(other), "rb", 0) as right:
+        at = 0
+        while at < first.st_size:
+            if have_holes:  # what both leave out is the same, and may be larger than any disk
+                at = min(_data_after(file.fileno(), at, first.st_size) for file in (left, right))
+            part, counterpart = (os.pread(file.fileno(), _CHUNK, at) for file in (left, right))
             child.progress()
-            if part != right.read(_CHUNK):
+            both = min(len(part), len(counterpart)) or first.st_size
+            if part[:both] != counterpart[:both]:
                 return False
+            at += both
     return True
+
+
+def _data_after(descriptor: int, at: int, end: int) -> int:
+    """Return where the next data of a file begin, or its end; without an answer they begin here."""
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        let_pass(error)
+        return end if error.errno == errno.ENXIO else at
 
 
 def first_lines(path: str) -> str:

@@ -262,6 +262,27 @@ def test_files_of_any_name_mode_and_size_are_kept(node: Node) -> None:
     assert records.read(node.storage, 2).size < 1 << 20
 
 
+@pytest.mark.timeout(20)
+def test_sparse_files_are_compared_by_what_is_in_them(tmp_path: Path) -> None:
+    """A database that reserves a terabyte is opened to be written, and left as it was: that is seen at the exit."""
+
+    def sparse(name: str, *parts: tuple[int, bytes]) -> str:
+        with open(path := f"{tmp_path}/{name}", "wb") as file:
+            file.truncate(1 << 40)
+            for at, data in parts:
+                file.seek(at)
+                file.write(data)
+        return path
+
+    one = sparse("one", (0, b"head"), (1 << 39, b"x" * 9000))
+    assert files.are_same(one, sparse("same", (0, b"head"), (1 << 39, b"x" * 9000)))
+    assert files.are_same(one, sparse("zeros", (0, b"head"), (1 << 20, b"\0" * 9000), (1 << 39, b"x" * 9000)))
+    assert not files.are_same(one, sparse("more", (0, b"head"), (1 << 39, b"x" * 9000), (3 << 38, b"y")))
+    assert not files.are_same(one, sparse("other", (0, b"head"), (1 << 39, b"x" * 8999 + b"y")))
+    assert not files.are_same(sparse("empty"), one)
+    assert files.are_same(sparse("empty"), sparse("hole"))
+
+
 def test_generations_of_another_storage_at_the_same_path_are_not_taken_for_these(node: Node) -> None:
     replicas.mark(node.storage)
     node.write(first := node.layer(), "x", "of the first")
