@@ -111,15 +111,21 @@ def _times_out_for_thread(path: str) -> bool:
 
 
 def _times_out_for_child(path: str) -> bool:
-    import time
-
     from sif_writable import signals
 
+    own = signals.own_child()
     try:
-        child = signals.fork()
+        with own:
+            own.pid = signals.fork()
+            return _is_given_up(own.pid, path)
     except (OSError, RuntimeError) as error:  # no more processes, or none from here: as above
         let_pass(error)
         return False
+
+
+def _is_given_up(child: int, path: str) -> bool:
+    import time
+
     if not child:
         try:
             # A reader of the parent's pipe sees no end of file while this child holds the write end.

@@ -83,3 +83,43 @@ def fork() -> int:
                 os.waitpid(child, 0)
             raise
     return child
+
+
+class own_child:  # noqa: N801 - as `suppress`
+    """Have the program's handler of SIGCHLD not called for a child of ours, which is made and waited for in the block.
+
+    The handler is called later for the program's own children that end meanwhile: of two such signals that wait the
+    kernel keeps one, so it is sent again where any child has ended. One that another thread gets is not held back.
+    """
+
+    def __init__(self) -> None:
+        """Begin with no child."""
+        self.pid = 0
+        self.before: Optional[set[int]] = None
+        """Which signals were blocked; none: there is no handler, and nothing to be done."""
+
+    def __enter__(self) -> None:
+        """Hold the signal back, if there is a handler."""
+        import _signal
+
+        if _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):
+            self.before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
+
+    def __exit__(self, *_: object) -> None:
+        """Take the signal of our child away, and no other."""
+        import _signal
+
+        if self.before is None:
+            return
+        try:
+            taken = _signal.sigtimedwait((_signal.SIGCHLD,), 0)
+            if taken is not None and (taken.si_pid != self.pid or _has_ended_child()):
+                os.kill(os.getpid(), _signal.SIGCHLD)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.before)
+
+
+def _has_ended_child() -> bool:
+    with suppress(ChildProcessError):
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return False

@@ -38,19 +38,21 @@ def ask(work: Callable[[], str], seconds: float) -> str | None:
     :raises RuntimeError: this interpreter makes no children any more, since it ends (CPython 3.12).
     """
     readable, writable = os.pipe()
-    try:
-        child = signals.fork()
-    except BaseException as error:
-        os.close(readable)
+    own = signals.own_child()
+    with own:
+        try:
+            own.pid = signals.fork()
+        except BaseException as error:
+            os.close(readable)
+            os.close(writable)
+            let_pass(error)
+            if isinstance(error, OSError):
+                return None
+            raise
+        if own.pid == 0:
+            _be_child(work, writable)
         os.close(writable)
-        let_pass(error)
-        if isinstance(error, OSError):
-            return None
-        raise
-    if child == 0:
-        _be_child(work, writable)
-    os.close(writable)
-    return _result(child, readable, seconds)
+        return _result(own.pid, readable, seconds)
 
 
 def start(module: str, words: Sequence[str], seconds: float) -> str | None:
@@ -61,23 +63,25 @@ def start(module: str, words: Sequence[str], seconds: float) -> str | None:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     argv = [sys.executable, "-I", "-S", "-B", "-c", _CODE.format(module), package, *words]
     readable, writable = os.pipe()
-    try:
-        actions = [
-            (os.POSIX_SPAWN_DUP2, writable, 1),
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-        ]
-        # What waits for this process's end by a lock in a signal handler is no business of the new one.
-        child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsigmask=())
-    except BaseException as error:
-        os.close(readable)
+    own = signals.own_child()
+    with own:
+        try:
+            actions = [
+                (os.POSIX_SPAWN_DUP2, writable, 1),
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+            ]
+            # What waits for this process's end by a lock in a signal handler is no business of the new one.
+            own.pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsigmask=())
+        except BaseException as error:
+            os.close(readable)
+            os.close(writable)
+            let_pass(error)
+            if isinstance(error, (OSError, ValueError)):
+                return None
+            raise
         os.close(writable)
-        let_pass(error)
-        if isinstance(error, (OSError, ValueError)):
-            return None
-        raise
-    os.close(writable)
-    return _result(child, readable, seconds)
+        return _result(own.pid, readable, seconds)
 
 
 def is_ours(pid: str) -> bool:

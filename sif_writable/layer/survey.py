@@ -155,7 +155,7 @@ def in_use(path: str) -> str:
             told = states(where, of_it)
             found.update(told.values())
             if any(told[upper] == DEAD and _waits(f"{where}/{upper}") for upper in of_it):
-                return "is what a container was made from that has ended, and whose files are not kept yet"
+                return "is what a container was made from that has ended, and goes after that one's files"
     if ALIVE in found:
         return "is used by programs that run, and stays until they end"
     if UNKNOWN in found:

@@ -223,5 +223,5 @@ def about(item: Item) -> list[str]:
         return ["nothing was written to it"]
     wrote = _some(state["packages"])
     if not item.written:
-        return [f"what {wrote} wrote is kept; it goes with the next start on this machine"]
+        return [f"nothing of what {wrote} wrote waits to be kept; it goes with the next start on this machine"]
     return [f"{item.written} file{'s' * (item.written != 1)} of {wrote}, not kept yet"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -223,3 +224,30 @@ def test_a_signal_during_the_fork_is_handled_afterwards_and_leaves_no_child(
             os._exit(0)
     with pytest.raises(ChildProcessError):
         os.waitpid(forked[0], 0)
+
+
+def test_a_child_of_ours_does_not_call_the_programs_handler() -> None:
+    """In a process of its own: another thread would get the signal. A child of the program's calls it still."""
+    code = """
+import os, signal, time
+from sif_writable.layer import child
+from sif_writable.signals import own_child
+
+ended = []
+signal.signal(signal.SIGCHLD, lambda number, frame: ended.append(number))
+print(child.ask(lambda: "forked", 20), child.ask(lambda: 1 / 0, 20), len(ended))
+print(child.start("sif_writable.layer.names", [], 20), len(ended))  # it has no `main`
+theirs = os.posix_spawn("/bin/sleep", ["sleep", "0.2"], {})
+print(child.ask(lambda: time.sleep(0.6) or "slow", 20), len(ended), os.waitpid(theirs, os.WNOHANG)[0] == theirs)
+theirs = os.posix_spawn("/bin/sleep", ["sleep", "0.2"], {})
+own = own_child()
+with own:
+    own.pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(own.pid, 0)
+    os.waitid(os.P_PID, theirs, os.WEXITED | os.WNOWAIT)  # its signal is one with ours
+print(len(ended), os.waitpid(theirs, 0)[0] == theirs)
+os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+print(len(ended))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.splitlines() == ["forked None 0", "None 0", "slow 1 True", "2 True", "3"], done.stderr
