@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Row = Sequence[bytes]  # what is mounted, where, the type of filesystem, and more
 
-IMAGE, PLAN = "image-", "plan-"
+IMAGE, PLAN = "image", "plan"
 """How the name of an image's folder in storage begins, before its identity; and in there that of a kept plan, before
-the interpreter tag. The other names are in :mod:`sif_writable.storage.layout`."""
+the interpreter tag, with a dash between. The other names are in :mod:`sif_writable.storage.layout`."""
 LARGEST, DAY = 1 << 20, 86400.0
 """Bytes of a file that are read; seconds, of which the time of a kept plan is not renewed more often."""
 FOLDER = "sif-writable"
@@ -129,7 +129,7 @@ class _Plan:
                     continue
                 if not name:
                     image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
-                    name = f"{IMAGE}{image}/{PLAN}{sys.implementation.cache_tag}"
+                    name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
                 content, plan = _read(f"{root}/{name}")
                 if plan is None or plan.st_uid != self.uid or plan.st_mode & 0o170022 != 0o100000:
                     continue

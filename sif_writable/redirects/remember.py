@@ -20,8 +20,7 @@ from sif_writable.redirects.locations import Locations
 from sif_writable.seldom import MARKER
 from sif_writable.session import TOLD
 from sif_writable.signals import let_pass, suppress
-from sif_writable.storage import candidates, choose, kinds
-from sif_writable.storage.layout import USED
+from sif_writable.storage import candidates, choose, kinds, layout
 from sif_writable.storage.publish import write_aside
 from sif_writable.system import surroundings, timeouts, world
 
@@ -74,7 +73,7 @@ class _Asked(dict[str, str]):
 def path(facts: Facts, storage: Storage) -> str:
     """Return where the plan of this image and interpreter is kept, or an empty string."""
     image = storage.folders.get("image")
-    return f"{image}/{warm.PLAN}{facts.tag}" if image else ""
+    return f"{image}/{layout.PLAN}{facts.tag}" if image else ""
 
 
 def is_due(path: str) -> bool:
@@ -232,7 +231,7 @@ def _prefixes(places: Iterable[str]) -> frozenset[str]:
 def _used(storage: Storage) -> str:
     """Return the file that says in another place, where no plan does, that the image is used; or an empty string."""
     compiled = os.path.dirname(storage.folders.get(kinds.COMPILED, ""))
-    return f"{compiled}/{USED}" if compiled not in ("", storage.folders.get("image")) else ""
+    return f"{compiled}/{layout.USED}" if compiled not in ("", storage.folders.get("image")) else ""
 
 
 def _user_site(facts: Facts, decision: Decision, environ: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ needs, and so does :mod:`sif_writable.layer`: what they load is counted.
 
 from sif_writable import warm
 
-IMAGE, PLAN = warm.IMAGE, warm.PLAN
+IMAGE, PLAN = f"{warm.IMAGE}-", f"{warm.PLAN}-"
 
 DATA, RUN, CONFIG = "data", "run", "config"
 """Downloads, and sockets, directly in the root; settings, in the folder of an image."""

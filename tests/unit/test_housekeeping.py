@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import seldom, warm
+from sif_writable import seldom
 from sif_writable.cleanup import contents, housekeeping, policy, removal
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
 from sif_writable.report import usage
-from sif_writable.storage import layout, leases
+from sif_writable.storage import leases
 from sif_writable.storage.choose import Storage
 from sif_writable.storage.kinds import COMPILED
 from sif_writable.system.mounts import Mount
@@ -48,10 +48,6 @@ def test_limits(text: str, allowed: Limit | None, understood: bool) -> None:
     found, note = policy.limit({"SIF_WRITABLE_MAX": text})
     assert (found, note == "") == (allowed, understood)
     assert understood or f"SIF_WRITABLE_MAX={text!r} is not understood" in note
-
-
-def test_one_name_of_kept_plans() -> None:
-    assert layout.PLAN == warm.PLAN
 
 
 class Images:
