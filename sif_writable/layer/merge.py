@@ -180,9 +180,13 @@ def _without_bytecode(kept: list[Change], dropped: list[str]) -> list[Change]:
 
 
 def _without_remains(kept: list[Change], dropped: list[str], installed: Collection[str]) -> Kept:
-    """Take out what is left of an installed package: its empty directory could be imported, as a namespace."""
+    """Take out what is left of an installed package: its empty directory could be imported, as a namespace.
+
+    So does a new environment go: without what says that it is one, its interpreter is that of another.
+    """
     made = {change.path for change in kept if change.kind == FOLDER}
     packages = made.intersection(posixpath.dirname(path) for path in installed if is_code(path))
+    packages |= made.intersection(_environment(path) for path in dropped)
     rest = []
     for change in kept:
         if packages.isdisjoint(_at_and_above(change.path)):
@@ -193,6 +197,12 @@ def _without_remains(kept: list[Change], dropped: list[str], installed: Collecti
     used = {above for change in rest if change.kind != FOLDER for above in _at_and_above(change.path)}
     found = [change for change in rest if change.kind != FOLDER or change.path in used or change.path not in lost]
     return Kept(found, dropped)
+
+
+def _environment(path: str) -> str:
+    """Return the environment that a file says there is, or an empty string."""
+    folder, name = posixpath.split(path)
+    return folder if name == "pyvenv.cfg" else path.rpartition("/conda-meta/")[0]
 
 
 def _at_and_above(path: str) -> Iterator[str]:

@@ -67,6 +67,28 @@ def test_of_an_installed_package_no_directory_stays_that_could_be_imported() -> 
     assert merge.keep(changes, ALL, replaces=_replaces, installed=owned) == (changes, [])
 
 
+def test_of_a_new_environment_nothing_stays_without_what_says_that_it_is_one() -> None:
+    mine = [Change("/v/sub", FOLDER, 1), Change("/v/sub/data", FILE, 1), Change("/v/submarine", FILE, 1)]
+    changes = [
+        *mine[:2],
+        Change("/v/sub/pyvenv.cfg", FILE, 1),
+        Change("/v/sub/bin", FOLDER, 1),
+        Change("/v/sub/bin/python", LINK, 1),
+        Change("/v/envs/new", FOLDER, 1),
+        Change("/v/envs/new/lib", FOLDER, 1),
+        Change("/v/envs/new/lib/libx.txt", FILE, 1),
+        Change("/v/envs/new/conda-meta", FOLDER, 1),
+        Change("/v/envs/new/conda-meta/history", FILE, 1),
+        mine[2],
+    ]
+    kept = merge.keep(changes, NEW, replaces=_replaces, installed=())
+    assert kept.changes == [mine[2]]
+    assert {"/v/sub/pyvenv.cfg", "/v/sub/bin/python", "/v/envs/new/lib/libx.txt"} <= set(kept.dropped)
+    assert merge.keep(changes, ALL, replaces=_replaces, installed=()) == (changes, [])
+    of_the_image = [Change("/v/pyvenv.cfg", FILE, 1), *mine]  # no new environment: the directory is not new
+    assert merge.keep(of_the_image, NEW, replaces=_replaces, installed=()).changes == mine
+
+
 def test_what_a_distribution_owns_is_read_from_its_record() -> None:
     lines = ["q/__init__.py,sha256=x,3", '"q/a,b.json",,', "../../bin/q,,", "q-1.0.dist-info/RECORD,,", ""]
     found = merge.installed({f"{SP}/q-1.0.dist-info/RECORD": lines})
