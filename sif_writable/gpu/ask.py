@@ -16,7 +16,7 @@ import os
 import sys
 
 from sif_writable import MODE
-from sif_writable.signals import let_pass
+from sif_writable.signals import let_pass, own_child
 
 TIMEOUT = 10.0
 """Seconds that NVML gets."""
@@ -126,6 +126,12 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
     :param details: names, memory, UUIDs, capability and versions too (nvidia-ml-py; 30 ms).
     :param timeout: seconds for everything.
     """
+    own = own_child()
+    with own:
+        return _ask(own, limit, details, timeout)
+
+
+def _ask(own: own_child, limit: int, details: bool, timeout: float) -> Nvml:
     import select
     import time
 
@@ -137,7 +143,7 @@ def ask(limit: int = 0, *, details: bool = False, timeout: float = TIMEOUT) -> N
     read_end, write_end = os.pipe()
     try:
         try:
-            pid = _start(write_end, limit, details)
+            pid = own.pid = _start(write_end, limit, details)
         finally:
             os.close(write_end)
         poll = select.poll()

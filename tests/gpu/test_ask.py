@@ -97,7 +97,9 @@ def test_the_programs_signal_handlers_run_in_the_program_alone(room: Container) 
 
 
 NOTHING_LEFT = """
-import os
+import os, signal
+called = []
+signal.signal(signal.SIGCHLD, lambda *_: called.append("for a child of ours"))
 before = dict(os.environ), sorted(os.listdir("/proc/self/fd")), os.getcwd()
 from sif_writable.gpu import check
 check.enforce("torch", os.environ)
@@ -105,6 +107,7 @@ after = dict(os.environ), sorted(os.listdir("/proc/self/fd")), os.getcwd()
 assert after[0].pop("SIF_WRITABLE_GPU_CHECKED")
 assert before == after, (before, after)
 assert len(os.listdir("/proc/self/task")) == THREADS
+assert not called or THREADS > 1  # another thread gets the signal
 with open("/proc/self/maps") as maps:
     assert "libnvidia" not in maps.read(), "NVML was loaded here"
 try:
