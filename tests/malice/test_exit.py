@@ -192,8 +192,9 @@ def test_what_a_killed_trial_of_an_overlay_leaves_is_collected(one_image: Image)
     (image,) = (name for name in os.listdir(storage) if name.startswith("image-"))
     (layers,) = (name for name in os.listdir(f"{storage}/{image}/overlay") if name.startswith("venv"))
     trial = aside.path(f"{storage}/{image}/overlay", "trial")
-    os.makedirs(f"{trial}/0/work/work/deep")
-    os.chmod(f"{trial}/0/work/work", 0)  # as the kernel leaves it
+    inner = os.path.join(trial, "0", "work", "work")
+    os.makedirs(f"{inner}/deep")
+    os.chmod(inner, 0)  # as the kernel leaves it
     lost = aside.path(f"{storage}/{image}/overlay/{layers}/graft", "data")
     kept = f"{storage}/{image}/overlay/{layers}/graft/.new-data-4711-0123abcd"
     for path in (lost, kept):
