@@ -19,7 +19,7 @@ begin, cpu = time.perf_counter_ns(), time.process_time_ns()
 import {module}
 end, used = time.perf_counter_ns(), time.process_time_ns() - cpu
 import sys
-made, entered = ["sif_writable.layer." + name in sys.modules for name in ("mount", "enter")]
+made, entered = ["sif_writable.layer." + name in sys.modules for name in ("make", "enter")]
 print(begin, end, used, made, entered, flush=True)
 last = time.perf_counter_ns()
 print(last, flush=True)
