@@ -88,7 +88,7 @@ def _on_the_kernel(arguments: argparse.Namespace, place: str) -> None:
         machine = PlainMachine(places)
 
         def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-            start = [PYTHON, "-I", "-S", "/tests-of-layer/box.py"]  # outside the namespaces others see to own what is there
+            start = [PYTHON, "-I", "-S", "/tests-of-layer/box.py"]  # whose own start would see other owners
             binds = [f"{HERE}:/tests-of-layer:ro", f"{home}:{scratch.HOME}/disk", f"{imports.__file__}:/imports.py:ro"]
             env = {**env, "SIF_WRITABLE_DIR": f"{scratch.HOME}/disk"}
             return machine.run([*start, *argv], venv=environment, env=env, binds=binds, timeout=3600)
