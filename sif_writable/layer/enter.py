@@ -1,4 +1,4 @@
-"""The writable layer of this container: join the one that stands, or have it made (:mod:`sif_writable.layer.mount`).
+"""The writable layer of this container: join the one that stands, or have it made (:mod:`.make`).
 
 On the path of the first import from a read-only environment; what happens rarely is in modules that are loaded then.
 

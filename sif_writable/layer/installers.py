@@ -11,7 +11,7 @@ from sif_writable.layer import decide, kernel, neighbours
 def cover(image: str, prefix: str) -> None:
     """Show the directories of the layers in this process's namespace read-only, to it and its descendants.
 
-    :param image: and `prefix`: see :data:`sif_writable.layer.LAYER`.
+    :param image: and `prefix`: see :data:`sif_writable.LAYER`.
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
     """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)

@@ -205,6 +205,11 @@ def _replace(path: str, make: Callable[[str], None]) -> None:
     make(path)
 
 
+def _give_away(path: str) -> None:
+    os.chmod(path, 0o644)
+    os.chown(path, 12345, 12345)
+
+
 DAMAGE: dict[str, Callable[[str], None]] = {
     "empty": lambda path: _cut(path, 0),
     "cut in the check sum": lambda path: _cut(path, 5),
@@ -217,7 +222,10 @@ DAMAGE: dict[str, Callable[[str], None]] = {
     "a named pipe": lambda path: _replace(path, os.mkfifo),
     "a link to itself": lambda path: _replace(path, lambda place: os.symlink(place, place)),
     "not ours to read": lambda path: os.chmod(path, 0),
+    "anybody's to write": lambda path: os.chmod(path, 0o622),
 }
+if os.getuid() == 0:
+    DAMAGE["another user's"] = _give_away
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
