@@ -238,6 +238,11 @@ def test_a_damaged_plan_counts_as_none(warm: Hooked, damage: str) -> None:
     assert found[1:] == expected[1:]
 
 
+def test_in_storage_that_anybody_may_write_all_is_decided_anew(warm: Hooked) -> None:
+    os.chmod(_below(warm, ".cache", "sif-writable"), 0o777)
+    assert warm.ask(TOLD)[0]
+
+
 def test_a_plan_that_does_not_fit_is_kept_for_a_while(warm: Hooked) -> None:
     path = _kept(warm)
     before = os.stat(path)

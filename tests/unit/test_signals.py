@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import sif_writable
 from sif_writable.errors import is_passing
 from sif_writable.signals import fork, from_handler, let_pass, suppress
 from sif_writable.system.filesystem import explain
@@ -251,3 +252,20 @@ print(len(ended))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.splitlines() == ["forked None 0", "None 0", "slow 1 True", "2 True", "3"], done.stderr
+
+
+def _meet(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except OSError as error:
+        sif_writable.let_pass(error)
+
+
+def test_the_hook_passes_on_what_a_handler_raises_and_not_what_a_system_call_does() -> None:
+    _meet(partial(os.stat, "/no/such/file"))
+    before = signal.signal(signal.SIGUSR1, partial(_with_more, "of the program"))
+    try:
+        with pytest.raises(PermissionError, match="of the program"):
+            _meet(partial(signal.raise_signal, signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
