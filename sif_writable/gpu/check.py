@@ -123,10 +123,13 @@ def examine(trigger: str, environ: Mapping[str, str], demanded: Demands) -> Diag
 
     evidence = signs.gather(environ, sys.path, trigger.partition(".")[0])
     found = diagnosis.from_evidence(evidence, demanded)
-    if found is None:
+    # NVIDIA's library makes the device files that are missing, where it may (seen with driver 580 on an H200).
+    may_appear = found is not None and found.problem.code == "contained" and signs.can_make_nodes()
+    if found is None or may_appear:
         details = demands.needs_details(environ, demanded)
         nvml = ask.ask(gpus_to_query(environ), details=details, timeout=demanded.timeout)
-        found = diagnosis.from_nvml(evidence, nvml, demanded)
+        if found is None or nvml.gpus:
+            found = diagnosis.from_nvml(evidence, nvml, demanded)
     return diagnosis.with_settings(found, demanded)
 
 

@@ -63,6 +63,11 @@ def has_gpu_node(nodes: Sequence[str]) -> bool:
     return any(name == "nvidiactl" or name[6:].isdigit() for name in nodes)
 
 
+def can_make_nodes() -> bool:
+    """Say whether this process may be able to make device files: as root, in a ``/dev`` that can be written."""
+    return os.geteuid() == 0 and os.access("/dev", os.W_OK)
+
+
 def gather(environ: Mapping[str, str], path: Sequence[str], wanted: str = "", root: str = "/") -> GpuEvidence:
     """Read the files and variables that say something about GPUs.
 

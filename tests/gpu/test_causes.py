@@ -435,3 +435,20 @@ def test_a_stub_is_not_asked(room: Container) -> None:
     stub(room)
     assert room.run(CAUSE).stdout == "stub\n"
     assert not room.calls("nvmlInitWithFlags")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device files")
+def test_the_library_of_root_makes_the_device_files(room: Container) -> None:
+    """Seen with driver 580: root has a GPU in a container whose /dev was empty, once NVML or CUDA was initialised."""
+    contained(room)
+    room.bind(room.nvml, f"{LIBS}/{NVML}")
+    assert room.run(CAUSE, **WANT).stdout == "present\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device files")
+def test_where_that_fails_the_cause_stays(room: Container) -> None:
+    contained(room)
+    room.bind(room.nvml, f"{LIBS}/{NVML}")
+    room.answer("nvmlInitWithFlags.code 999\n")
+    done = room.run(CAUSE, **{**WANT, "SIF_WRITABLE_GPU": "warn"})
+    assert (done.stdout, len(room.calls("nvmlInitWithFlags"))) == ("contained\n", 1)
