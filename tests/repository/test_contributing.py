@@ -73,5 +73,5 @@ def test_the_files_that_take_long_are_there() -> None:
 def test_what_contributing_names_is_there() -> None:
     with open(os.path.join(GITHUB, "CONTRIBUTING.md"), encoding="utf-8") as file:
         named = set(re.findall(r"`((?:tests|README|CHANGELOG)[\w./-]*)", file.read()))
-    assert {"tests/run", "tests/coverage", "tests/hook/test_budget.py"} <= named
+    assert {"tests/run", "tests/hook/test_budget.py"} <= named
     assert [name for name in named if not os.path.exists(os.path.join(REPOSITORY, name))] == []
