@@ -24,12 +24,12 @@ from sif_writable.system.filesystem import look
 from sif_writable.system.surroundings import home_problem
 from sif_writable.system.timeouts import TIMED_OUT, may_hang_in, responds
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 TABLE = rb"""
 1 0 0:30 / / rw - fuse.squashfuse_ll image ro
@@ -97,7 +97,7 @@ _ASK = """
 
 def _run(program: str) -> str:
     command = [sys.executable, "-S", "-c", textwrap.dedent(_ASK) + textwrap.dedent(program)]
-    environment = {**os.environ, "PYTHONPATH": ROOT}
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout.strip()

@@ -15,11 +15,12 @@ from sif_writable.commands.cli import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment
 from sif_writable.report.text import paragraph
 from sif_writable.system.program import not_started
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": REPOSITORY, "SIF_WRITABLE": "off"}
 AWKWARD = [
     "plain",
     "a b",
@@ -64,7 +65,7 @@ def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": "/nowhere", **environ},
+        env={**ENVIRONMENT, "HOME": "/nowhere", **environ},
     )
 
 
@@ -118,7 +119,7 @@ print(sys.flags.optimize, file=sys.stderr)
 
 def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) -> None:
     program = _ALL.replace("WORDS", repr([list(words) for words in COMMAND_LINES]))
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": str(tmp_path)}
+    environ = {**ENVIRONMENT, "HOME": str(tmp_path)}
     told = []
     for level in ("", "2"):
         words = [sys.executable, "-c", program]
@@ -135,7 +136,7 @@ def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) 
 @pytest.mark.parametrize(("text", "why"), [("", "AttributeError: "), ("raise OSError('mine')", "OSError: mine")])
 def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "platformdirs.py").write_text(text)
-    done = cli("doctor", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = cli("doctor", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
     assert done.stderr == ""
     told = " ".join(done.stdout.split())
     assert (
@@ -170,7 +171,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off"},
+        env=ENVIRONMENT,
     )
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -186,6 +187,6 @@ def test_text_folds_at_80_columns_but_never_within_a_path() -> None:
 def test_only_the_command_that_is_asked_for_is_loaded(tmp_path: Path) -> None:
     program = "import sys\nfrom sif_writable.commands.cli import main\nmain(['env'])\n"
     program += "print([name for name in sys.modules if name.startswith('sif_writable.commands.')], file=sys.stderr)"
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "SIF_WRITABLE": "off", "HOME": str(tmp_path)}
+    environ = {**ENVIRONMENT, "HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     assert result.stderr == "['sif_writable.commands.cli', 'sif_writable.commands.env']\n"

@@ -16,6 +16,7 @@ import pytest
 
 from sif_writable.copies import failures
 from sif_writable.copies.evidence import chain, said, tells_of_a_refusal
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +151,7 @@ def test_what_words_tell(text: str) -> None:
 
 def test_what_the_cases_of_the_corpus_say() -> None:
     """Whatever a real package said of a read-only file system names what it could not write."""
-    with open(os.path.join(os.path.dirname(__file__), "..", "corpus", "said.json"), encoding="utf-8") as file:
+    with open(os.path.join(REPOSITORY, "tests", "corpus", "said.json"), encoding="utf-8") as file:
         said_then = json.load(file)
     assert len(said_then) > 20
     found = {text: failures.refused(text.replace("$PREFIX", "/venv")) for text in said_then}

@@ -14,12 +14,12 @@ import pytest
 from sif_writable.storage.shortage import BYTES, INODES, QUOTA, complaint, lacking, remedy, short_of
 from sif_writable.storage.space import DISK, HOME, MEMORY, OVERLAY, SESSION, Space, look, overlay_is_read_only
 from sif_writable.system.mounts import Mount
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MIB, GIB = 1 << 20, 1 << 30
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def space(free: int, total: int, free_inodes: int = 0, inodes: int = 0, kind: str = DISK) -> Space:
@@ -126,7 +126,7 @@ def on_tmpfs(tmp_path: Path, options: str, script: str) -> subprocess.CompletedP
     mounts = f"D={tmp_path}/place; mount -t tmpfs none /var/cache; mount -t tmpfs -o {options},mode=0700 none $D"
     script = f"set -e; {mounts}; {script}"
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    own = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": f"{tmp_path}/home"}
+    own = {"PATH": os.environ["PATH"], "PYTHONPATH": REPOSITORY, "HOME": f"{tmp_path}/home"}
     done = subprocess.run(
         ["unshare", *user, "--mount", "--propagation", "private", "sh", "-c", script],
         env={**own, "SIF_WRITABLE": "on", "SIF_WRITABLE_DIR": f"{tmp_path}/place"},

@@ -18,11 +18,11 @@ from sif_writable.cleanup.contents import Contents, Image, Item, look
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.system.listing import names
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NOW = 1_800_000_000.0
 THIS, OTHER = "0123456789abcdef", "fedcba9876543210"
 ALL = policy.Reach(THIS, all_images=True)
@@ -147,7 +147,7 @@ class Store:
 
     def environ(self, **more: str) -> dict[str, str]:
         """Return the environment of its processes."""
-        own = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(self.home)}
+        own = {"PATH": os.environ["PATH"], "PYTHONPATH": REPOSITORY, "HOME": str(self.home)}
         return {**own, "SIF_WRITABLE": "on", "SIF_WRITABLE_DIR": str(self.place), **more}
 
     def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -458,7 +458,7 @@ print(rounds)
 
 
 def test_processes_beside_it_survive(store: Store, tmp_path: Path) -> None:
-    environ = {**store.environ(), "PYTHONPATH": os.path.join(ROOT, "sif_writable", "hook") + ":" + ROOT}
+    environ = {**store.environ(), "PYTHONPATH": os.path.join(REPOSITORY, "sif_writable", "hook") + ":" + REPOSITORY}
     enough = tmp_path / "enough"
     busy = [
         subprocess.Popen([sys.executable, "-c", _BUSY, str(enough)], env=environ, stdout=subprocess.PIPE, text=True)

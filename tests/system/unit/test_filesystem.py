@@ -16,12 +16,12 @@ from sif_writable.redirects.locations import Locations
 from sif_writable.sizes import human
 from sif_writable.system.filesystem import explain, unfit, why_not_creatable
 from sif_writable.system.probe import attempt_in
+from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 UID = os.geteuid()
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def test_a_good_folder_has_nothing_wrong_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def on_mounts(tmp_path: Path, mounts: str, calls: str) -> list[str | None]:
     user = [] if UID == 0 else ["--user", "--map-root-user"]
     done = subprocess.run(
         ["unshare", *user, "--mount", "--propagation", "private", "sh", "-c", script],
-        env={**os.environ, "PYTHONPATH": ROOT, "SIF_WRITABLE": "off"},
+        env={**os.environ, "PYTHONPATH": REPOSITORY, "SIF_WRITABLE": "off"},
         capture_output=True,
         text=True,
         check=False,
@@ -156,7 +156,7 @@ def test_no_permission(tmp_path: Path) -> None:
         f"print(unfit({str(folder)!r}, uid=1000), attempt_in({str(folder)!r}), sep='|')"
     )
     copy = tmp_path / "lib"
-    shutil.copytree(os.path.join(ROOT, "sif_writable"), copy / "sif_writable")
+    shutil.copytree(os.path.join(REPOSITORY, "sif_writable"), copy / "sif_writable")
     done = subprocess.run(
         ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "/usr/bin/python3", "-c", code],
         env={"PYTHONPATH": str(copy), "SIF_WRITABLE": "off"},
