@@ -37,21 +37,23 @@ if TYPE_CHECKING:
     from tests.lab.scratch import Scratch
     from tests.lab.slurm_cluster import Cluster
 
+pytest_plugins = ("tests.lab.fixtures",)
+
 BY_COPY = {"SIF_WRITABLE_OVERLAY": "off"}
 """The environment of a test of copies: where a layer is possible, nothing else shows what serves where it is not."""
 LONG = (
-    "tests/readonly/test_copyup.py",
+    "tests/copies/test_copyup.py",
     "tests/hook/test_budget.py",
-    "tests/hook/test_unit_everywhere.py",
+    "tests/repository/test_unit_everywhere.py",
     "tests/faults/test_hanging.py",
     "tests/apptainer/test_examples.py",
-    "tests/hook/test_build_time.py",
+    "tests/image/test_build_time.py",
     "tests/apptainer/test_session.py",
     "tests/apptainer/test_prestage.py",
     "tests/apptainer/test_matrix.py",
     "tests/apptainer/test_layer_programs.py",
     "tests/corpus/test_replay.py",
-    "tests/readonly/test_trace.py",
+    "tests/trace/test_trace.py",
     "tests/slurm/test_array.py",
     "tests/apptainer/test_overlay_image.py",
     "tests/apptainer/test_layer.py",
@@ -59,15 +61,15 @@ LONG = (
     "tests/apptainer/test_trace.py",
     "tests/apptainer/test_growth.py",
     "tests/faults/test_injected.py",
-    "tests/readonly/test_overlay.py",
-    "tests/readonly/test_evidence.py",
-    "tests/readonly/test_fallback.py",
-    "tests/malice/test_starts.py",
+    "tests/overlay/test_overlay.py",
+    "tests/copies/test_evidence.py",
+    "tests/copies/test_fallback.py",
+    "tests/hook/test_starts.py",
     "tests/layer/test_layer.py",
-    "tests/malice/test_places.py",
-    "tests/readonly/test_removal.py",
+    "tests/storage/test_places.py",
+    "tests/cleanup/test_removal.py",
     "tests/hook/test_delivery.py",
-    "tests/malice/test_shells.py",
+    "tests/commands/test_shells.py",
     "tests/faults/test_cgroups.py",
 )
 """Files of tests that take ten seconds of a processor or more, or wait as long; the longest first.

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from tests.hook.hooked import write
+from tests.lab.hooked import write
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.apptainer.inside import PYTHON, SITE, run
-from tests.readonly.ways import WAYS
+from tests.lab.ways import WAYS
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer

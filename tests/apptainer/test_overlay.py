@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.readonly.overlaid import PRELUDE, PYTHON, TREE, Sif, ask
+from tests.lab.overlaid import PRELUDE, PYTHON, TREE, Sif, ask
 
 if TYPE_CHECKING:
     from tests.apptainer.conftest import Rebuilt

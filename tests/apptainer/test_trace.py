@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import or_skip
 from tests.lab import built
-from tests.readonly.overlaid import PACKAGES, Sif, ask
+from tests.lab.overlaid import PACKAGES, Sif, ask
 
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer

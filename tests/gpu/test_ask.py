@@ -205,3 +205,13 @@ def test_no_more_gpus_are_woken_than_are_visible(room: Container) -> None:
     room.with_nv("count 8\n")
     assert room.run(CAUSE, CUDA_VISIBLE_DEVICES="1,0").stdout == "present\n"
     assert len(room.calls("nvmlDeviceGetHandleByIndex_v2")) == 2
+
+
+def test_a_module_of_the_working_directory_does_not_answer_for_nvml(room: Container) -> None:
+    room.with_nv("count 2\n")
+    (room.folder / "pynvml.py").write_text("open('/dev/tty', 'w')\nraise SystemExit('not asked for')\n")
+    program = (
+        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.gpu.ask import ask;"
+        " answer = ask(details=True); print(answer.count, repr(answer.details_error), repr(answer.not_asked))"
+    )
+    assert room.run(program).stdout == "2 '' ''\n"

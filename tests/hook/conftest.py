@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import NOT_RUN, or_skip
-from tests.hook.hooked import TARGET, Hooked
 from tests.lab import environments, pythons, scratch
+from tests.lab.hooked import TARGET, Hooked
 from tests.lab.plain_machine import PlainMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.lab.pythons import Python
-    from tests.lab.scratch import Scratch
 
 
 @pytest.fixture(scope="session")
@@ -38,24 +37,6 @@ def target(main_python: Python) -> Iterator[str]:
             PlainMachine(places), main_python, environment, "--target", TARGET, binds=[f"{folder}:{TARGET}"]
         )
         yield folder
-
-
-@pytest.fixture
-def machine(places: Scratch) -> PlainMachine:
-    """Return a machine with empty writable places."""
-    return PlainMachine(places)
-
-
-@pytest.fixture
-def each(machine: PlainMachine, each_python_or_debians: Python) -> Hooked:
-    """Return an environment with the package, for every interpreter."""
-    return Hooked(machine, each_python_or_debians, str(or_skip(environments.hooked, each_python_or_debians)))
-
-
-@pytest.fixture
-def hooked(machine: PlainMachine, main_python: Python) -> Hooked:
-    """Return an environment with the package, for one interpreter."""
-    return Hooked(machine, main_python, str(or_skip(environments.hooked, main_python)))
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hook.hooked import system_calls
 from tests.lab import scratch
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import system_calls
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 pytestmark = pytest.mark.exact
 

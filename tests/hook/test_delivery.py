@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.hooked import STATE, TARGET, Hooked, answer, contents, question, write
 from tests.lab import environments
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, TARGET, Hooked, answer, contents, question, write
 from tests.lab.plain_machine import VENV
 from tests.lab.store import REPOSITORY
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import or_skip
-from tests.hook.hooked import STATE, Hooked, question
 from tests.lab import environments, pythons, wheels
+from tests.lab.hooked import STATE, Hooked, question
 from tests.lab.plain_machine import WORK
 from tests.lab.store import REPOSITORY
 

@@ -10,7 +10,7 @@ import pytest
 from tests.lab import scratch
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 _PROGRAM = """
 import atexit, os, sys

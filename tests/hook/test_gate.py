@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable.session import was_set
-from tests.hook.hooked import STATE, Hooked, contents, write
+from tests.lab.hooked import STATE, Hooked, contents, write
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:

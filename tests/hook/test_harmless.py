@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hook.hooked import STATE, Hooked, question, write
 from tests.lab import scratch
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, Hooked, question, write
 from tests.lab.plain_machine import VENV, WORK
 
 if TYPE_CHECKING:

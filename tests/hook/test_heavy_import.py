@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import or_skip
-from tests.hook.hooked import Hooked, write
 from tests.lab import wheels
+from tests.lab.hooked import Hooked, write
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:

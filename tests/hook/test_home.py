@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.hook.hooked import STATE, Hooked, answer, question, write
 from tests.lab import debian, scratch
+from tests.lab.hooked import STATE, Hooked, answer, question, write
 from tests.lab.plain_machine import WORK
 from tests.lab.store import ORDINARY_UID
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
-from tests.hook.hooked import DECIDED
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import DECIDED
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 TOLD = f"({DECIDED}, sys.pycache_prefix, dict(os.environ))"
 KEPT = "sif-writable/image-*/plan-*"

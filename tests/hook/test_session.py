@@ -13,7 +13,7 @@ from tests.lab import scratch
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 _TELL = """
 import json, os, sys

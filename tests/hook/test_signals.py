@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from tests.hook.hooked import STATE, Hooked
+from tests.lab.hooked import STATE, Hooked
 
 # Sends the signal at the N-th call of a function that the hook calls: it arrives at the next step of our code.
 _AT_A_CALL = """

@@ -14,7 +14,7 @@ from tests.lab import environments
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
 from tests.lab.store import ORDINARY_UID, provide
-from tests.readonly.conftest import environment
+from tests.lab.writing_image import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

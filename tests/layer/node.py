@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -127,3 +128,31 @@ def in_children(*work: Callable[[], object]) -> list[int]:
                 os._exit(code)
         children.append(child)
     return [os.waitpid(child, 0)[1] for child in children]
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def publish_here(folder: Path) -> dict[str, Any]:
+    """Publish two sides of a conflict and a third layer; return what the newest generation and its copy hold."""
+    for name in filter(None, os.environ.get("REFUSED", "").split(",")):
+        setattr(os, name, refuse)
+    node = Node(folder)
+    ours, origin = conflict(node)
+    said = node.publish(ours)
+    third = node.layer(node.replica(), origin)
+    node.write(third, "third/x", "x")
+    said += node.publish(third)
+    again = generation(node.storage, 3)
+    copy = tree(f"{node.replica()}/tree")
+    aside = [names for _, _, names in os.walk(f"{node.storage}/set-aside") if names]
+    found = [name for name in os.listdir(node.storage) if name.startswith(".new")]
+    plain = {name: text.partition(" ")[2] for name, text in {**again["tree"], **copy}.items()}
+    return {
+        "files": plain,
+        "said": len(said),
+        "aside": sorted(aside[0]),
+        "left": found,
+        "numbers": numbers(node.storage),
+    }

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import apt, store
-from tests.layer.node import Node, conflict, generation, numbers, tree
+from tests.layer.node import publish_here
 
 UNSHARED = ["unshare", "--mount", "--propagation", "private"]
 MOUNTS = {
@@ -25,34 +23,6 @@ MOUNTS = {
     "mount -t overlay -o lowerdir=up/l,upperdir=up/u,workdir=up/w none storage",
     "bindfs that keeps no modes": "mount -t tmpfs none up; bindfs --chmod-ignore --perms=u=rwX:go= up storage",
 }
-
-
-def refuse(*_: object, **__: object) -> None:
-    raise PermissionError(errno.EPERM, "Operation not permitted")
-
-
-def publish_here(folder: Path) -> dict[str, Any]:
-    """Publish two sides of a conflict and a third layer; return what the newest generation and its copy hold."""
-    for name in filter(None, os.environ.get("REFUSED", "").split(",")):
-        setattr(os, name, refuse)
-    node = Node(folder)
-    ours, origin = conflict(node)
-    said = node.publish(ours)
-    third = node.layer(node.replica(), origin)
-    node.write(third, "third/x", "x")
-    said += node.publish(third)
-    again = generation(node.storage, 3)
-    copy = tree(f"{node.replica()}/tree")
-    aside = [names for _, _, names in os.walk(f"{node.storage}/set-aside") if names]
-    found = [name for name in os.listdir(node.storage) if name.startswith(".new")]
-    plain = {name: text.partition(" ")[2] for name, text in {**again["tree"], **copy}.items()}
-    return {
-        "files": plain,
-        "said": len(said),
-        "aside": sorted(aside[0]),
-        "left": found,
-        "numbers": numbers(node.storage),
-    }
 
 
 @pytest.mark.parametrize("kind", MOUNTS)
@@ -66,7 +36,7 @@ def test_generations_on(kind: str, tmp_path: Path) -> None:
     for name in ("storage", "up"):
         (tmp_path / name).mkdir(0o700)
     program = (
-        "import json, sys; from pathlib import Path; from tests.layer.test_filesystems import publish_here\n"
+        "import json, sys; from pathlib import Path; from tests.layer.node import publish_here\n"
         "print(json.dumps(publish_here(Path(sys.argv[1]))))"
     )
     script = f'set -e; cd {tmp_path}; {MOUNTS[kind]}; "$@"; umount storage'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.store import ORDINARY_UID
-from tests.readonly.ways import WAYS
+from tests.lab.ways import WAYS
 
 if TYPE_CHECKING:
     from tests.layer.conftest import Box

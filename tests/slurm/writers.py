@@ -15,8 +15,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.lab import built
-from tests.readonly.shapes import SHAPES
-from tests.readonly.ways import WAYS
+from tests.lab.shapes import SHAPES
+from tests.lab.ways import WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import NOT_RUN, or_skip
 from tests.lab import environments, pythons, scratch
 from tests.lab.plain_machine import PlainMachine
+from tests.lab.writing_image import Image
 from tests.layer.conftest import Box, owned
-from tests.readonly.conftest import Image
 
 if TYPE_CHECKING:
     from tests.lab.scratch import Scratch

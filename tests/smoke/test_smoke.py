@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from tests.lab import environments
 from tests.lab.environments import PYTHON
 from tests.lab.store import ORDINARY_UID
-from tests.readonly.ways import WAYS
+from tests.lab.ways import WAYS
 
 if TYPE_CHECKING:
+    from tests.lab.writing_image import Image
     from tests.layer.conftest import Box
-    from tests.readonly.conftest import Image
 
 SIF_WRITABLE = f"{PYTHON} -m sif_writable"
 USE = """

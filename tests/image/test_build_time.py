@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.hooked import system_calls
 from tests.lab import apt
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import system_calls
 from tests.lab.plain_machine import VENV
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 STATE = "__import__('sif_writable')"
 SEED = f"{VENV}/share/sif-writable/seed"

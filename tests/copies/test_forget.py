@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     import subprocess
 
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 SP = "site-packages"
 

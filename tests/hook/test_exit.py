@@ -23,7 +23,7 @@ from tests.lab.environments import PYTHON
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 # Runs steps one after the other, and tells after each what is there beside this process, and what the step said.
 _OBSERVER = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.readonly.overlaid import PACKAGES, PYTHON, Kernel, ask
+from tests.lab.overlaid import PACKAGES, PYTHON, Kernel, ask
 
 if TYPE_CHECKING:
     import subprocess

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 
 def _closed(path: str) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import or_skip
-from tests.hook.hooked import DECIDED, write
 from tests.lab import scratch, wheels
+from tests.lab.hooked import DECIDED, write
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 GIVEN = {"SIF_WRITABLE_DIR": f"{WORK}/given"}
 MODEL = "0123456789abcdef0123456789abcdef01234567"

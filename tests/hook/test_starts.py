@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hook.hooked import STATE, Hooked, question, write
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, Hooked, question, write
 from tests.lab.plain_machine import VENV, WORK
-from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
+from tests.lab.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 
 if TYPE_CHECKING:
-    from tests.gpu.container import Container
     from tests.lab.scratch import Scratch
 
 NAME = f"sif-writable-{VICTIM}"
@@ -185,16 +184,6 @@ def test_a_manifest_that_names_places_outside_the_image_brings_nothing(hooked: H
     assert [name for name, value in found.items() if "seeds" in value] == ["SIF_WRITABLE_OVERLAY_PATHS"]  # as declared
     assert found["MPLCONFIGDIR"].startswith(f"{WORK}/given/")
     assert not [name for _, _, names in os.walk(f"{places.work}/given") for name in names if name == "evil"]
-
-
-def test_a_module_of_the_working_directory_does_not_answer_for_nvml(room: Container) -> None:
-    room.with_nv("count 2\n")
-    (room.folder / "pynvml.py").write_text("open('/dev/tty', 'w')\nraise SystemExit('not asked for')\n")
-    program = (
-        f"import os, sys; os.chdir({str(room.folder)!r}); from sif_writable.gpu.ask import ask;"
-        " answer = ask(details=True); print(answer.count, repr(answer.details_error), repr(answer.not_asked))"
-    )
-    assert room.run(program).stdout == "2 '' ''\n"
 
 
 # Puts other bytecode where the interpreter looks for that of a module, then lets others write the storage, or not.

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.hooked import STATE, Hooked, question
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, Hooked, question
 from tests.lab.plain_machine import WORK
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 # --- Builds.
 

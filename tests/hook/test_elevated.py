@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.hooked import STATE, Hooked, contents, question
 from tests.lab import apt
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, Hooked, contents, question
 from tests.lab.plain_machine import WORK
-from tests.malice.users import NEIGHBOUR, VICTIM, needs_two_users
+from tests.lab.users import NEIGHBOUR, VICTIM, needs_two_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable

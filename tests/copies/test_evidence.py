@@ -12,7 +12,7 @@ from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 APP, ROOT = "/opt/app/lib/python", "/opt/app"
 OTHER = {

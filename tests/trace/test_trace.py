@@ -11,11 +11,11 @@ import pytest
 
 from tests.lab import environments
 from tests.lab.environments import PYTHON as PYTHON_THERE
-from tests.readonly.overlaid import PACKAGES, PYTHON, Kernel, Sif, ask
+from tests.lab.overlaid import PACKAGES, PYTHON, Kernel, Sif, ask
 
 if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 WRITER = f"""
 import ctypes, os, shutil, subprocess, sys

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab.environments import PYTHON as PYTHON_THERE
-from tests.readonly.overlaid import NEW, PACKAGES, PRELUDE, PYTHON, TREE, Kernel, Sif, ask, storage
+from tests.lab.overlaid import NEW, PACKAGES, PRELUDE, PYTHON, TREE, Kernel, Sif, ask, storage
 
 if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 MEMORY = "namespaces.UPPER_TYPES = frozenset()  # no filesystem carries an upper layer\n"
 """A line of a program."""

@@ -20,7 +20,7 @@ from sif_writable.system.filesystem import foreign_component
 from tests.conftest import or_skip
 from tests.lab import apt, enter
 from tests.lab.decisions import make_facts
-from tests.malice.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
+from tests.lab.users import NEIGHBOUR, VICTIM, as_user, busy, needs_two_users, owned_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

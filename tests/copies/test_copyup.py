@@ -15,11 +15,11 @@ import pytest
 
 from tests.conftest import NOT_RUN
 from tests.lab.environments import PYTHON
-from tests.readonly.ways import IMPORT, WAYS
+from tests.lab.ways import IMPORT, WAYS
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
-    from tests.readonly.ways import Way
+    from tests.lab.ways import Way
+    from tests.lab.writing_image import Image
 
 SP = "site-packages"
 OBJECT_CODE = """

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.hook.hooked import question
 from tests.lab import apt
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import question
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:
-    from tests.hook.hooked import Hooked
+    from tests.lab.hooked import Hooked
 
 _ENV = f"{PYTHON} -m sif_writable env --shell"
 _TELL = f"""{PYTHON} -S -c 'import json, os; print(json.dumps(dict(os.environ)))'"""

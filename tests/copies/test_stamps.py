@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 WRITES = """
 import os

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.storage.publish import bounded_lock, publish
-from tests.hook.hooked import STATE, Hooked, question, write
 from tests.lab.environments import PYTHON
+from tests.lab.hooked import STATE, Hooked, question, write
 from tests.lab.plain_machine import WORK
 
 if TYPE_CHECKING:

@@ -6,16 +6,14 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.conftest import BY_COPY, or_skip
+from tests.conftest import BY_COPY
 from tests.lab import environments
 from tests.lab.environments import PYTHON
 from tests.lab.plain_machine import PlainMachine
 from tests.lab.scratch import HOME
+from tests.lab.shapes import BARE, SHAPES
 from tests.lab.store import provide
-from tests.readonly.shapes import BARE, SHAPES
-from tests.readonly.ways import WAYS
+from tests.lab.ways import WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,27 +111,3 @@ def environment(python: Python, made_by: Callable[[Python], str] = environments.
         subprocess.run([python.path, "-m", "compileall", "-q", environments.packages(path)], check=True)
 
     return provide(f"environment-writers-{python.name.replace('.', '')}", (start, files, BARE), make)
-
-
-@pytest.fixture(scope="session")
-def each_environment(each_python: Python) -> str:
-    """Return that environment for every interpreter, in turn."""
-    return str(or_skip(environment, each_python))
-
-
-@pytest.fixture
-def each_image(places: Scratch, each_environment: str) -> Image:
-    """Return that image for every interpreter, in turn."""
-    return Image(places, each_environment)
-
-
-@pytest.fixture(scope="session")
-def one_environment(main_python: Python) -> str:
-    """Return that environment for one interpreter."""
-    return str(or_skip(environment, main_python))
-
-
-@pytest.fixture
-def one_image(places: Scratch, one_environment: str) -> Image:
-    """Return that image for one interpreter."""
-    return Image(places, one_environment)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 _PROMISE = "writes into its own directory, which cannot be written here; from the next run on it is imported from a"
 _PROCESS = "process = m.get_context({method!r}).Process(target={target}); process.start(); process.join()"

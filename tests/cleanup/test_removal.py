@@ -17,7 +17,7 @@ from sif_writable.copies import changes
 from tests.lab.store import ORDINARY_UID
 
 if TYPE_CHECKING:
-    from tests.readonly.conftest import Image
+    from tests.lab.writing_image import Image
 
 WANTED = {"SIF_WRITABLE_PACKAGES": "large"}
 # Runs steps one after the other: our commands, and programs that import more whenever they are told to.

@@ -1,1 +1,0 @@
-"""Hostile neighbours, locks that do not work, and what a session leaves behind."""
