@@ -15,6 +15,7 @@ PAGES = (
     "CHANGELOG.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
+    ".github/packaging/README.md",
     "container/README.md",
     "container/examples/README.md",
     "tests/README.md",
