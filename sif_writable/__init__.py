@@ -65,9 +65,8 @@ def run() -> None:
         state = word or follow("child").start(data)
     except KeyboardInterrupt:  # which is never of our making
         raise
-    except BaseException as error:  # not even SystemExit of ours may stop an interpreter from starting
-        if _is_of_a_handler(error):
-            raise
+    except BaseException as error:  # noqa: BLE001 - not even SystemExit of ours may stop an interpreter from starting
+        let_pass(error)
         failure = error
 
 
@@ -92,42 +91,43 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
             return "build"
     if not in_container(data):
         return "host"
-    if os.access(sys.prefix, os.W_OK):
-        home_set = data.get(b"HOME")
-        if (
-            usable_home(home(None if home_set is None else os.fsdecode(home_set)))
-            and not data.get(DIR.encode())  # which the user gave on purpose, as he did with a mount at TARGET
-            and not mounted_at(TARGET)
-            and not _is_covered(data.get(LAYER.encode()))
-        ):
-            return "writable"
-    return ""
+    access = os.access
+    if not access(sys.prefix, os.W_OK) or data.get(DIR.encode()):  # which the user gave on purpose
+        return ""
+    home = data.get(b"HOME", b"")
+    if home[:1] != b"/":
+        home = os.fsencode(follow("home").home_directory(os.environ.get("HOME")))
+    if home in (b"", b"/") or not access(home + b"/.", os.W_OK | os.X_OK):
+        return ""
+    if access(TARGET, os.F_OK) and follow("mounted").mounted_at(TARGET):
+        return ""
+    if LAYER.encode() in data or os.stat(sys.prefix).st_dev != os.stat("/").st_dev:
+        return "" if follow("mounted").is_layer_over_prefix(os.environ.get(LAYER)) else "writable"
+    return "writable"
 
 
 def follow(name: str) -> "Any":
-    """Import a module of ours for the start: without the search of the import system, which takes three times as long.
+    """Import a module of ours for the start, as the import system does, which takes three times as long.
 
     :param name: one directly in this package.
     """
     full = f"{__name__}.{name}"
-    file_loader: Any = type(__spec__.loader)
-    if full not in sys.modules and file_loader.__name__ in ("SourceFileLoader", "SourcelessFileLoader"):
-        from _frozen_importlib import module_from_spec
-
-        place = __file__[: __file__.rindex("__init__.py")] + name + __file__[__file__.rindex(".") :]
-        loader = file_loader(full, place)
-        spec = type(__spec__)(full, loader, origin=place)
+    modules = sys.modules
+    loader: Any = type(__spec__.loader)
+    if full not in modules and loader.__name__ in ("SourceFileLoader", "SourcelessFileLoader"):
+        before, _, suffix = __file__.rpartition("__init__")
+        module: Any = type(sys)(full)
+        module.__file__ = place = before + name + suffix
+        module.__package__ = __name__
+        module.__loader__ = found = loader(full, place)
+        module.__spec__ = spec = type(__spec__)(full, found, origin=place)
         spec.has_location = True
-        module = sys.modules[full] = module_from_spec(spec)
-        try:
-            loader.exec_module(module)
-        except BaseException:
-            del sys.modules[full]
-            raise
-        globals()[name] = module
+        # Before anybody sees it: another thread shall not find half of it.
+        exec(found.get_code(full), module.__dict__)  # noqa: S102
+        globals()[name] = modules.setdefault(full, module)
     else:  # from an archive, or by somebody else's loader
         __import__(full)
-    return sys.modules[full]
+    return modules[full]
 
 
 def in_container(data: "Mapping[bytes, bytes]") -> bool:
@@ -142,108 +142,16 @@ def in_container(data: "Mapping[bytes, bytes]") -> bool:
     return access("/.singularity.d", 0) or access("/.dockerenv", 0) or access("/run/.containerenv", 0)
 
 
-def home(found: "Optional[str]") -> str:
-    """Return the directory that ``~`` stands for: HOME or, where that is not set, what the passwd entry says.
-
-    :param found: the value of HOME.
-    :returns: an empty string where there is neither.
-    """
-    if found is None:
-        import pwd  # built in, and loaded already: site looks for the user's packages below the same directory
-
-        try:
-            found = pwd.getpwuid(os.getuid()).pw_dir
-        except KeyError:
-            return ""
-    if found[:1] not in ("", "/"):  # from the working directory on, as everybody reads it
-        try:
-            return os.path.abspath(found)
-        except OSError as error:  # which is gone
-            if _is_of_a_handler(error):
-                raise
-    return found
-
-
-def usable_home(home: str) -> bool:
-    """Whether HOME is a directory that this process may write into."""
-    return bool(home) and home != "/" and os.access(f"{home}/.", os.W_OK | os.X_OK)
-
-
-def mounted_at(path: str) -> bool:
-    """Whether something is mounted at a path of the image, where images have an empty directory for it."""
-    if not os.access(path, os.F_OK):
-        return False
-    try:
-        if os.stat(path).st_dev != os.stat("/").st_dev:
-            return True
-        # A bind from the root's own filesystem: a sandbox, or a Charliecloud image that is a directory.
-        return os.fsencode(path) in [line.split(b" ", 5)[4] for line in _mount_table().splitlines()]
-    except (OSError, IndexError) as error:
-        if _is_of_a_handler(error):
-            raise
-        return False
-
-
-def _mount_table() -> bytes:
-    """Return the text of mountinfo (proc_pid_mountinfo(5))."""
-    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        return file.read()
-
-
-def in_layer(value: "Optional[str]") -> "list[str]":
-    """Return the fields of :data:`LAYER` from the image on, if this process is in it; it is not where it is not set.
-
-    It can write in the environment and all the same is a process in a read-only image.
-
-    :param value: of the variable.
-    """
-    fields = (value or "").split(":")
-    if len(fields) < 5:
-        return []
-    try:
-        if os.readlink("/proc/self/ns/mnt") == ":".join(fields[:2]) and covering(*fields[4:6]) == fields[2]:
-            return fields[3:]
-    except OSError as error:
-        if _is_of_a_handler(error):
-            raise
-    return []
-
-
-def covering(prefix: str, directory: str = "") -> str:
-    """Tell a layer from the mounts of another container, by what is at ``/`` and what is over its first directory.
-
-    :param directory: by default the layer is over `prefix`.
-    :raises OSError: one of them is not there.
-    """
-    root = os.stat("/")
-    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.stat(directory or prefix).st_dev:x}"
-
-
-def _is_covered(value: "Optional[bytes]") -> bool:
-    """Whether the environment can be written since a layer is over it, also where a child has lost the variable."""
-    if value is not None:
-        return bool(in_layer(os.fsdecode(value)))
-    try:
-        return os.stat(sys.prefix).st_dev != os.stat("/").st_dev and b" - overlay sif-writable " in _mount_table()
-    except OSError as error:
-        if _is_of_a_handler(error):
-            raise
-        return False
-
-
 def let_pass(error: BaseException) -> None:
     """Raise an error again that is of a handler of the program; called wherever a class like OSError is caught."""
     trace = error.__traceback__
-    if trace is not None and trace.tb_next is not None and _is_of_a_handler(error):  # else a system call raised it
-        raise error
-
-
-def _is_of_a_handler(error: BaseException) -> bool:
-    """Whether a signal handler of the program raised an error while our code ran: then it is not ours to swallow."""
+    if trace is None or trace.tb_next is None:  # a system call raised it
+        return
     try:
         from sif_writable.signals import from_handler
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - files of ours are missing or damaged, which the error tells
-        return False
-    return from_handler(error)
+        return
+    if from_handler(error):
+        raise error

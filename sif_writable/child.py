@@ -40,26 +40,12 @@ OPT_IN = "SIF_WRITABLE_OPT_IN"
 """The variable with those that are redirected only on request, with commas or blanks between them."""
 
 _AT_SECURE = 23
-_INPUTS_KEY = 0x5349465F494E5055
-_INPUT_ENDS = {
-    b"OME": b"HOME",
-    b"DIR": b"DIR",
-    b"IRS": b"DIRS",
-    b"ORY": b"DIRECTORY",
-    b"DER": b"FOLDER",
-    b"CHE": b"CACHE",
-    b"che": b"_cache",
-    b"TMP": b"TMP",
-    b"EMP": b"TEMP",
-    b"ATA": b"DATA",
-    b"AGS": b"_FLAGS",
-    b"ATH": b"_PATH",
-    b"THS": b"_PATHS",
-    b"OOT": b"_ROOT",
-    b"ASE": b"_BASE",
-}
-"""How most variables end that a decision depends on, those of packages that are not in the table yet included; by the
-last three letters, since each variable of a process is looked at."""
+_INPUTS_KEY = 0x5349465F494E5056
+_INPUT_ENDS = (
+    *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA"),
+    *(b"_FLAGS", b"_PATH", b"_PATHS", b"_ROOT", b"_BASE"),
+)
+"""How most variables end that a decision depends on, those of packages that are not in the table yet included."""
 _INPUTS = frozenset(
     (
         *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
@@ -69,16 +55,14 @@ _INPUTS = frozenset(
     )
 )
 """The others; tests/unit/test_session.py compares both with all that is asked for."""
-_NO_INPUTS = (b"LD_LIBRARY_PATH",)
+_NO_INPUT = b"LD_LIBRARY_PATH"
 """What ends like one, differs often between a process and its child, and decides nothing."""
 
 stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
-own_places: "dict[str, Any]" = {}
-"""The folders of our own modules, with what finds them there."""
 silent = False
 """Whether storage of an ancestor's does not answer: who decides anew passes it over, and nobody else asks it again."""
-handed: "dict[str, Optional[str]]" = {}
+handed: "dict[str, Optional[bytes]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
 
@@ -146,13 +130,11 @@ def inputs() -> str:
     from _imp import source_hash  # built in
 
     variables = sif_writable.environment()
-    known, ends = [], _INPUT_ENDS
-    for name in variables:
-        end = name[-3:]
-        if ((end in ends and name.endswith(ends[end])) or name in _INPUTS) and name not in _NO_INPUTS:
-            known.append(b"%s=%s" % (name, variables[name]))
-    known.sort()
-    return source_hash(_INPUTS_KEY, b"\0".join(known)).hex()
+    names = [name for name in variables if name.endswith(_INPUT_ENDS) or name in _INPUTS]
+    if _NO_INPUT in names:
+        names.remove(_NO_INPUT)
+    names.sort()
+    return source_hash(_INPUTS_KEY, b"\0".join(names + [variables[name] for name in names])).hex()
 
 
 def is_current(session: str) -> bool:
@@ -202,8 +184,7 @@ def install(data: "Mapping[bytes, bytes]") -> None:
     if stage is not None:
         return
     for name in (COPIES, MORE_HEAVY, OVERLAY):
-        value = data.get(name.encode())
-        handed[name] = None if value is None else os.fsdecode(value)
+        handed[name] = data.get(name.encode())
     passed: Any = ("sif_writable", "sitecustomize", "usercustomize", "apport_python_hook")  # asked for at every start
     library: Any = getattr(sys, "stdlib_module_names", sys.builtin_module_names)  # 3.9 has only the latter
     if sys.pycache_prefix:  # bytecode in storage, of the standard library too: whose it is, is asked at each import
@@ -215,9 +196,7 @@ def install(data: "Mapping[bytes, bytes]") -> None:
     stage.find_spec = names["this"] = stage
     sys.meta_path.insert(0, stage)
     if PATHS.encode() in data:
-        from sif_writable import importhook
-
-        importhook.install().serve_outside()
+        sif_writable.follow("first_import").finder().serve_outside()
 
 
 def _find_spec(
@@ -229,47 +208,16 @@ def _find_spec(
     are seen here are those that :func:`install` gives.
     """
     top = name.partition(".")[0]
-    if top == "sif_writable" and path is not None:
-        from sif_writable import child  # noqa: PLW0406 - it is not among the names that this function sees
-
-        return child.of_ours(name, path)
-    if top in passed:  # noqa: F821
+    ours = top == "sif_writable" and path is not None
+    if not ours:
+        if top in passed:  # noqa: F821
+            return None
+        if top in library and name != "multiprocessing.process" and finders[0] is this:  # noqa: F821
+            return None
+    elif name == "sif_writable.first_import":
         return None
-    if top in library and name != "multiprocessing.process" and finders[0] is this:  # noqa: F821
-        return None
-    from sif_writable import child  # noqa: PLW0406 - it is not among the names that this function sees
+    import sif_writable  # it is not among the names that this function sees
 
-    return child.go_on(name, path, target)
-
-
-def of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
-    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
-    import _frozen_importlib_external as external
-
-    for place in path:
-        found = own_places.get(place)
-        if found is None:
-            loaders = (external.SourceFileLoader, [".py"]), (external.SourcelessFileLoader, [".pyc"])
-            found = own_places[place] = external.FileFinder(place, *loaders)
-        spec = found.find_spec(name)
-        if spec is not None:
-            return spec
-    return None
-
-
-def go_on(name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]") -> "Optional[ModuleSpec]":
-    """Put the finder in place, and return what it finds."""
-    try:
-        if sys.meta_path[0] is not stage and stage in sys.meta_path:  # our own modules are not others' to rewrite
-            sys.meta_path.remove(stage)
-            sys.meta_path.insert(0, stage)
-        from sif_writable import importhook
-
-        finder = importhook.install()
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-        let_pass(error)
-        sif_writable.failure = error
-        if stage in sys.meta_path:
-            sys.meta_path.remove(stage)
-        return None
-    return finder.find_spec(name, path, target)
+    found: Any = sif_writable.follow("first_import")
+    spec: Optional[ModuleSpec] = found.of_ours(name, path) if ours else found.go_on(name, path, target)
+    return spec

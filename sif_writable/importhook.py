@@ -11,7 +11,7 @@ import _frozen_importlib_external as _external
 import os
 import sys
 
-from sif_writable import SESSION, child
+from sif_writable import SESSION, child, first_import
 from sif_writable.child import MORE_HEAVY, OVERLAY
 from sif_writable.copies.store import (
     ANYWHERE,
@@ -81,7 +81,7 @@ class Finder:
         """
         self.lead()
         if path is not None and name[:13] == "sif_writable.":
-            return child.of_ours(name, path)
+            return first_import.of_ours(name, path)
         if self.bytecode:
             self._check_bytecode()
         if self._in_use and path is not None:

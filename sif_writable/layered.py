@@ -7,7 +7,7 @@ Loaded at the first import of what is not the standard library, unless ``SIF_WRI
 import os
 import sys
 
-from sif_writable import LAYER, importhook, in_layer
+from sif_writable import LAYER, importhook
 from sif_writable.copies.store import (
     NAMESPACE_PATH,
     STDLIB_FOLDERS,
@@ -16,6 +16,7 @@ from sif_writable.copies.store import (
     place_of,
     storage_hangs,
 )
+from sif_writable.mounted import in_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

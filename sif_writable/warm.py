@@ -107,9 +107,10 @@ class _Plan:
             from sif_writable import seldom
 
             self.user = seldom.uid_outside()
-        home = data.get(b"HOME")
-        self.home = sif_writable.home(None if home is None else os.fsdecode(home))
-        self.target = TARGET in self.points or sif_writable.mounted_at(TARGET)
+        self.home = os.fsdecode(data.get(b"HOME", b""))
+        if self.home[:1] != "/":
+            self.home = sif_writable.follow("home").home_directory(os.environ.get("HOME"))
+        self.target = TARGET.encode() in [row[1] for row in self.rows]
         name, manifest, first = "", b"", True
         for base, given in self._places():
             self._wait_for(base, first=first)  # where an earlier one may do, or be made, nobody waits for a later one
@@ -158,7 +159,7 @@ class _Plan:
         home = self.home
         if home[:1] == "/" and home != "/":
             self._wait_for(home)
-            if sif_writable.usable_home(home):
+            if os.access(f"{home}/.", os.W_OK | os.X_OK):
                 yield f"{home}/.cache", False
         for name in (b"SLURM_TMPDIR", b"SCRATCH", b"TMPDIR"):
             if (base := get(name, b""))[:1] == b"/":
@@ -248,7 +249,7 @@ def _same(questions: "Iterable[Any]", known: "dict[tuple[int, str], os.stat_resu
             elif kind == SPACE:
                 found = space(os.statvfs(path))
             elif kind == USER:
-                found = sif_writable.home(None)
+                found = sif_writable.follow("home").home_directory(None)
             else:
                 from sif_writable import seldom
 

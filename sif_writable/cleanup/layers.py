@@ -6,8 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import LAYER, in_layer
+from sif_writable import LAYER
 from sif_writable.child import COPIES
+from sif_writable.mounted import in_layer
 from sif_writable.signals import suppress
 from sif_writable.system.listing import names
 

@@ -6,8 +6,9 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import LAYER, aside, in_layer
+from sif_writable import LAYER, aside
 from sif_writable.copies import messages
+from sif_writable.mounted import in_layer
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.shortage import FULL
 

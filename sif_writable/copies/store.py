@@ -163,7 +163,10 @@ def learned_list(folder: str) -> str:
 
 def handed(name: str) -> "Optional[str]":
     """Return a variable as it was when this process began, whatever the program has made of it before it imports."""
-    return child.handed[name] if name in child.handed else os.environ.get(name)
+    if name not in child.handed:
+        return os.environ.get(name)
+    value = child.handed[name]
+    return None if value is None else os.fsdecode(value)
 
 
 def folder() -> str:

@@ -11,7 +11,8 @@ It is asked whenever a package with a copy is imported, and imports only ``os``,
 import os
 from _imp import source_hash
 
-from sif_writable import LAYER, in_layer
+from sif_writable import LAYER
+from sif_writable.mounted import in_layer
 from sif_writable.signals import let_pass
 from sif_writable.system import image, image_mounts
 

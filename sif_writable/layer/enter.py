@@ -18,8 +18,9 @@ Making a file may take 0.2 ms on a disk's filesystem, so there are no more of th
 import os
 import sys
 
-from sif_writable import LAYER, covering, in_layer, let_pass
+from sif_writable import LAYER, let_pass
 from sif_writable.layer import decide
+from sif_writable.mounted import covering, in_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

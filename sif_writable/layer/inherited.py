@@ -15,8 +15,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable import LAYER, covering
+from sif_writable import LAYER
 from sif_writable.layer import decide, enter
+from sif_writable.mounted import covering
 from sif_writable.signals import suppress
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import LAYER, covering
+from sif_writable import LAYER
 from sif_writable.layer import decide, kernel, neighbours
+from sif_writable.mounted import covering
 
 
 def cover(image: str, prefix: str) -> None:

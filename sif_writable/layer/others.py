@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from sif_writable import LAYER, in_layer
+from sif_writable import LAYER
+from sif_writable.mounted import in_layer
 from sif_writable.signals import let_pass
 
 

@@ -13,10 +13,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable import LAYER, covering, in_layer
+from sif_writable import LAYER
 from sif_writable.identity import PURELIB
 from sif_writable.layer import members
 from sif_writable.layer.decide import parallel
+from sif_writable.mounted import covering, in_layer
 from sif_writable.overlay import decide, mounting, obstacles, path_queries, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
 from sif_writable.settings import IN_OVERLAY

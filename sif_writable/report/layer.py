@@ -6,11 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import LAYER, in_layer
+from sif_writable import LAYER
 from sif_writable.child import OVERLAY
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
+from sif_writable.mounted import in_layer
 from sif_writable.sizes import human
 from sif_writable.storage import layout
 

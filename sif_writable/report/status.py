@@ -12,6 +12,7 @@ from sif_writable.cleanup import policy
 from sif_writable.copies import store
 from sif_writable.copies.policy import limit
 from sif_writable.errors import Problem
+from sif_writable.home import home_directory
 from sif_writable.identity import identity_ingredients
 from sif_writable.redirects import decision as decision_
 from sif_writable.redirects import earlier, environment
@@ -188,7 +189,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
 
 
 def _home(outcome: Outcome | None, seen: surroundings.Facts) -> of.Home:
-    value = sif_writable.home(os.environ.get("HOME"))
+    value = home_directory(os.environ.get("HOME"))
     if outcome is None:
         return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}
     return {

@@ -3,8 +3,9 @@
 import os
 import sys
 
-from sif_writable import LAYER, in_layer
+from sif_writable import LAYER
 from sif_writable import identity as of_image
+from sif_writable.mounted import in_layer
 from sif_writable.signals import let_pass
 from sif_writable.system.timeouts import overlays, responds
 

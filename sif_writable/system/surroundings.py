@@ -3,8 +3,8 @@
 import os
 import sys
 
-import sif_writable
-from sif_writable import LAYER, TARGET, in_layer, seldom, warm
+from sif_writable import LAYER, TARGET, mounted, seldom, warm
+from sif_writable.home import home_directory
 from sif_writable.identity import PURELIB, declared
 from sif_writable.signals import let_pass
 from sif_writable.system import world
@@ -82,17 +82,17 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts = Facts()
     facts.uid = os.geteuid()
     facts.user = facts.uid or seldom.uid_outside()
-    facts.home = sif_writable.home(environ.get("HOME"))
+    facts.home = home_directory(environ.get("HOME"))
     facts.home_problem = home_problem(facts.home, "HOME" in environ)
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.home_small = (
         bool(home) and facts.session_device is not None and facts.session_device == world.stat(home).st_dev
     )
-    facts.target_mounted = TARGET in may_hang() or sif_writable.mounted_at(TARGET)
+    facts.target_mounted = TARGET in may_hang() or mounted.mounted_at(TARGET)
     facts.tmp_works = responds("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
-    facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not in_layer(environ.get(LAYER))
+    facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not mounted.in_layer(environ.get(LAYER))
     facts.purelib = PURELIB
     facts.ships_bytecode = world.access(__spec__.cached or "", os.F_OK)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
@@ -104,7 +104,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
 def home_problem(home: str, is_set: bool = True) -> str:
     """Say why HOME cannot be used, or return an empty string.
 
-    :param home: what it says (:func:`sif_writable.home`).
+    :param home: what it says (:func:`sif_writable.home.home_directory`).
     :param is_set: whether the variable says so, and not the passwd entry.
     """
     if not is_set:

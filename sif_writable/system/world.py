@@ -5,8 +5,8 @@ A warm start asks the same again (:mod:`sif_writable.warm`), which also says wha
 
 import os
 
-import sif_writable
 from sif_writable import seldom, warm
+from sif_writable.home import home_directory
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -121,7 +121,7 @@ def mounted_between(path: str, above: str) -> bool:
 
 def passwd_home() -> str:
     """Return the home of this user's passwd entry; an empty string where there is none."""
-    found: str = _ask(warm.USER, "", None, lambda: sif_writable.home(None), _itself)
+    found: str = _ask(warm.USER, "", None, lambda: home_directory(None), _itself)
     return found
 
 

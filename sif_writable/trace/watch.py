@@ -18,7 +18,8 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sif_writable import LAYER, MODE, covering
+from sif_writable import LAYER, MODE
+from sif_writable.mounted import covering
 from sif_writable.overlay import decide, mounting, obstacles, path_queries
 from sif_writable.overlay import layers as upper
 from sif_writable.overlay.decide import GRAFT, NEVER, OVERLAY, Target

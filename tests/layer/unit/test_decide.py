@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-import sif_writable
-from sif_writable import settings
+from sif_writable import LAYER, mounted, settings
 from sif_writable.child import OVERLAY
 from sif_writable.layer import decide, kernel
 from sif_writable.overlay import decide as overlay
@@ -124,8 +123,8 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
     without = image.identity("/of/the/image/site-packages")
     here, mounts, elsewhere = (
         os.readlink("/proc/self/ns/mnt"),
-        sif_writable.covering("/proc"),
-        sif_writable.covering("/dev"),
+        mounted.covering("/proc"),
+        mounted.covering("/dev"),
     )
     for namespace, over, prefix, expected in (
         (here, mounts, sys.prefix, "0" * 16),
@@ -134,9 +133,9 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
         (here, f"1{mounts}", sys.prefix, without),
         ("mnt:[1]", mounts, sys.prefix, without),
     ):
-        monkeypatch.setenv(sif_writable.LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
+        monkeypatch.setenv(LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
         assert image.identity("/of/the/image/site-packages") == expected
-    below = f"{here}:{sif_writable.covering(sys.prefix)}"
+    below = f"{here}:{mounted.covering(sys.prefix)}"
     for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):
-        monkeypatch.setenv(sif_writable.LAYER, damaged)
+        monkeypatch.setenv(LAYER, damaged)
         assert image.identity("/of/the/image/site-packages") == without

@@ -1,0 +1,75 @@
+"""What is mounted over the image here? Something at the bind target, or a writable layer over the environment.
+
+It imports only what is loaded already.
+"""
+
+import os
+import sys
+
+from sif_writable import let_pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+
+def mounted_at(path: str) -> bool:
+    """Whether something is mounted at a path of the image, where images have an empty directory for it."""
+    if not os.access(path, os.F_OK):
+        return False
+    try:
+        if os.stat(path).st_dev != os.stat("/").st_dev:
+            return True
+        # A bind from the root's own filesystem: a sandbox, or a Charliecloud image that is a directory.
+        return os.fsencode(path) in [line.split(b" ", 5)[4] for line in _mount_table().splitlines()]
+    except (OSError, IndexError) as error:
+        let_pass(error)
+        return False
+
+
+def _mount_table() -> bytes:
+    """Return the text of mountinfo (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        return file.read()
+
+
+def in_layer(value: "Optional[str]") -> "list[str]":
+    """Return the fields of :data:`sif_writable.LAYER` from the image on, if this process is in that layer.
+
+    It can write in the environment and all the same is a process in a read-only image.
+
+    :param value: of the variable; nothing where it is not set.
+    """
+    fields = (value or "").split(":")
+    if len(fields) < 5:
+        return []
+    try:
+        if os.readlink("/proc/self/ns/mnt") == ":".join(fields[:2]) and covering(*fields[4:6]) == fields[2]:
+            return fields[3:]
+    except OSError as error:
+        let_pass(error)
+    return []
+
+
+def covering(prefix: str, directory: str = "") -> str:
+    """Tell a layer from the mounts of another container, by what is at ``/`` and what is over its first directory.
+
+    :param directory: by default the layer is over `prefix`.
+    :raises OSError: one of them is not there.
+    """
+    root = os.stat("/")
+    return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.stat(directory or prefix).st_dev:x}"
+
+
+def is_layer_over_prefix(value: "Optional[str]") -> bool:
+    """Whether the environment can be written since a layer is over it, also where a child has lost the variable.
+
+    :param value: as of :func:`in_layer`.
+    """
+    if value is not None:
+        return bool(in_layer(value))
+    try:
+        return os.stat(sys.prefix).st_dev != os.stat("/").st_dev and b" - overlay sif-writable " in _mount_table()
+    except OSError as error:
+        let_pass(error)
+        return False
