@@ -1,4 +1,5 @@
 // A pipeline to go with nextflow.config: the first task compiles into the cache, and the others load from there.
+// To fill in: my_script.py, the program.
 
 process squares {
     input:

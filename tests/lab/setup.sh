@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by tests/run and container/demo from the repository: gives $python, an interpreter that can make virtual
 # environments (installed on Debian with root when there is none), $lab and $venv, the lab's environment.
 lab=${SIF_WRITABLE_LAB:-$PWD/.lab}
