@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Optional
 
-PURELIB = __file__.rsplit("/", 2)[0]
-"""The folder that holds this package: site-packages of the interpreter, or where we were delivered."""
 LABELS = "/.singularity.d/labels.json"
 MANIFEST = "sif_writable.manifest"
-"""The file beside this package in which the image describes itself: see :mod:`sif_writable.system.manifest`."""
+"""The file in :data:`PURELIB` in which the image describes itself: see :mod:`sif_writable.system.manifest`."""
 HASH_KEY = 0x5349465F57524954
 
 
@@ -82,7 +80,9 @@ def site_directories(purelib: str) -> "list[str]":
     :param purelib: the folder that holds this package. Where it is no directory of the environment's, as with a bind on
         PYTHONPATH, it says nothing of the image.
     """
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    version = os.path.basename(os.path.dirname(os.__file__))  # python3.11, python3.14t, pypy3.11
+    if not version.startswith(("python3.", "pypy3.")) or version.endswith(".zip"):
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     if purelib.startswith(sys.prefix + "/") and purelib.endswith(("/site-packages", "/dist-packages")):
         found = [purelib]
         if purelib.endswith("/dist-packages"):  # Debian's: pip's own beside those of the system
@@ -160,3 +160,23 @@ def identity(purelib: str, manifest: "Optional[Mapping[str, list[str]]]", at: "C
     ingredients = identity_ingredients(purelib, manifest, at)
     packed = b"".join([b"%s\0%d\0%s" % (os.fsencode(name), len(value), value) for name, value in ingredients])
     return source_hash(HASH_KEY, packed).hex()
+
+
+def _packages(here: str) -> str:
+    """Return the folder of packages of the image's that stands for it.
+
+    :param here: the folder that holds this package.
+    """
+    if here.endswith(("/site-packages", "/dist-packages")) and here.startswith(
+        (f"{sys.prefix}/", f"{sys.base_prefix}/")
+    ):
+        return here
+    found = site_directories(here)
+    return next((place for place in found if os.access(place, os.F_OK)), found[0])
+
+
+PURELIB = _packages(__file__.rsplit("/", 2)[0])
+"""The folder of packages that stands for the image, such as site-packages.
+
+This package lies in there, unless it was brought in: ``sif-writable attach``, ``pip install --target`` or ``--user``.
+"""

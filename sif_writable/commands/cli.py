@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "say where everything goes, and why",
     "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
     "cache": "list what storage holds, and remove what is old, dead, or asked for",
+    "attach": "for an image that nobody can rebuild: make a folder of this host's, and print what binds it in",
     "env": "print the redirects as shell commands, for programs that are not Python",
     "prepare": "build time: let the image describe itself, and compile its bytecode",
     "prestage": "build time: run a command, and bake what it caches into the image",
@@ -39,7 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not ran:  # `pip install --target`, or -S: the commands work all the same
         sif_writable.run()
     layered.leave_out()
-    parser = argparse.ArgumentParser(prog="sif-writable", description=DESCRIPTION)
+    brought = bool(getattr(getattr(sys.modules.get("sif_writable_attached"), "Last", None), "folder", ""))
+    if brought and os.path.basename(sys.argv[0]) != "__main__.py":
+        words = "is the host's, and no command of this image. Remedy: call it by the image's Python, as"
+        rest = " ".join(sys.argv[1:] if argv is None else argv)
+        print(f"sif-writable: {sys.argv[0]} {words} python -m sif_writable {rest}".rstrip(), file=sys.stderr)
+        return 2
+    program = "python -m sif_writable" if brought else "sif-writable"
+    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     given = sys.argv[1:] if argv is None else argv

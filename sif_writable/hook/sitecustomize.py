@@ -8,22 +8,22 @@ import os
 import sys
 
 
-def _run_hook() -> None:
-    package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+def _image_path() -> None:
+    """Put the image's own PYTHONPATH back where the variable that brings us has taken its place."""
     try:
-        try:
-            import sif_writable
-        except ImportError:  # `pip install --target`: the package is not on the path of this interpreter
-            sys.path.append(package_root)
-            import sif_writable
-    except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` tells what is missing
+        here, _, host = os.environ.get("PYTHONPATH", "").partition(":")
+        if here.startswith("/sif-writable-attached/") and (not host or host.startswith("/sif-writable-attached/host:")):
+            import sif_writable_image_path as image
+
+            image.restore(here)
+    except Exception:  # noqa: BLE001 - the hook never hurts
         return
-    sif_writable.run()
 
 
 def _run_next() -> None:
-    from importlib.machinery import PathFinder
-    from importlib.util import module_from_spec
+    # What importlib.machinery and importlib.util have them from, which load other modules.
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import PathFinder
 
     here = os.path.realpath(os.path.dirname(os.path.abspath(__file__)))
     spec = PathFinder.find_spec("sitecustomize", [p for p in sys.path if os.path.realpath(p) != here])
@@ -41,5 +41,7 @@ def _run_next() -> None:
         raise
 
 
-_run_hook()
+_image_path()
+import sif_writable_attached  # noqa: E402, F401 - which starts the hook
+
 _run_next()

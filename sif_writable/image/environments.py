@@ -36,6 +36,7 @@ print(json.dumps({
     "executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3], "name": sys.implementation.name,
     "prefix": sys.prefix, "purelib": sysconfig.get_path("purelib"), "folders": folders,
     "package": spec.origin if spec else None,
+    "sites": [entry for entry in site.getsitepackages() if entry in folders],
 }))
 """
 
@@ -54,6 +55,8 @@ class Environment(NamedTuple):
     """Its sys.path."""
     package: str
     """The file of sif_writable that it imports, or an empty string."""
+    sites: tuple[str, ...] = ()
+    """Those of its sys.path in which it reads ``.pth`` files, in that order; the user's own apart."""
 
     @property
     def supported(self) -> bool:
@@ -137,4 +140,5 @@ def ask(program: str) -> Environment | str:
         fields["purelib"],
         tuple(fields["folders"]),
         fields["package"] or "",
+        tuple(fields["sites"]),
     )

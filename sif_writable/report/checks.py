@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
 from sif_writable import DIR
+from sif_writable.attach import variables
 from sif_writable.copies import store
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
@@ -231,7 +232,10 @@ def _host_leaks() -> list[Check]:
             )
         )
     root = mounts.mount_of("/")
-    for entry in filter(None, os.environ.get("PYTHONPATH", "").split(":")):
+    hook = f"{os.path.dirname(os.path.abspath(sif_writable.__file__))}/hook"
+    for entry in variables.own_entries(os.environ.get("PYTHONPATH", "")):
+        if os.path.realpath(entry) == hook:  # which is how we were brought in
+            continue
         mount = mounts.mount_of(entry)
         if not os.path.isdir(entry):
             text = f"PYTHONPATH names {entry}, which does not exist here"

@@ -7,6 +7,8 @@ import site
 import sys
 from typing import NamedTuple
 
+from sif_writable.attach import variables
+
 
 class Delivery(NamedTuple):
     """How the hook is delivered."""
@@ -31,9 +33,10 @@ def delivery(ran: bool) -> Delivery:
     if ran:
         on_path = os.path.join(package, "hook") in map(os.path.realpath, os.environ.get("PYTHONPATH", "").split(":"))
         for directory in _site_directories():
-            path = os.path.join(directory, "sif_writable.pth")
-            if os.path.isfile(path):
-                return Delivery(path, "", "")
+            for name in ("sif_writable.pth", variables.PTH):
+                path = os.path.join(directory, name)
+                if os.path.isfile(path):
+                    return Delivery(path, "", "")
         if on_path or os.path.realpath(custom) == os.path.realpath(ours):
             return Delivery(ours, "", "")
         return Delivery("called by another module", "", "")
@@ -48,7 +51,7 @@ def delivery(ran: bool) -> Delivery:
     return Delivery(
         "",
         f"{parent} is not a site directory of this interpreter (pip install --target?), so its .pth file is not read",
-        f"set PYTHONPATH={os.path.join(package, 'hook')}:{parent}, or install into the environment itself",
+        f"set PYTHONPATH={os.path.join(package, 'hook')}, or install into the environment itself",
     )
 
 

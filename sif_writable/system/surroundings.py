@@ -5,7 +5,7 @@ import sys
 
 from sif_writable import LAYER, TARGET, mounted, seldom, warm
 from sif_writable.home import home_directory
-from sif_writable.identity import PURELIB, declared
+from sif_writable.identity import PURELIB, declared, site_directories
 from sif_writable.signals import let_pass
 from sif_writable.system import world
 from sif_writable.system.image import identity
@@ -59,9 +59,9 @@ class Facts:
     prefix_writable: bool
     """Whether this process may create files in sys.prefix."""
     purelib: str
-    """The folder that holds this package: site-packages of the interpreter."""
+    """The folder of packages that stands for the image (:data:`sif_writable.identity.PURELIB`)."""
     ships_bytecode: bool
-    """Whether the image holds compiled bytecode of this package, and so presumably of its neighbours."""
+    """Whether the image holds compiled bytecode of one of its packages, and so presumably of the others."""
     identity: str
     """Image identity: 16 hexadecimal digits."""
     tag: str
@@ -94,11 +94,29 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.prefix = sys.prefix
     facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not mounted.in_layer(environ.get(LAYER))
     facts.purelib = PURELIB
-    facts.ships_bytecode = world.access(__spec__.cached or "", os.F_OK)
+    facts.ships_bytecode = _ships_bytecode(facts.purelib)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"
     facts.manifest = declared(facts.purelib)
     facts.identity = identity(facts.purelib, facts.manifest)
     return facts
+
+
+def _ships_bytecode(purelib: str) -> bool:
+    """Whether this package has bytecode, or where it is not the image's own the first one that is."""
+    own = __spec__.cached or ""
+    if __file__.startswith(f"{purelib}/"):
+        return world.access(own, os.F_OK)
+    ending = os.path.basename(own).partition(".")[2]  # such as cpython-311.opt-1.pyc
+    for directory in site_directories(purelib):
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError as error:
+            let_pass(error)
+            continue
+        for name in names:
+            if world.access(f"{directory}/{name}/__init__.py", os.F_OK):
+                return world.access(f"{directory}/{name}/__pycache__/__init__.{ending}", os.F_OK)
+    return True
 
 
 def home_problem(home: str, is_set: bool = True) -> str:

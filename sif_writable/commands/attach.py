@@ -1,0 +1,104 @@
+"""``sif-writable attach``: for images that nobody can rebuild, the hook comes from a folder of the host's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import sif_writable
+from sif_writable.attach import folder, look, sources, variables
+from sif_writable.commands.env import SHELLS, assignment
+from sif_writable.errors import SifWritableError
+from sif_writable.report import text
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--dir", metavar="DIR", help="where to make the folder (default: below ~/.local/share)")
+    parser.add_argument("--shell", choices=SHELLS, default="sh", help="whose syntax to print (default: sh)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--image",
+        metavar="X.sif",
+        help="look into this image, and bind a .pth file into its site directories: for an image that sets PYTHONPATH",
+    )
+    which.add_argument(
+        "--site", action="store_true", help="print lines for an administrator: for every image and user of a cluster"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the folder, and print what brings it into containers; always 0."""
+    place = arguments.dir or folder.default()
+    _tell_of_place(place)
+    made = folder.make(place)
+    lines: list[str] = []
+    if arguments.site:
+        settings, profile = variables.for_site(made.path, arguments.shell)
+        lines += ["# In apptainer.conf (or singularity.conf), for every container:", *settings]
+        lines += [f"# In a profile script of {arguments.shell}; SIF_WRITABLE=off switches it off:", *profile]
+    elif arguments.image:
+        looked = look.into(arguments.image, made.path)
+        if bad := [path for path in looked.directories if variables.bad_path(path)]:
+            raise SifWritableError(
+                f"{bad[0]} in {arguments.image} {variables.bad_path(bad[0])}. Remedy: leave --image out."
+            )
+        for path in looked.have:
+            _tell(f"{path} is in the image already: it needs nothing attached")
+        for program in looked.too_old:
+            _tell(f"{program} is left out: sif-writable needs Python 3.9")
+        if looked.directories:
+            lines += _assignments(arguments.shell, variables.for_image(os.environ, made.path, looked.directories))
+            _tell(
+                "a file is bound into the image's packages then, and the kernel makes no layer over those: what writes "
+                "beside itself there gets copies"
+            )
+    else:
+        lines += _assignments(arguments.shell, variables.for_shell(os.environ, made.path))
+    _tell_of(made)
+    if lines and not arguments.site:
+        _tell(
+            "a container has it now when these lines are in its shell; in there: python -m sif_writable status. A bind "
+            "to a path that the image lacks ends `apptainer build` and `--writable`: unset APPTAINER_BIND for them"
+        )
+    sys.stdout.buffer.write(os.fsencode("".join(line + "\n" for line in lines)))
+    return 0
+
+
+def _assignments(shell: str, values: dict[str, str]) -> list[str]:
+    return [assignment(shell, name, value) for name, value in values.items()]
+
+
+def _tell_of_place(place: str) -> None:
+    """Say what a path is worth that was made in a container; none where containers are run from."""
+    if not sif_writable.in_container(sif_writable.environment()) or any(map(shutil.which, look.ENGINES)):
+        return
+    from sif_writable.system import image_mounts
+
+    if image_mounts.host_mount(place):
+        _tell(f"{place} is as this container shows it; outside it may have another path")
+    else:
+        _tell(
+            f"{os.path.abspath(place)} is of this container and gone with it: name a directory of the host's by --dir"
+        )
+
+
+def _tell_of(made: folder.Made) -> None:
+    oldest = f"3.{sources.OLDEST}"
+    _tell(
+        f"{made.path} {'holds' if made.new else 'has held'} {', '.join(made.taken)}, for Python {oldest} and newer; "
+        f"bytecode for {', '.join(made.compiled) or 'none'}"
+    )
+    for words in made.lacking:
+        _tell(f"{words}. Older ones do without it: nothing fails for that")
+    if made.others:
+        _tell(f"earlier versions, to be removed when no job runs with them: {', '.join(made.others)}")
+
+
+def _tell(words: str) -> None:
+    print(text.paragraph(f"sif-writable attach: {words}.", 2)[2:], file=sys.stderr)
