@@ -129,7 +129,7 @@ class _Plan:
                 if status.st_uid != self.uid or status.st_mode & 0o170022 != 0o040000:
                     continue
                 if not name:
-                    image, manifest = identity(_packages())
+                    image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
                     name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
                 content, plan = _read(f"{root}/{name}")
                 if plan is None or plan.st_uid != self.uid or plan.st_mode & 0o170022 != 0o100000:
@@ -305,22 +305,14 @@ def may_hang_in(rows: "Iterable[Row]") -> "dict[str, str]":
     return found
 
 
-def _packages() -> str:
-    """Return the folder of packages that stands for the image: the one that this package is in, if it is the image's."""
-    here = os.path.dirname(os.path.dirname(__file__))
-    if here.startswith(f"{sys.prefix}/") and here.endswith("-packages"):
-        return here
-    from sif_writable import identity as of_any
-
-    return of_any.PURELIB
-
-
 def identity(purelib: str) -> "tuple[str, bytes]":
     """Return the image identity (:mod:`sif_writable.identity`), and the text of the manifest as far as starts need it.
 
-    :param purelib: the folder of packages that stands for the image (:data:`sif_writable.identity.PURELIB`).
+    :param purelib: the folder that holds this package.
     :raises OSError: the image cannot be read at the moment.
     """
+    if not purelib.startswith(f"{sys.prefix}/") or not purelib.endswith("-packages"):  # it was brought in
+        from sif_writable.identity import PURELIB as purelib  # noqa: N811
     text = _read(f"{purelib}/sif_writable.manifest")[0]
     manifest = text[: text.rfind(b"\n", 0, 1 << 16) + 1].partition(b"\n\n")[0]
     stamp = (b"\n" + manifest).partition(b"\nstamp: ")[2].partition(b"\n")[0]

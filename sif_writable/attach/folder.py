@@ -86,6 +86,8 @@ def _own(folder: str) -> None:
     :raises SifWritableError: it is somebody else's, or others could change what containers execute.
     """
     problem, loose = way(folder, os.geteuid())
+    if loose and "KUBERNETES_SERVICE_HOST" in os.environ and os.path.ismount(loose):
+        loose = ""  # a volume, whose mode lets any user of the pod in: there is one
     if loose and not problem and not os.path.lexists(f"{folder}/{MARK}") and loose == os.path.realpath(folder):
         loose = ""  # the mode of the folder itself is set below
     problem = variables.bad_path(folder) or problem or (loose and f"leads through {loose}, which others may write")

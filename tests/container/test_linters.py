@@ -44,6 +44,7 @@ def lint(linters: str, name: str, path: str) -> subprocess.CompletedProcess[str]
     command = {
         "Dockerfile": [f"{linters}/bin/hadolint", path],
         "kubernetes-pod.yaml": [sys.executable, "-m", "kubernetes_validate", "--strict", path],
+        "attach-pod.yaml": [sys.executable, "-m", "kubernetes_validate", "--strict", path],
         "nextflow.config": [sys.executable, "-c", GROOVY, path],
         "main.nf": [sys.executable, "-c", GROOVY, path],
         "slurm-array.sh": [f"{linters}/bin/shellcheck", path],
@@ -59,6 +60,7 @@ def lint(linters: str, name: str, path: str) -> subprocess.CompletedProcess[str]
         ("Dockerfile", "python:3.12-slim-bookworm", "python"),
         ("kubernetes-pod.yaml", "readOnlyRootFilesystem", "readonlyRootFilesystem"),
         ("kubernetes-pod.yaml", "runAsUser: 1000", "runAsUser: me"),
+        ("attach-pod.yaml", "initContainers", "initcontainers"),
         ("nextflow.config", '/my.sif"', "/my.sif"),
         ("nextflow.config", "apptainer {", "apptainer"),
         ("main.nf", "workflow {", "workflow"),

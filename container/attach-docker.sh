@@ -1,0 +1,15 @@
+#!/bin/sh
+# Run an image that nobody can rebuild in Docker or Podman, with a read-only root: sif_writable comes from the host.
+#
+#     sif-writable attach --dir "$HOME/sif-writable-attached"       # once
+#     container/attach-docker.sh IMAGE python my_script.py
+set -eu
+: "${ATTACHED:=$HOME/sif-writable-attached}"
+: "${DOCKER:=docker}"
+image=$1
+shift
+
+# What the image says of PYTHONPATH stays, behind ours.
+own=$("$DOCKER" image inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$image" | sed -n 's/^PYTHONPATH=//p')
+exec "$DOCKER" run --rm --read-only --tmpfs /tmp:exec --volume "$ATTACHED/current:/sif-writable-attached:ro" \
+    --env "PYTHONPATH=/sif-writable-attached/sif_writable/hook${own:+:$own}" "$image" "$@"
