@@ -50,13 +50,27 @@ ON = ("on", "1", "yes", "true", "always")
 
 _BUILD = (b"APPTAINER_LABELS", b"SINGULARITY_LABELS", b"APPTAINER_ROOTFS", b"SINGULARITY_ROOTFS")
 """The first two are set in %post, the others in %setup (apptainer 1.4: internal/pkg/build/stage.go)."""
-_ENGINE = (b"APPTAINER_CONTAINER", b"SINGULARITY_CONTAINER", b"CH_RUNNING", b"KUBERNETES_SERVICE_HOST")
+_ENGINE = (
+    *(b"APPTAINER_CONTAINER", b"SINGULARITY_CONTAINER", b"CH_RUNNING", b"KUBERNETES_SERVICE_HOST"),
+    b"SHIFTER_IMAGE",
+)
+FIREJAIL = b"firejail"
+"""The value of ``container`` in a sandbox of Firejail, which shows the host's root with parts of it read-only."""
+_SHUT = 1 | 2 | 4  # os.ST_RDONLY, os.ST_NOSUID, os.ST_NODEV
+"""Flags of a root that no booted system can do with, but for the first: bubblewrap has all three."""
+_BOOTED = range(0xEFFFFFF0, 0xF0000008)
+"""Numbers of the mount namespace that the kernel boots with: the static one of Linux 6.18 (MNT_NS_INIT_INO), and the
+first ones that it gave before, which nothing gives back."""
+FIRST_PIDS = "pid:[4026531836]"
+"""The pid namespace that the kernel boots with (PROC_PID_INIT_INO)."""
+_root: "Optional[os.stat_result]" = None
 
 
 def run() -> None:
     """Activate this process if it runs in a read-only image; never raise, never print to stdout, act once."""
     global state, failure
-    if state != "not run":  # a venv runs .pth lines twice (python/cpython#75723)
+    # A venv runs .pth lines twice (python/cpython#75723): only then is it known whether it has its base's packages.
+    if state != "not run" and not (state == "writable" and has_packages_of_base()):
         return
     state = "failed"
     try:
@@ -79,7 +93,7 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
     """Return why this process is left alone, or an empty string.
 
     ``off``: ``SIF_WRITABLE=off``; ``build``: an image build; ``host``: not in a container; ``writable``: nothing to
-    do.
+    do, as far as is known while the site directories of the environment are read.
     """
     mode = data.get(MODE.encode(), b"").decode("ascii", "replace").lower()
     if mode in OFF:
@@ -92,7 +106,7 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
     if not in_container(data):
         return "host"
     access = os.access
-    if not access(sys.prefix, os.W_OK) or data.get(DIR.encode()):  # which the user gave on purpose
+    if not environment_writable(access) or data.get(DIR.encode()):  # which the user gave on purpose
         return ""
     home = data.get(b"HOME", b"")
     if home[:1] != b"/":
@@ -101,7 +115,7 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
         return ""
     if access(TARGET, os.F_OK) and follow("mounted").mounted_at(TARGET):
         return ""
-    if LAYER.encode() in data or os.stat(sys.prefix).st_dev != os.stat("/").st_dev:
+    if LAYER.encode() in data or os.stat(sys.prefix).st_dev != (_root or os.stat("/")).st_dev:
         return "" if follow("mounted").is_layer_over_prefix(os.environ.get(LAYER)) else "writable"
     return "writable"
 
@@ -130,16 +144,78 @@ def follow(name: str) -> "Any":
     return modules[full]
 
 
-def in_container(data: "Mapping[bytes, bytes]") -> bool:
-    """Whether any container engine has left its sign; which one is the business of :mod:`~.system.container`."""
+def environment_writable(access: "Any") -> bool:
+    """Whether this process may write where packages are imported from.
+
+    That is the prefix and, where a virtual environment has the packages of its base besides, the latter.
+
+    :param access: :func:`os.access`, or what notes the question.
+    """
+    return access(sys.prefix, os.W_OK) and (not has_packages_of_base() or access(sys.base_prefix, os.W_OK))
+
+
+def has_packages_of_base() -> bool:
+    """Whether this is a virtual environment with ``--system-site-packages``, as soon as ``site`` knows it."""
+    if sys.prefix == sys.base_prefix:
+        return False
+    prefixes = getattr(sys.modules.get("site"), "PREFIXES", ())
+    return sys.prefix in prefixes and sys.base_prefix in prefixes
+
+
+def has_sign(data: "Mapping[bytes, bytes]") -> bool:
+    """Whether a container engine has left its sign, which may have leaked to a host or be left over there."""
     for name in _ENGINE:
         if name in data:
             return True
-    # Another value, such as lxc, names a whole machine, not an image.
-    if data.get(b"container") in (b"podman", b"docker", b"oci"):
-        return True
+    container = data.get(b"container")
+    if container in (b"podman", b"docker", b"oci", FIREJAIL):  # another one, such as lxc, names a whole machine
+        return container != FIREJAIL  # whose files are the host's
     access = os.access
     return access("/.singularity.d", 0) or access("/.dockerenv", 0) or access("/run/.containerenv", 0)
+
+
+def in_container(data: "Mapping[bytes, bytes]") -> bool:
+    """Whether ``/`` is a container's, by its mount and its namespaces; which engine's is for :mod:`~.system.container`.
+
+    It is looked at where an engine has left its sign, and where it could be no booted system's or is read-only. What
+    takes more than a look is asked in :mod:`sif_writable.rootfs`.
+    """
+    global _root
+    signed = has_sign(data)
+    try:
+        shut = not signed and os.statvfs("/").f_flag & _SHUT
+        if not (signed or shut or data.get(b"container") == FIREJAIL):
+            return False
+        if int(os.readlink("/proc/self/ns/mnt")[5:-1]) in _BOOTED:  # PRoot makes no namespace
+            return bool(shut or os.statvfs("/").f_flag & _SHUT) and below_proot()
+        if signed:
+            _root = os.stat("/")
+            if _root.st_uid not in (0, 65534):  # that of a booted system is root's
+                return True
+            if os.readlink("/proc/self/ns/pid") != FIRST_PIDS and (not os.major(_root.st_dev) or _root.st_ino > 128):
+                return True  # and it is the top of a disk, which has a small number
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return signed  # no host is without /proc
+    return bool(follow("rootfs").is_containers(data, signed=signed))
+
+
+def below_proot() -> bool:
+    """Whether PRoot runs this process: it traces it, and gives it another root without any mount or namespace.
+
+    :raises OSError: there is no telling.
+    """
+    tracer = read("/proc/self/status").partition(b"\nTracerPid:\t")[2].partition(b"\n")[0]
+    return tracer not in (b"", b"0") and read(f"/proc/{tracer.decode()}/comm").startswith(b"proot")
+
+
+def read(path: str) -> bytes:
+    """Return the text of a file of the kernel's.
+
+    :raises OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def let_pass(error: BaseException) -> None:

@@ -6,7 +6,7 @@ It imports only what is loaded already.
 import os
 import sys
 
-from sif_writable import let_pass
+from sif_writable import let_pass, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def mounted_at(path: str) -> bool:
 
 def _mount_table() -> bytes:
     """Return the text of mountinfo (proc_pid_mountinfo(5))."""
-    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        return file.read()
+    return read("/proc/self/mountinfo")
 
 
 def in_layer(value: "Optional[str]") -> "list[str]":

@@ -152,7 +152,7 @@ class _Plan:
             yield os.fsdecode(given), True
         if self.target:
             yield TARGET, True
-        if os.access(sys.prefix, os.W_OK):
+        if sif_writable.environment_writable(os.access):
             yield "/var/cache", False
         if (cache := get(b"XDG_CACHE_HOME", b""))[:1] == b"/":
             yield os.fsdecode(cache), False

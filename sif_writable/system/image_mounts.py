@@ -1,9 +1,10 @@
 """Tell the image's own paths from what was bound in from the host.
 
-An *image mount* is the mount of ``/``, and what belongs to it: where the root is put together from binds, the mounts
-that show the same filesystem in the same place. An *environment directory* is a directory on such a mount that an
-interpreter's packages live in. Everything else is the host's, also what is bound read-only or into site-packages: it is
-never copied, covered or overruled.
+An *image mount* is the mount of ``/``, and what belongs to it: where an engine puts the root together from binds, the
+mounts that show the same filesystem in the same place. Where no engine has left its sign, a root that is put together
+is a tmpfs or the host's own (bubblewrap, Firejail), and the mount that holds the interpreter counts. An *environment
+directory* is a directory on such a mount that an interpreter's packages live in. Everything else is the host's, also
+what is bound read-only or into site-packages: it is never copied, covered or overruled.
 
 The fields of ``/proc/self/mountinfo`` are those of proc_pid_mountinfo(5). It imports only ``os`` and ``sys``. Without
 ``/proc`` nothing is known to be the image's.
@@ -30,7 +31,7 @@ _PROGRAMS = ("bin", "sbin")
 class Mount:
     """One line of mountinfo."""
 
-    __slots__ = ("device", "is_layer", "kind", "number", "parent", "point", "root")
+    __slots__ = ("device", "is_layer", "kind", "number", "parent", "point", "read_only", "root")
 
     def __init__(self, line: str) -> None:
         """Read a line.
@@ -38,9 +39,10 @@ class Mount:
         :raises ValueError: it is not one of mountinfo.
         """
         left, _, right = line.partition(" - ")
-        self.number, self.parent, self.device, root, point = left.split(" ", 5)[:5]
+        self.number, self.parent, self.device, root, point, options = left.split(" ", 6)[:6]
         self.root, self.point = _plain(root), _plain(point)
         self.kind = right.partition(" ")[0]
+        self.read_only = options.split(",")[0] == "ro"
         self.is_layer = right.startswith("overlay sif-writable ") and (
             ",volatile" in right or ",fsync=volatile" in right  # the latter as Linux 6.18 has it
         )
@@ -68,7 +70,7 @@ class Mounts:
 
         :param text: as in mountinfo; lines that are not understood do not count.
         :param base_prefix: where the interpreter is installed, links resolved.
-        :param signed: a container engine has left its sign.
+        :param signed: a container engine has left its sign, and the root is a container's.
         """
         self.table: list[Mount] = []
         for line in text.split("\n"):
@@ -91,6 +93,8 @@ class Mounts:
             self._add_shown_in_place(root)
             if (described := self.holder(_APPTAINER)) is not None and described is not root:
                 self._add_shown_in_place(described)
+        elif root.read_only and not root.kind.startswith("tmpfs"):  # runc, Enroot
+            self._image = {root.number}
         elif (holder := self.holder(base_prefix)) is not None:
             self._image = {holder.parent if holder.is_layer else holder.number}
         for mount in self.table:  # a parent comes before what is mounted on it
@@ -164,9 +168,20 @@ def mounts() -> Mounts:
             let_pass(error)
             text = ""
     if _last is None or _last[0] != text:
-        signed = sif_writable.in_container(sif_writable.environment())
-        _last = (text, Mounts(text, os.path.realpath(sys.base_prefix), signed=signed))
+        data = sif_writable.environment()
+        contained = sif_writable.in_container(data)
+        own = "" if contained and _is_below_proot() else text  # the table is the host's then
+        signed = contained and sif_writable.has_sign(data)
+        _last = (text, Mounts(own, os.path.realpath(sys.base_prefix), signed=signed))
     return _last[1]
+
+
+def _is_below_proot() -> bool:
+    try:
+        return sif_writable.below_proot()
+    except OSError as error:
+        let_pass(error)
+        return False
 
 
 def _table() -> str:

@@ -57,7 +57,7 @@ class Facts:
     prefix: str
     """sys.prefix."""
     prefix_writable: bool
-    """Whether this process may create files in sys.prefix."""
+    """Whether this process may create files where packages are imported from (sif_writable.environment_writable)."""
     purelib: str
     """The folder of packages that stands for the image (:data:`sif_writable.identity.PURELIB`)."""
     ships_bytecode: bool
@@ -92,7 +92,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.target_mounted = TARGET in may_hang() or mounted.mounted_at(TARGET)
     facts.tmp_works = responds("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
-    facts.prefix_writable = world.access(sys.prefix, os.W_OK) and not mounted.in_layer(environ.get(LAYER))
+    facts.prefix_writable = sif_writable.environment_writable(world.access) and not mounted.in_layer(environ.get(LAYER))
     facts.purelib = PURELIB
     facts.ships_bytecode = _ships_bytecode(facts.purelib)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"

@@ -1,0 +1,91 @@
+"""Is ``/`` a container's? What takes more than a look, for :func:`sif_writable.in_container`.
+
+A booted system's root may be read-only, too (a diskless node, ostree), and a job may have a mount namespace of its own
+on it (Slurm's job_container/tmpfs, PrivateTmp of systemd). So it is compared with the root of the first process, whose
+table of mounts everybody may read; where that is hidden, or another one's, what is known decides, and in doubt it is a
+host. It imports only what is loaded already.
+"""
+
+import os
+import sys
+
+import sif_writable
+from sif_writable import FIREJAIL, FIRST_PIDS, let_pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Optional
+
+_FIRST_USERS = "user:[4026531837]"
+"""The user namespace that the kernel boots with (PROC_USER_INIT_INO)."""
+_OF_APPTAINER = (b"APPTAINER_CONTAINER", b"SINGULARITY_CONTAINER")
+
+
+def is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
+    """Whether ``/`` is a container's, in a mount namespace that is not the booted system's.
+
+    :param signed: an engine has left its sign, which may have leaked. Without one, the root or the interpreter has to
+        be on a read-only mount.
+    """
+    try:
+        return _is_containers(data, signed=signed)
+    except OSError as error:
+        let_pass(error)
+        return signed
+
+
+def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
+    if not (signed or _is_read_only("/") or _is_read_only(sys.base_prefix)):
+        return False
+    if sif_writable.below_proot():
+        return True
+    own_pids = os.readlink("/proc/self/ns/pid") != FIRST_PIDS
+    if data.get(b"container") == FIREJAIL and not signed:  # the host's root, with a mount over each part of it
+        return own_pids
+    table = _lines("self")
+    here = root_in(table)
+    if here is None:  # a directory that somebody has changed his root to
+        return signed
+    if not own_pids:
+        try:
+            booted = root_in(_lines("1"))
+        except OSError as error:  # hidepid in proc(5)
+            let_pass(error)
+            booted = None
+        if booted is not None:
+            return here[:2] != booted[:2] or (here[2] and not booted[2])
+    kernels_own = _is_devtmpfs(table)
+    device, directory, read_only = here
+    if kernels_own and not read_only and directory == b"/" and device.partition(b":")[0] not in (b"0", b"7"):
+        return False  # a disk as a whole, and no image in a file, with the kernel's own /dev: as a system is booted
+    if own_pids or os.readlink("/proc/self/ns/user") != _FIRST_USERS:
+        return True
+    if signed and any([name in data for name in _OF_APPTAINER]):  # noqa: C419 - a generator costs a frame
+        return os.access("/.singularity.d", 0)
+    return signed
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _lines(process: str) -> "list[list[bytes]]":
+    """Return the mounts of a process: the fields of mountinfo (proc_pid_mountinfo(5))."""
+    return [line.split(b" ") for line in sif_writable.read(f"/proc/{process}/mountinfo").splitlines()]
+
+
+def root_in(table: "list[list[bytes]]") -> "Optional[tuple[bytes, bytes, bool]]":
+    """Return of what is mounted at ``/`` the device, the directory in its filesystem, and whether it is read-only."""
+    found = None
+    for fields in table:
+        if len(fields) > 9 and fields[4] == b"/":  # a later one hides an earlier one
+            read_only = b"ro" in fields[5].split(b",") or b"ro" in fields[-1].split(b",")
+            found = fields[2], fields[3], read_only
+    return found
+
+
+def _is_devtmpfs(table: "list[list[bytes]]") -> bool:
+    """Whether /dev is the kernel's own, as a booted system has it and a container of OCI has not."""
+    kinds = [fields[fields.index(b"-") + 1] for fields in table if len(fields) > 9 and fields[4] == b"/dev"]
+    return kinds[-1:] == [b"devtmpfs"]
