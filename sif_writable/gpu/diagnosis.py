@@ -137,6 +137,15 @@ def _library(evidence: GpuEvidence, nvml: Nvml) -> Diagnosis | None:
         fact = f"{files}, and /.singularity.d/libs holds {len(evidence.libs)} files, but no libnvidia-ml.so.1."
         remedy = "--nv brings what the host's ld cache lists: there, ldconfig -p must show libnvidia-ml.so.1."
         return Diagnosis(FAIL, Problem("library-missing", fact, remedy))
+    if evidence.mounted:  # by CDI or --nvccli: where the root is read-only, their hook cannot renew the loader's cache
+        folder = evidence.mounted[-1].rpartition("/")[0]
+        fact = f"{files}, and the driver's libraries are mounted in {folder}, but "
+        if not any("/libnvidia-ml.so." in path for path in evidence.mounted):
+            fact += "libnvidia-ml.so is not among them."
+            remedy = "Start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility."
+            return Diagnosis(FAIL, Problem("library-missing", fact, remedy))
+        fact += "the loader does not find them."
+        return Diagnosis(FAIL, Problem("library-missing", fact, f"Put {folder} first on LD_LIBRARY_PATH."))
     state = "does not exist" if evidence.libs is None else "is empty"
     fact = f"{files}, but the container has no driver library: /.singularity.d/libs {state}."
     remedy = "Start the container with --nv: apptainer exec --nv ... If it was, the host's ld cache lacks the driver: "
@@ -149,7 +158,7 @@ def _refusal(evidence: GpuEvidence, nvml: Nvml, call: str, code: int, text: str)
     if code == _MISMATCH:  # an image with a driver library of its own: k4yt3x/video2x#1226
         fact = f"The NVIDIA library and the driver do not match: {nvml.path} was loaded, "
         fact += f"driver {evidence.driver or 'of unknown version'} runs ({answer})."
-        if nvml.path.startswith("/.singularity.d/libs/"):
+        if nvml.path.startswith("/.singularity.d/libs/") or nvml.path in evidence.mounted:
             remedy = "The host's driver was updated without a reboot: ask the administrator of node "
             return Diagnosis(FAIL, Problem("mismatch", fact, f"{remedy}{evidence.host} to reload it."))
         remedy = "The image brings its own copy: remove it (a package such as libnvidia-compute), or put "

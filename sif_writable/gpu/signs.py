@@ -29,7 +29,9 @@ class Libcuda:
 class GpuEvidence:
     """What files and variables say about GPUs."""
 
-    __slots__ = ("compat", "cuda", "cuda_from", "driver", "environ", "gpus", "host", "libcuda", "libs", "nodes")
+    __slots__ = (
+        *("compat", "cuda", "cuda_from", "driver", "environ", "gpus", "host", "libcuda", "libs", "mounted", "nodes"),
+    )
 
     nodes: tuple[str, ...]
     """Names below /dev, sorted: nvidia0, nvidiactl, nvidia-uvm, dxg, kfd."""
@@ -39,6 +41,12 @@ class GpuEvidence:
     """GPUs that the kernel driver holds (/proc/driver/nvidia/gpus); a number of devices."""
     libs: tuple[str, ...] | None
     """File names in /.singularity.d/libs; None where that folder does not exist."""
+    mounted: tuple[str, ...]
+    """Files of the driver's libraries that are mounted one by one in the distribution's folders, sorted.
+
+    So ``--device nvidia.com/gpu=…`` (CDI), ``--nvccli`` and NVIDIA's hooks of Docker, Podman and Enroot bring them;
+    ``--nv`` leaves them in :data:`LIBS`.
+    """
     libcuda: Libcuda | None
     """The first libcuda.so.1 on LD_LIBRARY_PATH."""
     compat: tuple[Libcuda, ...]
@@ -82,6 +90,7 @@ def gather(environ: Mapping[str, str], path: Sequence[str], wanted: str = "", ro
     seen.driver = _driver_version(_at(root, "/proc/driver/nvidia/version"))
     seen.gpus = len(_list(_at(root, "/proc/driver/nvidia/gpus")) or ())
     seen.libs = _list(_at(root, LIBS))
+    seen.mounted = _mounted(_at(root, "/proc/self/mountinfo"))
     folders = [folder for folder in environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
     seen.libcuda = next(_libcudas(folders, root), None)
     toolkits = [name for name in _list(_at(root, "/usr/local")) or () if name.startswith("cuda")]
@@ -111,6 +120,22 @@ def _driver_version(path: str) -> str:
         let_pass(error)
         return ""
     return next((word for word in words if "." in word and word.replace(".", "").isdigit()), "")
+
+
+def _mounted(mountinfo: str) -> tuple[str, ...]:
+    """Return where libcuda and libnvidia-ml are mounted, from the fifth fields of proc_pid_mountinfo(5)."""
+    try:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+            points = [line.split(" ", 5)[4] for line in file if "/libcuda.so." in line or "/libnvidia-ml.so." in line]
+    except (OSError, IndexError) as error:
+        let_pass(error)
+        return ()
+    names = ("libcuda.so.", "libnvidia-ml.so.")
+    return tuple(
+        sorted(
+            point for point in points if os.path.basename(point).startswith(names) and not point.startswith(f"{LIBS}/")
+        )
+    )
 
 
 def _libcudas(folders: Iterable[str], root: str) -> Iterator[Libcuda]:

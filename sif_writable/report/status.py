@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,10 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     engine = container.engine(os.environ)
     how = delivery(ran)
     active = sif_writable.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
-    prefix_mount = mounts.mount_of(seen.prefix, table)
+    # Of a virtual environment in a place of the user's own it is the base that cannot be written.
+    of_base = not seen.prefix_writable and os.access(seen.prefix, os.W_OK) and sif_writable.has_packages_of_base()
+    prefix = sys.base_prefix if of_base else seen.prefix
+    prefix_mount = mounts.mount_of(prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [
         *settings.misunderstood(os.environ, [row.variable for row in OPT_IN]),
@@ -113,7 +117,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
             "ingredients": [name for name, _ in identity_ingredients(seen.purelib)],
         },
         "root": {
-            "prefix": seen.prefix,
+            "prefix": prefix,
             "writable": seen.prefix_writable,
             "filesystem": prefix_mount.type if prefix_mount else "unknown",
             "note": _root_note(seen, table),

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from sif_writable import LAYER, TARGET, mounted, seldom, warm
+from sif_writable import LAYER, TARGET, environment_writable, mounted, seldom, warm
 from sif_writable.home import home_directory
 from sif_writable.identity import PURELIB, declared, site_directories
 from sif_writable.signals import let_pass
@@ -92,7 +92,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.target_mounted = TARGET in may_hang() or mounted.mounted_at(TARGET)
     facts.tmp_works = responds("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix
-    facts.prefix_writable = sif_writable.environment_writable(world.access) and not mounted.in_layer(environ.get(LAYER))
+    facts.prefix_writable = environment_writable(world.access) and not mounted.in_layer(environ.get(LAYER))
     facts.purelib = PURELIB
     facts.ships_bytecode = _ships_bytecode(facts.purelib)
     facts.tag = sys.implementation.cache_tag or f"python-{sys.version_info[0]}{sys.version_info[1]}"

@@ -24,6 +24,7 @@ def evidence(**changes: object) -> GpuEvidence:
         "driver": "535.104.05",
         "gpus": 1,
         "libs": ("libcuda.so.1", "libnvidia-ml.so.1"),
+        "mounted": (),
         "libcuda": None,
         "compat": (),
         "cuda": "",

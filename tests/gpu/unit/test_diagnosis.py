@@ -15,6 +15,8 @@ MISSING = "cannot open shared object file: No such file or directory"
 NO_GPU = {"nodes": (), "driver": "", "gpus": 0, "libs": ()}
 NOT_LOADED = {"path": "", "count": None, "load_errors": [("libnvidia-ml.so.1", f"libnvidia-ml.so.1: {MISSING}")]}
 MIG = Instance("MIG-cccc3333", 5 << 30, 5 << 30)
+DISTRIBUTION = "/usr/lib/x86_64-linux-gnu"
+CDI_NVML = f"{DISTRIBUTION}/libnvidia-ml.so.535.104.05"
 ALL_ON_ONE = "4 GPUs where the job or the container is started"
 
 OLD = "/image/pynvml.py is not nvidia-ml-py (ImportError: old)"
@@ -188,6 +190,30 @@ ROWS = [
         ),
     ),
     (
+        "library-missing",
+        "fail",
+        {"libs": (), "mounted": (f"{DISTRIBUTION}/libcuda.so.535.104.05", CDI_NVML)},
+        nvml(**NOT_LOADED),
+        {"NVIDIA_VISIBLE_DEVICES": "void"},
+        (
+            "The device files of 1 GPU are there, and the driver's libraries are mounted in "
+            f"{DISTRIBUTION}, but the loader does not find them."
+        ),
+        (f"Put {DISTRIBUTION} first on LD_LIBRARY_PATH."),
+    ),
+    (
+        "library-missing",
+        "fail",
+        {"libs": None, "mounted": (f"{DISTRIBUTION}/libcuda.so.535.104.05",)},
+        nvml(**NOT_LOADED),
+        {"NVIDIA_VISIBLE_DEVICES": "all"},
+        (
+            "The device files of 1 GPU are there, and the driver's libraries are mounted in "
+            f"{DISTRIBUTION}, but libnvidia-ml.so is not among them."
+        ),
+        "Start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility.",
+    ),
+    (
         "nv-missing",
         "fail",
         {"libs": None, "nodes": ("nvidia0", "nvidia1", "nvidiactl")},
@@ -246,6 +272,18 @@ ROWS = [
         {},
         (
             f"The NVIDIA library and the driver do not match: {NV} was loaded, driver 535.104.05 runs "
+            "(NVML code 18: Driver/library version mismatch)."
+        ),
+        "The host's driver was updated without a reboot: ask the administrator of node n7 to reload it.",
+    ),
+    (
+        "mismatch",
+        "fail",
+        {"libs": (), "mounted": (CDI_NVML,)},
+        nvml(failure=Failure("nvmlInitWithFlags", 18, "Driver/library version mismatch"), path=CDI_NVML),
+        {"NVIDIA_VISIBLE_DEVICES": "void"},
+        (
+            f"The NVIDIA library and the driver do not match: {CDI_NVML} was loaded, driver 535.104.05 runs "
             "(NVML code 18: Driver/library version mismatch)."
         ),
         "The host's driver was updated without a reboot: ask the administrator of node n7 to reload it.",

@@ -34,5 +34,13 @@ def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
     assert seen.libcuda is not None
     assert seen.libcuda.version == "", "the file that --nv binds has no version in its name"
 
+    (tmp_path / "proc/self").mkdir()
+    point = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.104.05"
+    for shown, mounted in ((point, (point,)), ("/.singularity.d/libs/libnvidia-ml.so.1", ()), ("/data", ())):
+        line = f"99 68 254:0 /usr/lib64/libnvidia-ml.so.535.104.05 {shown} ro,nosuid,nodev - ext4 /dev/vda rw\nbad\n"
+        (tmp_path / "proc/self/mountinfo").write_text(line)
+        assert gather({}, [], root=str(tmp_path)).mounted == mounted
+
     seen = gather({}, [], root=str(tmp_path / "empty"))
+    assert seen.mounted == ()
     assert (seen.nodes, seen.driver, seen.gpus, seen.libs, seen.libcuda, seen.compat) == ((), "", 0, None, None, ())

@@ -57,6 +57,10 @@ TABLES = {
         f"32 30 254:0 /opt /opt {DISK}",
         f"33 31 254:0 /home/u/lib /usr/lib/python3/dist-packages/kivy {DISK}",
     ],
+    "an engine without a sign": [  # runc; its Python may lie on a bind of the host's
+        "30 1 254:0 /b/root / ro,relatime - ext4 /dev/vda rw",
+        "31 30 0:77 / /cvmfs ro - fuse cvmfs2 ro",
+    ],
     "covered": [
         OVERLAY,
         f"70 68 254:0 /a /data/inner {DISK}",
@@ -201,3 +205,10 @@ def test_a_writable_layer_over_the_image_is_the_images_and_over_the_hosts_is_the
     assert [mounts.is_image(path) for path in paths] == [True, False, False, False, True]
     unsigned = Mounts("\n".join(table), "/opt/venv", signed=False)
     assert [unsigned.is_image(path) for path in paths] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("base_prefix", ["/usr", "/cvmfs/python"])
+def test_where_no_engine_has_left_its_sign_a_root_that_can_only_be_read_is_the_image(base_prefix: str) -> None:
+    """Wherever the interpreter lies: a bind of the host's, such as a shared Python, is none of it."""
+    table = Mounts("\n".join(TABLES["an engine without a sign"]), base_prefix, signed=False)
+    assert (table.is_image("/usr/lib"), table.is_image("/cvmfs/python/lib")) == (True, False)
