@@ -1,4 +1,4 @@
-"""How sizes are written, by the user and for the user: the one place that reads and prints them.
+"""How sizes and counts are written, by the user and for the user: the one place that reads and prints them.
 
 The units are those of GNU coreutils ("Block size" in its manual): ``20G`` and ``20GiB`` are 20 x 1024^3 bytes,
 ``20GB`` is 20 x 1000^3. So cards that are sold as 80 GB (NVML counts 85,520,809,984 bytes) meet a demand of ``80GB``.
@@ -33,6 +33,14 @@ def parse_size(text: str) -> "int | None":
         return None
     size = int(digits) * unit // 10 ** len(fraction)
     return size if size <= MOST else None
+
+
+def count(number: int, one: str = "file", many: str = "") -> str:
+    """Return a number of things in words, such as ``1 file`` or ``1,200 files``.
+
+    :param many: where that is not the singular and an s.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def human(size: int) -> str:

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "ok": not failed, "checks": [check._asdict() for check in found]}, indent=2))
         return int(failed)
     paint = text.Painter()
-    styles = {checks.PASS: "good", checks.WARN: "warn", checks.FAIL: "bad"}
+    styles = {checks.PASS: "good", checks.INFO: "head", checks.WARN: "warn", checks.FAIL: "bad"}
     for check in found:
         print(paint(check.level, styles[check.level]) + text.paragraph(f"{check.name}: {check.text}", 5)[4:])
         if check.remedy:

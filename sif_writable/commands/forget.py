@@ -13,7 +13,6 @@ from sif_writable.copies import policy, store
 from sif_writable.layer.files import remove
 from sif_writable.overlay import trial
 from sif_writable.report import text
-from sif_writable.report.layer import shown
 from sif_writable.storage import layout
 from sif_writable.storage.leases import NO_LOCKS, alone
 
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
     else:
         for line in _lines(result):
-            print(text.paragraph(shown(line), 0))
+            print(text.paragraph(text.shown(line), 0))
     return int(bool(result["failed"]))
 
 
@@ -182,5 +181,5 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 def _bad(words: str, known: list[str]) -> int:
     there = f"can be forgotten: {', '.join(known)}" if known else "nothing was learned so far"
-    print(shown(f"sif-writable cache forget: {words}; {there}"), file=sys.stderr)
+    print(text.shown(f"sif-writable cache forget: {words}; {there}"), file=sys.stderr)
     return 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sif_writable.report import status, text
+from sif_writable.report import status, summary, text
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the status as JSON (schema 1)")
     parser.add_argument("--full", action="store_true", help="count all sizes, however long it takes")
     parser.add_argument("--no-gpu", action="store_true", help="do not ask NVML for the GPUs")
-    parser.add_argument("--verbose", action="store_true", help="list each location that was left alone, too")
+    parser.add_argument("--verbose", action="store_true", help="everything, not what fits into a ticket")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,5 +25,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(model, indent=2))
     else:
-        print(text.render(model, text.Painter(), verbose=arguments.verbose), end="")
+        print((text if arguments.verbose else summary).render(model, text.Painter()), end="")
     return 0

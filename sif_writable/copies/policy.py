@@ -99,6 +99,20 @@ def outside_words(path: str, variable: str) -> str:
     )
 
 
+def sent_words(path: str, sent: Iterable[str], variables: Iterable[str], bind: str) -> str:
+    """Say which variables of the user sent a program to a path that cannot be written.
+
+    :param sent: each as ``NAME=VALUE``; :param variables: their names.
+    :param bind: what has to be bound; empty: it is bound, and this user may not write there.
+    """
+    named = list(sent)
+    cure = f"bind that directory (apptainer exec --bind {bind})" if bind else "make that directory writable"
+    return (
+        f"{path} cannot be written: {join(named)} lead{'s' * (len(named) == 1)} there. Remedy: {cure}, or unset "
+        f"{join(variables)}, so that a place that can be written is found."
+    )
+
+
 def link_words(path: str, target: str) -> str:
     """Say what a link is that was written through and leads into the image, as some in the copy of a package do."""
     return (

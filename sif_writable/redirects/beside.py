@@ -90,6 +90,40 @@ first that exists wins. So what a package rewrites (``config.json``, ``settings.
 read-only, else a link.
 """
 
+USED_BY: "tuple[tuple[str, str, bool], ...]" = (
+    ("XDG_STATE_HOME", "", True),
+    ("TRITON_HOME", "triton", True),
+    ("PYTORCH_KERNEL_CACHE_PATH", "torch", False),
+    ("PYCUDA_CACHE_DIR", "pycuda", False),
+    ("POCL_CACHE_DIR", "pyopencl pocl", True),
+    ("CUTE_DSL_CACHE_DIR", "cutlass", False),
+    ("FLASHINFER_WORKSPACE_BASE", "flashinfer", True),
+    ("OPENMM_CACHE_DIR", "openmm simtk", False),
+    ("MIOPEN_USER_DB_PATH", "rocm", True),
+    ("MIOPEN_CUSTOM_CACHE_DIR", "rocm", True),
+    ("JULIA_DEPOT_PATH", "julia", True),
+    ("R_LIBS_USER", "rpy2", True),
+    ("NLTK_DATA", "nltk", False),
+    ("DEEPFACE_HOME", "deepface", True),
+    ("DEEPCHEM_DATA_DIR", "deepchem", False),
+    ("TOTALSEG_HOME_DIR", "totalseg", True),
+    ("PYENSEMBL_CACHE_DIR", "pyensembl", True),
+    ("ASTROPY_CACHE_DIR", "astropy", False),
+    ("MNE_DATA", "mne", False),
+    ("NILEARN_DATA", "nilearn", True),
+    ("PYVISTA_USERDATA_PATH", "pyvista", False),
+    ("MPLCONFIGDIR", "matplotlib", True),
+    ("YOLO_CONFIG_DIR", "ultralytics yolo", False),
+    ("IPYTHONDIR", "ipython", True),
+    ("KIVY_HOME", "kivy", True),
+)
+"""(variable, words, whether it is set in any case): the folder is made only in an image that has one of the words.
+
+A word is looked for in the names of what is installed: ``mne`` is in ``mne``, ``mne-1.12.dist-info`` and
+``__editable___mne_1_12_finder.py``. Where none is found, a variable whose package makes the folder itself is set all
+the same, for a program of another environment; one whose package fails without the folder is left alone.
+"""
+
 UNSEEDED: "tuple[str, ...]" = (
     "CLOUDPATHLIB_LOCAL_CACHE_DIR",
     "DEEPCHEM_DATA_DIR",

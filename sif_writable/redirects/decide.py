@@ -4,7 +4,7 @@ Loaded where no earlier start has left its plan (:mod:`sif_writable.warm`). It i
 """
 
 from sif_writable import child, settings
-from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED
+from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED, USED_BY
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.templates import OF_HOME, SET_BY, companions, default_bases, linked, resolve
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         def state(self, path: str) -> str: ...  # noqa: D102
         def works(self, path: str) -> bool: ...  # noqa: D102
         def holds(self, path: str, text: str) -> bool: ...  # noqa: D102
+        def installs(self, words: str) -> bool: ...  # noqa: D102
 
 
 def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]") -> Decision:
@@ -65,6 +66,7 @@ _NOT_OF_IMAGES = ("/tmp/", "/var/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # 
 _DECIDING = frozenset([variable for variable, _, _ in DECIDED_IN])
 _LINKING = frozenset([variable for variable, _, _ in LINKED])
 _LEVELS = dict(LEVELS)
+_USED_BY = {variable: (words, in_any_case) for variable, words, in_any_case in USED_BY}
 
 
 class _Rows:
@@ -129,9 +131,11 @@ class _Rows:
         if word != _MOVES:
             self._leave(variable, default, form, extra, word, why)
             return
+        unused = not own and self._is_unused(variable)
         file = self._decided_in(variable)
-        if file:
-            self.decision.skipped.append((variable, f"{file} of the user decides it"))
+        if file or (unused and not _USED_BY[variable][1]):
+            why = f"{file} of the user decides it" if file else "nothing that uses it is installed"
+            self.decision.skipped.append((variable, why))
             return
         folders = self.storage.folders
         # Without a folder of this image, its files would be offered where other images look.
@@ -161,10 +165,14 @@ class _Rows:
         if not self.baking:
             self._find(redirect, when, defaults, own, leaf)
         if not there:
-            self._prepare(redirect, form, defaults, own)
+            self._prepare(redirect, "" if unused else form, defaults, own)
         if variable == "XDG_CACHE_HOME":
             self.cache_moves = True
         self.decision.redirects.append(redirect)
+
+    def _is_unused(self, variable: str) -> bool:
+        """Whether nothing of this image needs the folder of a row to be there; while it is built, anything may."""
+        return variable in _USED_BY and not self.baking and not self.ground.installs(_USED_BY[variable][0])
 
     def _decided_in(self, variable: str) -> str:
         """Return the user's settings file that decides a row, or an empty string."""
@@ -223,7 +231,7 @@ class _Rows:
         :param brought: the image brings files for it, which only the variable leads to.
         """
         if kind in self.given and not self._stays_though_given(variable, kind, default):
-            return _MOVES, "goes to the place that the user gave"
+            return _MOVES, "the user gave a place for it"
         word, why = self._reason_by_default(when, kind, default)
         if word == _MOVES and variable in HIDING and not brought and self._is_repaired(default):
             return _STAYS, "the repaired HOME serves as well, and the variable would hide what packages bring"
@@ -262,7 +270,7 @@ class _Rows:
             if extra and path.endswith("/" + extra):
                 path = path[: -len(extra) - 1]
             self.decision.redirects.append(
-                Redirect(variable, path, "", "", "stays there, though HOME or ~/.cache moves")
+                Redirect(variable, path, "", "", "it stays there, though HOME or ~/.cache moves")
             )
         else:
             self.decision.skipped.append((variable, why))
@@ -300,6 +308,7 @@ class _Rows:
     def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str) -> None:
         """Say what a folder that is not there yet must start with.
 
+        :param form: of the row; empty: nobody needs the folder.
         :param own: what the image brings for it, or an empty string.
         """
         redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
@@ -308,14 +317,15 @@ class _Rows:
             redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
         if own:
             redirect.seeds = (own, *redirect.seeds)
-        if redirect.seeds or redirect.sources or redirect.variable in _LINKING:
+        offered = linked(redirect, self.facts, self.environ) if redirect.linking else ()
+        if redirect.seeds or redirect.sources or any(self.ground.state(old) != "absent" for _, old in offered):
             redirect.make = True
 
 
 _MOVES, _STAYS, _WORKS = "moves", "stays", "works"
 """What becomes of a location: it moves, it stays, it stays since its default works."""
 _BY_DEFAULT = "its default location works"
-_REQUESTED = f"switched on by {child.OPT_IN}"
+_REQUESTED = f"{child.OPT_IN} names it"
 
 
 def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", decision: Decision) -> None:

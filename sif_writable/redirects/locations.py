@@ -4,7 +4,9 @@ Loaded where no earlier start has left its plan.
 """
 
 import os
+import sys
 
+from sif_writable.identity import PURELIB
 from sif_writable.signals import let_pass
 from sif_writable.system.filesystem import holds, look
 from sif_writable.system.timeouts import has_timed_out, timed_out
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Locations:
     """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
 
-    __slots__ = ("_held", "_home", "_listings", "_states")
+    __slots__ = ("_held", "_home", "_installed", "_listings", "_states")
 
     def __init__(self, home: str) -> None:
         """Start with nothing known; only directories at or below ``home`` are ever listed."""
@@ -31,6 +33,7 @@ class Locations:
         self._listings: dict[str, Optional[frozenset[str]]] = {}
         self._states: dict[str, str] = {}
         self._held: dict[tuple[str, str], bool] = {}
+        self._installed = ""
 
     def state(self, path: str) -> str:
         """Return what :func:`sif_writable.system.filesystem.look` does."""
@@ -57,6 +60,17 @@ class Locations:
             return False
         self._held[path, text] = found = holds(path, text)
         return found
+
+    def installs(self, words: str) -> bool:
+        """Whether any of these words is in the name of something that the image has installed.
+
+        Of the user's own packages nothing is known: the image's are what its identity says, at each later start.
+        """
+        if not self._installed:
+            ask = getattr(sys.modules.get("site"), "getsitepackages", None)
+            names = [name for folder in {PURELIB, *(ask() if ask else ())} for name in _listed(folder)]
+            self._installed = "\0".join([*names, ""]).lower()
+        return any(word in self._installed for word in words.split())
 
     def answers(self) -> "Answers":
         """Return everything that was asked, with the answers, for :mod:`sif_writable.redirects.remember`."""
@@ -98,6 +112,14 @@ class Locations:
             names = None
         self._listings[directory] = names
         return names
+
+
+def _listed(folder: str) -> "list[str]":
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        let_pass(error)
+        return []
 
 
 def _parent(path: str) -> str:

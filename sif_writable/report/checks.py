@@ -1,4 +1,4 @@
-"""The preflight: what could spoil a job, each as PASS, WARN or FAIL with its remedy."""
+"""The preflight: what could spoil a job, each as PASS, INFO, WARN or FAIL with its remedy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import sif_writable
 from sif_writable import DIR
 from sif_writable.attach import variables
 from sif_writable.copies import store
+from sif_writable.redirects import given
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
-from sif_writable.report.status import current, place_problem
+from sif_writable.report.status import current
+from sif_writable.report.text import shown
 from sif_writable.session import STRICT
 from sif_writable.storage.kinds import CONFIG, KINDS
 from sif_writable.storage.shortage import QUOTA
@@ -26,20 +28,20 @@ from sif_writable.system.probe import GIVEN_AWAY, attempt_in
 if TYPE_CHECKING:
     from sif_writable.report.model import Status
 
-PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+PASS, INFO, WARN, FAIL = "PASS", "INFO", "WARN", "FAIL"
 
 
 class Check(NamedTuple):
     """One line of the preflight."""
 
     level: str
-    """``PASS``, ``WARN`` or ``FAIL``."""
+    """``PASS``, ``INFO`` (to know, nothing to do), ``WARN`` or ``FAIL``."""
     name: str
     """What was looked at."""
     text: str
     """What was found."""
     remedy: str
-    """What to do; empty for PASS."""
+    """What to do; empty for PASS and INFO."""
 
 
 def checks(model: Status) -> list[Check]:
@@ -170,11 +172,11 @@ def _redirects(model: Status) -> list[Check]:
         Check(
             WARN,
             "redirects",
-            f"{entry['variable']}={entry['value']}, set outside this package, {entry['problem']}",
-            "bind that directory, or unset the variable so that it can be redirected",
+            shown(f"{entry['variable']}={entry['value']}, set outside this package, {entry['problem']}"),
+            entry["remedy"],
         )
         for entry in model["user_set"]
-        if entry["problem"]
+        if entry["level"] == "warn"
     ]
     found += [
         Check(WARN, "redirects", entry["text"].rstrip("."), entry["remedy"].rstrip(".") or "free the cause it names")
@@ -184,7 +186,12 @@ def _redirects(model: Status) -> list[Check]:
     if model["home"]["why"] != "works" and not model["home"]["private"]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"
         found.append(Check(WARN, "HOME", text, "set SIF_WRITABLE_HOME=auto, or give --home DIR"))
-    return found or [Check(PASS, "redirects", f"{len(model['redirects'])} set; none of the user's own is wrong", "")]
+    found = found or [Check(PASS, "redirects", f"{len(model['redirects'])} set; none of the user's own is wrong", "")]
+    return found + [
+        Check(INFO, "redirects", f"{entry['variable']}={entry['value']} {entry['problem']}; few programs miss it", "")
+        for entry in model["user_set"]
+        if entry["level"] == "info"
+    ]
 
 
 def _user_directories() -> list[Check]:
@@ -207,7 +214,7 @@ def _user_directories() -> list[Check]:
                 Check(WARN, "user directories", f"platformdirs finds no user {kind} directory: {error}", "set HOME")
             )
             continue
-        problem = place_problem(path)
+        problem = given.problem(path)
         if problem:
             text = f"the user's {kind} directory {path} {problem}"
             found.append(
@@ -253,8 +260,8 @@ def _gpu(model: Status) -> list[Check]:
     if found is None or found["policy"] == "off":
         return []
     if found["severity"] in ("ok", "info"):
-        return [Check(PASS, "GPU", found["fact"], "")]
+        return [Check(PASS if found["severity"] == "ok" else INFO, "GPU", found["fact"], "")]
     required = found["policy"] == "require"
     if not required and not found["expected"]:
-        return [Check(PASS, "GPU", f"{found['fact']} Nobody expects one here.", "")]
+        return [Check(INFO, "GPU", f"{found['fact']} Nobody expects one here.", "")]
     return [Check(FAIL if required and found["severity"] == "fail" else WARN, "GPU", found["fact"], found["remedy"])]

@@ -12,7 +12,8 @@ from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
 from sif_writable.mounted import in_layer
-from sif_writable.sizes import human
+from sif_writable.report.text import shown
+from sif_writable.sizes import count, human
 from sif_writable.storage import layout
 
 if TYPE_CHECKING:
@@ -146,6 +147,21 @@ def lines(state: Layer, *, verbose: bool = False) -> list[str]:
     return found
 
 
+def brief(state: Layer) -> str:
+    """Return it in a few words: whether programs have one, and what is kept."""
+    if state["over"] and not state["why"]:
+        found = f"programs can write in {_some(state['over'], 1)}"
+    else:
+        found = f"none: {state['why']}" if state["why"] else "none was needed yet"
+    if state["inside"]:
+        found += "; this process is in one"
+    if state["pending"] and state["pending"]["files"]:
+        found += f"; not kept yet: {_amount(state['pending'])}"
+    if state["number"] and state["written"]:
+        found += f"; kept: {_amount(state)}, by {_some(state['written'])}"
+    return found
+
+
 def place_of(state: Layer) -> str:
     """Return in words where layers lie while programs run."""
     if state["in_memory"]:
@@ -154,12 +170,7 @@ def place_of(state: Layer) -> str:
 
 
 def _amount(state: Layer | Pending) -> str:
-    return f"{human(state['bytes'])} in {state['files']} file{'s' * (state['files'] != 1)}"
-
-
-def shown(name: str) -> str:
-    """Return a name such that it can be printed in a line: those of files may hold anything."""
-    return "".join([letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name])
+    return f"{human(state['bytes'])} in {count(state['files'])}"
 
 
 def _some(names: list[str], most: int = _NAMED) -> str:

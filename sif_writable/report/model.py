@@ -152,7 +152,10 @@ class Redirect(TypedDict):
     variable: str
     value: str
     kind: str
+    folder: str
+    """Where it leads in storage; empty for a switch, and for what is pinned in its own place."""
     why: str
+    """To be read after "because"."""
     offers: str
     """``linked`` or ``seeded``: what the image or the user has there already; or empty."""
     size_bytes: int
@@ -167,6 +170,9 @@ class UserSet(TypedDict):
     value: str
     problem: str
     """What is wrong with the place that it names, or empty."""
+    remedy: str
+    level: str
+    """``warn``, ``info`` where few programs miss it, or empty."""
 
 
 class LeftAlone(TypedDict):

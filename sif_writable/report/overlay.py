@@ -37,9 +37,12 @@ def lines(state: Overlay) -> list[str]:
     found += [
         f"{point} can be written, as this session has decided" for point in state["inside"] if point not in entered
     ]
-    for refused in state["refused"]:
-        words = (
-            refused["why"] if refused["path"] in refused["why"] else f"{refused['path']} gets none: {refused['why']}"
-        )
-        found.append(words)
-    return found
+    return found + refusals(state)
+
+
+def refusals(state: Overlay) -> list[str]:
+    """Return why paths that were asked for are not writable."""
+    return [
+        refused["why"] if refused["path"] in refused["why"] else f"{refused['path']} gets none: {refused['why']}"
+        for refused in state["refused"]
+    ]

@@ -16,7 +16,7 @@ from sif_writable.errors import Problem
 from sif_writable.home import home_directory
 from sif_writable.identity import identity_ingredients
 from sif_writable.redirects import decision as decision_
-from sif_writable.redirects import earlier, environment
+from sif_writable.redirects import earlier, environment, given
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.redirects.decision import Outcome
 from sif_writable.report import gpus, overlay, packages, space, usage
@@ -71,7 +71,8 @@ _THEN = "it was right when an ancestor of this process decided"
 def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_required: bool = False) -> of.Status:
     """Gather the status model.
 
-    :param ran: whether the hook had run by itself when this process began.
+    :param ran: whether the hook had run by itself when this process began; where it has not, programs have nothing of
+        what this process has set for itself, and nothing of it is listed.
     :param full: count all sizes, however long it takes.
     :param gpu: ask for the GPUs as well.
     :param gpu_required: as if SIF_WRITABLE_GPU said ``require``.
@@ -128,9 +129,9 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "refused": [{"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused]
         if outcome
         else [],
-        "home": _home(outcome, seen),
-        "redirects": _redirects(outcome, full=full) if outcome else [],
-        "user_set": _user_set(outcome),
+        "home": _home(outcome if ran else None, seen),
+        "redirects": _redirects(outcome, full=full) if outcome and ran else [],
+        "user_set": [_given(each) for each in given.listed(os.environ, outcome.replaced if outcome else ())],
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.skipped] if outcome else [],
         "packages": packages.listed(store.folder()) if active else [],
         "layer": _layer() if active else None,
@@ -194,8 +195,8 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
 
 def _home(outcome: Outcome | None, seen: surroundings.Facts) -> of.Home:
     value = home_directory(os.environ.get("HOME"))
-    if outcome is None:
-        return {"value": value, "old": None, "private": False, "why": seen.home_problem or "works"}
+    if outcome is None:  # by a command, which found no hook at work, HOME may have been moved for itself
+        return {"value": seen.home, "old": None, "private": False, "why": seen.home_problem or "works"}
     return {
         "value": value,
         "old": outcome.replaced.get("HOME"),
@@ -214,6 +215,7 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[of.Redirect]:
                 "variable": redirect.variable,
                 "value": os.environ.get(redirect.variable, ""),
                 "kind": redirect.kind,
+                "folder": redirect.folder,
                 "why": redirect.why,
                 "offers": redirect.offers,
                 "size_bytes": size,
@@ -232,31 +234,14 @@ def _layer() -> of.Layer | None:
     return layer.model(os.path.dirname(store.folder()))
 
 
-def _user_set(outcome: Outcome | None) -> list[of.UserSet]:
-    """List the known variables that the user set, with what is wrong with the place they name."""
-    ours = outcome.replaced if outcome else {}
-    found: list[of.UserSet] = []
-    for row in ROWS:
-        variable = row.variable
-        if variable in os.environ and variable not in ours:
-            value = os.environ[variable]
-            problem = ""
-            if row.shape in ("dir", "mkdir", "base") and value:
-                problem = place_problem(value)
-            found.append({"variable": variable, "value": value, "problem": problem})
-    return found
-
-
-def place_problem(path: str) -> str:
-    """Say what is wrong with a directory that a program is going to use, or make."""
-    if os.path.isdir(path):
-        return "" if os.access(path, os.W_OK | os.X_OK) else "cannot be written"
-    if os.path.lexists(path):
-        return "is not a directory" if os.path.exists(path) else "is a link to what is not there"
-    parent = os.path.dirname(os.path.abspath(path))
-    while not os.path.lexists(parent):
-        parent = os.path.dirname(parent)
-    return "" if os.access(parent, os.W_OK | os.X_OK) else "does not exist here and cannot be made"
+def _given(found: given.Given) -> of.UserSet:
+    return {
+        "variable": found.variable,
+        "value": found.value,
+        "problem": found.problem,
+        "remedy": found.remedy,
+        "level": found.level,
+    }
 
 
 def folder_size(path: str, deadline: float | None) -> tuple[int, bool]:

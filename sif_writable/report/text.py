@@ -1,8 +1,9 @@
-"""The status as text: 80 columns, coloured only on a terminal, ready to paste into a ticket."""
+"""All of the status as text, and how any text is folded, aligned and coloured."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,12 @@ from sif_writable.report import overlay, usage
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sif_writable.report.model import Home, Space, Status, Storage
 
-WIDTH = 80
+WIDTH, NARROWEST, WIDEST = 80, 40, 120
+"""Columns of a line where no terminal says otherwise; and the least and the most that are used of one."""
 MANY_INODES = 1_000_000
 """Free inodes from which on their number tells nothing."""
 WRITTEN = 5
@@ -34,12 +38,35 @@ class Painter:
         return f"\033[{_STYLES[style]}m{text}\033[0m" if self.on else text
 
 
+def width() -> int:
+    """Return how many columns a line may have: those of a terminal, within reason, and 80 elsewhere."""
+    stream = sys.stdout
+    if stream is None or not stream.isatty():
+        return WIDTH
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST)
+
+
+def shown(text: str) -> str:
+    """Return a text such that it can be printed in a line: names of files and values of variables may hold anything."""
+    return "".join([letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text])
+
+
 def paragraph(text: str, indent: int) -> str:
-    """Fold a text at 80 columns, never within a path."""
+    """Fold a text at the width of the terminal, never within a path."""
     pad = " " * indent
     return textwrap.fill(
-        text, WIDTH, initial_indent=pad, subsequent_indent=pad, break_long_words=False, break_on_hyphens=False
+        text, width(), initial_indent=pad, subsequent_indent=pad, break_long_words=False, break_on_hyphens=False
     )
+
+
+def table(rows: Sequence[Sequence[str]], indent: int) -> list[str]:
+    """Return rows of cells in columns as wide as they need; the last one, of paths, is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    pad = " " * indent
+    return [
+        (pad + "  ".join([f"{cell:<{wide}}" for cell, wide in zip(row[:-1], widths)] + [row[-1]])).rstrip()
+        for row in rows
+    ]
 
 
 def _field(name: str, text: str) -> str:
@@ -47,12 +74,9 @@ def _field(name: str, text: str) -> str:
     return f"{label:<11}" + paragraph(text, 11).lstrip()
 
 
-def render(model: Status, paint: Painter, *, verbose: bool = False) -> str:
-    """Return the status model as text.
-
-    :param verbose: also list each location that was left alone.
-    """
-    hook, container, root, home = model["hook"], model["container"], model["root"], model["home"]
+def render(model: Status, paint: Painter) -> str:
+    """Return the whole status model as text; what a ticket needs of it is in :mod:`.summary`."""
+    hook, container, root = model["hook"], model["container"], model["root"]
     lines = [paint(f"sif_writable {model['version']}", "head")]
     word = paint("active", "good") if hook["active"] else paint(f"not active ({STATES[hook['state']]})", "warn")
     by = ", as an ancestor of this process has decided" if hook["active"] and hook["by"] == "an ancestor" else ""
@@ -69,7 +93,7 @@ def render(model: Status, paint: Painter, *, verbose: bool = False) -> str:
     lines.append(_field("root", f"{root['prefix']} is {writable} ({root['filesystem']})"))
     if root["note"]:
         lines.append(paragraph(root["note"], 11))
-    lines.append(_field("HOME", _home_words(home)))
+    lines.append(_field("HOME", home_words(model["home"])))
     lines += _storage_lines(model, paint)
     lines += _space_lines(model, paint)
     lines += _redirect_lines(model, paint)
@@ -78,20 +102,23 @@ def render(model: Status, paint: Painter, *, verbose: bool = False) -> str:
         from sif_writable.report import layer
 
         lines += ["", paint("writable layer", "head")]
-        lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"], verbose=verbose)]
+        lines += [paragraph(sentence, 2) for sentence in layer.lines(model["layer"], verbose=True)]
     outside = overlay.lines(model["overlay"]) if model["overlay"] else []
     if outside:
         lines += ["", paint("paths outside packages", "head")] + [paragraph(sentence, 2) for sentence in outside]
     if model["user_set"]:
         lines += ["", paint("set by the user, left alone", "head")]
         for entry in model["user_set"]:
-            lines.append(paragraph(f"{entry['variable']}={entry['value']}", 2))
+            lines.append(paragraph(shown(f"{entry['variable']}={entry['value']}"), 2))
             if entry["problem"]:
-                lines.append(paragraph(paint(f"warning: {entry['problem']}", "warn"), 4))
-    lines += _left_lines(model, paint, verbose=verbose)
+                lines.append(paragraph(paint(shown(f"warning: {entry['problem']}"), "warn"), 4))
+                lines.append(paragraph(f"remedy: {entry['remedy']}", 4))
+    left = [(entry["variable"], entry["why"]) for entry in model["left_alone"] if entry["why"] != "set by the user"]
+    if left:
+        lines += ["", paint("left alone", "head"), *table(left, 2)]
     lines += _gpu_lines(model, paint)
     if model["notes"]:
-        lines += ["", paint("notes", "head")] + [paragraph(note, 2) for note in model["notes"]]
+        lines += ["", paint("notes", "head")] + [paragraph(shown(note), 2) for note in model["notes"]]
     return "\n".join(lines) + "\n"
 
 
@@ -110,9 +137,15 @@ STATES = {
 }
 
 
-def _home_words(home: Home) -> str:
+LASTING = {"persistent": "persistent", "memory": "in memory, gone with the job or the container"}
+"""How long a place lasts, where that is said in other words than "as long as"."""
+
+
+def home_words(home: Home) -> str:
+    """Say what HOME is, and why."""
     if home["private"]:
-        return f"{home['value']}, a private one, because {home['why']} (was {home['old']!r})"
+        was = "not set" if home["old"] is None else repr(home["old"])
+        return f"{home['value']}, a private one, since {home['why']} (it was {was})"
     return f"{home['value']} {home['why']}".strip()
 
 
@@ -122,10 +155,8 @@ def _storage_lines(model: Status, paint: Painter) -> list[str]:
     lines = ["", paint("storage", "head")]
     for entry in model["storage"]:
         lines.append(f"  {entry['kind']:<9}{entry['folder']}")
-        lasting = {"persistent": "persistent", "memory": "in memory, gone with the job or the container"}.get(
-            entry["lasting"], f"lasts as long as the {entry['lasting']}"
-        )
-        words = f"{entry['place']}; {entry['filesystem']}, {_free(entry)}; {lasting}"
+        lasting = LASTING.get(entry["lasting"], f"lasts as long as the {entry['lasting']}")
+        words = f"{entry['place']}; {entry['filesystem']}, {free(entry)}; {lasting}"
         lines.append(paragraph(words, 11))
         if entry["note"]:
             lines.append(paragraph(paint(entry["note"], "warn"), 11))
@@ -145,14 +176,15 @@ def _space_lines(model: Status, paint: Painter) -> list[str]:
     lines = []
     for entry in model["space"]:
         if entry["what"] != "storage":
-            lines.append(paragraph(f"{entry['what']}: {entry['path']}, {entry['filesystem']}, {_free(entry)}", 2))
+            lines.append(paragraph(f"{entry['what']}: {entry['path']}, {entry['filesystem']}, {free(entry)}", 2))
         for warning in entry["warnings"]:
             lines.append(paragraph(paint(f"nearly full: {warning['text']}", "warn"), 2))
             lines.append(paragraph(f"remedy: {warning['remedy']}", 4))
     return ["", paint("space", "head"), *lines] if lines else []
 
 
-def _free(entry: Storage | Space) -> str:
+def free(entry: Storage | Space) -> str:
+    """Say how much is free, with inodes where they run short."""
     inodes = ""
     if entry["total_inodes"] and entry["free_inodes"] < MANY_INODES:
         inodes = f" and {entry['free_inodes']} of {entry['total_inodes']} inodes"
@@ -160,22 +192,24 @@ def _free(entry: Storage | Space) -> str:
 
 
 def _redirect_lines(model: Status, paint: Painter) -> list[str]:
-    """Group the redirects by reason, each as one line below the folder of its kind."""
+    """Group the redirects by reason, each as one line: what it holds, and the value below the folder of its kind."""
     if not model["redirects"]:
         return []
     folders = {entry["kind"]: entry["folder"] for entry in model["storage"]}
-    lines = ["", paint(f"redirects ({len(model['redirects'])}, set by sif_writable)", "head")]
+    rows = []
+    for entry in model["redirects"]:
+        size = ""
+        if entry["size_bytes"]:
+            size = human(entry["size_bytes"]) + ("" if entry["size_complete"] else " or more")
+        value = entry["value"].replace(folders.get(entry["kind"], "\0"), entry["kind"])
+        # An empty entry at the end of a list stands for the one that is built in.
+        value = value[:-1] + " (before its own)" if value.endswith(":") else value
+        rows.append((entry["variable"], size, entry["offers"], shown(value)))
+    lines = ["", paint(f"redirects ({len(rows)}, set by sif_writable)", "head")]
+    aligned = dict(zip((entry["variable"] for entry in model["redirects"]), table(rows, 4)))
     for why in dict.fromkeys(entry["why"] for entry in model["redirects"]):
-        lines.append(paragraph(f"because {why}:", 2))
-        for entry in model["redirects"]:
-            if entry["why"] != why:
-                continue
-            value = entry["value"].replace(folders.get(entry["kind"], "\0"), entry["kind"])
-            size = ""
-            if entry["exists"]:
-                size = f"  {human(entry['size_bytes'])}{'' if entry['size_complete'] else ' or more (partial)'}"
-            offers = f"  {entry['offers']}" if entry["offers"] else ""
-            lines.append(f"    {entry['variable']:<28} {value}{size}{offers}")
+        lines.append(paragraph(f"because {why}", 2))
+        lines += [aligned[entry["variable"]] for entry in model["redirects"] if entry["why"] == why]
     return lines
 
 
@@ -201,16 +235,6 @@ def _package_lines(model: Status, paint: Painter) -> list[str]:
             more = f" and {len(entry['written']) - WRITTEN} more" if len(entry["written"]) > WRITTEN else ""
             lines.append(paragraph(f"it wrote {shown}{more}", 4))
     return lines
-
-
-def _left_lines(model: Status, paint: Painter, *, verbose: bool) -> list[str]:
-    left = [entry for entry in model["left_alone"] if entry["why"] != "set by the user"]
-    if not left:
-        return []
-    if not verbose:
-        return ["", paragraph(f"{len(left)} more locations work as they are (list: sif-writable status --verbose)", 0)]
-    lines = ["", paint("left alone", "head")]
-    return lines + [paragraph(f"{entry['variable']}: {entry['why']}", 2) for entry in left]
 
 
 def _gpu_lines(model: Status, paint: Painter) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sif_writable.cleanup.contents import images, look_at_images
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 from sif_writable.storage import layout
 from sif_writable.storage.kinds import KINDS
 
@@ -65,18 +65,24 @@ def _warning(root: str, size: int, files: int, allowed: Limit | None) -> Advice 
     }
 
 
+def brief(entry: Usage) -> str:
+    """Return what the images keep in a storage root in a few words."""
+    number = entry["images"]
+    verb = f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)}"
+    if not entry["size_bytes"] and entry["complete"]:
+        return f"{verb} nothing yet"
+    least = "" if entry["complete"] else "at least "
+    files = count(entry["files"], "file or folder", "files and folders")
+    return f"{verb} {least}{human(entry['size_bytes'])} in {files}"
+
+
 def words(entry: Usage) -> str:
     """Return what the images keep in a storage root as a sentence."""
-    least = "" if entry["complete"] else "at least "
-    number = entry["images"]
-    text = (
-        f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)} {least}{human(entry['size_bytes'])} in "
-        f"{entry['files']:,} files and folders"
-    )
+    text = brief(entry)
     if entry["written_files"]:
-        text += f", of which programs wrote {human(entry['written_bytes'])} in {entry['written_files']:,} files"
+        text += f", of which programs wrote {human(entry['written_bytes'])} in {count(entry['written_files'])}"
     if entry["downloads_files"]:
-        text += f"; downloads take {human(entry['downloads_bytes'])} in {entry['downloads_files']:,} files"
+        text += f"; downloads take {human(entry['downloads_bytes'])} in {count(entry['downloads_files'])}"
     if entry["limit_bytes"] is None:
         return f"{text}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"

@@ -157,7 +157,7 @@ def test_status_lists_the_gpus_and_doctor_judges_them(node: Node) -> None:
         ("NVIDIA A100-SXM4-40GB", True),
     ]
     assert (gpu["driver"], gpu["highest_cuda"]) == (container.DRIVER, "12.2")
-    text = node.run("sif-writable", "status", nv=True, CUDA_VISIBLE_DEVICES="1").stdout
+    text = node.run("sif-writable", "status", "--verbose", nv=True, CUDA_VISIBLE_DEVICES="1").stdout
     assert "0: NVIDIA A100-SXM4-40GB, 39.1 GiB of 40.0 GiB free, capability 8.0" in text
     assert node.run("sif-writable", "doctor", "--require-gpu", nv=True).returncode == 0
     failed = node.run("sif-writable", "doctor", "--require-gpu", nv=False)

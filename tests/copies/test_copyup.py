@@ -355,7 +355,7 @@ def test_a_cure_that_does_not_cure_is_taken_back_and_the_first_error_is_shown(on
     again = one_image.run("import hopeless")
     assert (again.stdout, again.stderr.splitlines()[:-1]) == ("executed hopeless\n", plain.stderr.splitlines())
     assert "its copy did not help: the import of hopeless failed with it too" in again.stderr.splitlines()[-1]
-    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"]).stdout.split())
+    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status", "--verbose"]).stdout.split())
     assert "hopeless refused: its copy did not help" in status
 
 
@@ -589,7 +589,7 @@ def test_paths_of_no_package_are_explained_and_not_learned(one_image: Image) -> 
     assert "\t-\t" not in one_image.learned()
     declared = {"SIF_WRITABLE_OVERLAY_PATHS": "/venv/outsider"}
     one_image.says("import outsider.use", env=declared)
-    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status"], env=declared).stdout.split())
+    status = " ".join(one_image.run(argv=["-m", "sif_writable", "status", "--verbose"], env=declared).stdout.split())
     assert "/venv can be written: what is new in it is kept in" in status
 
 
@@ -609,6 +609,8 @@ def test_status_reads_well(one_image: Image) -> None:
     one_image.says("import rewritten_import, resourceful")
     one_image.run("import open_use; open_use.use()")
     told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"]).stdout
+    assert "copies     3 packages have a writable copy, or get one: open_use, resourceful," in told
+    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu", "--verbose"]).stdout
     _, _, section = told.partition("packages that write into their own directory\n")
     packages, _, _ = section.partition("\n\n")
     tree = one_image.inside(one_image.copy(""))[:-1]

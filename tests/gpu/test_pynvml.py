@@ -106,7 +106,7 @@ def test_status_says_what_is_not_known_and_doctor_only_warns(room: Container) ->
     (room.folder / "packages").mkdir()
     (room.folder / "packages" / "pynvml.py").write_text("")
     program = "from sif_writable.commands.cli import main; main({words})"
-    status = room.run(program.format(words=["status"]), **REQUIRE)
+    status = room.run(program.format(words=["status", "--verbose"]), **REQUIRE)
     folded = " ".join(status.stdout.split())
     assert f"not known: names, UUIDs and memory, since {room.folder}/packages/pynvml.py is not nvidia-ml-py" in folded
     assert "hidden by" not in folded

@@ -14,12 +14,17 @@ class Ground:
     """Default locations as a test wants them: what is named, and what is below it."""
 
     def __init__(
-        self, writable: tuple[str, ...] = (), read_only: tuple[str, ...] = (), texts: dict[str, str] | None = None
+        self,
+        writable: tuple[str, ...] = (),
+        read_only: tuple[str, ...] = (),
+        texts: dict[str, str] | None = None,
+        installed: str | None = None,
     ) -> None:
-        """:param texts: file path to its content."""
+        """:param texts: file path to its content; :param installed: names, or None: everything is."""
         self.writable = writable
         self.read_only = read_only
         self.texts = texts or {}
+        self.installed = installed
 
     def state(self, path: str) -> str:
         """Answer for exactly this path."""
@@ -34,6 +39,10 @@ class Ground:
     def holds(self, path: str, text: str) -> bool:
         """Answer from the texts."""
         return text in self.texts.get(path, "")
+
+    def installs(self, words: str) -> bool:
+        """Answer from the names."""
+        return self.installed is None or any(word in self.installed for word in words.split())
 
 
 def make_facts(**changes: Any) -> Facts:

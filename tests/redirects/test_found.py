@@ -105,9 +105,9 @@ def test_status_says_in_a_word_what_a_folder_offers(hooked: Hooked, given: dict[
         model = json.loads(hooked.run(*words, **given).stdout)
         offers = {entry["variable"]: entry["offers"] for entry in model["redirects"]}
         assert (offers["TORCH_HOME"], offers["NUMBA_CACHE_DIR"]) == ("linked", "")
-    text = hooked.run("-m", "sif_writable", "status", "--no-gpu", **given).stdout
+    text = hooked.run("-m", "sif_writable", "status", "--no-gpu", "--verbose", **given).stdout
     (line,) = (line for line in text.splitlines() if "TORCH_HOME" in line)
-    assert line.endswith("  linked")
+    assert line.split()[-2:] == ["linked", "data/torch"]
 
 
 # --- A HOME that can be read but not written.

@@ -215,6 +215,7 @@ def test_list_tells_kind_size_files_use_and_image(store: Store) -> None:
 
 def test_looking_leaves_no_trace(store: Store) -> None:
     folder = store.image() / "config"
+    (folder / "matplotlib").mkdir()
     os.utime(folder, (1, 1))
     store.cache("list", SIF_WRITABLE="off")
     assert names(str(folder))
@@ -284,6 +285,7 @@ def test_outside_an_image_nothing_is_this_one(store: Store) -> None:
 
 
 def test_a_root_that_is_open_to_others_is_refused(store: Store) -> None:
+    (store.image() / "config" / "matplotlib").mkdir()
     os.chmod(store.root, 0o777)
     done = store.cache("clear", "--yes", "matplotlib")
     assert "is open to other users" in done.stderr
@@ -298,6 +300,7 @@ def test_a_root_that_is_open_to_others_is_refused(store: Store) -> None:
 
 def test_a_cleared_folder_that_processes_expect_is_put_back_empty(store: Store) -> None:
     folder = store.image() / "config" / "matplotlib"
+    folder.mkdir()
     (folder / "fontlist.json").write_text("{}")
     pip = store.root / "data" / "pip"
     pip.mkdir()
@@ -429,6 +432,7 @@ import os, sys, time
 folder = os.environ["MPLCONFIGDIR"]
 kernels = os.environ["NUMBA_CACHE_DIR"]
 rounds = 0
+os.makedirs(folder, exist_ok=True)
 while not os.path.exists(sys.argv[1]):
     try:
         os.makedirs(kernels, exist_ok=True)

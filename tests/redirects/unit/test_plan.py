@@ -8,7 +8,7 @@ import pytest
 
 from sif_writable import settings
 from sif_writable.redirects import decide, templates
-from sif_writable.redirects.beside import CARRIED, HIDING, STAYING
+from sif_writable.redirects.beside import CARRIED, HIDING, STAYING, USED_BY
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.storage import candidates
 from sif_writable.storage.candidates import Candidate
@@ -414,3 +414,43 @@ def test_the_users_own_settings_stay_in_force() -> None:
 def test_templates(home: str, template: str, path: str) -> None:
     environ = {"USER": "ann"}
     assert templates.resolve(template, templates.default_bases(make_facts(home=home), environ), environ) == path
+
+
+# --- Folders of packages that are not in the image
+
+
+def test_what_nobody_uses_gets_no_folder_and_what_is_installed_has_it() -> None:
+    storage = make_storage(given=True)
+
+    def made(installed: str) -> set[str]:
+        ground = Ground(writable=("/home/u", "/tmp"), installed=installed)
+        decision = decide.decide(make_facts(), storage, ground, {})
+        return {redirect.variable for redirect in decision.redirects if redirect.make}
+
+    assert made("numpy\0numpy-2.0.dist-info") == {"XDG_CACHE_HOME", "TMPDIR"}
+    assert made("matplotlib\0__editable___mne_1_12_finder.py") == {"XDG_CACHE_HOME", "TMPDIR", "MPLCONFIGDIR", "MNE_DATA"}
+
+
+@pytest.mark.parametrize(("variable", "words", "in_any_case"), USED_BY)
+def test_a_variable_is_set_without_its_folder_only_where_its_package_makes_that(
+    variable: str, words: str, in_any_case: bool
+) -> None:
+    def values(installed: str) -> dict[str, str]:
+        return decided(facts=BROKEN, ground=Ground(installed=installed), storage=make_storage(given=True))
+
+    assert (variable in values("")) == in_any_case
+    for word in words.split():
+        assert variable in values(word) or variable in HIDING
+
+
+def test_every_folder_that_must_exist_has_an_entry() -> None:
+    made = {row.variable for row in ROWS if row.shape in ("mkdir", "base", "path_list", "path_list_open")}
+    assert made - {variable for variable, _, _ in USED_BY} == {"XDG_CACHE_HOME", "TMPDIR"}
+
+
+def test_what_the_image_or_the_user_has_there_makes_the_folder_all_the_same() -> None:
+    seeded = Ground(writable=("/home/u",), read_only=("/home/u/.ipython",), installed="")
+    linked = Ground(writable=("/home/u", "/home/u/.kivy/config.ini"), installed="")
+    for ground, variable in ((seeded, "IPYTHONDIR"), (linked, "KIVY_HOME")):
+        decision = decide.decide(make_facts(), make_storage(given=True), ground, {})
+        assert {redirect.variable: redirect.make for redirect in decision.redirects}[variable]
