@@ -2,7 +2,7 @@
 
 # the tests that need no root and no lab
 fast *ARGUMENTS:
-    python -m pytest tests/unit tests/gpu tests/smoke tests/*/unit {{ARGUMENTS}}
+    python -m pytest tests/unit tests/smoke tests/*/unit {{ARGUMENTS}}
 
 # what is checked before the tests, and before each commit
 check:

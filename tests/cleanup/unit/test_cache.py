@@ -18,6 +18,7 @@ from sif_writable.cleanup.contents import Contents, Image, Item, look
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.system.listing import names
+from tests.lab import command_line
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -152,14 +153,7 @@ class Store:
 
     def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        return subprocess.run(
-            [sys.executable, "-m", "sif_writable", *words],
-            env=self.environ(**more),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return command_line.run(words, self.environ(**more))
 
     def cache(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command on this storage alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import shutil
@@ -15,6 +16,7 @@ from sif_writable.commands.cli import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment
 from sif_writable.report.text import paragraph
 from sif_writable.system.program import not_started
+from tests.lab import command_line
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -36,37 +38,27 @@ AWKWARD = [
 ]
 
 
-@pytest.mark.parametrize("value", AWKWARD)
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_shell_reads_back_exactly_what_was_set(shell: str, value: str) -> None:
+def test_a_shell_reads_back_exactly_what_was_set(shell: str) -> None:
     program = shutil.which(shell) or (shutil.which("tcsh") if shell == "csh" else None)
     if program is None:
         pytest.skip(f"{shell} is not installed")
-    script = (
-        assignment(shell, "X_TEST", value)
-        + f"\n{sys.executable} -c 'import os; print(ascii(os.environ[\"X_TEST\"]))'\n"
-    )
-    arguments = [program, "-f"] if shell == "csh" else [program]
+    lines = [assignment(shell, f"X_{number}", value) for number, value in enumerate(AWKWARD)]
+    tell = f"import os; print([os.environ['X_' + str(number)] for number in range({len(AWKWARD)})])"
     done = subprocess.run(
-        arguments,
-        input=script,
+        [program, "-f"] if shell == "csh" else [program],
+        input="\n".join([*lines, f'{sys.executable} -c "{tell}"\n']),
         capture_output=True,
         text=True,
         check=True,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
     )
-    assert done.stdout.strip() == ascii(value)
+    assert ast.literal_eval(done.stdout) == AWKWARD
 
 
 def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command line from the sources, with the hook off."""
-    return subprocess.run(
-        [sys.executable, "-m", "sif_writable", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**ENVIRONMENT, "HOME": "/nowhere", **environ},
-    )
+    return command_line.run(arguments, {**ENVIRONMENT, "HOME": "/nowhere", **environ})
 
 
 @pytest.mark.parametrize(
@@ -136,7 +128,13 @@ def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) 
 @pytest.mark.parametrize(("text", "why"), [("", "AttributeError: "), ("raise OSError('mine')", "OSError: mine")])
 def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "platformdirs.py").write_text(text)
-    done = cli("doctor", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
+    done = subprocess.run(
+        [sys.executable, "-m", "sif_writable", "doctor"],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stderr == ""
     told = " ".join(done.stdout.split())
     assert (
