@@ -48,6 +48,25 @@ def test_workflows_and_forms_follow_their_schemas(checker: str, tmp_path: os.Pat
             assert check(checker, schema, broken) == 1, path
 
 
+def test_workflows_run_no_strangers_text_and_leave_no_credentials(tmp_path: os.PathLike[str]) -> None:
+    folder = or_skip(wheels.installed, "zizmor", ("zizmor==1.32.0",), "{}.{}".format(*sys.version_info))
+    words = [os.path.join(folder, "bin", "zizmor"), "--offline", "--no-progress"]
+    texts = {}
+    for path in glob.glob(os.path.join(GITHUB, "workflows", "*.yml")):
+        with open(path, encoding="utf-8") as file:
+            texts[path] = file.read()
+    for wrong, instead in (
+        (r" +with:\n +persist-credentials: false\n", ""),
+        (r"run: tests/run", "run: echo ${{ github.event.head_commit.message }}"),
+    ):
+        with open(os.path.join(tmp_path, "broken.yml"), "w", encoding="utf-8") as file:
+            file.write(re.sub(wrong, instead, texts[os.path.join(GITHUB, "workflows", "long.yml")]))
+        broken = subprocess.run([*words, file.name], capture_output=True, text=True, check=False)
+        assert broken.returncode > 10, broken  # a finding of that weight
+    done = subprocess.run([*words, *texts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_workflow_runs_on_every_version_that_is_promised() -> None:
     with open(os.path.join(REPOSITORY, "pyproject.toml"), encoding="utf-8") as file:
         promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', file.read())
@@ -64,6 +83,14 @@ def test_actions_are_pinned() -> None:
         for action, comment in used:
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
             assert re.fullmatch(r"  # v\d+\.\d+\.\d+", comment), action
+
+
+def test_each_folder_of_tests_is_explained() -> None:
+    with open(os.path.join(REPOSITORY, "tests", "README.md"), encoding="utf-8") as file:
+        rows = re.findall(r"^\| (`[a-z`/, *]+`) \|", file.read(), flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z]+)/`", row)}
+    folders = {entry.name for entry in os.scandir(os.path.join(REPOSITORY, "tests")) if entry.is_dir()}
+    assert {name for name in folders if name.isidentifier() and not name.startswith("__")} <= named
 
 
 def test_the_files_that_take_long_are_there() -> None:
