@@ -3,6 +3,7 @@
 It imports only what is loaded already, and then the finder.
 """
 
+import os
 import sys
 
 import sif_writable
@@ -15,22 +16,22 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Optional
 
-_places: "dict[str, Any]" = {}
-"""The folders of our own modules, with what finds them there."""
-
 
 def of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
-    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'."""
+    """Find a module of ours as the interpreter does by itself: hooks that check or rewrite all code are for others'.
+
+    Its folder is not listed, for which an image's FUSE server is asked three times.
+    """
     import _frozen_importlib_external as external
 
+    suffix = __file__[__file__.rindex(".") :]
+    loader = external.SourceFileLoader if suffix == ".py" else external.SourcelessFileLoader
     for place in path:
-        found = _places.get(place)
-        if found is None:
-            loaders = (external.SourceFileLoader, [".py"]), (external.SourcelessFileLoader, [".pyc"])
-            found = _places[place] = external.FileFinder(place, *loaders)
-        spec = found.find_spec(name)
-        if spec is not None:
-            return spec
+        start = f"{place}/{name.rpartition('.')[2]}"
+        for file, parts in ((start + suffix, None), (f"{start}/__init__{suffix}", [start])):
+            if os.access(file, os.F_OK):
+                found = loader(name, file)
+                return external.spec_from_file_location(name, file, loader=found, submodule_search_locations=parts)
     return None
 
 

@@ -1,10 +1,11 @@
 """What happens when a name is imported, in an activated process.
 
-One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported. It waits for the
-first heavy import, and it serves packages of read-only directories: from their writable copy where they have one, and
-otherwise such that a failing import can be tried again from one (:mod:`sif_writable.copies.retry`).
+One finder at the head of ``sys.meta_path`` sees the name of each module that is about to be imported. The first package
+of a read-only directory makes the environment writable (:mod:`sif_writable.layered`); then nothing more is to be done.
+Where that is impossible, and for heavy modules, :mod:`sif_writable.serving` does the rest; it is loaded only then.
 
-Loaded at the first import of what is not the standard library's. What is not an everyday case is loaded when it occurs.
+Loaded at the first import of what is not the standard library's, with nothing that is not loaded already. Below are the
+questions on modules that all ask who serve them.
 """
 
 import _frozen_importlib_external as _external
@@ -12,20 +13,7 @@ import os
 import sys
 
 from sif_writable import SESSION, child, first_import
-from sif_writable.child import MORE_HEAVY, OVERLAY
-from sif_writable.copies.store import (
-    ANYWHERE,
-    NEVER,
-    STDLIB_FOLDERS,
-    Copies,
-    folder,
-    handed,
-    is_of_library,
-    is_part,
-    moved,
-    place_of,
-    storage_hangs,
-)
+from sif_writable.child import COPIES, MORE_HEAVY, OVERLAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +22,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Optional
 
-    from sif_writable.copies.evidence import Listener
-    from sif_writable.copies.execution import Watcher
+    from sif_writable.copies.store import Copies
+    from sif_writable.serving import Serving
+    from sif_writable.uncaught import Listener
 
 HEAVY = frozenset(
     (
@@ -48,29 +37,56 @@ HEAVY = frozenset(
 
 OUTSIDE = frozenset(("certbot",))
 """Packages that write outside their directory and the prefix: :data:`sif_writable.overlay.decide.PLACES`."""
+NEVER = frozenset(
+    (
+        *("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"),
+        *("sitecustomize", "usercustomize", "apport_python_hook"),
+    )
+)
+"""What copying needs itself, and what ``site`` and Debian's sitecustomize look for at every start."""
+STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
+NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
 _STDLIB = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))  # 3.9 has only the latter
+_UNCAUGHT = ("threading", "multiprocessing.process")
+"""Modules that run code whose errors nobody catches."""
+_WATCHED = frozenset((*_UNCAUGHT, "IPython.core.interactiveshell"))
+"""Where one of these is loaded, the last error is not all that there is to know at the end."""
 _installed: "dict[str, Finder]" = {}
+_given_up = False
+"""Whether storage was found to hang after the start."""
 
 
 class Finder:
-    """Waits for the first heavy import, and finds packages in their writable copies."""
+    """Sees each name first, and finds what has to be served."""
 
-    def __init__(self, awaited: "frozenset[str]", copies: Copies) -> None:
-        """:param awaited: modules, top-level or dotted, whose import is heavy; :param copies: of this image."""
+    def __init__(self, awaited: "frozenset[str]", folder: str) -> None:
+        """:param awaited: modules, top-level or dotted, whose import is heavy; :param folder: of the image's copies."""
         self.awaited = awaited
-        self.copies = copies
-        self._in_use = False
-        """Whether a package was imported from its copy, whose modules may be imported at any time."""
+        self.folder = folder
+        """Where this image's copies are, for this interpreter; empty: nothing is served."""
         self.layer = (handed(OVERLAY) or "").lower() != "off"
         """Whether there is a writable layer, or one may be made at the first import that needs it."""
         self.bytecode = ""
         """The storage root that holds the interpreter's bytecode, if it does."""
-        self._places: Optional[set[str]] = None
-        """Directories that hold packages with a copy."""
-        self._followed: set[str] = set()
-        """Packages whose modules are watched."""
+        self.read_only: dict[str, bool] = {}
+        """Directories that packages were found in, and whether they are read-only."""
+        self._serving: Optional[Serving] = None
+        self._listens = False
         self._listener: Optional[Listener] = None
-        self._watcher: Optional[Watcher] = None
+
+    @property
+    def serving(self) -> "Serving":
+        """Return what serves packages that cannot be written where they lie."""
+        if self._serving is None:
+            from sif_writable import serving
+
+            self._serving = serving.Serving(self)
+        return self._serving
+
+    @property
+    def copies(self) -> "Copies":
+        """Return the copies of this image's packages."""
+        return self.serving.copies
 
     def find_spec(
         self, name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
@@ -82,20 +98,16 @@ class Finder:
         self.lead()
         if path is not None and name[:13] == "sif_writable.":
             return first_import.of_ours(name, path)
-        if self.bytecode:
-            self._check_bytecode()
-        if self._in_use and path is not None:
-            spec = self._instead_of_copy(name, path, target)
+        if self.bytecode and not child.is_own(self.bytecode, os.geteuid()):
+            self.serving.drop_bytecode()
+        if path is not None and self._serving is not None:
+            spec = self._serving.instead_of_copy(name, path, target)
             if spec is not None:
                 return spec
         if name not in self.awaited:
             return self._find(name, path, target)
-        spec = self._find(name, path, target) or self._ask_others(name, path, target)
-        if spec is not None:
-            from sif_writable import preflight
-
-            spec = preflight.with_check(spec, self)
-        return spec
+        spec = self._find(name, path, target) or self.ask_others(name, path, target)
+        return spec if spec is None else self.serving.checked(spec)
 
     def lead(self) -> None:
         """Be asked first: our own modules, too, are loaded as we find them."""
@@ -103,76 +115,42 @@ class Finder:
             sys.meta_path.remove(self)
             sys.meta_path.insert(0, self)
 
-    def _instead_of_copy(
-        self, name: str, path: "Sequence[str]", target: "Optional[ModuleType]"
-    ) -> "Optional[ModuleSpec]":
-        """Return the image's own module of a package with a copy, where storage is not this user's alone any more.
-
-        :raises ModuleNotFoundError: the image has none.
-        """
-        places = [place for place in map(str, path) if place.startswith(self.copies.tree + "/")]
-        if not places:
-            return None
-        root = os.path.dirname(os.path.dirname(self.copies.folder))
-        if child.is_own(root, os.geteuid()):
-            return None
-        spec = self._ask_others(name, [place[len(self.copies.tree) :] for place in places], target)
-        if spec is None:
-            raise ModuleNotFoundError(
-                f"No module named {name!r} (the copy of its package is in {root}, which is gone or not this user's "
-                "alone any more)",
-                name=name,
-            )
-        return spec
-
-    def _check_bytecode(self) -> None:
-        """Have the interpreter use bytecode of storage no more once that is not this user's alone."""
-        if child.is_own(self.bytecode, os.geteuid()):
-            return
-        root, self.bytecode, sys.pycache_prefix = self.bytecode, "", None
-        for name in ("PYTHONPYCACHEPREFIX", child.PYCACHE):
-            if os.environ.get(name, "").startswith(root + "/"):
-                del os.environ[name]
-        from sif_writable.stderr import say
-
-        say([f"{root} is gone, or not this user's alone any more: the bytecode in it is not used"])
-
     def has_checked(self) -> None:
         """Await nothing more: what the work needs is there. While it is not, the next heavy import is met again."""
         self.awaited = frozenset()
-        if not self.copies.folder:
+        if not self.folder:
             remove()
 
     def _find(
         self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
     ) -> "Optional[ModuleSpec]":
-        if name in OUTSIDE and self.copies.folder and path is None and not storage_hangs():
+        if name in OUTSIDE and self.folder and path is None and not storage_hangs():
             self.serve_outside(name)
-        if (name == "multiprocessing.process" and self.copies.folder) or (
-            name == "threading" and self._listener is not None
-        ):
-            spec = self._ask_others(name, path, target)
-            return spec if spec is None else self._watch(spec)
+        if name in _UNCAUGHT and (self._listens or (name != "threading" and self.folder)):
+            spec = self.ask_others(name, path, target)
+            from sif_writable import uncaught
+
+            return uncaught.watched(spec, self.listen)
         # Only what lies directly in a directory of sys.path, or of a namespace, is somebody's whole package.
         if path is None:
             if name in _STDLIB:
                 return None
         elif is_part(name, path):
-            return self._follow(name, path, target)
-        if not self.copies.folder or name in self.copies.being_copied or name in NEVER:
+            return None if self._serving is None else self._serving.follow(name, path, target)
+        if not self.folder or name in NEVER or (self._serving is not None and self._serving.is_copying(name)):
             return None
-        spec = self._ask_others(name, path, target)
+        spec = self.ask_others(name, path, target)
         if self.layer and not is_of_library(spec) and self._enters_layer(name, spec):
-            spec = self._ask_others(name, path, target)  # an earlier run may have written it, or another one
+            spec = self.ask_others(name, path, target)  # an earlier run may have written it, or another one
         if spec is None or not spec.has_location or spec.loader is None:
             return spec
         try:
-            return self._serve(spec, target)
+            return self._served(spec, target)
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
             _note(problem)
             return spec
 
-    def _ask_others(
+    def ask_others(
         self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
     ) -> "Optional[ModuleSpec]":
         """Ask the finders after us, as the import system does when we find nothing."""
@@ -188,68 +166,25 @@ class Finder:
                 after = True
         return None
 
-    def _follow(
-        self, name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]"
-    ) -> "Optional[ModuleSpec]":
-        """Find a module of a package that is watched, and watch it too."""
-        if target is not None or name.rpartition(".")[0] not in self._followed:
-            return None
-        spec = self._ask_others(name, path, target)
-        if spec is not None and spec.has_location and spec.loader is not None:
-            spec = self._watch(spec)
-        return spec
+    def _served(self, spec: "ModuleSpec", target: "Optional[ModuleType]") -> "ModuleSpec":
+        """Return the spec of a package that can be written where it lies, as far as that is seen from here."""
+        if self._serving is None:
+            directory, entry = place_of(spec)
+            if not self.lies_in_image(directory):
+                if not self.layer or directory in STDLIB_FOLDERS:
+                    return spec
+                from sif_writable import layered
 
-    def _serve(self, spec: "ModuleSpec", target: "Optional[ModuleType]") -> "ModuleSpec":
-        """Return the spec of the copy, or this spec with a loader that can try again, or this spec."""
-        directory, entry = place_of(spec)
-        if directory.startswith(self.copies.tree + "/"):  # found there by the path's own finder, see _Served
-            return spec if target is not None else self._watch(spec)
-        if not self.copies.lies_in_image(directory):
-            in_layer = self.layer and directory not in STDLIB_FOLDERS
-            return self._serve_in_layer(spec, directory, f"{directory}/{entry}", target) if in_layer else spec
-        self.listen()
-        if self._places is None:
-            self._places = {where for places in self.copies.wanted().values() for where in places}
-        for place in (directory, *sys.path):
-            of_path = sys.path_importer_cache.get(place)
-            if type(of_path) is _external.FileFinder and (place is directory or place in self._places):
-                of_path.__class__ = _Served
-                vars(of_path)["serving"] = self
-        for where in self.copies.wanted().get(spec.name, ()):
-            if where in (directory, ANYWHERE):
-                path = f"{directory}/{entry}"
-                # Somebody may have mounted something writable on the package itself: a bind, an overlay.
-                if not os.access(path, os.W_OK) and self.copies.provides(spec, path):
-                    spec = moved(spec, self.copies.tree)
-                    self._in_use = True
-                break
-        return spec if target is not None else self._watch(spec)
+                if os.access(f"{directory}/{entry}", os.W_OK) and not layered.may_need_copies(self.folder):
+                    return spec
+        return self.serving.serve(spec, target)
 
-    def _serve_in_layer(
-        self, spec: "ModuleSpec", directory: str, path: str, target: "Optional[ModuleType]"
-    ) -> "ModuleSpec":
-        """Serve what is another user's in a layer as it is served without one: there, too, it cannot be written."""
-        from sif_writable import layered
-
-        if not layered.covers(directory):
-            return spec
-        if layered.needs_copy(self.copies, spec.name, directory) and self.copies.provides(spec, path):
-            spec = moved(spec, self.copies.tree)
-            self._in_use = True
-        elif os.access(path, os.W_OK):
-            return spec
-        return spec if target is not None else self._watch(spec)
-
-    def serve_to_others(self, spec: "ModuleSpec") -> "ModuleSpec":
-        """Return the spec of the copy, or this one, to a finder that is asked before us."""
-        if not self.copies.folder or spec.name in self.copies.being_copied or spec.name in NEVER:
-            return spec
-        self.lead()
-        try:
-            return self._serve(spec, _NOBODY)
-        except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
-            _note(problem)
-            return spec
+    def lies_in_image(self, directory: str) -> bool:
+        """Whether the packages of a directory cannot be written; noted, since each import asks."""
+        read_only = self.read_only.get(directory)
+        if read_only is None:
+            read_only = self.read_only[directory] = is_read_only(directory)
+        return read_only
 
     def _enters_layer(self, name: str, spec: "Optional[ModuleSpec]") -> bool:
         try:
@@ -262,56 +197,44 @@ class Finder:
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
             _note(problem)
             return False
-        self.copies.read_only.clear()
+        self.read_only.clear()
         return True
 
     def listen(self) -> None:
-        """See to it that errors which nobody catches are learned from."""
-        if self._listener is None:
-            from sif_writable.copies.evidence import Listener
+        """See to it that errors which nobody catches are learned from; at the end it is seen whether there was one."""
+        if not self._listens:
+            self._listens = True
+            import atexit
 
-            self._listener = Listener(self.copies, self.lead)
-        self._listener.listen()
+            atexit.register(self._learn_at_exit)
+        if not _WATCHED.isdisjoint(sys.modules) or hasattr(sys, "ps1") or sys.flags.interactive:
+            from sif_writable import uncaught
 
-    def _watch(self, spec: "ModuleSpec") -> "ModuleSpec":
-        """Have the module of a spec, and a package's own modules, executed by us: a failing import is tried again."""
-        if spec.submodule_search_locations is not None:
-            self._followed.add(spec.name)
-        if self._watcher is None:
-            from sif_writable.copies.execution import Watcher
+            self._listener = self._listener or uncaught.Listener(self.learn)
+            self._listener.listen()
 
-            self._watcher = Watcher(self.copies, self.lead, self.listen)
-        return self._watcher.watched(spec)
+    def _learn_at_exit(self) -> None:
+        # The interpreter still knows the error that it printed. So nobody's `sys.excepthook` is touched, whose mere
+        # presence changes what some programs do (PyQt aborts or not).
+        self.learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+
+    def learn(self, error: "Optional[BaseException]") -> None:
+        """Have an error learned from that ended something, if it tells of a refused write."""
+        if isinstance(error, SystemExit) and type(error.code) is int and error.__context__ is None:
+            return
+        if isinstance(error, (Exception, SystemExit)):
+            try:
+                self.serving.learn(error)
+            except Exception as problem:  # noqa: BLE001 - the user has an error already
+                _note(problem)
 
     def serve_outside(self, name: str = "") -> None:
         """Make paths of the image writable that no copy can serve, where the user or the image has declared them.
 
         :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is declared at start.
         """
-        if not self.copies.folder or not (name or os.environ.get(child.PATHS)):
-            return
-        try:
-            from sif_writable import layered
-
-            layered.serve_outside(self, name)
-        except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-            _note(problem)
-
-
-class _Served(_external.FileFinder):
-    """Finds packages in their copies for whoever asks the path's finders himself, such as jaxtyping and pytest."""
-
-    serving: Finder
-
-    def find_spec(self, fullname: str, target: "Optional[ModuleType]" = None) -> "Optional[ModuleSpec]":
-        spec = super().find_spec(fullname, target)
-        if spec is None or spec.loader is None or self.serving not in sys.meta_path:
-            return spec
-        return self.serving.serve_to_others(spec)
-
-
-_NOBODY: "Any" = object()
-"""In place of a module: what is found is not watched."""
+        if self.folder and (name or os.environ.get(child.PATHS)):
+            self.serving.serve_outside(name)
 
 
 def install() -> Finder:
@@ -321,7 +244,7 @@ def install() -> Finder:
             return found
     more = handed(MORE_HEAVY)
     awaited = HEAVY.union(more.replace(",", " ").split()) if more else HEAVY
-    new = Finder(awaited, Copies(folder()))
+    new = Finder(awaited, folder())
     if sys.pycache_prefix:
         from sif_writable import session
 
@@ -348,3 +271,79 @@ def _note(problem: BaseException) -> None:
     from sif_writable.stderr import note
 
     note(problem)
+
+
+# --- Modules, and where they lie ---
+
+
+def handed(name: str) -> "Optional[str]":
+    """Return a variable as it was when this process began, whatever the program has made of it before it imports."""
+    value = child.handed[name] if name in child.handed else os.environ.get(name)
+    return None if value is None else os.fsdecode(value)
+
+
+def folder() -> str:
+    """Return the folder of this image's copies, for this interpreter, or an empty string."""
+    prefix, _, image = (handed(COPIES) or "").rpartition(":")
+    if not image.startswith("/"):  # not set, or damaged
+        return ""
+    if prefix != sys.prefix:  # another environment of the image than the one that the session began with
+        from sif_writable.identity import PURELIB, declared
+        from sif_writable.system.image import identity
+
+        image = f"{image.rpartition('/')[0]}/image-{identity(PURELIB, declared(PURELIB))}"
+    return f"{image}/packages-{sys.implementation.cache_tag}"
+
+
+def storage_hangs() -> bool:
+    """Whether the storage that holds the copies does not answer: then all is as without us, and it is not asked again.
+
+    It did at the start. Whoever looks there later asks first, since neither an import nor an error shall be held up.
+    """
+    global _given_up
+    words = os.environ.get(SESSION, "")
+    if _given_up or words.startswith("2;"):  # all of it is steady
+        return _given_up
+    from sif_writable import hanging, session
+
+    root, kind = session.root_and_kind(words, os.environ.get(COPIES, "").rpartition(":")[2])
+    if kind == hanging.LOCAL:
+        return False
+    _given_up = hanging.times_out(root, kind)
+    if _given_up:
+        from sif_writable.stderr import say
+        from sif_writable.storage.unserved import silence
+
+        say([silence(root)])
+    return _given_up
+
+
+def is_part(name: str, path: "Any") -> bool:
+    """Whether a module is a part of a package, and lies in no directory of ``sys.path`` or of a namespace itself."""
+    return type(path) is not NAMESPACE_PATH and not _is_old_portion(name)
+
+
+def _is_old_portion(name: str) -> bool:
+    """Whether a name lies in a namespace that a ``-nspkg.pth`` file made, whose path may be a plain list."""
+    parent = sys.modules.get(name.rpartition(".")[0])
+    return getattr(parent, "__file__", None) is None
+
+
+def is_of_library(spec: "Optional[ModuleSpec]") -> bool:
+    """Whether a module is the standard library's: until CPython 3.10 its names are not known beforehand."""
+    return spec is not None and place_of(spec)[0] in STDLIB_FOLDERS
+
+
+def is_read_only(directory: str) -> bool:
+    """Whether packages in a directory cannot be written, which the standard library need not be."""
+    if not directory.startswith("/") or directory in STDLIB_FOLDERS:
+        return False
+    return not os.access(directory, os.W_OK)
+
+
+def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
+    """Return the directory that holds a package or module, and its name in there."""
+    directory, _, entry = (spec.origin or "").rpartition("/")
+    if spec.submodule_search_locations is not None:
+        directory, _, entry = directory.rpartition("/")
+    return directory, entry

@@ -7,16 +7,8 @@ Loaded at the first import of what is not the standard library, unless ``SIF_WRI
 import os
 import sys
 
-from sif_writable import LAYER, importhook
-from sif_writable.copies.store import (
-    NAMESPACE_PATH,
-    STDLIB_FOLDERS,
-    is_read_only,
-    learned_list,
-    place_of,
-    storage_hangs,
-)
-from sif_writable.mounted import in_layer
+from sif_writable import LAYER, importhook, let_pass
+from sif_writable.importhook import NAMESPACE_PATH, STDLIB_FOLDERS, is_read_only, place_of, storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +16,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any, Optional
 
-    from sif_writable.copies.store import Copies
 
 INSTALLERS = frozenset(("pip", "conda", "mamba", "uv", "poetry", "pdm", "flit"))
 """Programs that ask whether the environment can be written, and then change it: they find it as without a layer."""
@@ -42,11 +33,8 @@ _without = False
 _inside = LAYER in os.environ
 _over: "Optional[list[str]]" = None
 """The directories of the layer that this process is in, once somebody has asked."""
-_learned: "Optional[str]" = None
-"""The list of packages that have copies, once somebody has asked."""
 _written: "Optional[frozenset[str]]" = None
-
-
+_learned: "Optional[bool]" = None
 _left_out = False
 """Whether this is a command of ours."""
 
@@ -91,7 +79,7 @@ def _in_site() -> bool:
 
 def enter(finder: importhook.Finder) -> bool:
     """Enter a layer now, if this process may have one; return whether it was not in it before."""
-    if not finder.copies.folder or _asked or _inside:
+    if not finder.folder or _asked or _inside:
         return False
     try:
         return _enter(finder)
@@ -129,7 +117,7 @@ def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpe
         return False
     if _written is None:
         _written = frozenset()
-        folder = f"{os.path.dirname(finder.copies.folder)}/layer"
+        folder = f"{os.path.dirname(finder.folder)}/layer"
         if os.access(folder, os.F_OK) and not storage_hangs():
             from sif_writable.layer import names
 
@@ -145,7 +133,7 @@ def _enter(finder: importhook.Finder) -> bool:
         return False
     from sif_writable.layer import enter
 
-    image = os.path.dirname(finder.copies.folder)
+    image = os.path.dirname(finder.folder)
     problem = enter.enter(directories, image, os.path.basename(image), os.environ)
     if problem:
         return False
@@ -199,28 +187,36 @@ def covers(directory: str) -> bool:
     """Whether a directory lies in the layer that this process is in."""
     global _over
     if _over is None:
+        from sif_writable.mounted import in_layer
+
         _over = in_layer(os.environ.get(LAYER))[2:] if _inside else []
     return any(f"{directory}/".startswith(f"{top}/") for top in _over)
 
 
-def needs_copy(copies: "Copies", name: str, directory: str) -> bool:
-    """Whether a package of the layer was refused something there that it is refused still."""
+def may_need_copies(folder: str) -> bool:
+    """Whether some package has ever been refused a write in a directory: then it may be refused in a layer, too.
+
+    :param folder: of copies. Their list begins with names of packages, which are served by the layer.
+    """
     global _learned
     if _learned is None:
-        _learned = ""
-        try:
-            _learned = "" if storage_hangs() else learned_list(copies.folder)
-        except FileNotFoundError:  # as it is where there was always a layer: none is begun
-            return False
-        except OSError as error:  # copies are not used, then; `status` says why
-            from sif_writable.signals import let_pass
+        _learned = not storage_hangs() and _names_a_directory(f"{folder}/learned")
+    return _learned
 
-            let_pass(error)
-    if not _learned or directory not in copies.wanted().get(name, ()):
+
+def _names_a_directory(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:  # there is none: there was always a layer
+        let_pass(error)
         return False
-    from sif_writable.layer import others
-
-    return others.are_needed(_learned, name, directory)
+    try:
+        return b"\t/" in os.read(descriptor, 1 << 20)
+    except OSError as error:  # no file: copies are not used, then; `status` says why
+        let_pass(error)
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def without(environ: "Mapping[str, str]") -> None:
@@ -228,27 +224,10 @@ def without(environ: "Mapping[str, str]") -> None:
 
     :raises OSError: that is not possible; what it installs is gone with the layer then, and said so.
     """
+    from sif_writable.mounted import in_layer
+
     inside = in_layer(environ.get(LAYER))
     if inside[2:]:
         from sif_writable.layer import installers
 
         installers.cover(inside[0], inside[1])
-
-
-def serve_outside(finder: importhook.Finder, name: str) -> None:
-    """Make paths of the image writable that neither a layer nor a copy serves.
-
-    :param name: a package that is about to be imported; an empty string: what is declared, at the start.
-    """
-    from sif_writable.settings import IN_OVERLAY
-
-    # What an ancestor has decided holds in its namespace.
-    if not name and os.environ.get(IN_OVERLAY, "").partition(";")[0] == os.readlink("/proc/self/ns/mnt"):
-        return
-    from sif_writable.overlay import enter as outside
-
-    image = os.path.dirname(finder.copies.folder)
-    if name:
-        outside.before_import(name, os.environ, image, lambda: enter(finder))
-    else:
-        outside.at_start(os.environ, image, lambda: enter(finder))

@@ -8,8 +8,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sif_writable import importhook
 from sif_writable.copies import forget as forgetting
-from sif_writable.copies import policy, store
+from sif_writable.copies import policy
 from sif_writable.layer.files import remove
 from sif_writable.overlay import trial
 from sif_writable.report import text
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Forget; 0, 1 when something is in use or cannot be moved, 2 on bad usage or a name of which nothing is known."""
-    folder = store.folder()
+    folder = importhook.folder()
     known = forgetting.known(folder) if folder else {}
     for path in sorted(trial.proven(os.path.dirname(folder))) if folder else ():
         known.setdefault(path, [])

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable.copies import store
+from sif_writable import importhook
 from sif_writable.report import text
 from sif_writable.trace.findings import tops as group_tops
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sys.stdout.flush()
     covered = layer()  # asked before: where it was not tried yet, that is done now
-    traced = watch.run(argv, quiet=arguments.json, image=os.path.basename(os.path.dirname(store.folder())))
+    traced = watch.run(argv, quiet=arguments.json, image=os.path.basename(os.path.dirname(importhook.folder())))
     found = judge.findings(traced, argv[0], covered)
     served = judge.named(one for one in found if judge.lies_in(one.path, covered))
     saved, problem = judge.save(found, covered) if arguments.save else ([], "")
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def layer() -> list[str]:
     """Return the directories in which programs can write here without more ado, since they get a layer."""
-    image = os.path.dirname(store.folder())
+    image = os.path.dirname(importhook.folder())
     if not image:
         return []
     from sif_writable.report import layer as report

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies import evidence, failures, store
 from sif_writable.copies.units import directories, unit_at
+from sif_writable.importhook import NEVER
 from sif_writable.layer import others
 from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
@@ -129,7 +130,7 @@ def _is_curable(unit: Unit, copies: Copies, path: str = "") -> bool:
 
     :param path: what it could not write: in a layer that may be another user's where the unit is not.
     """
-    if unit.name in store.NEVER or _is_copied(unit, copies):
+    if unit.name in NEVER or _is_copied(unit, copies):
         return False
     if os.access(unit.path, os.W_OK) and not (path and others.is_others(path)):
         return False

@@ -1,12 +1,11 @@
-"""Whether an error tells of a refused write, and how uncaught errors are noticed.
+"""Whether an error tells of a refused write.
 
-Loaded with the first package of an image; an error that has nothing to do with us loads nothing.
+An error that has nothing to do with us loads nothing more.
 """
 
 import os
-import sys
 
-from sif_writable.copies.store import storage_hangs
+from sif_writable.importhook import storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,102 +95,21 @@ def tells_of_a_full_disk(error: BaseException) -> bool:
     return False
 
 
-# --- Errors that nobody caught ---
+def learn(error: BaseException, copies: "Copies", lead: "Callable[[], None]") -> None:
+    """Have an error learned from that nobody caught, if it tells of a refused write.
 
+    :param copies: of this image; :param lead: has our finder asked before others from now on.
+    """
+    if not tells_of_a_refusal(error):
+        if tells_of_a_full_disk(error) and not is_of_a_handler(error):
+            from sif_writable.copies import disk_full
 
-class Listener:
-    """Notices errors that nobody caught, and has them learned from."""
+            disk_full.report(chain(error), os.path.dirname(copies.folder))
+    elif not is_of_a_handler(error) and not storage_hangs():
+        lead()
+        from sif_writable.copies import learning
 
-    def __init__(self, copies: "Copies", lead: "Callable[[], None]") -> None:
-        """:param copies: of this image; :param lead: has our finder asked before others from now on."""
-        self._copies = copies
-        self._lead = lead
-        self._at_exit = False
-        self._threads = False
-        self._processes = False
-        self._prompts = False
-
-    def listen(self) -> None:
-        """See to it that errors which nobody catches are learned from.
-
-        At the end the interpreter still knows the error that it printed. So nobody's ``sys.excepthook`` is touched,
-        whose mere presence changes what some programs do (PyQt aborts or not). Threads leave no
-        such trace, nor do processes of multiprocessing: what these are about to run is wrapped.
-        """
-        if not self._at_exit:
-            self._at_exit = True
-            import atexit
-
-            atexit.register(self._learn_at_exit)
-        if not self._threads:
-            threading = sys.modules.get("threading")
-            previous = getattr(threading, "excepthook", None)
-            if previous is not None:
-                self._threads = True
-
-                def excepthook(arguments: "Any", /) -> None:
-                    previous(arguments)
-                    self.learn(arguments.exc_value)
-
-                threading.excepthook = excepthook  # type: ignore[union-attr]
-        if not self._prompts and (
-            hasattr(sys, "ps1") or sys.flags.interactive or "IPython.core.interactiveshell" in sys.modules
-        ):
-            from sif_writable.copies import prompts
-
-            self._prompts = prompts.listen(self.learn)
-        if not self._processes:
-            process: Any = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
-            bootstrap = getattr(process, "_bootstrap", None)
-            if bootstrap is not None:
-                self._processes = True
-                from functools import partial  # adds no line to a traceback
-
-                learn = self.learn
-
-                def _bootstrap(self: "Any", *arguments: "Any", **named: "Any") -> "Any":
-                    if "run" not in vars(self):
-                        self.run = partial(_run, self, learn)
-                    return bootstrap(self, *arguments, **named)
-
-                process._bootstrap = _bootstrap  # noqa: SLF001 - the only way into processes of each kind
-
-    def _learn_at_exit(self) -> None:
-        self.learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
-
-    def learn(self, error: "Optional[BaseException]") -> None:
-        """Have an error learned from that ended something, if it tells of a refused write."""
-        try:
-            if not isinstance(error, (Exception, SystemExit)):
-                return
-            if not tells_of_a_refusal(error):
-                if tells_of_a_full_disk(error) and not is_of_a_handler(error):
-                    from sif_writable.copies import disk_full
-
-                    disk_full.report(chain(error), os.path.dirname(self._copies.folder))
-                return
-            if is_of_a_handler(error) or storage_hangs():
-                return
-            self._lead()
-            from sif_writable.copies import learning
-
-            learning.learn(error, self._copies)
-        except Exception as problem:  # noqa: BLE001 - the user has an error already
-            from sif_writable.stderr import note
-
-            note(problem)
-
-
-def _run(process: "Any", learn: "Callable[[BaseException], None]") -> None:
-    """Do the work of a process of multiprocessing, and learn from the error that ends it."""
-    del process.run  # the program finds its process as it knows it
-    try:
-        process.run()
-    except (Exception, SystemExit) as error:
-        learn(error)
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next  # without this frame
-        raise
+        learning.learn(error, copies)
 
 
 def is_of_a_handler(error: BaseException) -> bool:

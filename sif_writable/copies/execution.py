@@ -8,7 +8,8 @@ import sys
 from _functools import partial  # type: ignore[import-not-found] # built in
 
 from sif_writable.copies.evidence import is_of_a_handler, tells_of_a_refusal
-from sif_writable.copies.store import FILE_LOADERS, storage_hangs
+from sif_writable.copies.store import FILE_LOADERS
+from sif_writable.importhook import storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from sif_writable.copies.store import Copies
 
-_LISTENED = ("threading", "multiprocessing.process")
-"""Modules that run code whose errors nobody catches: these are noticed once the module is there."""
 _PYTHON_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader)
 _outermost: "Any" = None
 """What :func:`hooks` returned when the outermost import that is under way began."""
@@ -102,8 +101,6 @@ def _execute(watcher: "Watcher", loader: "Any", module: "ModuleType") -> None:
         else:
             _settle(module.__name__, before)
             watcher.copies.untried.discard(module.__name__)
-            if module.__name__ in _LISTENED:
-                watcher.listen()
         if again is not None:  # outside the handler, so that the next try does not see this one's exception
             try:
                 while True:
@@ -150,10 +147,9 @@ def _settle(name: str, before: Before) -> None:
 class Watcher:
     """Has modules executed by us, whoever finds and loads them."""
 
-    def __init__(self, copies: "Copies", lead: "Callable[[], None]", listen: "Callable[[], None]") -> None:
-        """Take the copies of this image, what has the finder asked first, and what has uncaught errors noticed."""
+    def __init__(self, copies: "Copies", lead: "Callable[[], None]") -> None:
+        """Take the copies of this image, and what has the finder asked first."""
         self.copies = copies
-        self.listen = listen
         self._lead = lead
 
     def watched(self, spec: "ModuleSpec") -> "ModuleSpec":

@@ -1,15 +1,12 @@
 """Which packages have a writable copy, and where it is.
 
-Loaded with the hook at import: it imports only ``os``, ``sys`` and the import system, which are all loaded already.
-Whatever is not an everyday case lies in modules that are loaded then.
+Loaded with the first package that may have one. Whatever is not an everyday case lies in modules that are loaded then.
 """
 
 import _frozen_importlib_external as _external
 import os
-import sys
 
-from sif_writable import SESSION, child
-from sif_writable.child import COPIES
+from sif_writable.importhook import storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,45 +21,26 @@ ANYWHERE = "*"
 """In place of a directory: the package wherever it is found."""
 TAKEN_BACK = "\ttaken back"
 """How the line of a package ends whose copy did not help: :data:`sif_writable.copies.ledger.TAKEN_BACK`."""
-NEVER = frozenset(
-    (
-        *("sif_writable", "filelock", "platformdirs", "pynvml", "typing_extensions"),
-        *("sitecustomize", "usercustomize", "apport_python_hook"),
-    )
-)
-"""What copying needs itself, and what ``site`` and Debian's sitecustomize look for at every start."""
-STDLIB_FOLDERS = (os.path.dirname(os.__file__), os.path.dirname(os.__file__) + "/lib-dynload")
-NAMESPACE_PATH = getattr(_external, "_NamespacePath", None) or _external.NamespacePath  # type: ignore[attr-defined]
 FILE_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader, _external.ExtensionFileLoader)
 
 _S_IFMT, _S_IFLNK, _S_IFREG = 0o170000, 0o120000, 0o100000
-
-_given_up = False
-"""Whether storage was found to hang after the start."""
 
 
 class Copies:
     """The writable copies of one image's packages, for one interpreter."""
 
-    def __init__(self, folder: str) -> None:
-        """:param folder: where they are; empty: nothing is copied."""
+    def __init__(self, folder: str, read_only: "Optional[dict[str, bool]]" = None) -> None:
+        """:param folder: where they are; empty: nothing is copied; :param read_only: what is kept in that attribute."""
         self.folder = folder
         self.tree = folder + "/tree"
         """What mirrors the root of the image: a copy of ``/opt/x`` is ``TREE/opt/x``."""
-        self.read_only: dict[str, bool] = {}
+        self.read_only: dict[str, bool] = {} if read_only is None else read_only
         """Directories that packages were found in, and whether they are read-only."""
         self.being_copied: set[str] = set()
         """Packages whose copy is being made: what that imports comes from the image."""
         self.untried: set[str] = set()
         """Packages whose copy was made for the import that is under way: it is not known yet whether they bear it."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
-
-    def lies_in_image(self, directory: str) -> bool:
-        """Whether the packages of a directory cannot be written; noted, since each import asks."""
-        read_only = self.read_only.get(directory)
-        if read_only is None:
-            read_only = self.read_only[directory] = is_read_only(directory)
-        return read_only
 
     def seen(self) -> "list[str]":
         """Return the read-only directories that packages were found in."""
@@ -161,82 +139,7 @@ def learned_list(folder: str) -> str:
         os.close(descriptor)
 
 
-def handed(name: str) -> "Optional[str]":
-    """Return a variable as it was when this process began, whatever the program has made of it before it imports."""
-    if name not in child.handed:
-        return os.environ.get(name)
-    value = child.handed[name]
-    return None if value is None else os.fsdecode(value)
-
-
-def folder() -> str:
-    """Return the folder of this image's copies, for this interpreter, or an empty string."""
-    prefix, _, image = (handed(COPIES) or "").rpartition(":")
-    if not image.startswith("/"):  # not set, or damaged
-        return ""
-    if prefix != sys.prefix:  # another environment of the image than the one that the session began with
-        from sif_writable.identity import PURELIB, declared
-        from sif_writable.system.image import identity
-
-        image = f"{image.rpartition('/')[0]}/image-{identity(PURELIB, declared(PURELIB))}"
-    return f"{image}/packages-{sys.implementation.cache_tag}"
-
-
-def storage_hangs() -> bool:
-    """Whether the storage that holds the copies does not answer: then all is as without us, and it is not asked again.
-
-    It did at the start. Whoever looks there later asks first, since neither an import nor an error shall be held up.
-    """
-    global _given_up
-    words = os.environ.get(SESSION, "")
-    if _given_up or words.startswith("2;"):  # all of it is steady
-        return _given_up
-    from sif_writable import hanging, session
-
-    root, kind = session.root_and_kind(words, os.environ.get(COPIES, "").rpartition(":")[2])
-    if kind == hanging.LOCAL:
-        return False
-    _given_up = hanging.times_out(root, kind)
-    if _given_up:
-        from sif_writable.stderr import say
-        from sif_writable.storage.unserved import silence
-
-        say([silence(root)])
-    return _given_up
-
-
-def is_part(name: str, path: "Any") -> bool:
-    """Whether a module is a part of a package, and lies in no directory of ``sys.path`` or of a namespace itself."""
-    return type(path) is not NAMESPACE_PATH and not _is_old_portion(name)
-
-
-def _is_old_portion(name: str) -> bool:
-    """Whether a name lies in a namespace that a ``-nspkg.pth`` file made, whose path may be a plain list."""
-    parent = sys.modules.get(name.rpartition(".")[0])
-    return getattr(parent, "__file__", None) is None
-
-
-def is_of_library(spec: "Optional[ModuleSpec]") -> bool:
-    """Whether a module is the standard library's: until CPython 3.10 its names are not known beforehand."""
-    return spec is not None and place_of(spec)[0] in STDLIB_FOLDERS
-
-
-def is_read_only(directory: str) -> bool:
-    """Whether packages in a directory cannot be written, which the standard library need not be."""
-    if not directory.startswith("/") or directory in STDLIB_FOLDERS:
-        return False
-    return not os.access(directory, os.W_OK)
-
-
 # --- From the image to a copy, and back ---
-
-
-def place_of(spec: "ModuleSpec") -> "tuple[str, str]":
-    """Return the directory that holds a package or module, and its name in there."""
-    directory, _, entry = (spec.origin or "").rpartition("/")
-    if spec.submodule_search_locations is not None:
-        directory, _, entry = directory.rpartition("/")
-    return directory, entry
 
 
 def moved(spec: "ModuleSpec", tree: str) -> "ModuleSpec":

@@ -9,8 +9,8 @@ from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.copies.policy import is_linked
-from sif_writable.copies.store import NEVER, place_of
 from sif_writable.errors import is_passing
+from sif_writable.importhook import NEVER, place_of
 from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import child, files, kernel
+from sif_writable.layer import child, files, join, kernel
 from sif_writable.layer.enter import directories, read
 from sif_writable.layer.make import NEW
 from sif_writable.signals import let_pass, suppress
@@ -48,7 +48,7 @@ def states(place: str, names: list[str], dying: Collection[str] = ()) -> dict[st
                 while name in dying and found[name] == ALIVE and time.monotonic() < deadline:
                     time.sleep(0.01)
                     found[name] = state_of(f"{place}/{name}", aside)
-    kernel.drop_capabilities()
+    join.drop_capabilities()
     files.remove(aside)
     return found
 

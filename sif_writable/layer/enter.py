@@ -19,8 +19,7 @@ import os
 import sys
 
 from sif_writable import LAYER, let_pass
-from sif_writable.layer import decide
-from sif_writable.mounted import covering, in_layer
+from sif_writable.child import OVERLAY as MODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,13 +28,17 @@ if TYPE_CHECKING:
 
 ABOUT = 4
 """Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes, and
-what tells that folder from others at the same path. After those may be lines of :func:`~.decide.known`."""
+what tells that folder from others at the same path. After those may be lines of :func:`known`."""
 MOUNTED = " - overlay sif-writable "
 """What lines of mountinfo have in them that show an overlay of ours."""
-MEMBERS = 64
-"""How many processes are asked, the latest first, before all of /proc is looked through."""
-LONG = 4 * MEMBERS
-"""With more lines the list of members is written anew, without those that have ended."""
+KEEP = "SIF_WRITABLE_KEEP"
+"""The variable that says what of a layer is kept: :func:`sif_writable.layer.merge.mode`."""
+NOT_NAMED = ":\n"
+"""What separates the directories of a layer in :data:`sif_writable.LAYER`, and in the files of its folder."""
+# What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.
+_RANK_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL", "PALS_", "HYDI_")
+_RANK_VARIABLES = ("JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "ALPS_APP_PE")
+_SETTINGS = ("PMIX_MCA_", "PMI_MCA_")
 
 current: "Optional[Layer]" = None
 """The layer that this process is in, and made or joined itself."""
@@ -98,10 +101,13 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     except OSError as error:
         let_pass(error)
         return "/proc is not there to be asked"
-    if in_layer(environ.get(LAYER)):
-        return ""
+    if LAYER in environ:
+        from sif_writable import mounted
+
+        if mounted.in_layer(environ[LAYER]):
+            return ""
     uid_map = read("/proc/self/uid_map")
-    problem = decide.obstacle(
+    problem = obstacle(
         environ, uid=uid, uid_map=uid_map, threads=threads, program=program, prefix=sys.prefix, storage=storage
     )
     if problem:
@@ -112,7 +118,9 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         layer = Layer(place, token, image)
         record = current_record(layer)
         if record and is_private(place):
-            if join(layer, record, namespace):
+            from sif_writable.layer import join
+
+            if join.join(layer, record, namespace):
                 return ""
             dead.append(record)
     from sif_writable.layer import make
@@ -161,146 +169,9 @@ def current_record(layer: Layer) -> str:
         return ""
 
 
-def join(layer: Layer, record: str, namespace: str) -> bool:
-    """Enter the layer that other processes of this container are in.
-
-    :param record: what :func:`current_record` returned.
-    """
-    layer.name, _, words = record.partition(":")
-    number, _, device = words.partition(":")
-    if not number.isdigit() or not device.isdigit():
-        return False
-    layer.directories = directories(layer.folder)
-    if not layer.directories:
-        return False
-    if namespace == f"mnt:[{number}]":
-        if not is_here(layer, record, namespace):
-            return False
-        entered(layer, namespace)  # a descendant with another environment
-        return True
-    found = member(layer, int(number), int(device))
-    if found is None:
-        return False
-    pid, mounts = found
-    from sif_writable.layer import kernel
-
-    try:
-        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        try:
-            path, strong = kernel.cwd(), kernel.is_strong()
-            with kernel.undisturbed():
-                kernel.join_process(pid, mounts)
-                kernel.drop_capabilities(strong=strong)
-                kernel.come_back(path, here)
-        finally:
-            os.close(here)
-    except OSError as error:
-        let_pass(error)
-        return False
-    finally:
-        os.close(mounts)
-    try:
-        note_member(layer.folder, me())
-        if layer.members > LONG and layer.members % MEMBERS == 0:  # there may be as many that live
-            from sif_writable.layer import members
-
-            members.drop_ended(layer.folder)
-    except OSError as error:  # no space: others find it in /proc
-        let_pass(error)
-    entered(layer, os.readlink("/proc/self/ns/mnt"))
-    return True
-
-
-def is_here(layer: Layer, record: str, namespace: str) -> bool:
-    """Whether this process is in a layer with this record: the number of a namespace that has ended is given again."""
-    number, _, device = record.partition(":")[2].partition(":")
-    return namespace == f"mnt:[{number}]" and device in [str(_device(path)) for path in directories(layer.folder)[:1]]
-
-
 def directories(folder: str) -> "list[str]":
     """Return what a layer was made over."""
     return [line for line in read(f"{folder}/about").splitlines()[ABOUT:] if line[:1] == "/"]
-
-
-def me() -> str:
-    """Return this process's line in the list of members: its number, and where that counts."""
-    return f"{os.getpid()} {os.readlink('/proc/self/ns/pid')}\n"
-
-
-def member(layer: Layer, number: int, device: int) -> "Optional[tuple[int, int]]":
-    """Return a live process that is in a layer, and an open descriptor of its mount namespace."""
-    known = [line.split(" ") for line in reversed(read(f"{layer.folder}/members").splitlines())]
-    layer.members = len(known)
-    numbers = {number, *[int(words[2]) for words in known if len(words) > 2 and words[2].isdigit()]}  # of `moved`
-    for pid in dict.fromkeys([int(words[0]) for words in known[:MEMBERS] if words[0].isdigit()]):
-        found = _namespace_of(pid, numbers, layer, device)
-        if found is not None:
-            return pid, found
-    # A child that was forked in the layer, and has outlived who made or joined it. Of many processes few are ours.
-    uid = os.geteuid()
-    for name in os.listdir("/proc"):
-        if name.isdigit() and _owner(f"/proc/{name}") == uid:
-            found = _namespace_of(int(name), numbers, layer, device)
-            if found is not None:
-                return int(name), found
-    return None
-
-
-def _owner(path: str) -> int:
-    try:
-        return os.stat(path).st_uid
-    except OSError as error:  # it has ended
-        let_pass(error)
-        return -1
-
-
-def _namespace_of(pid: int, numbers: "set[int]", layer: Layer, device: int) -> "Optional[int]":
-    """Open the mount namespace of a process if it is one with a layer: numbers of processes are used again."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:  # it has ended, or is another user's
-        let_pass(error)
-        return None
-    try:
-        if os.fstat(descriptor).st_ino in numbers and _device(f"/proc/{pid}/root{layer.directories[0]}") == device:
-            return descriptor
-    except OSError as error:
-        let_pass(error)
-    os.close(descriptor)
-    return None
-
-
-def _device(path: str) -> int:
-    return os.stat(path).st_dev
-
-
-def entered(layer: Layer, namespace: str) -> None:
-    """Tell descendants, and publish at the end what was written."""
-    global current
-    import atexit
-
-    if decide.KEEP in os.environ:  # whoever publishes it may have another setting, or none
-        try:
-            write(f"{layer.folder}/keep", os.environ[decide.KEEP], os.O_TRUNC)
-        except OSError as error:
-            let_pass(error)
-    os.environ[LAYER] = decide.inside(
-        namespace, covering(sys.prefix, *layer.directories[:1]), layer.image, sys.prefix, layer.directories
-    )
-    current = layer
-    atexit.register(_at_exit, layer)
-
-
-def _at_exit(layer: Layer) -> None:
-    """Publish what was written, if this process is the last one in the layer."""
-    try:
-        if any(os.listdir(upper) for upper in layer.uppers()):
-            from sif_writable.layer import publish
-
-            publish.at_exit(layer)
-    except Exception as error:  # noqa: BLE001 - the folder or the disk is gone: the next start does it, or says what is wrong
-        let_pass(error)
-        return
 
 
 def read(path: str) -> str:
@@ -336,14 +207,92 @@ def write(path: str, text: str, how: int = os.O_EXCL) -> None:
         os.close(descriptor)
 
 
-def note_member(folder: str, line: str) -> None:
-    """Add a line to the list of a layer's members: to the new one where it is replaced meanwhile (:mod:`.members`)."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    is_there = 0
-    while not is_there:
-        descriptor = os.open(f"{folder}/members", flags, 0o600)
-        try:
-            os.write(descriptor, line.encode())
-            is_there = os.fstat(descriptor).st_nlink
-        finally:
-            os.close(descriptor)
+# --- May this process have a layer? Every answer is a sentence, or an empty string for yes ---
+
+
+def mode(environ: "Mapping[str, str]") -> str:
+    """Return ``on``, ``off`` or ``auto``, which what is not understood counts as."""
+    value = environ.get(MODE, "").lower()
+    return value if value in ("on", "off") else "auto"
+
+
+def inside(namespace: str, mounts: str, image: str, prefix: str, directories: "Sequence[str]") -> str:
+    """Return the value of :data:`sif_writable.LAYER`."""
+    return ":".join([namespace, mounts, image, prefix, *directories])
+
+
+def known(image: str, prefix: str) -> str:
+    """Return the line of `about` that says how an image is called for one environment of it."""
+    return f"={image}:{prefix}"
+
+
+def obstacle(
+    environ: "Mapping[str, str]", *, uid: int, uid_map: str, threads: int, program: str, prefix: str, storage: str
+) -> str:
+    """Say why this process must not have a layer, or return an empty string.
+
+    :param uid: the effective one.
+    :param uid_map: the text of /proc/self/uid_map; empty without /proc.
+    :param threads: how many run in this process; 0 if that is not known.
+    :param program: the file that this process executes, of /proc/self/exe.
+    :param prefix: that of the environment, ``sys.prefix``.
+    :param storage: the folder of this image in storage.
+    """
+    wish = mode(environ)
+    if wish == "off":
+        return f"{MODE}=off"
+    problem = parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program)
+    problem = problem or _path("the environment", prefix, NOT_NAMED) or _path("storage", storage, "\n")
+    return problem or ("" if wish == "on" else identity(uid, uid_map))
+
+
+def parallel(environ: "Mapping[str, str]") -> str:
+    """Say by what this process is known to be one rank of many, or return an empty string."""
+    for name in environ:
+        if name in _RANK_VARIABLES or (name.startswith(_RANK_PREFIXES) and not name.startswith(_SETTINGS)):
+            return f"this is a rank of an MPI program ({name} is set), and its ranks share memory"
+    # srun says how many tasks the step has; a batch script knows only the number for the job.
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    for variable, words in ((name, "a Slurm step"), ("WORLD_SIZE", "a group"), ("LOCAL_WORLD_SIZE", "a group")):
+        number = environ.get(variable, "")
+        if number.isdigit() and int(number) > 1:
+            return f"this is one of {number} tasks of {words} ({variable}), and those may share memory"
+    return ""
+
+
+def _keyring(environ: "Mapping[str, str]") -> str:
+    if environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
+        return "the Kerberos ticket is in a keyring (KRB5CCNAME), which belongs to the user namespace"
+    return ""
+
+
+def _threads(count: int) -> str:
+    if count == 1:
+        return ""
+    if not count:
+        return "/proc is not there to count threads in"
+    return f"{count} threads run in this process, and the kernel asks for a single one"
+
+
+def _embedded(program: str) -> str:
+    name = program.rpartition("/")[2]
+    if name.startswith(("python", "pypy")):
+        return ""
+    return f"Python runs inside another program ({name or 'unknown'}), which may have opened what a layer would cover"
+
+
+def _path(what: str, path: str, letters: str) -> str:
+    for letter, words in (("\n", "a line break"), (":", "a colon")):
+        if letter in letters and letter in path:
+            return f"the path of {what}, {path!r}, has {words} in it, which separates the paths that a layer notes"
+    return ""
+
+
+def identity(uid: int, uid_map: str) -> str:
+    """Say what a layer would change about users and groups, or return an empty string."""
+    lines = [line.split() for line in uid_map.splitlines()]
+    if len(lines) == 1 and len(lines[0]) == 3 and (lines[0][0], lines[0][2]) == (str(uid), "1"):
+        return ""
+    if not lines:
+        return "/proc does not say which users there are"
+    return f"this user namespace has more users than one, and a layer would hide them ({MODE}=on makes it all the same)"

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import LAYER
-from sif_writable.layer import decide, enter
+from sif_writable.layer import enter
 from sif_writable.mounted import covering
 from sif_writable.signals import suppress
 
@@ -68,7 +68,7 @@ def tell(here: str) -> None:
     prefix = next(iter(known), "")
     namespace = os.readlink("/proc/self/ns/mnt")
     directories = enter.directories(here)
-    os.environ[LAYER] = decide.inside(
+    os.environ[LAYER] = enter.inside(
         namespace, covering(prefix, *directories[:1]), known.get(prefix, ""), prefix, directories
     )
 
@@ -98,7 +98,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
     with suppress(OSError):  # then the next one makes it again
         descriptor = os.open(f"{here}/about", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.write(descriptor, os.fsencode(f"\n{decide.known(f'image-{found}', prefix)}"))
+            os.write(descriptor, os.fsencode(f"\n{enter.known(f'image-{found}', prefix)}"))
         finally:
             os.close(descriptor)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sif_writable import LAYER
-from sif_writable.layer import decide, kernel, neighbours
+from sif_writable.layer import enter, join, kernel, neighbours
 from sif_writable.mounted import covering
 
 
@@ -16,7 +16,7 @@ def cover(image: str, prefix: str) -> None:
     :raises OSError: they cannot be; then an installer writes into the layer, and that is gone with it.
     """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    path, strong = kernel.cwd(), kernel.is_strong()
+    path, strong = join.cwd(), join.is_strong()
     try:
         kernel.separate(os.geteuid(), os.getegid())
         try:
@@ -25,9 +25,9 @@ def cover(image: str, prefix: str) -> None:
                 flags = kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NODEV
                 kernel.mount("", directory, "", flags)
         finally:
-            kernel.drop_capabilities(strong=strong)
-        kernel.come_back(path, here)
+            join.drop_capabilities(strong=strong)
+        join.come_back(path, here)
     finally:
         os.close(here)
     # Nobody makes a layer inside a layer.
-    os.environ[LAYER] = decide.inside(os.readlink("/proc/self/ns/mnt"), covering(prefix), image, prefix, [])
+    os.environ[LAYER] = enter.inside(os.readlink("/proc/self/ns/mnt"), covering(prefix), image, prefix, [])

@@ -1,28 +1,20 @@
-"""Namespaces, mounts, capabilities, locks: mostly system calls that Python has no name for.
+"""Make namespaces, mount, lock: what the process needs that makes a layer, or mounts something else."""
 
-On the path of the first import from a read-only environment. ``ctypes`` takes 2 ms to import, and all that is needed of
-it is in ``_ctypes``: a function type that saves errno, and a type for the result.
-"""
-
-import _ctypes
-import _signal  # type: ignore[import-not-found] # built in
 import os
-import sys
 
 from sif_writable import let_pass
 from sif_writable.layer.enter import read
+from sif_writable.layer.join import NEWNS, NEWUSER, call, come_back, cwd, drop_capabilities, is_strong, join_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, Optional
+    from typing import Optional
 
     from sif_writable.layer.enter import Layer
 
-NEWNS, NEWUSER = 0x00020000, 0x10000000
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, SLAVE = 1, 1 << 1, 1 << 2, 1 << 5, 1 << 12, 1 << 14, 1 << 19
 _DETACH = 2
-_CAPABILITIES_3 = 0x20080522
 _PAGE = 4096
 """Bytes that the kernel reads of the options of a mount; it drops the rest without a word."""
 WORDS = "userxattr,volatile,index=off"
@@ -31,35 +23,12 @@ REFUSED = (1, 13, 19, 22, 38, 95)
 """What the kernel says that will say so again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
 
 
-class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - where ctypes has it from
-    _type_ = "i"
-
-
-class _Function(_ctypes.CFuncPtr):
-    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
-    _restype_ = _Int
-
-
-_libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-
-
-def _call(name: str, what: str, *arguments: "Any") -> None:
-    """Call a function of the C library that returns 0, with numbers, bytes and None.
-
-    :raises OSError: with its errno, and `what` as the file name.
-    """
-    function: Any = _Function(_ctypes.dlsym(_libc, name))
-    if function(*arguments) != 0:
-        number = _ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
-
-
 def separate(uid: int, gid: int) -> None:
     """Enter a user and a mount namespace of this process's own, in which it is the same user as before.
 
     :raises OSError: it is not permitted; then nothing has changed, unless the file name begins with /proc.
     """
-    _call("unshare", "unshare", NEWUSER | NEWNS)
+    call("unshare", "unshare", NEWUSER | NEWNS)
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{uid} {uid} 1")
     _write("/proc/self/gid_map", f"{gid} {gid} 1")
@@ -78,44 +47,8 @@ def separate_mounts() -> None:
 
     :raises OSError: it may not; whatever is mounted then would still be seen by others, so nothing must be.
     """
-    _call("unshare", "unshare", NEWNS)
+    call("unshare", "unshare", NEWNS)
     mount("", "/", "", REC | SLAVE)
-
-
-class undisturbed:  # noqa: N801 - as contextlib's
-    """A block that no handler of the program interrupts: signals wait, so that no change is left half done."""
-
-    def __enter__(self) -> None:
-        """Hold them back."""
-        self.before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-
-    def __exit__(self, *_: object) -> None:
-        """Let them come: what their handlers raise passes."""
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.before)
-
-
-def join(user: int, mounts: int) -> None:
-    """Enter the user and the mount namespace that these descriptors stand for.
-
-    The root directory becomes that of the mount namespace, and the working directory too.
-
-    :raises OSError: it is not permitted; then nothing has changed, unless the file name is "setns mnt".
-    """
-    _call("setns", "setns user", user, NEWUSER)
-    _call("setns", "setns mnt", mounts, NEWNS)
-
-
-def join_process(pid: int, mounts: int) -> None:
-    """Enter the namespaces of a process.
-
-    :param mounts: a descriptor of its mount namespace.
-    :raises OSError: as :func:`join`, or it has ended.
-    """
-    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        join(user, mounts)
-    finally:
-        os.close(user)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
@@ -124,7 +57,7 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     :raises OSError: its error; the file name is the target.
     """
     words = [os.fsencode(word) or None for word in (source, target, kind, options)]
-    _call("mount", target, *words[:3], flags, words[3])
+    call("mount", target, *words[:3], flags, words[3])
 
 
 def bind(source: str, target: str) -> None:
@@ -134,7 +67,7 @@ def bind(source: str, target: str) -> None:
 
 def unmount(target: str) -> None:
     """Take away what was mounted last at a path, with everything below it."""
-    _call("umount2", target, os.fsencode(target), _DETACH)
+    call("umount2", target, os.fsencode(target), _DETACH)
 
 
 def overlay(lower: "Sequence[str]", upper: str, work: str, target: str, words: str) -> None:
@@ -193,24 +126,6 @@ def mounts_below(directories: "Sequence[str]", mounts: "Iterable[tuple[str, str,
     return found
 
 
-def cwd() -> str:
-    """Return the path of the working directory, or an empty string."""
-    try:
-        return os.getcwd()
-    except OSError as error:  # it was removed
-        let_pass(error)
-        return ""
-
-
-def come_back(path: str, descriptor: int) -> None:
-    """Enter the working directory anew: what it was lies below what was mounted over it, or in another namespace."""
-    try:
-        os.chdir(path)
-    except OSError as error:
-        let_pass(error)
-        os.fchdir(descriptor)
-
-
 def locked(descriptor: int, seconds: float) -> bool:
     """Lock the byte where a file stands, or return False: who holds it has been stopped, or its disk has."""
     pause, passed = 0.0005, 0.0
@@ -232,30 +147,6 @@ def _is_free(descriptor: int) -> bool:
         let_pass(error)
         return error.errno not in (11, 13)  # EAGAIN, EACCES; where there are no locks, there are two layers at worst
     return True
-
-
-def is_strong() -> bool:
-    """Whether this process is root of its user namespace and has the rights of that, as with ``--fakeroot``."""
-    if os.geteuid() != 0:
-        return False
-    descriptor = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(descriptor, _PAGE)
-    finally:
-        os.close(descriptor)
-    return bool(text.partition(b"CapEff:")[2].partition(b"\n")[0].strip().strip(b"0"))
-
-
-def drop_capabilities(*, strong: bool = False) -> None:
-    """Take from this process what the new namespace gave it: files deny again what they denied.
-
-    :param strong: it had as much before: :func:`is_strong`.
-    :raises OSError: the kernel refuses, which it never does.
-    """
-    if strong:
-        return
-    header = _CAPABILITIES_3.to_bytes(4, sys.byteorder) + bytes(4)
-    _call("capset", "capset", header, bytes(24))
 
 
 def _write(path: str, text: str) -> None:

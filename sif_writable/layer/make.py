@@ -7,7 +7,7 @@ import os
 import sys
 
 from sif_writable import let_pass
-from sif_writable.layer import decide, enter, kernel
+from sif_writable.layer import enter, join, kernel
 from sif_writable.layer.enter import Layer, read
 
 TYPE_CHECKING = False
@@ -124,7 +124,7 @@ def make(
             return f"another process has been making the layer of this container for {LOCK_SECONDS:.0f} seconds"
         record = enter.current_record(layer)
         joined = Layer(layer.place, layer.token, layer.image)
-        if record and record not in dead and enter.join(joined, record, namespace):
+        if record and record not in dead and join.join(joined, record, namespace):
             return ""
         neighbour = _neighbour(layer)
         if neighbour is not None:
@@ -132,7 +132,7 @@ def make(
             if not layer.directories:
                 return "the layer of another environment in this container is over all its directories"
         base = _prepared(layer, storage, [record.partition(":")[0] for record in dead])
-        with kernel.undisturbed():
+        with join.undisturbed():
             problem = kernel.mount_layer(layer, base, mounts, neighbour)
             if not problem:
                 layer.fresh = not base and not layer.in_memory
@@ -214,7 +214,7 @@ def _appear(layer: Layer) -> None:
         os.rename(aside, layer.link)
     except OSError as error:
         let_pass(error)
-    enter.entered(layer, namespace)
+    join.entered(layer, namespace)
 
 
 def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
@@ -316,7 +316,7 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
     folder = f"{place}/{name}"
     os.mkdir(folder, 0o700)
     enter.write(f"{folder}/about", about(place, directories, base, storage, layer))
-    enter.write(f"{folder}/members", enter.me())
+    enter.write(f"{folder}/members", join.me())
     if base and not os.path.isdir(base):
         raise FileNotFoundError(2, "it was collected just now", base)
     make_uppers(folder, directories)
@@ -325,7 +325,7 @@ def prepare(place: str, directories: "Sequence[str]", base: str, storage: str, l
 
 def about(place: str, directories: "Sequence[str]", base: str, storage: str, layer: "Optional[Layer]") -> str:
     """Return what a layer says of itself."""
-    known = [decide.known(layer.image, sys.prefix)] if layer is not None else []
+    known = [enter.known(layer.image, sys.prefix)] if layer is not None else []
     origin = layer.origin if layer is not None else ""
     return "\n".join([boot(), base, generations(place, storage), origin, *directories, *known])
 

@@ -6,8 +6,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import enter
-from sif_writable.layer.enter import MEMBERS, note_member
+from sif_writable.layer import enter, join
+from sif_writable.layer.join import MEMBERS, note_member
 from sif_writable.layer.make import NEW
 from sif_writable.signals import suppress
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def drop_ended(folder: str) -> None:
     """Write the list anew, one process at a time; what others add meanwhile is in the new one.
 
-    They look after their write whether the list still has its name (:func:`.enter.note_member`). What they wrote before
+    They look after their write whether the list still has its name (:func:`.join.note_member`). What they wrote before
     that is found in the old list when the new one has taken its name.
 
     :raises OSError: it cannot be written; then it is as it was.
@@ -92,4 +92,4 @@ def moved() -> None:
     :raises OSError: it cannot be noted.
     """
     if enter.current is not None:
-        note_member(enter.current.folder, f"{enter.me()[:-1]} {os.stat('/proc/self/ns/mnt').st_ino}\n")
+        note_member(enter.current.folder, f"{join.me()[:-1]} {os.stat('/proc/self/ns/mnt').st_ino}\n")

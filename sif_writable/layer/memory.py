@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sif_writable.layer import child, enter, kernel, make, publish, replicas
+from sif_writable.layer import child, enter, join, kernel, make, publish, replicas
 
 LIMIT = 1 << 30
 """Bytes."""
@@ -29,7 +29,7 @@ def prepare(layer: enter.Layer, storage: str) -> None:
     name = f"{publish.IN_MEMORY}{os.urandom(8).hex()}"
     os.mkdir(f"{layer.place}/{name}", 0o700)
     enter.write(f"{layer.place}/{name}/about", make.about(layer.place, layer.directories, "", storage, layer))
-    enter.write(f"{layer.place}/{name}/members", enter.me())
+    enter.write(f"{layer.place}/{name}/members", join.me())
     layer.name = name
 
 
@@ -49,7 +49,7 @@ def begin(layer: enter.Layer) -> str:
         publish.say(line)
         about[1] = base
         enter.write(f"{layer.folder}/about", "\n".join(about))
-        enter.write(f"{layer.folder}/members", enter.me())
+        enter.write(f"{layer.folder}/members", join.me())
         make.make_uppers(layer.folder, layer.directories)
     except BaseException:
         kernel.unmount(layer.folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer import decide
+from sif_writable.layer.enter import KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 def mode(environ: Mapping[str, str]) -> str:
     """Return what the user wants to be kept; what is not understood counts as unset."""
-    value = environ.get(decide.KEEP, "").strip().lower()
+    value = environ.get(KEEP, "").strip().lower()
     return value if value in {NEW, ALL, NONE} else NEW
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import enter
+from sif_writable.layer import enter, join
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ def member(other: enter.Layer, record: str) -> tuple[int, int] | None:
     if not number.isdigit() or not device.isdigit() or not enter.is_private(other.place):
         return None
     other.directories = enter.directories(other.folder)
-    return enter.member(other, int(number), int(device)) if other.directories else None
+    return join.member(other, int(number), int(device)) if other.directories else None
 
 
 def covered(pid: int | str) -> list[str]:

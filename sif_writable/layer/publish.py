@@ -7,8 +7,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import alive, child, decide, forget, full, generations, merge
-from sif_writable.layer.enter import note_member, read
+from sif_writable.layer import alive, child, forget, full, generations, merge
+from sif_writable.layer.enter import KEEP, read
+from sif_writable.layer.join import note_member
 from sif_writable.layer.seen import about, kept_of, look
 from sif_writable.signals import let_pass, suppress
 
@@ -103,7 +104,7 @@ def publish(
             file.write(told)
         words = f"{_first(special)}: code in the place of the image's, or installed; "
         if how == merge.NEW:
-            words += f"gone with this container's last process. {decide.KEEP}=all keeps such changes"
+            words += f"gone with this container's last process. {KEEP}=all keeps such changes"
         else:
             names = [unit.names[0] for unit in forget.units(special, lambda path: read(seen.source(path)))]
             words += f"later runs have it, too. To undo this: sif-writable cache forget {' '.join(names)}"

@@ -7,8 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import decide, files, fold, merge, shadow
-from sif_writable.layer.enter import ABOUT
+from sif_writable.layer import files, fold, merge, shadow
+from sif_writable.layer.enter import ABOUT, KEEP
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
 from sif_writable.layer.records import text as text_of
 from sif_writable.signals import suppress
@@ -22,7 +22,7 @@ def about(folder: str) -> list[str]:
 
     :raises OSError: it cannot be read. Without it nothing is known, and nothing is removed.
     """
-    lines = [line for line in text_of(f"{folder}/about").split("\n") if line[:1] != "="]  # of decide.known
+    lines = [line for line in text_of(f"{folder}/about").split("\n") if line[:1] != "="]  # of enter.known
     if len(lines) <= ABOUT:
         raise OSError(errno.EIO, "it is damaged", f"{folder}/about")
     return lines
@@ -226,6 +226,6 @@ def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, 
 def kept_of(folder: str) -> str:
     """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
     try:
-        return merge.mode({decide.KEEP: text_of(f"{folder}/keep")})
+        return merge.mode({KEEP: text_of(f"{folder}/keep")})
     except FileNotFoundError:
         return merge.NEW

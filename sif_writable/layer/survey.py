@@ -17,6 +17,7 @@ from sif_writable.layer import (
     forget,
     generations,
     inherited,
+    join,
     make,
     publish,
     records,
@@ -268,5 +269,5 @@ def here(places: Iterable[str], namespace: str) -> tuple[str, bool]:
         record = enter.current_record(layer) if enter.is_private(place) else ""
         layer.name = record.partition(":")[0]
         if layer.name and os.path.isdir(layer.folder):
-            return layer.folder, enter.is_here(layer, record, namespace)
+            return layer.folder, join.is_here(layer, record, namespace)
     return "", False

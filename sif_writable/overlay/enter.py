@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sif_writable import LAYER
 from sif_writable.identity import PURELIB
 from sif_writable.layer import members
-from sif_writable.layer.decide import parallel
+from sif_writable.layer.enter import parallel
 from sif_writable.mounted import covering, in_layer
 from sif_writable.overlay import decide, mounting, obstacles, path_queries, trial
 from sif_writable.overlay.decide import Plan, Target, Wanted
@@ -66,6 +66,7 @@ def before_import(name: str, environ: Mapping[str, str], image: str, enter_layer
 
 def _remember(package: str, paths: Iterable[str], problem: str) -> None:
     """Keep for ``status`` what stays impossible here: the package alone knows how to say it, and says it badly."""
+    from sif_writable import importhook
     from sif_writable.copies import store
     from sif_writable.copies.ledger import PATH, Line, learn
     from sif_writable.copies.policy import outside_words
@@ -74,7 +75,7 @@ def _remember(package: str, paths: Iterable[str], problem: str) -> None:
         Line(PATH, package, path, f"{outside_words(path, '')} An overlay is not possible: {problem}.", "")
         for path in paths
     ]
-    learn(lines, store.Copies(store.folder()))
+    learn(lines, store.Copies(importhook.folder()))
 
 
 def serve(
@@ -151,9 +152,9 @@ def _enter(targets: tuple[Target, ...], folder: str, in_storage: str) -> str:
     with suppress(OSError):  # the working directory may be what was covered
         os.chdir(os.getcwd())
     if not strong:
-        from sif_writable.layer import kernel
+        from sif_writable.layer import join
 
-        kernel.drop_capabilities()
+        join.drop_capabilities()
     points = [*already, *(done.point for done in entered)]
     os.environ[IN_OVERLAY] = f"{obstacles.namespace()};{':'.join(dict.fromkeys(points))}"
     if layer:  # this namespace has it, too

@@ -12,7 +12,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.layer.decide import parallel
+from sif_writable.layer.enter import parallel
 from sif_writable.layer.trial import UPPER_TYPES
 from sif_writable.signals import let_pass
 from sif_writable.storage.layout import OVERLAY

@@ -8,9 +8,8 @@ import site
 from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
-from sif_writable import DIR
+from sif_writable import DIR, importhook
 from sif_writable.attach import variables
-from sif_writable.copies import store
 from sif_writable.redirects import given
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
@@ -95,7 +94,7 @@ def _layer(model: Status) -> list[Check]:
     from sif_writable.layer import enter
     from sif_writable.report import layer, layer_checks
 
-    image = os.path.dirname(store.folder())
+    image = os.path.dirname(importhook.folder())
     layer_checks.try_now(image)
     places = enter.places(image, os.path.basename(image), os.geteuid())
     left = [look_at_images(os.path.dirname(image), [os.path.basename(image)], KNOWN), *on_this_node()]

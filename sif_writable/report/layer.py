@@ -32,7 +32,7 @@ def model(image: str) -> Layer:
     uid_map = enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if os.path.exists("/proc/self/exe") else ""
     uid = os.geteuid()
-    why = decide.obstacle(
+    why = enter.obstacle(
         os.environ, uid=uid, uid_map=uid_map, threads=1, program=program, prefix=sys.prefix, storage=image
     )
     namespace = os.readlink("/proc/self/ns/mnt") if uid_map else ""
@@ -139,11 +139,11 @@ def lines(state: Layer, *, verbose: bool = False) -> list[str]:
     more = [f"in place of files of the image: {_some(replaced, named)}"] if replaced else []
     more += [f"set aside: {_some(state['set_aside'], 1_000_000 if verbose else 1)}"] if state["set_aside"] else []
     found += ["; ".join(more)] if more else []
-    if (value := os.environ.get(decide.KEEP, "")) and value.strip().lower() != state["keep"]:
+    if (value := os.environ.get(enter.KEEP, "")) and value.strip().lower() != state["keep"]:
         allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
-        found.append(f"{decide.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
+        found.append(f"{enter.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
     if state["keep"] != merge.NEW:
-        found[0] += f"; {decide.KEEP}={state['keep']}"
+        found[0] += f"; {enter.KEEP}={state['keep']}"
     return found
 
 

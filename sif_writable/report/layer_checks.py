@@ -65,7 +65,7 @@ def try_now(image: str) -> None:
         return
     uid, uid_map = os.geteuid(), enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if uid_map else ""
-    if decide.obstacle(
+    if enter.obstacle(
         os.environ, uid=uid, uid_map=uid_map, threads=1, program=program, prefix=sys.prefix, storage=image
     ):
         return
@@ -110,8 +110,8 @@ def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[
 
 def remedy(seen: Machine, places: Iterable[str]) -> str:
     """Return what would make a layer possible, by what is known of the machine, or nothing: it is right so."""
-    wanted = decide.mode(os.environ) != "off"
-    if not wanted or decide.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
+    wanted = enter.mode(os.environ) != "off"
+    if not wanted or enter.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
         return ""
     if seen.is_old:
         return f"a kernel from {'.'.join(map(str, LEAST_KERNEL))} on"

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sif_writable import importhook
 from sif_writable.copies import ledger, policy, store, units
 from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
@@ -104,7 +105,7 @@ def notes(folder: str) -> list[str]:
     if broken:
         found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
     for name in policy.names(os.environ):
-        if name in store.NEVER:
+        if name in importhook.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")
         elif _unit(Line(PACKAGE, name, store.ANYWHERE, "", "")) is None:
             known = " in the standard library" if name in getattr(sys, "stdlib_module_names", ()) else ""

@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import session, settings
+from sif_writable import importhook, session, settings
 from sif_writable.cleanup import policy
-from sif_writable.copies import store
 from sif_writable.copies.policy import limit
 from sif_writable.errors import Problem
 from sif_writable.home import home_directory
@@ -96,7 +95,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
     notes = [*wrong, *map(str, problems)]
     if active:
-        notes += packages.notes(store.folder())
+        notes += packages.notes(importhook.folder())
     if sif_writable.failure is not None:
         notes.append(f"the hook failed: {type(sif_writable.failure).__name__}: {sif_writable.failure}")
     return {
@@ -133,7 +132,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "redirects": _redirects(outcome, full=full) if outcome and ran else [],
         "user_set": [_given(each) for each in given.listed(os.environ, outcome.replaced if outcome else ())],
         "left_alone": [{"variable": name, "why": why} for name, why in outcome.decision.skipped] if outcome else [],
-        "packages": packages.listed(store.folder()) if active else [],
+        "packages": packages.listed(importhook.folder()) if active else [],
         "layer": _layer() if active else None,
         "overlay": overlay.model() if active else None,
         "gpu": found,
@@ -227,11 +226,11 @@ def _redirects(outcome: Outcome, *, full: bool) -> list[of.Redirect]:
 
 
 def _layer() -> of.Layer | None:
-    if not store.folder():
+    if not importhook.folder():
         return None
     from sif_writable.report import layer
 
-    return layer.model(os.path.dirname(store.folder()))
+    return layer.model(os.path.dirname(importhook.folder()))
 
 
 def _given(found: given.Given) -> of.UserSet:

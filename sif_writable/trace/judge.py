@@ -127,9 +127,10 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
         except SifWritableError as error:
             return [], str(error)
         return names, ""
+    from sif_writable import importhook
     from sif_writable.copies import ledger, store
 
-    copies = store.Copies(store.folder())
+    copies = store.Copies(importhook.folder())
     if not names:
         return [], ""
     if not copies.folder:

@@ -230,7 +230,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
     problem = mounting.separate(strong=strong)
     if problem:
         return problem
-    from sif_writable.layer import kernel
+    from sif_writable.layer import join, kernel
     from sif_writable.overlay.kernel import overlay
 
     memory = f"{folder}/layers"
@@ -256,7 +256,7 @@ def _watch(folder: str, layers: list[_Layer], unwatched: list[str]) -> str:
         times = {n: status.st_mtime_ns for _, n, status in upper.walk(path) if stat.S_ISDIR(status.st_mode)}
         layers.append(_Layer(target.point, path, original, upper.snapshot(path), times))
     if not strong:
-        kernel.drop_capabilities()
+        join.drop_capabilities()
     if not layers:
         return unwatched[0] if unwatched else "there is no directory of the image to watch"
     return ""

@@ -1,7 +1,8 @@
 """What the writable layer costs: ``python -m tests.benchmarks.layer [--rounds N] [--fresh N] [--no-image]``.
 
 Every line compares ways turn by turn, so that whatever else the machine does hits all alike. ``without`` is
-``SIF_WRITABLE=off``; ``no layer`` is what we do without one (``SIF_WRITABLE_OVERLAY=off``).
+``SIF_WRITABLE=off``; ``no layer`` is what we do without one (``SIF_WRITABLE_OVERLAY=off``). It has storage of its own:
+what a start keeps holds for one setting, so that two in turn in the same storage would be two cold starts.
 
 ================  ======================================================================================  =============
 line              what is compared                                                                        aim
@@ -51,9 +52,15 @@ if TYPE_CHECKING:
 
 LARGE = ("numpy", "pandas", "matplotlib.pyplot", "scipy.stats")
 WITHOUT, NO_LAYER, MADE, JOINED = "without", "no layer", "made", "joined"
+_OF_NO_LAYER = "disk/no-layer"
+"""Where that way has its storage, below HOME."""
 _ENV = {
     WITHOUT: {"SIF_WRITABLE": "off", "SIF_WRITABLE_OVERLAY": "off"},
-    NO_LAYER: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "off"},
+    NO_LAYER: {
+        "SIF_WRITABLE": "auto",
+        "SIF_WRITABLE_OVERLAY": "off",
+        "SIF_WRITABLE_DIR": f"{scratch.HOME}/{_OF_NO_LAYER}",
+    },
     MADE: {"SIF_WRITABLE": "auto", "SIF_WRITABLE_OVERLAY": "auto"},
 }
 _ENV[JOINED] = _ENV[MADE]
@@ -84,13 +91,13 @@ def main() -> None:
 
 def _on_the_kernel(arguments: argparse.Namespace, place: str) -> None:
     environment = owned(pythons.get("3.11"))
-    with scratch.fresh() as places, _home(place) as home:
+    with scratch.fresh() as places, _home(place, os.path.basename(_OF_NO_LAYER)) as home:
         machine = PlainMachine(places)
 
         def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
             start = [PYTHON, "-I", "-S", "/tests-of-layer/box.py"]  # whose own start would see other owners
             binds = [f"{HERE}:/tests-of-layer:ro", f"{home}:{scratch.HOME}/disk", f"{imports.__file__}:/imports.py:ro"]
-            env = {**env, "SIF_WRITABLE_DIR": f"{scratch.HOME}/disk"}
+            env = {"SIF_WRITABLE_DIR": f"{scratch.HOME}/disk", **env}
             return machine.run([*start, *argv], venv=environment, env=env, binds=binds, timeout=3600)
 
         print(f"\nkernel mount, storage on {place} (making a file takes {_making_a_file(home):.0f} us)")
@@ -100,7 +107,7 @@ def _on_the_kernel(arguments: argparse.Namespace, place: str) -> None:
 def _in_image(arguments: argparse.Namespace) -> None:
     sif = image.larger("pandas", "scipy")
     for place in ("disk", "memory"):
-        with scratch.fresh() as places, _home(place) as home:
+        with scratch.fresh() as places, _home(place, _OF_NO_LAYER) as home:
             apptainer = Apptainer(apptainer_root.find(), places)
             script = os.path.join(places.work, "imports.py")
             with open(imports.__file__, encoding="utf-8") as source, open(script, "w", encoding="utf-8") as copy:
@@ -120,10 +127,13 @@ def _in_image(arguments: argparse.Namespace) -> None:
                     _alone(run, module, arguments.fresh)
 
 
-def _home(place: str) -> tempfile.TemporaryDirectory[str]:
+def _home(place: str, apart: str) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder on a filesystem, with one for the storage of a way in it; `apart` is its path."""
     folder = tempfile.TemporaryDirectory(dir="/dev/shm" if place == "memory" else "/var/tmp")
-    if os.getuid() == 0:
-        os.chown(folder.name, ORDINARY_UID, ORDINARY_UID)
+    os.makedirs(os.path.join(folder.name, apart))
+    for where, _, _ in os.walk(folder.name):
+        if os.getuid() == 0:
+            os.chown(where, ORDINARY_UID, ORDINARY_UID)
     return folder
 
 
@@ -168,8 +178,9 @@ def _measure(
         for name in names
     }
     specification = imports.Specification(python=python, module=module, ways=ways, rounds=rounds, at_once=at_once)
-    for _ in range(2):  # the trial, and what else only the first start does
-        _checked(run([python, "-c", f"import {module}"], _ENV[MADE]))
+    for env in (_ENV[MADE], _ENV[NO_LAYER]):
+        for _ in range(2):  # the trial, and what else only the first start does
+            _checked(run([python, "-c", f"import {module}"], env))
     starter = [python, "-I", script, json.dumps(specification)]
     found: dict[str, Times] = json.loads(_checked(run(starter, _ENV[WITHOUT])))
     return found

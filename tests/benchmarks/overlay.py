@@ -44,7 +44,6 @@ wanted = {wanted}
 entering = 0.0
 # Loaded in every way, since much of it is what matplotlib needs, too.
 from sif_writable import importhook
-from sif_writable.copies import store
 from sif_writable.overlay import enter as overlay, kernel
 from sif_writable.overlay.decide import Wanted
 if wanted:
@@ -52,7 +51,7 @@ if wanted:
     site = os.path.dirname(os.path.dirname(overlay.__file__)).rpartition("/")[0]
     paths = [path.replace("SITE", site).replace("PREFIX", sys.prefix) for path in wanted]
     problem = overlay.serve([Wanted(path, "") for path in paths], os.environ,
-                            os.path.dirname(store.folder()))
+                            os.path.dirname(importhook.folder()))
     assert not problem and all(not done.note for done in overlay.entered), (problem, overlay.entered)
     entering = time.perf_counter() - begin
 begin, cpu = time.perf_counter(), time.process_time()

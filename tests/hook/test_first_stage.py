@@ -46,8 +46,7 @@ except ModuleNotFoundError as error:
 from sif_writable import importhook
 (finder,) = finders()
 told["finder"] = [type(finder) is importhook.Finder, sys.meta_path[0] is finder]
-from sif_writable.copies import store
-told["folder"] = store.folder()
+told["folder"] = importhook.folder()
 """
 _IN_FRONT = """
 class Other:

@@ -29,11 +29,10 @@ NEW = (
 PRELUDE = """
 import json, os, shutil, subprocess, sys
 from sif_writable import importhook
-from sif_writable.copies import store
 from sif_writable.overlay import enter as overlay
 from sif_writable.overlay import obstacles as namespaces
 from sif_writable.overlay.decide import Wanted
-IMAGE = os.path.dirname(store.folder())
+IMAGE = os.path.dirname(importhook.folder())
 assert IMAGE
 def serve(*paths):
     return overlay.serve([Wanted(path, "test") for path in paths], os.environ, IMAGE)

@@ -27,7 +27,7 @@ STORAGE = "/home/user/.cache/sif-writable/image-test"
 PRELUDE = f"""
 import importlib, json, os, sys, time
 from sif_writable import LAYER
-from sif_writable.layer import alive, collect, decide, kernel, trial
+from sif_writable.layer import alive, collect, decide, join, kernel, trial
 from sif_writable.layer import enter as entering
 if "TOKEN" in os.environ:
     entering._token = lambda: os.environ["TOKEN"]

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.exact
 
-FINDER = {"atexit", "sif_writable.importhook", "sif_writable.copies", "sif_writable.copies.store"}
+FINDER = {"atexit", "sif_writable.first_import", "sif_writable.importhook"}
 JOINING = FINDER | {
-    "sif_writable.copies.evidence",
     *("_ctypes", "quiet", "quiet.sub", "sif_writable.layered"),
-    *(f"sif_writable.layer{name}" for name in ("", ".decide", ".enter", ".kernel")),
+    *(f"sif_writable.layer{name}" for name in ("", ".enter", ".join")),
 }
-MAKING = JOINING | {"sif_writable.layer.make"}
+MAKING = JOINING | {"sif_writable.layer.kernel", "sif_writable.layer.make"}
 MADE = ["mkdir"] * 4 + ["open"] * 2 + ["symlink"]
 """What is made in the place of the layers for one directory: its folder, `about`, `members`, `hidden`, the upper
 directory, the work directory; and the link of the container. The rest is the kernel's."""

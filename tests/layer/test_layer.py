@@ -96,7 +96,7 @@ tell([problem, entering.current.name != name])
 """
     assert box.tells(again, env={"TOKEN": "same"}) == ["", True]
     exported = f"""
-os.environ[LAYER] = decide.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
+os.environ[LAYER] = entering.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
 problem = enter()
 write(SITE + "/written")
 tell([problem, entering.current is not None])
@@ -284,7 +284,7 @@ def test_none_is_made_with_all_users_and_where_the_kernel_refuses_that_is_said_a
     if os.getuid() == 0:  # an ordinary user who runs the tests is in such a namespace already
         assert "more users than one" in box.tells(code, rootless=False)[0]
     refused = (
-        f"decide._identity = lambda *_: ''\n{code}"  # the decision is skipped, so that it is the kernel that refuses
+        f"entering.identity = lambda *_: ''\n{code}"  # the decision is skipped, so that it is the kernel that refuses
     )
     first = box.tells(refused, rootless=False, userns=False)[0]
     assert "a user namespace cannot be made here" in first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import enter, members
+from sif_writable.layer import join, members
 from tests.layer.node import in_children
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ def test_of_those_that_have_ended_nothing_is_kept_but_where_they_were_if_others_
         f"{NEVER} {HERE} {namespace}",
     ]
     assert members.living(lines, HERE) == [lines[1], lines[3], lines[5]]
-    elsewhere = [f"{number} pid:[1]" for number in range(2 * enter.MEMBERS)]
-    assert members.living([*elsewhere, lines[1]], HERE) == [*elsewhere[enter.MEMBERS :], lines[1]]
+    elsewhere = [f"{number} pid:[1]" for number in range(2 * join.MEMBERS)]
+    assert members.living([*elsewhere, lines[1]], HERE) == [*elsewhere[join.MEMBERS :], lines[1]]
 
 
 def test_who_comes_while_it_is_written_anew_is_in_it(tmp_path: Path) -> None:
     def come(first: int) -> None:
         for number in range(first, first + 200):
-            enter.note_member(str(tmp_path), f"{ME} {HERE} {number}\n{NEVER} {HERE}\n")
+            join.note_member(str(tmp_path), f"{ME} {HERE} {number}\n{NEVER} {HERE}\n")
 
     def tidy() -> None:
         for _ in range(100):
             members.drop_ended(str(tmp_path))
 
-    enter.note_member(str(tmp_path), f"{ME} {HERE} 0\n")
+    join.note_member(str(tmp_path), f"{ME} {HERE} 0\n")
     comers = [lambda first=first: come(first) for first in (1000, 2000, 3000)]
     assert in_children(*comers, tidy, tidy) == [0] * 5
     members.drop_ended(str(tmp_path))
@@ -60,7 +60,7 @@ $P 'assert enter() == ""
 sys.stdin.read()' < ends &
 exec 3> ends
 while ! ls {box.inside}/layer/container-* >/dev/null 2>&1; do sleep 0.01; done
-for i in 1 2 3 4 5 6 7 8; do $P 'entering.LONG, entering.MEMBERS = 3, 1
+for i in 1 2 3 4 5 6 7 8; do $P 'join.LONG, join.MEMBERS = 3, 1
 assert enter() == ""'; done
 cat {box.inside}/layer/upper-*/members | wc -l
 exec 3>&-

@@ -121,7 +121,7 @@ def test_what_earlier_versions_have_learned_of_paths_counts_no_more(world: Any) 
     """A thousand lines cost nothing: the list is not read at a start."""
     learn = """
 importhook.install().copies.wanted()
-folder = store.folder()
+folder = importhook.folder()
 with open(folder + "/learned", "a") as file:
     for path in ["/var/log/tool", *(f"/results{n}" for n in range(1000))]:
         file.write(f"path\\t-\\t{path}\\tcannot be written\\ta program failed without it\\n")
@@ -137,7 +137,7 @@ learned = any(path.endswith("/learned") for path in opened)
 try:
     os.mkdir("/var/log/tool")
 except OSError as error:
-    tell([learned, overlay.current(os.environ), error.errno, packages.notes(store.folder())])
+    tell([learned, overlay.current(os.environ), error.errno, packages.notes(importhook.folder())])
 """
     ask(world, learn)
     learned, points, number, notes = ask(world, code)

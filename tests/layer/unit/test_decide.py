@@ -9,7 +9,7 @@ import pytest
 
 from sif_writable import LAYER, mounted, settings
 from sif_writable.child import OVERLAY
-from sif_writable.layer import decide, kernel
+from sif_writable.layer import decide, enter, kernel
 from sif_writable.overlay import decide as overlay
 from sif_writable.report import layer as report
 from sif_writable.system import image
@@ -27,7 +27,7 @@ def ask(environ: dict[str, str] | None = None, **facts: object) -> str:
         "storage": "/s:",
     }
     known.update(facts)
-    return decide.obstacle(environ or {}, **known)  # type: ignore[arg-type]
+    return enter.obstacle(environ or {}, **known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_paths_are_escaped_in_the_options_of_a_mount(path: str, escaped: str) ->
 
 def test_values_are_understood_alike_for_the_environment_and_for_other_paths() -> None:
     for value in ("", "auto", "on", "off", "Off", "layer", "layers", "1"):
-        assert overlay.mode({OVERLAY: value}) == decide.mode({OVERLAY: value})
+        assert overlay.mode({OVERLAY: value}) == enter.mode({OVERLAY: value})
     assert settings.misunderstood({OVERLAY: "Layer"}, ()) == []
     assert "allowed: auto, on, off" in settings.misunderstood({OVERLAY: "layers"}, ())[0]
 
@@ -133,7 +133,7 @@ def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pyte
         (here, f"1{mounts}", sys.prefix, without),
         ("mnt:[1]", mounts, sys.prefix, without),
     ):
-        monkeypatch.setenv(LAYER, decide.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
+        monkeypatch.setenv(LAYER, enter.inside(namespace, over, "image-" + "0" * 16, prefix, ["/proc"]))
         assert image.identity("/of/the/image/site-packages") == expected
     below = f"{here}:{mounted.covering(sys.prefix)}"
     for damaged in ("", "mnt", here, f"{here}:", below, f"{below}:image-", f"{below}:image-{'../' * 5}x:{sys.prefix}"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sif_writable.layer import decide, merge
+from sif_writable.layer import merge
+from sif_writable.layer.enter import KEEP
 from sif_writable.layer.merge import ALL, FILE, FOLDER, GONE, LINK, NEW, NONE, Change
 
 SP = "/v/lib/site-packages"
@@ -169,4 +170,4 @@ def test_bytecode_belongs_to_its_module() -> None:
 
 def test_what_is_not_understood_counts_as_new() -> None:
     values = ("", "ALL", "none", "some")
-    assert [merge.mode({decide.KEEP: value}) for value in values] == [NEW, ALL, NONE, NEW]
+    assert [merge.mode({KEEP: value}) for value in values] == [NEW, ALL, NONE, NEW]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.layer.decide import parallel
+from sif_writable.layer.enter import parallel
 from sif_writable.overlay import decide as overlay
 from sif_writable.overlay import obstacles
 from sif_writable.overlay.decide import GRAFT, OVERLAY, Wanted
