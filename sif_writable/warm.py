@@ -193,16 +193,14 @@ class _Plan:
         """Return what was decided if each question has the answer of then, or else None."""
         if seal(content[8:]) != content[:8]:
             return None
-        data, size = self.data, _HEAD + int.from_bytes(content[8:_HEAD], "little")
-        loads = marshal.loads
+        data, size, loads = self.data, _HEAD + int.from_bytes(content[8:_HEAD], "little"), marshal.loads
         same, values, names, asked, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
         if same != [self.uid, self.user, self.home, self.target, manifest, sys.dont_write_bytecode]:
             return None
         if kept[3] and sys.pycache_prefix is not None:
             return None
-        for name, value in values:
-            if data.get(name) != value:
-                return None
+        if any([data.get(name) != value for name, value in values]):  # noqa: C419 - a generator costs a frame
+            return None
         if _any_asked(data.keys() - names, asked):
             return None
         if self.points or waited:
@@ -217,8 +215,9 @@ class _Plan:
             listed = set(os.listdir(directory))
             if not there.issubset(listed) or _any_asked({os.fsencode(name) for name in listed - others}, asked):
                 return None
-        for folder, needed, given in present:  # names may have come, which changes nothing
-            if (given and os.stat(folder).st_mode & 0o022) or not needed.issubset(os.listdir(folder)):
+        for folder, needed, given in present:  # of what has come, only what other images fetched counts
+            changed = needed.symmetric_difference(os.listdir(folder))
+            if (given and os.stat(folder).st_mode & 0o022) or changed & needed or "@" in "".join(changed):
                 return None
         if held or noted:
             from sif_writable import seldom

@@ -17,6 +17,7 @@ from sif_writable.cleanup import layers
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.copies import changes
 from sif_writable.overlay.obstacles import used_by
+from sif_writable.redirects import own
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
 from sif_writable.storage.layout import is_image
@@ -104,9 +105,9 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
         if name in (layout.DATA, layout.RUN):
             kind = DATA if name == layout.DATA else RUNTIME
             found += [
-                (name, leaf, LEFTOVER if is_aside(leaf) else kind)
+                (name, leaf, kind if leaf in known[kind] else LEFTOVER)
                 for leaf in names(os.path.join(root, name))
-                if leaf in known[kind] or is_aside(leaf)
+                if leaf in known[kind] or is_aside(leaf) or _names_nothing(os.path.join(root, name, leaf))
             ]
         elif name == layout.LOCKS:
             found += [(name, leaf, LOCK) for leaf in names(os.path.join(root, name)) if leaf.endswith(".lock")]
@@ -116,6 +117,11 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
     items = [item for entry in found for item in _items(root, *entry, "", points, None)]
     of_images = look_at_images(root, images(root), known)
     return of_images._replace(items=items + of_images.items)
+
+
+def _names_nothing(path: str) -> bool:
+    """Whether this file names downloads of an image that are gone."""
+    return layout.ALSO in os.path.basename(path) and not os.path.isdir(own.read(path)[0])
 
 
 def look_at_images(

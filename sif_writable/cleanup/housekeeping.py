@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sif_writable.cleanup.contents import Item
     from sif_writable.cleanup.measure import Bound
     from sif_writable.cleanup.policy import Limit
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
 
 STAMP = f"{LOCKS}/housekeeping"
 """The file in a storage root whose time says when this was done, and whose lock keeps others from it."""

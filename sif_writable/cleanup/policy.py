@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable import OFF
 from sif_writable.cleanup.contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT_DAYS, WRITTEN, Contents, Item
 from sif_writable.cleanup.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
+from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.sizes import human, parse_size
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
@@ -36,6 +37,7 @@ KNOWN = {
     kind: frozenset(row.leaf for row in (*ROWS, *OPT_IN) if row.kind == kind and row.folder)
     for kind in (DATA, COMPILED, CONFIG, RUNTIME)
 }
+KNOWN[DATA] |= {folder.partition("/")[0] for _, folder in SHARED}
 """Kind to the names of its folders: what is looked for in storage."""
 NEEDED = frozenset(
     row.leaf for row in (*ROWS, *OPT_IN) if row.shape in ("mkdir", "base", "path_list", "path_list_open")

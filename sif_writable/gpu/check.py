@@ -92,7 +92,8 @@ def declared() -> Mapping[str, str]:
 def _check(trigger: str, environ: MutableMapping[str, str], image: Mapping[str, str]) -> tuple[Diagnosis | None, bool]:
     """Return the answer, and whether it is new to this process tree."""
     demanded = demands.read(environ, image)
-    expected = demanded.not_understood or demands.why_gpu_expected(signs.nodes(), environ, demanded)
+    of_image = signs.set_by_image(environ)
+    expected = demanded.not_understood or demands.why_gpu_expected(signs.nodes(), environ, demanded, of_image)
     if demanded.policy == "off" or not expected:
         return None, False
     if trigger in ONLY_WITH and not cuda.has_distribution(ONLY_WITH[trigger], sys.path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sif_writable.gpu.signs import has_gpu_node
+from sif_writable.gpu.signs import NVIDIA_VISIBLE, has_gpu_node
 from sif_writable.gpu.visible import VISIBLE, hidden
 from sif_writable.sizes import FORMS, parse_size
 
@@ -104,16 +104,21 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
-def why_gpu_expected(nodes: Sequence[str], environ: Mapping[str, str], demands: Demands) -> str:
-    """Return what leads to expect a GPU, as words for a sentence, or an empty string."""
+def why_gpu_expected(
+    nodes: Sequence[str], environ: Mapping[str, str], demands: Demands, of_image: frozenset[str]
+) -> str:
+    """Return what leads to expect a GPU, as words for a sentence, or an empty string.
+
+    :param of_image: variables that the image sets (:func:`sif_writable.gpu.signs.set_by_image`).
+    """
     for name in sorted(environ):
         none = ("", "0") if name.startswith("SLURM_GPUS") else ("",)  # a count; the others list device numbers
         if name.startswith(("SLURM_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")) and environ[name] not in none:
             return f"{name}={environ[name]}"
-    if environ.get(VISIBLE) and not hidden(environ[VISIBLE]):
+    if environ.get(VISIBLE) and not hidden(environ[VISIBLE]) and VISIBLE not in of_image:
         return f"{VISIBLE}={environ[VISIBLE]}"
-    if environ.get("NVIDIA_VISIBLE_DEVICES", "void") not in ("", "void", "none"):
-        return f"NVIDIA_VISIBLE_DEVICES={environ['NVIDIA_VISIBLE_DEVICES']}"
+    if environ.get(NVIDIA_VISIBLE, "void") not in ("", "void", "none") and NVIDIA_VISIBLE not in of_image:
+        return f"{NVIDIA_VISIBLE}={environ[NVIDIA_VISIBLE]}"
     if demands.policy in ("require", "warn"):
         return f"{POLICY}={demands.policy}"
     for name in (COUNT, MIN_MEMORY, MIN_CAPABILITY):

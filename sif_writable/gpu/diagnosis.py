@@ -80,7 +80,7 @@ def from_evidence(evidence: GpuEvidence, demands: Demands) -> Diagnosis | None:
             return Diagnosis(
                 INFO, Problem("rocm", fact, "Nothing to do for a ROCm build: only NVIDIA GPUs are checked here.")
             )
-        expected = why_gpu_expected(evidence.nodes, evidence.environ, demands)
+        expected = why_gpu_expected(evidence.nodes, evidence.environ, demands, evidence.of_image)
         fact = "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version"
         fact += f", although {expected} is set." if expected else "."
         return Diagnosis(FAIL if expected else INFO, Problem("no-gpu", fact, elsewhere(evidence.environ)))

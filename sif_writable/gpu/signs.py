@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sif_writable.gpu.cuda import image_cuda
+from sif_writable.gpu.visible import VISIBLE
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 LIBS = "/.singularity.d/libs"
 """Where ``--nv`` binds the host's driver libraries."""
+ENVIRONMENT = "/.singularity.d/env"
+"""Where Apptainer keeps what an image sets, as shell scripts (apptainer: internal/pkg/runtime/engine/apptainer)."""
+NVIDIA_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 
 class Libcuda:
@@ -31,6 +35,7 @@ class GpuEvidence:
 
     __slots__ = (
         *("compat", "cuda", "cuda_from", "driver", "environ", "gpus", "host", "libcuda", "libs", "mounted", "nodes"),
+        "of_image",
     )
 
     nodes: tuple[str, ...]
@@ -59,6 +64,8 @@ class GpuEvidence:
     """Name of this node."""
     environ: Mapping[str, str]
     """The environment that was read."""
+    of_image: frozenset[str]
+    """Variables in it that the image sets (:func:`set_by_image`)."""
 
 
 def nodes(root: str = "/") -> tuple[str, ...]:
@@ -69,6 +76,32 @@ def nodes(root: str = "/") -> tuple[str, ...]:
 def has_gpu_node(nodes: Sequence[str]) -> bool:
     """Say whether there is a device file of an NVIDIA GPU or of the driver's control device."""
     return any(name == "nvidiactl" or name[6:].isdigit() for name in nodes)
+
+
+def set_by_image(environ: Mapping[str, str], root: str = "/") -> frozenset[str]:
+    """Return which of the variables that name devices have the image's own value, which says nothing of this job.
+
+    Images of NVIDIA set ``NVIDIA_VISIBLE_DEVICES=all``. Apptainer keeps what an image sets in scripts. Other engines
+    do not say, and there that value alone counts as the image's.
+    """
+    names = [name for name in (VISIBLE, NVIDIA_VISIBLE) if environ.get(name)]
+    if not names:
+        return frozenset()
+    scripts = [name for name in _list(_at(root, ENVIRONMENT)) or () if name.endswith(".sh") and name[:6] != "inject"]
+    if not scripts:
+        return frozenset([NVIDIA_VISIBLE] if environ.get(NVIDIA_VISIBLE) == "all" else [])
+    found = set()
+    for script in scripts:
+        try:
+            with open(_at(root, f"{ENVIRONMENT}/{script}"), encoding="utf-8", errors="replace") as file:
+                lines = file.read(1 << 16).splitlines()
+        except OSError as error:
+            let_pass(error)
+            continue
+        for name in names:
+            if any(f"{name}=" in line and environ[name] in line.partition(f"{name}=")[2] for line in lines):
+                found.add(name)
+    return frozenset(found)
 
 
 def can_make_nodes() -> bool:
@@ -87,6 +120,7 @@ def gather(environ: Mapping[str, str], path: Sequence[str], wanted: str = "", ro
     seen.environ = environ
     seen.host = os.uname().nodename
     seen.nodes = nodes(root)
+    seen.of_image = set_by_image(environ, root)
     seen.driver = _driver_version(_at(root, "/proc/driver/nvidia/version"))
     seen.gpus = len(_list(_at(root, "/proc/driver/nvidia/gpus")) or ())
     seen.libs = _list(_at(root, LIBS))

@@ -23,7 +23,8 @@ from sif_writable.identity import MANIFEST
 from sif_writable.image import inventory, manifest
 from sif_writable.redirects import environment as environment_
 from sif_writable.redirects import seeding
-from sif_writable.storage import candidates, choose, layout
+from sif_writable.storage import candidates, layout
+from sif_writable.storage.chosen import Storage
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA
 from sif_writable.system import surroundings
 from sif_writable.system.filesystem import explain
@@ -111,7 +112,7 @@ class Area:
         environ = {name: value for name, value in os.environ.items() if name != DIR}
         seen = surroundings.see(environ)
         seen.manifest = {}
-        storage = choose.Storage()
+        storage = Storage()
         place = candidates.Candidate("the image", self.path, "persistent", given=True, of_image=True)
         for kind, name in ((DATA, layout.DATA), (CONFIG, layout.CONFIG), (COMPILED, layout.COMPILED + seen.tag)):
             folder = f"{self.path}/{name}"

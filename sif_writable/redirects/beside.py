@@ -63,6 +63,16 @@ CARRIED: "tuple[tuple[str, str, str], ...]" = (("MPLCONFIGDIR", "MATPLOTLIBRC", 
 LINKED: "tuple[tuple[str, str, str], ...]" = (
     ("XDG_CACHE_HOME", "huggingface/token", "CACHE/huggingface/token"),
     ("XDG_CACHE_HOME", "huggingface/stored_tokens", "CACHE/huggingface/stored_tokens"),
+    (
+        "XDG_CACHE_HOME",
+        "huggingface/accelerate/default_config.yaml",
+        "CACHE/huggingface/accelerate/default_config.yaml",
+    ),
+    (
+        "XDG_CACHE_HOME",
+        "huggingface/accelerate/default_config.json",
+        "CACHE/huggingface/accelerate/default_config.json",
+    ),
     ("XDG_CACHE_HOME", "ms-playwright", "CACHE/ms-playwright"),
     ("MPLCONFIGDIR", "stylelib", "CONFIG/matplotlib/stylelib"),
     ("IPYTHONDIR", "profile_default/ipython_config.py", "HOME/.ipython/profile_default/ipython_config.py"),
@@ -122,6 +132,17 @@ USED_BY: "tuple[tuple[str, str, bool], ...]" = (
 A word is looked for in the names of what is installed: ``mne`` is in ``mne``, ``mne-1.12.dist-info`` and
 ``__editable___mne_1_12_finder.py``. Where none is found, a variable whose package makes the folder itself is set all
 the same, for a program of another environment; one whose package fails without the folder is left alone.
+"""
+
+SHARED: "tuple[tuple[str, str], ...]" = (
+    (".keras/datasets", "keras/datasets"),
+    (".keras/models", "keras/models"),
+    (".insightface/models", "insightface/models"),
+    ("nltk_data", "nltk"),
+)
+"""(directory in HOME, folder for downloads): what packages that no variable moves, or none should, download into HOME.
+
+In a private home, which belongs to one image, each is a link, so that another image finds them, too.
 """
 
 UNSEEDED: "tuple[str, ...]" = (

@@ -9,7 +9,7 @@ from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.templates import OF_HOME, SET_BY, companions, default_bases, linked, resolve
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
-from sif_writable.storage.layout import HOME, OWN_DATA
+from sif_writable.storage.layout import ALSO, HOME, OWN_DATA
 from sif_writable.system.timeouts import TIMED_OUT
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sif_writable.redirects.row import Row
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
     class Ground(Protocol):
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         def works(self, path: str) -> bool: ...  # noqa: D102
         def holds(self, path: str, text: str) -> bool: ...  # noqa: D102
         def installs(self, words: str) -> bool: ...  # noqa: D102
+        def lies_on(self, path: str, device: int) -> bool: ...  # noqa: D102
 
 
 def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]") -> Decision:
@@ -204,7 +205,7 @@ class _Rows:
             redirect.linking = True
             for _, old in linked(redirect, self.facts, self.environ):
                 self.ground.state(old)  # so that a later start asks it again
-        levels = _LEVELS.get(variable, 1 if redirect.kind in (DATA, CONFIG) else 0)
+        levels = redirect.levels = _LEVELS.get(variable, 1 if redirect.kind in (DATA, CONFIG) else 0)
         if when == ALWAYS or not levels or variable in UNSEEDED:
             return
         found = []
@@ -215,14 +216,12 @@ class _Rows:
                 redirect.offers = "linked" if self.ground.state(path) == "writable" else redirect.offers or "seeded"
         if own:
             redirect.offers = redirect.offers or "seeded"
-            if (
-                redirect.kind == DATA
-                and leaf in self.storage.present[DATA]
-                and not redirect.folder.endswith("/" + leaf)
-            ):
-                found.append(
-                    (f"{self.storage.folders[DATA]}/{leaf}", levels)
-                )  # what images without files of it fetched
+        if redirect.kind == DATA:  # what other images fetched
+            downloads, itself = self.storage.folders[DATA], f"{leaf}{ALSO}{self.facts.identity}"
+            others = [name for name in self.storage.present[DATA] if name.startswith(leaf + ALSO) and name != itself]
+            if leaf in self.storage.present[DATA] and redirect.folder != f"{downloads}/{leaf}":
+                others.append(leaf)
+            found += [(f"{downloads}/{name}", levels) for name in sorted(others)]
         redirect.sources = tuple(found)
 
     def _reason(self, variable: str, kind: str, when: str, default: str, *, brought: bool) -> "tuple[str, str]":
@@ -232,12 +231,12 @@ class _Rows:
         """
         if kind in self.given and not self._stays_though_given(variable, kind, default):
             return _MOVES, "the user gave a place for it"
-        word, why = self._reason_by_default(when, kind, default)
+        word, why = self._reason_by_default(variable, when, kind, default)
         if word == _MOVES and variable in HIDING and not brought and self._is_repaired(default):
             return _STAYS, "the repaired HOME serves as well, and the variable would hide what packages bring"
         return word, why
 
-    def _reason_by_default(self, when: str, kind: str, default: str) -> "tuple[str, str]":
+    def _reason_by_default(self, variable: str, when: str, kind: str, default: str) -> "tuple[str, str]":
         if when == "opt_in":
             return _MOVES, _REQUESTED
         base = default.partition("/")[0]
@@ -254,9 +253,15 @@ class _Rows:
             return _MOVES, "its default is not kept apart by image and user"
         if not works:
             return _MOVES, f"{path or default} cannot be written"
-        small = self.facts.home_small and not self.storage.small
-        if small and kind == DATA and base in OF_HOME and base not in self.chosen:
-            return _MOVES, "HOME is on the container session's small tmpfs"
+        small, has_room = self.facts.session_device, self.storage.roomy if kind == RUNTIME else not self.storage.small
+        if small is not None and (variable == "TMPDIR" or kind != RUNTIME) and self.ground.lies_on(path, small):
+            if has_room:
+                return _MOVES, "its default is on the container session's small tmpfs"
+            if variable == "TMPDIR":
+                self.decision.notes.append(
+                    f"{path} is the container session's small tmpfs, where large temporary files find no room, and "
+                    "no other place serves. Remedy: bind a local directory, --bind DIR:/sif-writable, or --workdir DIR"
+                )
         return _WORKS, _BY_DEFAULT
 
     def _leave(self, variable: str, default: str, form: str, extra: str, word: str, why: str) -> None:

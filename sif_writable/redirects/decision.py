@@ -6,7 +6,7 @@ if TYPE_CHECKING:
 
     from sif_writable.errors import Problem
     from sif_writable.redirects.watch import Watch
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
 
@@ -16,6 +16,7 @@ class Redirect:
     __slots__ = (
         "folder",
         "kind",
+        "levels",
         "linking",
         "make",
         "offers",
@@ -42,6 +43,8 @@ class Redirect:
         """Whether single files of the user's must be found in the folder, such as a token."""
         self.sources: tuple[tuple[str, int], ...] = ()
         """Default locations that hold something, with how deep their entries are linked in the folder."""
+        self.levels = 1
+        """How deep the entries of what it is filled from are offered (:data:`.beside.LEVELS`)."""
         self.offers = ""
         """What the folder offers besides its own: ``seeded`` with the image's files, ``linked`` to the user's."""
         self.subfolder = ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sif_writable.redirects.decision import Decision
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
 _DECLARED = {MORE_HEAVY: ("heavy", ",,"), PATHS: ("overlay", "::")}

@@ -6,9 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.errors import Problem
-from sif_writable.redirects import decide, seeding
+from sif_writable.redirects import decide, own, seeding
+from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import suppress
+from sif_writable.storage import layout
+from sif_writable.storage.kinds import DATA
 from sif_writable.storage.publish import publish
 from sif_writable.storage.shortage import complaint
 from sif_writable.system.filesystem import foreign_component
@@ -46,11 +49,25 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         else:
             with suppress(FileExistsError):
                 os.mkdir(redirect.folder, 0o700)
+        if os.path.basename(redirect.folder).startswith(layout.OWN_DATA):
+            downloads = outcome.storage.folders[DATA]
+            own.note(downloads, redirect.folder, outcome.facts.identity, redirect.seeds, redirect.levels)
     except OSError as error:
         problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
         text = f"{redirect.variable} stays as it was: {problem.text}"
         outcome.failed.append(Problem(STAYS, text, problem.remedy))
         outcome.decision.redirects.remove(redirect)
+
+
+def _share_downloads(home: str, downloads: str) -> None:
+    """Let the directories of a private home into which packages download lead to where other images look, too."""
+    for name, folder in SHARED if downloads else ():
+        place, target = f"{home}/{name}", f"{downloads}/{folder}"
+        if os.path.lexists(place) or os.path.islink(os.path.dirname(place)):
+            continue
+        os.makedirs(target, 0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+        seeding.link(target, place)
 
 
 def make_home(outcome: Outcome) -> None:
@@ -64,9 +81,10 @@ def make_home(outcome: Outcome) -> None:
 
             copy_home(place.base, decision.home, new)
         seeding.link_home(old, new, watch_of(outcome))
-        own = decide.baked(outcome.facts).get("HOME")
-        if own:
-            seeding.copy(own, new)
+        brought = decide.baked(outcome.facts).get("HOME")
+        if brought:
+            seeding.copy(brought, new)
+        _share_downloads(new, outcome.storage.folders.get(DATA, ""))
 
     try:
         publish(decision.home, fill, lock_below=outcome.storage.roots["config"])

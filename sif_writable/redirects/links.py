@@ -10,10 +10,11 @@ import os
 import stat
 
 from sif_writable import aside
-from sif_writable.redirects import templates
+from sif_writable.redirects import own, templates
 from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
 from sif_writable.redirects.watch import Watch
 from sif_writable.signals import let_pass
+from sif_writable.storage import layout
 from sif_writable.system.filesystem import foreign_component
 from sif_writable.system.timeouts import has_timed_out
 
@@ -27,6 +28,7 @@ ENTRIES = 5000
 """Entries of a default location that are linked or compared at most."""
 MANY = 1000
 """Entries from which on a directory is linked as a whole."""
+_NOTHING: frozenset[str] = frozenset()
 _DEEPEST = 3
 """Levels below the last one that are compared, where both sides have a directory."""
 
@@ -76,15 +78,18 @@ class Links:
     def __init__(self, redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
         """Find the single files and the default locations."""
         self.single = list(templates.linked(redirect, outcome.facts, environ))
-        self._sources = [
-            (path, levels)
-            for path, levels in redirect.sources
-            if not has_timed_out(path) and _is_believed(path, outcome)
-        ]
+        self._sources: list[tuple[str, int, frozenset[str]]] = []
+        for path, levels in redirect.sources:
+            if not has_timed_out(path) and _is_believed(path, outcome):
+                folder, brought = own.read(path) if layout.ALSO in os.path.basename(path) else (path, _NOTHING)
+                if folder:
+                    self._sources.append((folder, levels, brought))
         self._subfolder = redirect.subfolder
         self._own = _ways(outcome.storage.roots.values())
         self._watch = watch_of(outcome)
         self._left = ENTRIES
+        self._brought = _NOTHING
+        """Paths in a source that came with another image, and may lead into it."""
 
     def any(self) -> bool:
         """Whether there is anything to offer."""
@@ -96,8 +101,9 @@ class Links:
         :raises OSError: something cannot be made.
         """
         inner = os.path.join(folder, self._subfolder) if self._subfolder else folder
-        for source, levels in self._sources:
+        for source, levels, brought in self._sources:
             if real_path(source) != real_path(inner):
+                self._brought = frozenset(f"{source}/{name}" for name in brought)
                 self._offer(source, inner, levels)
         for name, old in self.single:
             place = os.path.join(folder, name)
@@ -127,9 +133,9 @@ class Links:
             if kind != "link" and levels > (-_DEEPEST if kind else 1) and _is_directory(old):
                 if kind or len(_names(old)) < MANY:
                     self._offer(old, new, levels - 1)
-                else:
+                elif old not in self._brought:
                     link(old, new)
-            elif not kind:
+            elif not kind and old not in self._brought:
                 link(old, new)
         drop_dangling(source, target, there, names)
 

@@ -8,6 +8,7 @@ import sys
 
 from sif_writable.identity import PURELIB
 from sif_writable.signals import let_pass
+from sif_writable.system import world
 from sif_writable.system.filesystem import holds, look
 from sif_writable.system.timeouts import has_timed_out, timed_out
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Locations:
     """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
 
-    __slots__ = ("_held", "_home", "_installed", "_listings", "_states")
+    __slots__ = ("_devices", "_held", "_home", "_installed", "_listings", "_states")
 
     def __init__(self, home: str) -> None:
         """Start with nothing known; only directories at or below ``home`` are ever listed."""
@@ -34,6 +35,7 @@ class Locations:
         self._states: dict[str, str] = {}
         self._held: dict[tuple[str, str], bool] = {}
         self._installed = ""
+        self._devices: dict[str, int] = {}
 
     def state(self, path: str) -> str:
         """Return what :func:`sif_writable.system.filesystem.look` does."""
@@ -53,6 +55,20 @@ class Locations:
             if parent == path:
                 return False
             path = parent
+
+    def lies_on(self, path: str, device: int) -> bool:
+        """Whether what is at this path, or where it would be made, lies on the filesystem of a device (``st_dev``)."""
+        if path[:1] != "/":
+            return False
+        while path != "/" and self.state(path) == "absent":
+            path = _parent(path)
+        if path not in self._devices:
+            try:
+                self._devices[path] = world.stat(path).st_dev
+            except OSError as error:
+                let_pass(error)
+                self._devices[path] = -1
+        return self._devices[path] == device
 
     def holds(self, path: str, text: str) -> bool:
         """Whether there is a file at this path that contains a text."""

@@ -124,6 +124,9 @@ VIA: "tuple[tuple[str, str], ...]" = (
     ("pyglet", "HOME"),
     ("streamlit", "HOME"),
     ("keyring", "HOME"),
+    ("accelerate", "XDG_CACHE_HOME, where its default_config.yaml is linked"),
+    ("onnxruntime", "XDG_CACHE_HOME for CACHE/Microsoft/DeveloperTools (1.32); /tmp/.ses is fixed"),
+    ("ray", "HOME for ~/.ray; RAY_TMPDIR where the user asks for it"),
     # Seen in tests/corpus.
     ("tldextract", "XDG_CACHE_HOME; TLDEXTRACT_CACHE would lose the folder per version"),
     ("bowler, fissix", "XDG_CACHE_HOME"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from sif_writable.redirects.decision import Decision, Outcome
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
 SECONDS = 60.0

@@ -8,7 +8,7 @@ from sif_writable.storage.unserved import short
 
 if TYPE_CHECKING:
     from sif_writable.redirects.decision import Decision, Outcome
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
 

@@ -39,7 +39,7 @@ def gpus(*, required: bool = False) -> Gpu:
         "severity": found.severity,
         "fact": found.problem.text,
         "remedy": found.problem.remedy,
-        "expected": demands.why_gpu_expected(evidence.nodes, environ, demanded) or None,
+        "expected": demands.why_gpu_expected(evidence.nodes, environ, demanded, evidence.of_image) or None,
         "driver": nvml.driver or evidence.driver or None,
         "highest_cuda": nvml.cuda or highest_cuda(evidence.driver) or None,
         "image_cuda": evidence.cuda or None,

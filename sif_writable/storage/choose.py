@@ -5,9 +5,10 @@ Whatever has to be made is made by :mod:`sif_writable.storage.make`.
 
 import os
 
-from sif_writable.child import OPT_IN
+from sif_writable.hanging import LOCAL, hangable_mount_on
 from sif_writable.storage import layout
 from sif_writable.storage.candidates import FOLDER, local_places, storage_root
+from sif_writable.storage.chosen import Storage, needs_runtime, tmp_is_small
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, KINDS, RUNTIME
 from sif_writable.storage.marker import UNTRIED, Marker, read_marker
 from sif_writable.system import world
@@ -21,51 +22,17 @@ from sif_writable.system.filesystem import (
     way,
     why_not_creatable,
 )
-from sif_writable.system.timeouts import TIMED_OUT, responds
+from sif_writable.system.timeouts import TIMED_OUT, may_hang, responds
 from sif_writable.warm import SMALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Optional
 
     from sif_writable.storage.candidates import Candidate
+    from sif_writable.storage.chosen import TakeOver
     from sif_writable.system.surroundings import Facts
-
-    TakeOver = Callable[[str, str, str], None]
-
-
-class Storage:
-    """Where each kind goes, and what was refused on the way."""
-
-    __slots__ = ("folders", "loose", "places", "present", "refused", "roots", "small", "take_over")
-
-    def __init__(self) -> None:
-        """Start with no place at all."""
-        self.roots: dict[str, str] = {}
-        """Kind to the storage root chosen for it."""
-        self.places: dict[str, Candidate] = {}
-        """Kind to the candidate it came from."""
-        self.folders: dict[str, str] = {}
-        """Kind to the folder below that root; also ``image``, which holds the private home and the bytecode."""
-        self.present: dict[str, frozenset[str]] = {}
-        """Kind to the names in that folder."""
-        self.refused: list[tuple[Candidate, str]] = []
-        """Candidates that were not taken, with a sentence without subject."""
-        self.loose: list[tuple[Candidate, str]] = []
-        """Candidates that keep no code, with the directory from which others could take our folder away."""
-        self.small = False
-        """Whether downloads had to go to the container session's small tmpfs."""
-        self.take_over: Optional[TakeOver] = None
-
-
-def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]") -> bool:
-    """Whether any location for sockets and temporary files may have to move."""
-    if facts.home_problem or environ.get(OPT_IN):
-        return True
-    if any(place.given for place in storage.places.values()):
-        return True
-    return not facts.tmp_works
 
 
 LOOSE = "others may write {!r}, which has no sticky bit, and could put something else in place of our folder"
@@ -95,8 +62,29 @@ def choose_storage(
             storage.small = True
             _take(place, facts, storage, KINDS, None)
     if needs_runtime(facts, storage, environ):
-        _choose_runtime(facts, storage)
+        if tmp_is_small(facts, environ) and not storage.small:
+            storage.roomy = _choose_roomy(facts, storage)
+        if not storage.roomy:
+            _choose_runtime(facts, storage)
     return storage
+
+
+def _choose_roomy(facts: "Facts", storage: "Storage") -> bool:
+    """Choose for temporary files a local place with room, with a short path, from which code can be loaded."""
+    root, place = storage.roots.get(COMPILED, ""), storage.places.get(COMPILED)
+    if place is not None and hangable_mount_on(root, may_hang())[1] == LOCAL and _is_roomy(root, facts):
+        storage.roots[RUNTIME], storage.places[RUNTIME] = root, place
+        return not _open_kind(RUNTIME, facts, storage)
+    memory = next(each for each in local_places() if each.lasting == "memory")
+    if not _consider(memory, facts, storage, (RUNTIME,), None) and _is_roomy(storage.roots[RUNTIME], facts):
+        return not _open_kind(RUNTIME, facts, storage)
+    storage.roots.pop(RUNTIME, None)
+    storage.places.pop(RUNTIME, None)
+    return False
+
+
+def _is_roomy(root: str, facts: "Facts") -> bool:
+    return not unfit(root, uid=facts.uid, room=ROOM, execute=True, socket=True)
 
 
 def _choose_runtime(facts: "Facts", storage: "Storage") -> None:

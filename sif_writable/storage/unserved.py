@@ -9,7 +9,7 @@ from sif_writable.system.timeouts import TIMED_OUT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sif_writable.storage.candidates import Candidate
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
 LOOSE_REMEDY = "chmod g-w,o-w or chmod +t {!r}, or name another directory"

@@ -23,7 +23,6 @@ class Facts:
     __slots__ = (
         "home",
         "home_problem",
-        "home_small",
         "identity",
         "manifest",
         "prefix",
@@ -48,8 +47,6 @@ class Facts:
     """Why that cannot be used, as a sentence whose subject is HOME; empty when it can."""
     session_device: "Optional[int]"
     """st_dev of the container session's small tmpfs, when /tmp lies on one."""
-    home_small: bool
-    """Whether HOME works and lies on that tmpfs."""
     target_mounted: bool
     """Whether there is a mount at /sif-writable, which somebody has given us."""
     tmp_works: bool
@@ -86,9 +83,6 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.home_problem = home_problem(facts.home, "HOME" in environ)
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
-    facts.home_small = (
-        bool(home) and facts.session_device is not None and facts.session_device == world.stat(home).st_dev
-    )
     facts.target_mounted = TARGET in may_hang() or mounted.mounted_at(TARGET)
     facts.tmp_works = responds("/tmp") and world.access("/tmp", os.W_OK | os.X_OK)  # noqa: S108
     facts.prefix = sys.prefix

@@ -80,7 +80,7 @@ ROWS = [
     Row("", everything(IN_HOME), private_home=False, kept_in="home", fails=NONE),
     Row("--no-home", everything(IN_VAR_TMP, IN_TMP), private_home=True, kept_in="var_tmp", fails=ALL),
     # HOME, /tmp and /var/tmp are one tmpfs of 64 MiB, so the job's memory is the better place.
-    Row("--containall", everything(IN_MEMORY), private_home=False, kept_in="", fails=NONE),
+    Row("--containall", everything(IN_MEMORY, IN_MEMORY), private_home=False, kept_in="", fails=NONE),
     Row("--contain --workdir {folder}", everything(IN_HOME), private_home=False, kept_in="folder", fails=NONE),
     Row(
         "--no-mount home,tmp,cwd",

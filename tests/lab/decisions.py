@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sif_writable.storage.candidates import Candidate
-from sif_writable.storage.choose import Storage
+from sif_writable.storage.chosen import Storage
 from sif_writable.system.surroundings import Facts
 
 
@@ -36,6 +36,10 @@ class Ground:
             path = os.path.dirname(path)
         return path in self.writable
 
+    def lies_on(self, path: str, device: int) -> bool:
+        """Take each device for the one that all is on, but below a bind."""
+        return bool(device) and not path.startswith("/home/u/bound")
+
     def holds(self, path: str, text: str) -> bool:
         """Answer from the texts."""
         return text in self.texts.get(path, "")
@@ -54,7 +58,6 @@ def make_facts(**changes: Any) -> Facts:
         "home": "/home/u",
         "home_problem": "",
         "session_device": None,
-        "home_small": False,
         "target_mounted": False,
         "tmp_works": True,
         "prefix": "/opt/venv",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -166,3 +167,29 @@ def test_huggingface_hub_finds_its_models_offline(hooked: Hooked, given: dict[st
     env = {**given["env"], "HF_HUB_OFFLINE": "1", "PYTHONPATH": "/packages"}
     result = hooked.run("-c", HUB, env=env, binds=[f"{packages}:/packages:ro"])
     assert (result.returncode, result.stdout.split()) == (0, ["weights", "True", "1"]), result.stderr
+
+
+# --- What an image brings, and what is downloaded in it.
+
+MODELS = "sorted(os.listdir(os.environ['HF_HUB_CACHE']))"
+
+
+def test_what_is_downloaded_in_an_image_that_brings_models_is_found_in_the_next_one(
+    hooked: Hooked, given: dict[str, Any]
+) -> None:
+    """The links to its own models lead into the image, so its downloads lie in a folder of its own."""
+    assert hooked.ask("os.makedirs(os.environ['HF_HUB_CACHE'])", **given) is None  # decided before there is any
+    image = hooked.copy()
+    seed = image.ask("os.path.dirname(sys.modules['sif_writable'].__path__[0]) + '/baked'")
+
+    def bring(model: str) -> None:
+        image.write(f"baked/models--{model}/config.json", model)
+        image.write("sif_writable.manifest", f"stamp: {model}\nseed: HF_HUB_CACHE {seed}\n\n")
+
+    bring("one")
+    assert image.ask("os.makedirs(os.environ['HF_HUB_CACHE'] + '/models--fetched')", **given) is None
+    assert image.ask(MODELS, **given) == ["models--fetched", "models--one"]
+    shutil.rmtree(os.path.join(image.packages, "baked"))
+    bring("two")  # the image is built again, with another model
+    assert image.ask(MODELS, **given) == ["models--fetched", "models--two"]
+    assert hooked.ask(MODELS, **given) == ["models--fetched"]

@@ -12,7 +12,8 @@ from sif_writable.redirects.beside import CARRIED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.redirects.remember import _Asked
 from sif_writable.session import was_set
-from sif_writable.storage import candidates, choose
+from sif_writable.storage import candidates
+from sif_writable.storage.chosen import needs_runtime
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 
 SET = [
@@ -70,7 +71,7 @@ def _asked() -> set[str]:
     asked = _Asked({"SIF_WRITABLE_OPT_IN": " ".join(row[0] for row in OPT_IN)})
     for facts in (make_facts(), make_facts(home="", home_problem="is empty")):
         list(candidates.places(facts, asked))
-        choose.needs_runtime(facts, make_storage(), asked)
+        needs_runtime(facts, make_storage(), asked)
         decide.decide(facts, make_storage(), HOME_WORKS, asked)
     return asked.names
 

@@ -18,7 +18,7 @@ from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.locations import Locations
 from sif_writable.storage import choose
 from sif_writable.storage.candidates import Candidate
-from sif_writable.storage.choose import Storage
+from sif_writable.storage.chosen import Storage
 from sif_writable.system import filesystem, timeouts
 from sif_writable.system.filesystem import look
 from sif_writable.system.surroundings import home_problem

@@ -16,7 +16,7 @@ from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
 from sif_writable.report import usage
 from sif_writable.storage import leases
-from sif_writable.storage.choose import Storage
+from sif_writable.storage.chosen import Storage
 from sif_writable.storage.kinds import COMPILED
 from sif_writable.system.mounts import Mount
 

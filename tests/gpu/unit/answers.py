@@ -31,6 +31,7 @@ def evidence(**changes: object) -> GpuEvidence:
         "cuda_from": "",
         "host": "n7",
         "environ": {},
+        "of_image": frozenset(),
     }
     for name, value in {**usual, **changes}.items():
         setattr(seen, name, value)

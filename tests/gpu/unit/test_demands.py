@@ -31,7 +31,7 @@ def test_a_demand_that_is_not_understood_is_named_and_counts_as_unset(variable: 
     unset = demands.read({}, {})
     for name in ("policy", "count", "memory", "capability", "timeout", "values"):
         assert getattr(wanted, name) == getattr(unset, name)
-    assert not demands.why_gpu_expected((), {variable: value}, wanted)
+    assert not demands.why_gpu_expected((), {variable: value}, wanted, frozenset())
     found = diagnose(evidence(), nvml(card()), wanted)
     assert (found.problem.code, found.severity) == ("bad-setting", "warn")
 
@@ -68,4 +68,12 @@ def test_the_environment_wins_over_the_image() -> None:
     ],
 )
 def test_who_expects_a_gpu(nodes: tuple[str, ...], environ: dict[str, str], image: dict[str, str], who: str) -> None:
-    assert demands.why_gpu_expected(nodes, environ, demands.read(environ, image)) == who
+    assert demands.why_gpu_expected(nodes, environ, demands.read(environ, image), frozenset()) == who
+
+
+@pytest.mark.parametrize("variable", ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"])
+def test_what_the_image_sets_is_no_expectation_of_the_job(variable: str) -> None:
+    environ = {variable: "all"}
+    wanted = demands.read(environ, {})
+    assert not demands.why_gpu_expected((), environ, wanted, frozenset([variable]))
+    assert demands.why_gpu_expected(("nvidiactl",), environ, wanted, frozenset([variable])) == "/dev/nvidiactl"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sif_writable.gpu.signs import gather
+import pytest
+
+from sif_writable.gpu.signs import gather, set_by_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,3 +46,30 @@ def test_signs_are_read_below_the_root_that_is_given(tmp_path: Path) -> None:
     seen = gather({}, [], root=str(tmp_path / "empty"))
     assert seen.mounted == ()
     assert (seen.nodes, seen.driver, seen.gpus, seen.libs, seen.libcuda, seen.compat) == ((), "", 0, None, None, ())
+
+
+DOCKER = 'export NVIDIA_VISIBLE_DEVICES="${NVIDIA_VISIBLE_DEVICES:-"all"}"\n'
+"""What Apptainer makes of a line of a Dockerfile (internal/pkg/build/sources/conveyorPacker_oci.go)."""
+
+
+@pytest.mark.parametrize(
+    ("script", "environ", "found"),
+    [
+        (DOCKER, {"NVIDIA_VISIBLE_DEVICES": "all"}, {"NVIDIA_VISIBLE_DEVICES"}),
+        (DOCKER, {"NVIDIA_VISIBLE_DEVICES": "2,3"}, set()),
+        (DOCKER, {}, set()),
+        ("export CUDA_VISIBLE_DEVICES=0\n", {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES"}),
+        ("export PATH=/all\n", {"NVIDIA_VISIBLE_DEVICES": "all"}, set()),
+        ("", {"NVIDIA_VISIBLE_DEVICES": "all"}, {"NVIDIA_VISIBLE_DEVICES"}),
+        ("", {"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "all"}, set()),
+    ],
+)
+def test_what_an_image_sets_is_told_from_what_the_job_sets(
+    tmp_path: Path, script: str, environ: dict[str, str], found: set[str]
+) -> None:
+    if script:
+        folder = tmp_path / ".singularity.d/env"
+        folder.mkdir(parents=True)
+        (folder / "10-docker2singularity.sh").write_text("#!/bin/sh\n" + script)
+        (folder / "inject-singularity-env.sh").write_text("export NVIDIA_VISIBLE_DEVICES=2,3\n")
+    assert set_by_image(environ, str(tmp_path)) == found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sif_writable.redirects.decision import Decision, Redirect
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
 
 
 # --- The manifest.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import seldom
-from sif_writable.redirects import decision, links, watch
+from sif_writable.redirects import decision, folders, links, watch
 from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.watch import MOST, Watch
 from tests.lab.decisions import make_facts, make_storage
@@ -242,3 +242,26 @@ def test_what_is_noted_is_bounded(tmp_path: Path) -> None:
     assert len(noted) == MOST
     assert noted[0][0] == str(tmp_path)
     assert seldom.unchanged_since(noted)
+
+
+def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_path: Path) -> None:
+    """HOME is repaired for one image alone; keras has no variable that would not move its settings, too."""
+    old, root = tmp_path / "home", tmp_path / "storage"
+    (old / "nltk_data").mkdir(parents=True)
+    (root / "data").mkdir(parents=True, mode=0o700)
+    homes = []
+    for image in ("one", "two"):
+        storage = make_storage()
+        storage.roots = dict.fromkeys(storage.roots, str(root))
+        storage.folders["data"] = str(root / "data")
+        outcome = decision.Outcome(make_facts(home=str(old), uid=os.geteuid()), storage, Decision())
+        outcome.decision.home = str(root / image / "home")
+        (root / image).mkdir()
+        folders.make_home(outcome)
+        assert not outcome.failed
+        homes.append(root / image / "home")
+    (homes[0] / ".keras/datasets/mnist.npz").write_text("digits")
+    (homes[0] / ".keras/keras.json").write_text("torch")
+    assert (homes[1] / ".keras/datasets/mnist.npz").read_text() == "digits"
+    assert not (homes[1] / ".keras/keras.json").exists()
+    assert os.readlink(homes[1] / "nltk_data") == str(old / "nltk_data"), "what the user has there comes first"

@@ -15,7 +15,7 @@ from sif_writable.storage.candidates import Candidate
 from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
 
@@ -261,13 +261,33 @@ def test_without_a_place_for_object_code_the_others_still_move() -> None:
     assert left({}, facts=BROKEN, storage=storage)["NUMBA_CACHE_DIR"] == "no place was found for compiled files"
 
 
-def test_downloads_leave_a_home_on_the_session_tmpfs() -> None:
-    facts = make_facts(home_small=True)
-    assert decided(facts=facts)["HF_HUB_CACHE"] == "/s/data/huggingface-hub"
-    assert "KIVY_HOME" not in decided(facts=facts)
+def test_all_but_sockets_leaves_the_session_tmpfs() -> None:
+    facts = make_facts(session_device=7)
+    moved = decided(facts=facts)
+    assert moved["HF_HUB_CACHE"] == "/s/data/huggingface-hub"
+    assert moved["KIVY_HOME"] == "/s/image-i/config/kivy"
+    assert moved["WARP_CACHE_PATH"] == "/s/image-i/compiled-t/warp"
+    assert moved["QUACK_CACHE_DIR"] == "/s/image-i/compiled-t/quack"
+    assert not {"TMPDIR", "JUPYTER_RUNTIME_DIR"} & set(moved)
     storage = make_storage()
-    storage.small = True
-    assert "HF_HUB_CACHE" not in decided(facts=facts, storage=storage)
+    storage.roomy = True
+    assert decided(facts=facts, storage=storage)["TMPDIR"] == "/s/run/tmp"
+    storage.small, storage.roomy = True, False
+    moved = decided(facts=facts, storage=storage)
+    assert not {"HF_HUB_CACHE", "KIVY_HOME", "WARP_CACHE_PATH", "TMPDIR"} & set(moved)
+
+
+def test_what_is_bound_into_a_small_home_stays() -> None:
+    """The user gave it: it is on another filesystem than the HOME above it."""
+    ground = Ground(writable=("/home/u/bound",), read_only=())
+    moved = decided({"XDG_CACHE_HOME": "/home/u/bound"}, facts=make_facts(session_device=7), ground=ground)
+    assert "HF_HUB_CACHE" not in moved
+    assert moved["KIVY_HOME"] == "/s/image-i/config/kivy"
+
+
+def test_that_no_place_has_room_for_temporary_files_is_said() -> None:
+    decision = decide.decide(make_facts(session_device=7), make_storage(), HOME_WORKS, {})
+    assert [note for note in decision.notes if "small tmpfs" in note and "--workdir" in note]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.lab.decisions import make_facts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sif_writable.storage.choose import Storage
+    from sif_writable.storage.chosen import Storage
 
 UID = os.geteuid()
 STICKY = 0o1777
@@ -323,15 +323,39 @@ def test_paths_that_cannot_serve_are_refused_in_words(path: str) -> None:
 
 def test_the_small_session_tmpfs_comes_last(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as small:
-        device = os.stat(small).st_dev
-        assert device != os.stat(tmp_path).st_dev
+        facts = make_facts(uid=UID, user=UID, session_device=os.stat(small).st_dev)
         places = Candidate("small", small, "node"), Candidate("better", str(tmp_path), "node")
-        storage = settle(*places, session_device=device)
+        storage = choose.choose_storage(places, facts, {"TMPDIR": "/chosen"})
         assert set(storage.roots.values()) == {str(tmp_path / "sif-writable")}
         assert not storage.small
-        alone = settle(places[0], session_device=device)
-        assert set(alone.roots.values()) == {small + "/sif-writable"}
-        assert alone.small
+        alone = choose.choose_storage(places[:1], facts, {})
+        assert {alone.roots[kind] for kind in KINDS} == {small + "/sif-writable"}
+        assert (alone.small, alone.roomy) == (True, False)
+
+
+@pytest.mark.parametrize("named", ["", "TEMP", "PMIX_RANK"])
+def test_temporary_files_leave_the_small_tmpfs_unless_somebody_chose_a_place(named: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        facts = make_facts(uid=UID, user=UID, session_device=-1)
+        environ = {named: "/chosen"} if named else {}
+        storage = choose.choose_storage([Candidate("room", folder, "node")], facts, environ)
+        assert storage.roomy is not bool(named)
+        assert storage.folders.get("runtime") == (None if named else f"{folder}/sif-writable/run")
+
+
+def test_a_place_with_a_long_path_or_little_room_does_not_serve_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = make_facts(uid=UID, user=UID, session_device=-1)
+    monkeypatch.setattr(choose, "local_places", lambda: iter([Candidate("memory", "/nowhere", "memory")]))
+    long = tmp_path / ("a" * 40)
+    long.mkdir(0o700)
+    storage = choose.choose_storage([Candidate("long", str(long), "node")], facts, {})
+    assert not storage.roomy
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        monkeypatch.setattr(choose, "ROOM", 1 << 62)
+        storage = choose.choose_storage([Candidate("full", folder, "node")], facts, {})
+        assert not storage.roomy
 
 
 def test_with_no_place_at_all_nothing_is_chosen() -> None:
