@@ -21,6 +21,7 @@ from sif_writable.storage import marker as marker_
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
 from sif_writable.storage.make import make_base
+from sif_writable.system import container
 from tests.lab.decisions import make_facts
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def earlier(place: Path) -> None:
 
 
 def test_what_an_earlier_version_kept_is_found_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APPTAINER_CONTAINER", "/my.sif")
+    monkeypatch.setattr(container, "engine", lambda _: container.Engine("Apptainer", (), "/my.sif"))
     earlier(tmp_path)
     for here, _, names in os.walk(tmp_path):
         for name in names:
