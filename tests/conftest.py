@@ -77,7 +77,9 @@ LONG = (
 Those that need the image, which may have to be made first, are not quite the first.
 """
 NOT_RUN = "not run: "
-"""How the reason of a skip begins that is to stand in the last lines."""
+"""How the reason of a skip begins where this machine lacks something."""
+FLAGS = ("--all-corpus", "--all-faults", "--all-interpreters")
+"""What a run leaves out by default, since it takes long."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -239,13 +241,23 @@ def readonly(readonly_venv: str, places: Scratch) -> ReadonlyRoot:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-    """Say in the last lines, after pytest's own summary, what was not run, and why."""
+    """Say in the last lines, after pytest's own summary, what was not run, all of it, and why."""
     yield
     reasons: Counter[str] = Counter()
     for report in terminalreporter.getreports("skipped"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        _, mark, why = reason.partition(NOT_RUN)
-        if mark:
-            reasons[why] += 1
-    for why, count in sorted(reasons.items()):
-        terminalreporter.write_line(f"{NOT_RUN}{count} test{'s' if count > 1 else ''}: {why}", yellow=True)
+        why = reason.partition("Skipped: ")[2] or reason
+        reasons[why.partition(NOT_RUN)[2] or why] += 1
+    if reasons:
+        terminalreporter.write_line(f"{NOT_RUN}{_tests(sum(reasons.values()))}", yellow=True)
+    for why, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        terminalreporter.write_line(f"  {_tests(count)}: {why}", yellow=True)
+    config = terminalreporter.config
+    if config.args_source == config.ArgsSource.TESTPATHS:
+        left_out = [flag for flag in FLAGS if not config.getoption(flag)]
+        if left_out:
+            terminalreporter.write_line(f"left out unless asked for: {', '.join(left_out)} (see --help)", yellow=True)
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'s' if count > 1 else ''}"

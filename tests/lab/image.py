@@ -36,20 +36,20 @@ def sif() -> str:
     return provide("test.sif", (packages, wheel, writers.FILES, _definition()), make)
 
 
-def larger(*requirements: str) -> str:
-    """Return the SIF with further packages in it."""
+def larger(*requirements: str, name: str = "larger") -> str:
+    """Return the SIF with further packages in it; only the newest of a name is kept."""
     runtime, packages, wheel = _parts()
-    wheelhouse = wheels.download("wheelhouse-larger", (*wheels.PACKAGES, *requirements))
+    more = wheels.download(f"wheelhouse-{name}", requirements)
 
     def make(path: str) -> None:
         folder = f"{path}.wheels"
-        shutil.copytree(wheelhouse, folder)
+        shutil.copytree(more, folder)
         shutil.copy(wheel, folder)
         words = " ".join(("sif-writable", *requirements))
         _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS=words)
         shutil.rmtree(folder)
 
-    return provide("larger.sif", (packages, wheel, wheelhouse, requirements), make, kept=1)
+    return provide(f"{name}.sif", (packages, wheel, more, requirements), make, kept=1)
 
 
 def without_sif_writable() -> str:

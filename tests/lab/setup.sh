@@ -14,6 +14,20 @@ find_python() {
     return 1
 }
 
+say_what_comes() {  # for container/demo
+    local packages=()
+    find_python >/dev/null || packages+=(python3 python3-venv)
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v apptainer singularity >/dev/null; then
+        command -v mmdebstrap >/dev/null || packages+=(mmdebstrap)
+    fi
+    echo "What comes now takes about three minutes the first time, and seconds later. It"
+    if [ ${#packages[@]} != 0 ]; then echo "  - installs by apt-get, where this is Debian and you are root: ${packages[*]}"; fi
+    echo "  - makes $venv, a Python environment with what builds the wheel"
+    echo "  - fetches packages, a small Debian, and Apptainer where there is none, and builds an image: 2 GB in $lab"
+    echo "Nothing else on this machine is changed."
+    export LAB_INSTALLS="${packages[*]}"
+}
+
 make_venv() {  # make_venv WHAT_PIP_INSTALLS...
     local python
     if ! python=$(find_python); then

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.abspath(os.environ.get("SIF_WRITABLE_LAB") or os.path.join(REPOSITORY, ".lab"))
 _HOUR = 3600.0
+watchers: list[Callable[[str, float | None], None]] = []
+"""Each is told when a part is begun, and again with the seconds that it took."""
 ORDINARY_UID = os.getuid() or 1000
 """The uid that containers run as: our own, or an ordinary one where we are root."""
 
@@ -34,12 +36,20 @@ def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int
     with locked(name):
         if not os.path.exists(stamp):
             remove(path)
+            began = time.monotonic()
+            _tell(stem, None)
             make(path)
+            _tell(stem, time.monotonic() - began)
             with open(stamp, "w", encoding="utf-8") as file:  # last: a killed run leaves no stamp and is done again
                 file.write(repr(recipe))
             _remove_old(stem, suffix, kept)
         os.utime(stamp)
     return path
+
+
+def _tell(part: str, seconds: float | None) -> None:
+    for watcher in watchers:
+        watcher(part, seconds)
 
 
 @contextlib.contextmanager
