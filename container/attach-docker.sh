@@ -2,7 +2,9 @@
 # Run an image that nobody can rebuild in Docker or Podman, with a read-only root: sif_writable comes from the host.
 #
 #     sif-writable attach --dir "$HOME/sif-writable-attached"       # once
-#     container/attach-docker.sh IMAGE python my_script.py
+#     attach-docker.sh IMAGE python my_script.py
+#
+# To fill in: IMAGE and the command; DOCKER=podman in the environment for Podman, ATTACHED for another folder.
 set -eu
 : "${ATTACHED:=$HOME/sif-writable-attached}"
 : "${DOCKER:=docker}"

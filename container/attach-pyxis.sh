@@ -4,7 +4,7 @@
 #     sif-writable attach --dir "$HOME/sif-writable-attached"       # once, on a node that sees HOME
 #     IMAGE=nvcr.io#nvidia/pytorch:25.08-py3 sbatch attach-pyxis.sh python my_script.py
 #
-# Fill in: #SBATCH --account, --partition and --gres, as your site asks for them.
+# To fill in: IMAGE; ATTACHED for another folder; #SBATCH --account, --partition and --gres, as your site asks for them.
 #SBATCH --job-name=attached
 #SBATCH --ntasks=1
 set -eu

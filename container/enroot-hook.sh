@@ -4,6 +4,7 @@
 #     sif-writable attach --dir /opt/sif-writable --site
 #     install -m 755 enroot-hook.sh /etc/enroot/hooks.d/60-sif-writable.sh
 #
+# To fill in: /opt/sif-writable in both lines, if it shall lie elsewhere, and below in SIF_WRITABLE_ATTACHED.
 # SIF_WRITABLE=off switches it off for a job. Enroot runs this before it changes to the container's root.
 set -euo pipefail
 folder=${SIF_WRITABLE_ATTACHED:-/opt/sif-writable}/current

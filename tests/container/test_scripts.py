@@ -19,9 +19,10 @@ CONTAINER = os.path.join(REPOSITORY, "container")
 TO_COPY = (
     *("sif-writable.def", "ngc-pytorch.def", "slurm-array.sh", "Snakefile", "snakemake-profile/config.yaml"),
     *("main.nf", "nextflow.config", "Dockerfile", "kubernetes-pod.yaml"),
+    *("attach-docker.sh", "attach-pod.yaml", "attach-pyxis.sh", "enroot-hook.sh"),
 )
 INSTALLING = ("sif-writable.def", "ngc-pytorch.def", "Dockerfile", *(f"examples/{n}.def" for n in ("bind", "files")))
-PLACEHOLDER = r"\b(my_script\.py|my\.sif|my-image|my-job|train\.py|IMAGE|STORAGE|MODULES|PACKAGES)\b"
+PLACEHOLDER = r"\b(my_script\.py|my\.sif|my-image|my-job|my-attached-job|train\.py|IMAGE|STORAGE|MODULES|PACKAGES)\b"
 
 
 def read(name: str) -> tuple[str, str]:
