@@ -36,6 +36,8 @@ MORE_HEAVY = "SIF_WRITABLE_HEAVY"
 """The variable with further heavy modules, separated by commas: the user's, and those that the image declares."""
 OVERLAY, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
 """The variables that say what may be mounted, and for which other paths of the image."""
+SHARED_IN = "SIF_WRITABLE_SHARED_IN"
+"""The variable that tells descendants in which folder a group shares downloads, where it does."""
 OPT_IN = "SIF_WRITABLE_OPT_IN"
 """The variable with those that are redirected only on request, with commas or blanks between them."""
 
@@ -43,7 +45,7 @@ _AT_SECURE = 23
 _INPUTS_KEY = 0x5349465F494E5056
 _INPUT_ENDS = (
     *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA"),
-    *(b"_FLAGS", b"_PATH", b"_PATHS", b"_ROOT", b"_BASE"),
+    *(b"_FLAGS", b"_PATH", b"_PATHS", b"_ROOT", b"_BASE", b"_SHARE"),
 )
 """How most variables end that a decision depends on, those of packages that are not in the table yet included."""
 _INPUTS = frozenset(
@@ -195,6 +197,8 @@ def install(data: "Mapping[bytes, bytes]") -> None:
     stage = function(_find_spec.__code__, names, "find_spec", (None, None))
     stage.find_spec = names["this"] = stage
     sys.meta_path.insert(0, stage)
+    if SHARED_IN.encode() in data:
+        sif_writable.follow("shared").watch(os.environ[SHARED_IN])
     if PATHS.encode() in data:
         sif_writable.follow("first_import").finder().serve_outside()
 

@@ -13,7 +13,7 @@ import os
 import sys
 
 from sif_writable import MODE, OFF, SESSION
-from sif_writable.child import COPIES, FIELDS, PYCACHE, token
+from sif_writable.child import COPIES, FIELDS, PYCACHE, SHARED_IN, token
 from sif_writable.hanging import LOCAL
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ STRICT = "SIF_WRITABLE_STRICT"
 """The variable that asks for a heavy import to fail where :data:`REFUSED` is set."""
 TOLD = "SIF_WRITABLE_TOLD"
 GPU_CHECKED = "SIF_WRITABLE_GPU_CHECKED"
-HANDED_DOWN = (REFUSED, TOLD, COPIES, PYCACHE)
+HANDED_DOWN = (REFUSED, TOLD, COPIES, PYCACHE, SHARED_IN)
 """Variables of ours that a session has besides those that it names, and :data:`OLD` of each."""
 
 _SET_KEY = 0x5349465F53455400

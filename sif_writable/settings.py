@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HOME = "SIF_WRITABLE_HOME"
 """Whether a private HOME takes the place of the user's."""
+SHARE = "SIF_WRITABLE_SHARE"
+"""What the group shares that may write the place which the user gave: ``data``, so that whoever is in it can replace
+what programs read there; never code."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
 """Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
 
@@ -21,6 +24,7 @@ MODES = {
     MODE: ("auto", "on", "off"),
     HOME: ("auto", "keep", "redirect"),
     OVERLAY: ("auto", "on", "off"),
+    SHARE: ("none", "data"),
     STRICT: ("0", "1"),
     DEBUG: ("0", "1"),
 }
@@ -53,6 +57,11 @@ def misunderstood(environ: "Mapping[str, str]", optional: "Iterable[str]") -> "l
 def home(environ: "Mapping[str, str]") -> str:
     """Return ``keep``, ``redirect``, or something else, which counts as unset."""
     return environ.get(HOME, "").lower()
+
+
+def shares_data(environ: "Mapping[str, str]") -> bool:
+    """Whether downloads are shared with the group."""
+    return environ.get(SHARE, "").lower() == "data"
 
 
 def opted(environ: "Mapping[str, str]") -> "list[str]":

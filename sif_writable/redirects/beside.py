@@ -160,6 +160,29 @@ UNSEEDED: "tuple[str, ...]" = (
 A default ``torch_extensions`` holds ``py311_cu121/NAME``; with the variable set, torch looks for ``NAME``.
 """
 
+OF_GROUP: "tuple[str, ...]" = (
+    "ARVIZ_DATA",
+    "ASTROPY_CACHE_DIR",
+    "HF_ASSETS_CACHE",
+    "HF_HUB_CACHE",
+    "LIBROSA_DATA_DIR",
+    "MNE_DATA",
+    "PYVISTA_USERDATA_PATH",
+    "SEABORN_DATA",
+    "SKIMAGE_DATADIR",
+    "SUNPY_DOWNLOADDIR",
+    "SUNPY_SAMPLEDIR",
+    "TEMPLATEFLOW_HOME",
+    "TFDS_DATA_DIR",
+    "VLLM_ASSETS_CACHE",
+)
+"""Downloads that a group shares where the user wants it: their packages read what is there, and run none of it.
+
+Not among them is what executes what it finds: pickles (torch's checkpoints, scikit-learn, stanza, flair), code beside
+data (TORCH_HOME, gensim, modelscope, kagglehub), programs (TF Hub), packages (pip, conda, uv); nor what locks its files
+for one user (datasets). Of the Hugging Face hub only a program that asks for it (``trust_remote_code``) runs modules.
+"""
+
 DECIDED_IN: "tuple[tuple[str, str, str], ...]" = (
     ("MNE_DATA", "HOME/.mne/mne-python.json", "MNE_DATA"),
     ("PYTENSOR_FLAGS", "HOME/.pytensorrc", "compiledir"),

@@ -44,6 +44,10 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
         for row in OPT_IN:
             if row.variable in opted:
                 rows.decide(row)
+    if storage.shared_by is not None:
+        from sif_writable.redirects import sharing
+
+        sharing.share(decision, storage)
     if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
         decision.pycache = storage.folders[COMPILED] + "/pycache"
     decision.companions = companions(decision, rows.bases, environ)

@@ -21,6 +21,7 @@ class Redirect:
         "make",
         "offers",
         "seeds",
+        "shared",
         "sources",
         "subfolder",
         "value",
@@ -39,6 +40,8 @@ class Redirect:
         """The folder must exist before the package looks."""
         self.seeds: tuple[str, ...] = ()
         """Read-only directories of the image whose files the folder starts with; empty when it exists already."""
+        self.shared = False
+        """Whether it leads to where a group shares downloads."""
         self.linking = False
         """Whether single files of the user's must be found in the folder, such as a token."""
         self.sources: tuple[tuple[str, int], ...] = ()

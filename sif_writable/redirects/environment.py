@@ -4,7 +4,7 @@ import os
 import sys
 
 from sif_writable import DIR, SESSION
-from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, inputs
+from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, SHARED_IN, inputs
 from sif_writable.hanging import LOCAL, hangable_mount_on
 from sif_writable.redirects.decision import Outcome
 from sif_writable.session import OLD, REFUSED, TOLD, check_sum, was_set
@@ -77,24 +77,40 @@ def apply(
     copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[COPIES] = f"{facts.prefix}:{copies}/{layout.image(facts.identity)}"
+    _hand_down_shared(decision, storage)
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
+    _tell(storage, outcome)
+    return outcome
+
+
+def _tell(storage: "Storage", outcome: Outcome) -> None:
+    """Say what became of a place that the user gave, or that a filesystem does not answer."""
+    unshared = [str(storage.unshared)] if storage.unshared else []
     if storage.refused and storage.refused[0][0].label == DIR:
         from sif_writable.storage.unserved import unmet
 
         problem = unmet(storage)
         if problem:
             os.environ[REFUSED] = f"{problem.text}\n{problem.remedy}"
-            _say_once([str(problem)], outcome)
+            _say_once([str(problem), *unshared], outcome)
     elif storage.loose and storage.loose[0][0].given:
         from sif_writable.storage.unserved import unmet
 
-        _say_once([str(unmet(storage, storage.loose[0][0].label) or "")], outcome)
+        _say_once([str(unmet(storage, storage.loose[0][0].label) or ""), *unshared], outcome)
+    elif unshared:
+        _say_once(unshared, outcome)
     elif timed_out:
         from sif_writable.storage.unserved import silence
 
         _say_once([silence(path) for path in timed_out], outcome)
-    return outcome
+
+
+def _hand_down_shared(decision: "Decision", storage: "Storage") -> None:
+    """Tell children where a group shares downloads: what they make there is opened to it."""
+    for redirect in decision.redirects:
+        if redirect.shared:
+            os.environ[SHARED_IN] = storage.folders[layout.SHARED]
 
 
 def _say_once(lines: "list[str]", outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from sif_writable.errors import Problem
 from sif_writable.redirects import decide, own, seeding
 from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.links import Links, watch_of
-from sif_writable.signals import suppress
+from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
 from sif_writable.storage.kinds import DATA
 from sif_writable.storage.publish import publish
@@ -28,6 +28,9 @@ STAYS = "stays"
 
 def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, str]) -> None:
     """Make the folder of a redirect and fill it; a redirect whose folder fails is dropped."""
+    if redirect.shared:
+        _make_shared(redirect, outcome)
+        return
     links = Links(redirect, outcome, environ)
     for _, old in links.single:
         if has_timed_out(old):  # a folder without its link would stay until that has changed
@@ -53,10 +56,25 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
             downloads = outcome.storage.folders[DATA]
             own.note(downloads, redirect.folder, outcome.facts.identity, redirect.seeds, redirect.levels)
     except OSError as error:
-        problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
-        text = f"{redirect.variable} stays as it was: {problem.text}"
-        outcome.failed.append(Problem(STAYS, text, problem.remedy))
-        outcome.decision.redirects.remove(redirect)
+        let_pass(error)
+        _drop(redirect, error, outcome)
+
+
+def _make_shared(redirect: Redirect, outcome: Outcome) -> None:
+    from sif_writable.storage.sharing import make_folder
+
+    try:
+        make_folder(redirect.folder)
+    except OSError as error:
+        let_pass(error)
+        _drop(redirect, error, outcome)
+
+
+def _drop(redirect: Redirect, error: OSError, outcome: Outcome) -> None:
+    problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
+    text = f"{redirect.variable} stays as it was: {problem.text}"
+    outcome.failed.append(Problem(STAYS, text, problem.remedy))
+    outcome.decision.redirects.remove(redirect)
 
 
 def _share_downloads(home: str, downloads: str) -> None:

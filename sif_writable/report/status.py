@@ -22,6 +22,7 @@ from sif_writable.report import gpus, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 from sif_writable.storage import candidates, choose, marker
 from sif_writable.storage.kinds import RUNTIME
+from sif_writable.storage.layout import SHARED
 from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.system import container, manifest, mounts, surroundings
 
@@ -93,6 +94,8 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         *(found["settings"] if found else []),
     ]
     problems = [*manifest.misunderstood(seen.purelib), *(outcome.failed if outcome else [])]
+    if outcome and outcome.storage.unshared:
+        problems.append(outcome.storage.unshared)
     notes = [*wrong, *map(str, problems)]
     if active:
         notes += packages.notes(importhook.folder())
@@ -163,21 +166,23 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
     for kind, folder in sorted(outcome.storage.folders.items()):
         if kind == "image":
             continue
-        place = outcome.storage.places[kind]
+        place = _place(kind, outcome)
         mount = mounts.mount_of(folder, table)
         room = look(folder, os.environ, table)
         note = ""
         if outcome.storage.small and kind != RUNTIME:
             what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"
             note = f"{what}: nothing better was found"
-        if not marker.read_marker(outcome.storage.roots[kind]).locks:
+        if kind == SHARED:
+            note = _shared_words(folder)
+        elif not marker.read_marker(outcome.storage.roots[kind]).locks:
             note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
         lasting = place.lasting
         if mount and mount.type == "tmpfs" and lasting != "job":
             lasting = "memory"
         found.append(
             {
-                "kind": kind,
+                "kind": "shared" if kind == SHARED else kind,
                 "folder": folder,
                 "place": place.label,
                 "filesystem": mount.type if mount else "unknown",
@@ -190,6 +195,28 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
             }
         )
     return found
+
+
+def _place(kind: str, outcome: Outcome) -> candidates.Candidate:
+    shared = outcome.storage.shared_by
+    return shared if kind == SHARED and shared else outcome.storage.places[kind]
+
+
+def _shared_words(folder: str) -> str:
+    """Say with whom a folder is shared, and what that means."""
+    import grp
+
+    from sif_writable.storage.sharing import inherits
+
+    number = os.stat(folder).st_gid
+    try:
+        name = grp.getgrgid(number).gr_name
+    except KeyError:
+        name = str(number)
+    words = f"group {name} shares it: each of them can replace what programs read there; no code goes there"
+    if inherits(folder):
+        return words
+    return f"{words}. Here umask counts: what a program makes is open to the group when it ends"
 
 
 def _home(outcome: Outcome | None, seen: surroundings.Facts) -> of.Home:

@@ -6,6 +6,7 @@ Whatever has to be made is made by :mod:`sif_writable.storage.make`.
 import os
 
 from sif_writable.hanging import LOCAL, hangable_mount_on
+from sif_writable.settings import shares_data
 from sif_writable.storage import layout
 from sif_writable.storage.candidates import FOLDER, local_places, storage_root
 from sif_writable.storage.chosen import Storage, needs_runtime, tmp_is_small
@@ -52,6 +53,7 @@ def choose_storage(
     """
     storage = Storage()
     storage.take_over = take_over
+    storage.shares = shares_data(environ)
     postponed: list[Candidate] = []
     for place in places:
         _take(place, facts, storage, KINDS, postponed)
@@ -169,6 +171,10 @@ def _consider_well(
     problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))
     if problem:
         return problem
+    if place.given and storage.shares and storage.shared_by is None:
+        from sif_writable.storage.sharing import share
+
+        share(place, status, loose, storage)
     foreign_mode = 0o022 if place.given and not shared else 0o077
     root, marker = _find_root(place, shared=shared, user=facts.user)
     if not marker:
@@ -238,7 +244,7 @@ def _share_out(
         else:
             storage.roots[kind] = root
             storage.places[kind] = place
-    if withheld:
+    if withheld and place is not storage.shared_by:  # who shares downloads has been told that code is not
         storage.loose.append((place, loose))
         problems.append(f"keeps no code and no settings: {LOOSE.format(loose)}")
     return "; ".join(problems)

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Callable, Optional
 
+    from sif_writable.errors import Problem
     from sif_writable.storage.candidates import Candidate
     from sif_writable.system.surroundings import Facts
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 class Storage:
     """Where each kind goes, and what was refused on the way."""
 
-    __slots__ = ("folders", "loose", "places", "present", "refused", "roomy", "roots", "small", "take_over")
+    __slots__ = (
+        *("folders", "loose", "places", "present", "refused", "roomy", "roots", "shared_by", "shares", "small"),
+        *("take_over", "unshared"),
+    )
 
     def __init__(self) -> None:
         """Start with no place at all."""
@@ -25,7 +29,7 @@ class Storage:
         self.places: dict[str, Candidate] = {}
         """Kind to the candidate it came from."""
         self.folders: dict[str, str] = {}
-        """Kind to the folder below that root; also ``image``, which holds the private home and the bytecode."""
+        """Kind to the folder below that root; also ``image`` (private home, bytecode) and what a group shares."""
         self.present: dict[str, frozenset[str]] = {}
         """Kind to the names in that folder."""
         self.refused: list[tuple[Candidate, str]] = []
@@ -37,6 +41,12 @@ class Storage:
         self.roomy = False
         """Whether temporary files go to a place with room, since ``/tmp`` is that tmpfs."""
         self.take_over: Optional[TakeOver] = None
+        self.shares = False
+        """Whether the user wants to share downloads with a group."""
+        self.shared_by: Optional[Candidate] = None
+        """The place that has them, if any."""
+        self.unshared: Optional[Problem] = None
+        """Why none has."""
 
 
 def needs_runtime(facts: "Facts", storage: Storage, environ: "Mapping[str, str]") -> bool:

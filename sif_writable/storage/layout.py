@@ -28,6 +28,8 @@ LAYERS = "layer"
 """In the folder of an image: what its layers leave."""
 OVERLAY = "overlay"
 """In the folder of an image: what is written to other paths of the image."""
+SHARED = f"{warm.FOLDER}-shared"
+"""Beside the roots of the users of a place: what their group shares."""
 LEARNED = "learned"
 """In a folder of copies: the list of the packages that have or shall have one."""
 
