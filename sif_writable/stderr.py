@@ -1,4 +1,4 @@
-"""Lines on stderr, each with the name of this package before it, or that of a command."""
+"""Lines on stderr, each with the name of this package before it."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def say(lines: "Iterable[str]", speaker: str = "sif_writable") -> None:
+def say(lines: "Iterable[str]") -> None:
     """Print lines on stderr, if there is one, each after the name of who says it."""
-    text = "".join([f"{speaker}: {line}\n" for line in lines])
+    text = "".join([f"sif_writable: {line}\n" for line in lines])
     stream, real = sys.stderr, sys.__stderr__
     if not text or stream is None:
         return

@@ -10,7 +10,7 @@ from sif_writable.cleanup.contents import HOME, LEFTOVER, LOCK, PACKAGES, RECENT
 from sif_writable.cleanup.layers import GENERATION, REPLICA, SET_ASIDE, UPPER
 from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
-from sif_writable.sizes import human, parse_size
+from sif_writable.sizes import count, human, parse_size
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 
 if TYPE_CHECKING:
@@ -159,10 +159,10 @@ def prune(
 
 
 def _waits(item: Item) -> str:
-    files = f"{item.written} file{'s' * (item.written != 1)}"
+    are = "is" if item.written == 1 else "are"
     return (
-        f"{item.path} stays: it has {files} that a container wrote and that are not kept yet. Remedy: start Python in "
-        f"that image on this node, which keeps them; or sif-writable cache clear {item.name}."
+        f"{item.path} stays: it has {count(item.written)} that a container wrote and that {are} not kept yet. Remedy: "
+        f"start Python in that image on this node, which keeps what is there; or sif-writable cache clear {item.name}."
     )
 
 
@@ -267,7 +267,7 @@ def clear(found: Sequence[Contents], asked: Sequence[str], *, reach: Reach, now:
 def _beyond(name: str, items: list[Item]) -> str:
     """Say whose the things are that bear a name but are beyond reach."""
     others = len({item.image for item in items if item.image})
-    whose = [f"{others} other image{'s' * (others > 1)}"] if others else []
+    whose = [count(others, "other image")] if others else []
     whose += ["all images"] if any(not item.image for item in items) else []
     places = f"{items[0].path}" + (f" and {len(items) - 1} more" if len(items) > 1 else "")
     return f"{name} is of {' and of '.join(whose)} ({places}, {human(sum(item.size for item in items))})"

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable.attach import folder, look, sources, variables
-from sif_writable.commands.env import SHELLS, assignment
+from sif_writable.commands.env import add_shell, assignment
 from sif_writable.errors import SifWritableError
 from sif_writable.report import text
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
     import argparse
+
+_quiet = False
+"""Whether only the lines for the shell are printed."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--dir", metavar="DIR", help="where to make the folder (default: below ~/.local/share)")
-    parser.add_argument("--shell", choices=SHELLS, default="sh", help="whose syntax to print (default: sh)")
+    add_shell(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--image",
@@ -34,6 +38,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the folder, and print what brings it into containers; always 0."""
+    global _quiet
+    _quiet = arguments.quiet
     place = arguments.dir or folder.default()
     _tell_of_place(place)
     made = folder.make(place)
@@ -101,4 +107,5 @@ def _tell_of(made: folder.Made) -> None:
 
 
 def _tell(words: str) -> None:
-    print(text.paragraph(f"sif-writable attach: {words}.", 2)[2:], file=sys.stderr)
+    if not _quiet:
+        say([text.paragraph(f"{words}.", 2)[2:]])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.cleanup import policy, roots
 from sif_writable.cleanup.contents import RECENT_DAYS, on_this_node
-from sif_writable.commands import forget
+from sif_writable.commands import forget, usage
 from sif_writable.report import cache, text
 from sif_writable.report.status import current
 from sif_writable.sizes import FORMS, parse_size
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
     import argparse
@@ -22,21 +22,26 @@ if TYPE_CHECKING:
     from sif_writable.redirects.decision import Outcome
 
 _DIR = "a directory that has storage, such as what is bound to /sif-writable; may be given more than once"
-_CODES = "exit codes: 0 done, 1 something that was to go stays, 2 not understood or refused; without --yes nothing goes"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    forget.add(actions.add_parser("forget", help=forget.HELP, description=f"{forget.HELP}."))
-    listing = actions.add_parser("list", help="list what storage holds, with size and last use")
+    forgetting = actions.add_parser("forget", help=forget.HELP, description=f"{forget.HELP}.")
+    usage.complete(forgetting, "cache forget")
+    forget.add(forgetting)
+    listing = actions.add_parser(
+        "list",
+        help="list what storage holds, with size and last use",
+        description="List what storage holds of this image and what images share, with size and last use; with "
+        "--all-images what other images have, too. What is empty is left out. JSON always has all of it.",
+    )
     prune = actions.add_parser(
         "prune",
         help="remove what was not used, what is dead, or the least recently used",
         description="Remove compiled caches, copies of packages and of generations of this image by age or size; with "
         "--all-images those of other images and downloads, too. Settings, histories, homes, generations and what "
         "programs wrote in copies stay, and so does what a running program uses.",
-        epilog=_CODES,
     )
     prune.add_argument("--older-than", metavar="TIME", help=f"what was not used for so long: {policy.DURATIONS}")
     prune.add_argument("--max-size", metavar="SIZE", help=f"the least recently used, until so much remains: {FORMS}")
@@ -51,7 +56,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="remove what bears a name of the listing, whatever its age",
         description="Remove things of this image by name, also what programs wrote in them; with --all-images those of "
         "other images and what images share. Copies that a running program imports from stay.",
-        epilog=_CODES,
     )
     clear.add_argument("names", nargs="+", metavar="NAME", help="numba, data/pip, image-ID, image-ID/config/ipython")
     for action in (listing, prune, clear):
@@ -60,10 +64,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         everywhere = "all places where the hook looks for storage" + (" (the default)" if action is listing else "")
         where.add_argument("--everywhere", action="store_true", help=everywhere)
         action.add_argument("--json", action="store_true", help="print the result as JSON (schema 1)")
-    for action in (prune, clear):
+        reach = "list" if action is listing else "reach"
         action.add_argument(
-            "--all-images", action="store_true", help="reach what belongs to other images and what images share, too"
+            "--all-images", action="store_true", help=f"{reach} what belongs to other images and what images share, too"
         )
+    for name, action in (("list", listing), ("prune", prune), ("clear", clear)):
+        usage.complete(action, f"cache {name}")
+    for action in (prune, clear):
         action.add_argument(
             "--in-use",
             action="store_true",
@@ -78,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     """List or remove; 0, 1 when something that should go stays, 2 on bad usage."""
     if arguments.action == "forget":
         return forget.run(arguments)
+    age, size = _criteria(arguments) if arguments.action == "prune" else (None, None)
     outcome = current()
     places = _roots(arguments, outcome)
     if isinstance(places, int):
@@ -89,26 +97,33 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         if arguments.json:
             print(json.dumps(cache.model(seen, refused, this), indent=2))
+        elif arguments.quiet:
+            print("".join(line + "\n" for line in cache.names(seen, policy.Reach(this, arguments.all_images))), end="")
         elif seen or refused:
-            print(cache.listing(seen, refused, this, time.time(), text.Painter()), end="")
+            shown = cache.Shown(this, arguments.all_images or not this, bool(arguments.dir))
+            print(cache.listing(seen, refused, shown, time.time(), text.Painter()), end="")
         else:
             print("no storage of sif-writable was found; --dir DIR names one in another place")
         return 0
     if not this and not arguments.all_images:
         return _bad("no image runs here whose things could be meant. Remedy: add --all-images, or run it in the image")
     reach = policy.Reach(this, arguments.all_images, arguments.in_use)
-    chosen = (_prune if arguments.action == "prune" else _clear)(arguments, seen, reach)
+    chosen = (
+        policy.prune(seen, reach=reach, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
+        if arguments.action == "prune"
+        else _clear(arguments, seen, reach)
+    )
     if isinstance(chosen, int):
         return chosen
     for path, why in refused:
-        print(f"sif-writable cache: {path} is left alone: it {why}", file=sys.stderr)
+        say([f"{path} is left alone: it {why}"])
     if not arguments.yes:
         _tell(arguments, _intended(chosen), cache.intended(chosen, seen), chosen.notes)
-        if chosen.removals and not arguments.json:
+        if chosen.removals and not (arguments.json or arguments.quiet):
             print("nothing was removed, this was a dry run; add --yes to remove it")
         return 0
-    if reach.all_images and chosen.removals:
-        print(f"sif-writable cache: removing {cache.reach(chosen.removals)}", file=sys.stderr, flush=True)
+    if reach.all_images and chosen.removals and not arguments.quiet:
+        say([f"removing {cache.reach(chosen.removals)}"])
     from sif_writable.cleanup.request import remove
 
     done = remove(chosen.removals, outcome, unlocked=reach.in_use)
@@ -145,21 +160,26 @@ def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] 
     return roots.chosen(outcome)
 
 
-def _prune(arguments: argparse.Namespace, seen: list[Contents], reach: policy.Reach) -> policy.Plan | int:
+def _criteria(arguments: argparse.Namespace) -> tuple[float | None, int | None]:
+    """Return the age and the size that were given.
+
+    :raises SystemExit: one is not understood, or nothing says what may go: code 2, with the usage on stderr.
+    """
+    wrong = arguments.parser.error
     age = size = None
     if arguments.older_than is not None:
         age = policy.parse_duration(arguments.older_than)
         if age is None:
-            return _bad(f"--older-than {arguments.older_than!r} is not understood; allowed: {policy.DURATIONS}")
+            wrong(f"--older-than {arguments.older_than!r} is not understood; allowed: {policy.DURATIONS}")
     if arguments.max_size is not None:
         size = parse_size(arguments.max_size)
         if size is None:
-            return _bad(f"--max-size {arguments.max_size!r} is not understood; allowed: {FORMS}")
+            wrong(f"--max-size {arguments.max_size!r} is not understood; allowed: {FORMS}")
     if age is None and size is None and not arguments.dead:
-        return _bad("prune needs to know what may go: --older-than TIME, --max-size SIZE or --dead")
-    if arguments.dead and not reach.all_images:
-        return _bad("--dead is about other images and what is shared. Remedy: add --all-images")
-    return policy.prune(seen, reach=reach, now=time.time(), older_than=age, max_size=size, dead=arguments.dead)
+        wrong("what may go is not said: --older-than TIME, --max-size SIZE or --dead")
+    if arguments.dead and not arguments.all_images:
+        wrong("--dead is about other images and what is shared. Remedy: add --all-images")
+    return age, size
 
 
 def _clear(arguments: argparse.Namespace, seen: list[Contents], reach: policy.Reach) -> policy.Plan | int:
@@ -193,11 +213,12 @@ def _tell(arguments: argparse.Namespace, data: dict[str, Any], words: str, notes
     if arguments.json:
         print(json.dumps(data, indent=2))
         return
-    print(words, end="")
+    if not arguments.quiet:
+        print(words, end="")
     for note in notes:
         print(text.paragraph(note, 0))
 
 
 def _bad(words: str) -> int:
-    print(f"sif-writable cache: {words}", file=sys.stderr)
+    say([words])
     return 2

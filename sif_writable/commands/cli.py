@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import layered
+from sif_writable.commands import usage
 from sif_writable.errors import SifWritableError
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 DESCRIPTION = "Make Python packages work in a read-only container image."
 """What ``--help`` says; a doc string does not exist under ``python -OO``."""
 
 COMMANDS = {
     "status": "say where everything goes, and why",
-    "doctor": "check this container before a job: PASS, WARN or FAIL, with remedies",
+    "doctor": "check this container before a job: PASS, INFO, WARN or FAIL, with remedies",
     "cache": "list what storage holds, and remove what is old, dead, or asked for",
     "attach": "for an image that nobody can rebuild: make a folder of this host's, and print what binds it in",
     "env": "print the redirects as shell commands, for programs that are not Python",
@@ -31,7 +34,30 @@ COMMANDS = {
     "prestage": "build time: run a command, and bake what it caches into the image",
     "run": "run a command with the redirects in its environment",
     "trace": "run a command, and list what is written under the image, by whom, and what cures it",
+    "completion": "print what lets a shell complete these commands",
 }
+
+
+def make_parser(wanted: Callable[[str], bool], program: str = usage.PROGRAM) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    :param wanted: whether the options of a command are declared, for which its module has to be loaded.
+    :param program: what the user calls.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
+    usage.complete(parser, "")
+    parser.add_argument("--version", action="version", version=f"{usage.PROGRAM} {sif_writable.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, words in COMMANDS.items():
+        own = subparsers.add_parser(name, help=words, description=words)
+        if wanted(name):
+            usage.complete(own, name)
+            _module(name).add(own)
+    return parser
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"sif_writable.commands.{name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,27 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if brought and os.path.basename(sys.argv[0]) != "__main__.py":
         words = "is the host's, and no command of this image. Remedy: call it by the image's Python, as"
         rest = " ".join(sys.argv[1:] if argv is None else argv)
-        print(f"sif-writable: {sys.argv[0]} {words} python -m sif_writable {rest}".rstrip(), file=sys.stderr)
+        say([f"{sys.argv[0]} {words} python -m sif_writable {rest}".rstrip()])
         return 2
-    program = "python -m sif_writable" if brought else "sif-writable"
-    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"sif-writable {sif_writable.__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     given = sys.argv[1:] if argv is None else argv
     asked = next((word for word in given if word in COMMANDS), "")
-    modules = {}
-    for name, words in COMMANDS.items():
-        own = subparsers.add_parser(name, help=words, description=words)
-        if name == asked:  # the others are only listed
-            modules[name] = importlib.import_module(f"sif_writable.commands.{name}")
-            modules[name].add(own)
-    arguments = parser.parse_args(argv)
+    program = "python -m sif_writable" if brought else usage.PROGRAM
+    parser = make_parser(lambda name: name == asked, program)  # the others are only listed
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse itself would print the usage of the program
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments.hook_ran = ran
     try:
-        code: int = modules[arguments.command].run(arguments)
+        code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
     except SifWritableError as error:
-        print(f"sif-writable {arguments.command}: {error}", file=sys.stderr)
+        say([str(error)])
         return 2
     except BrokenPipeError:  # `sif-writable status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit

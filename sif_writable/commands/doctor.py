@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     paint = text.Painter()
     styles = {checks.PASS: "good", checks.INFO: "head", checks.WARN: "warn", checks.FAIL: "bad"}
     for check in found:
+        if arguments.quiet and check.level in (checks.PASS, checks.INFO):
+            continue
         print(paint(check.level, styles[check.level]) + text.paragraph(f"{check.name}: {check.text}", 5)[4:])
         if check.remedy:
             print(text.paragraph(f"remedy: {check.remedy}", 5))

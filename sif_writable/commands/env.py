@@ -13,14 +13,32 @@ from sif_writable import SESSION, session
 if TYPE_CHECKING:
     import argparse
 
-SHELLS = ("sh", "fish", "csh")
+SHELLS = ("sh", "bash", "zsh", "fish", "csh", "tcsh")
+_SAME = {"bash": "sh", "zsh": "sh", "tcsh": "csh"}
+"""Shells that read what another one does."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What a shell takes for a name; anything else would be a command to it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--shell", choices=SHELLS, default="sh", help="whose syntax to print (default: sh)")
+    add_shell(parser)
+
+
+def add_shell(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that says which shell reads what is printed: ``sh``, ``fish`` or ``csh`` comes of it."""
+    parser.add_argument(
+        "--shell",
+        choices=SHELLS,
+        type=syntax,
+        default="sh",
+        help="whose syntax to print (default: sh)",
+    )
+
+
+def syntax(shell: str) -> str:
+    """Return the shell whose syntax a shell reads: ``sh``, ``fish`` or ``csh``; anything else as it is."""
+    return _SAME.get(shell, shell)
 
 
 def run(arguments: argparse.Namespace) -> int:

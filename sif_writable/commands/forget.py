@@ -14,6 +14,7 @@ from sif_writable.copies import policy
 from sif_writable.layer.files import remove
 from sif_writable.overlay import trial
 from sif_writable.report import text
+from sif_writable.stderr import say
 from sif_writable.storage import layout
 from sif_writable.storage.leases import NO_LOCKS, alone
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     there = sorted({*known, *layers.names()})
     names = there if arguments.all else list(dict.fromkeys(_name(word, known, layers) for word in arguments.names))
     if arguments.all == bool(arguments.names):
-        return _bad("give either names or --all", there)
+        arguments.parser.error(_with("give either names or --all", there))
     unknown = [name for name in names if name not in there]
     if unknown:
         return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", there)
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        for line in _lines(result):
+        for line in _lines(result) if not arguments.quiet else _failures(result):
             print(text.paragraph(text.shown(line), 0))
     return int(bool(result["failed"]))
 
@@ -174,13 +175,22 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"SIF_WRITABLE_PACKAGES still names {name}, so it gets a copy all the same"
         for name in set(names).intersection(policy.names(os.environ))
     ]
+    return lines + _failures(result)
+
+
+def _failures(result: dict[str, Any]) -> list[str]:
+    lines = []
     for one in result["failed"]:
         more = "it is as before" if one.get("kind") == "generation" else "programs that start from now on do not use it"
         lines.append(f"{one['path']}: {one['why']}; {more}")
     return lines
 
 
-def _bad(words: str, known: list[str]) -> int:
+def _with(words: str, known: list[str]) -> str:
     there = f"can be forgotten: {', '.join(known)}" if known else "nothing was learned so far"
-    print(text.shown(f"sif-writable cache forget: {words}; {there}"), file=sys.stderr)
+    return text.shown(f"{words}; {there}")
+
+
+def _bad(words: str, known: list[str]) -> int:
+    say([_with(words, known)])
     return 2

@@ -18,6 +18,7 @@ from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
 from sif_writable.report import text
 from sif_writable.report.progress import Progress
+from sif_writable.stderr import say
 from sif_writable.system import manifest
 from sif_writable.system.filesystem import explain
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sif_writable.image.environments import Environment
 
 NO_USER_SITE = "export PYTHONNOUSERSITE=1"
+_quiet = False
+"""Whether only what is wrong is said."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare the image, or check it; 0, 1 when a check finds something stale, 2 when something is wrong."""
+    global _quiet
+    _quiet = arguments.quiet
     if arguments.check:
         return _check(arguments)
     problem = _problem()
@@ -70,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(what: str, words: str) -> None:
+    if _quiet:
+        return
     print(f"{what + ':':<14}" + text.paragraph(words, 14).lstrip(), flush=True)
 
 
@@ -252,24 +259,22 @@ def _others(arguments: argparse.Namespace) -> int:
         if os.path.realpath(environment.purelib) == os.path.realpath(PURELIB) or environment.prefix == sys.prefix:
             continue
         name = f"{environment.executable} ({environment.name} {environment.version})"
-        print()
+        if not _quiet:
+            print()
         if not environment.supported:
             _tell("left out", f"{name}: sif-writable needs Python 3.9, so programs of this one run without the hook")
             continue
         problem = deliver.deliver(environment)
         if problem:
-            print(f"sif-writable prepare: {name} gets no hook: {problem}", file=sys.stderr)
+            say([f"{name} gets no hook: {problem}"])
             code = 2
             continue
         done = subprocess.run(_command(environment, arguments), env=_environment(), check=False)
         if done.returncode:
             code = 2
         elif not deliver.starts_hook(environment):
-            print(
-                f"sif-writable prepare: {name} does not start the hook: {environment.purelib} is not a site directory "
-                "of it. Remedy: install sif-writable there by its own pip.",
-                file=sys.stderr,
-            )
+            words = f"{name} does not start the hook: {environment.purelib} is not a site directory of it. "
+            say([words + "Remedy: install sif-writable there by its own pip."])
             code = 2
         else:
             lines.append(f"{environment.executable} {environment.version} {environment.prefix}")
@@ -282,10 +287,11 @@ def _others(arguments: argparse.Namespace) -> int:
 def _command(environment: Environment, arguments: argparse.Namespace) -> list[str]:
     words = [environment.executable, "-m", "sif_writable", "prepare", "--inner"]
     if arguments.check:
-        return [*words, "--check"]
+        return [*words, "--check", *(["--quiet"] if arguments.quiet else [])]
     words += [f"{option}={getattr(arguments, name)}" for name, _, _, option in options.GPU if getattr(arguments, name)]
     words += [f"--packages={value}" for value in arguments.packages or ()]
     words += [f"--overlay={value}" for value in arguments.overlay or ()]
+    words += ["--quiet"] if arguments.quiet else []
     switches = (("require_gpu", "--require-gpu"), ("no_user_site", "--no-user-site"))
     return words + [option for name, option in switches if getattr(arguments, name)]
 
@@ -312,7 +318,7 @@ def _check(arguments: argparse.Namespace) -> int:
         except OSError as error:
             print(text.paragraph(f"stale: {prefix}: {executable} {explain(error)}", 0))
             code = 1
-    if not code and not arguments.inner:
+    if not code and not arguments.inner and not _quiet:
         print("up to date")
     elif code and not arguments.inner:
         print("remedy: call sif-writable prepare again, at the end of %post")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
+from typing import TYPE_CHECKING
 
+from sif_writable.commands import usage
 from sif_writable.errors import SifWritableError
 from sif_writable.gpu import signs
 from sif_writable.identity import PURELIB
 from sif_writable.image import bytecode, inventory, options, prestage
 from sif_writable.report import text
 from sif_writable.sizes import human
+from sif_writable.stderr import say
 from sif_writable.system import manifest
+
+if TYPE_CHECKING:
+    import argparse
 
 COVERED = ("/tmp", "/var/tmp")  # noqa: S108
 """Directories that a run covers with others."""
@@ -20,18 +24,12 @@ COVERED = ("/tmp", "/var/tmp")  # noqa: S108
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+    usage.add_command(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and bake what it left; its exit code, 2 when baking fails."""
-    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
-    if not argv:
-        print(
-            "sif-writable prestage: no command given; usage: sif-writable prestage -- CMD [ARGUMENT...]",
-            file=sys.stderr,
-        )
-        return 2
+    argv = usage.command_of(arguments)
     folders = inventory.folders(bytecode.importable())
     area = prestage.Area()
     area.open()
@@ -45,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             before = prestage.in_tree(folders)
             code, words = prestage.run(argv, decision)
             if code:
-                print(f"sif-writable prestage: {words}; nothing of it is baked", file=sys.stderr)
+                say([f"{words}; nothing of it is baked"])
                 return code
             if area.is_full():
                 raise SifWritableError(
@@ -61,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         area.close(keep=finished)
         if not finished:
             _take_back(before, prestage.in_tree(folders))
-    _report(baked, secrets, before, prestage.in_tree(folders), passing)
+    if not arguments.quiet:
+        _report(baked, secrets, before, prestage.in_tree(folders), passing)
     return 0
 
 
@@ -80,7 +79,7 @@ def _take_back(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, i
     changed = [path for path, what in after.items() if path in before and before[path] != what]
     if changed:
         words = f"files of packages that the command changed stay as it left them: {options.listed(changed)}"
-        print(f"sif-writable prestage: {words}", file=sys.stderr)
+        say([words])
 
 
 def _report(

@@ -24,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = status.status(ran=arguments.hook_ran, full=arguments.full, gpu=not arguments.no_gpu)
     if arguments.json:
         print(json.dumps(model, indent=2))
+    elif arguments.quiet:
+        print("".join(summary.problems(model)), end="")
     else:
         print((text if arguments.verbose else summary).render(model, text.Painter()), end="")
     return 0

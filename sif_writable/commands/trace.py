@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import importhook
+from sif_writable.commands import usage
 from sif_writable.report import text
+from sif_writable.sizes import count
+from sif_writable.stderr import say
+from sif_writable.system import surroundings
 from sif_writable.trace.findings import tops as group_tops
 
 if TYPE_CHECKING:
+    import argparse
+
     from sif_writable.trace.findings import Finding
     from sif_writable.trace.watch import Traced
 
@@ -29,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON (schema 1); CMD's stdout goes to stderr")
     parser.add_argument("--full", action="store_true", help="print every path")
-    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+    usage.add_command(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,10 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     What could not be saved makes a success a 1.
     """
-    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
-    if not argv:
-        print("sif-writable trace: no command given; usage: sif-writable trace -- CMD [ARGUMENT...]", file=sys.stderr)
-        return 2
+    argv = usage.command_of(arguments)
     from sif_writable.trace import judge, watch
 
     sys.stdout.flush()
@@ -51,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     saved, problem = judge.save(found, covered) if arguments.save else ([], "")
     if arguments.json:
         print(json.dumps(model(traced, found, saved, served), indent=2))
-    else:
+    elif found or not arguments.quiet:
         print(render(traced, found, saved, served, full=arguments.full), end="")
     if problem:
-        print(f"sif-writable trace: {problem}", file=sys.stderr)
+        say([problem])
     return traced.code or int(bool(problem))
 
 
@@ -82,12 +84,23 @@ def model(traced: Traced, found: list[Finding], saved: list[str], served: list[s
         "writes": [finding._asdict() for finding in found],
         "saved": saved,
         "served_by_layer": served,
+        "writable_here": is_writable(),
     }
+
+
+def is_writable() -> bool:
+    """Whether the environment can be written here, as on a host: then nothing of what is listed fails here."""
+    return surroundings.see(os.environ).prefix_writable
 
 
 def render(traced: Traced, found: list[Finding], saved: list[str], served: list[str], *, full: bool) -> str:
     """Return the findings as text, grouped by what serves them."""
-    lines = ["", f"sif-writable trace: {len(found)} writes under the image; the command ended with {traced.code}"]
+    writable = is_writable()
+    where = "in the environment" if writable else "under the image"
+    lines = ["", f"sif-writable trace: {count(len(found), 'write')} {where}; the command ended with {traced.code}"]
+    if writable:
+        words = f"{sys.prefix} can be written here, so none of this fails here, and it was kept apart; in a read-only "
+        lines.append(text.paragraph(f"{words}image it needs what is named below", 2))
     if traced.problem:
         words = f"only Python programs were heard, no native code and no other programs: {traced.problem}"
         lines.append(text.paragraph(words, 2))

@@ -29,7 +29,7 @@ MOST_SECONDS = 86400.0
 class Demands:
     """What the job and the image ask for."""
 
-    __slots__ = ("capability", "count", "memory", "not_understood", "policy", "timeout", "values")
+    __slots__ = ("capability", "count", "memory", "not_understood", "policy", "said_by", "timeout", "values")
 
     def __init__(self) -> None:
         """Start with no demand."""
@@ -44,8 +44,14 @@ class Demands:
         """Seconds for NVML."""
         self.values: dict[str, str] = {}
         """Variable to value, as the user or the image wrote it; what is not understood counts as unset."""
+        self.said_by: dict[str, str] = {}
+        """Variable to who demands it, as a clause, where that is not the variable itself: the image, an option."""
         self.not_understood: list[tuple[str, str, str]] = []
         """(variable, value, allowed forms)."""
+
+    def who(self, variable: str) -> str:
+        """Return who demands something: ``NAME=VALUE``, or a clause such as ``the image declares gpu: require``."""
+        return self.said_by.get(variable) or f"{variable}={self.values[variable]}"
 
     @property
     def required(self) -> bool:
@@ -61,7 +67,8 @@ def read(environ: Mapping[str, str], image: Mapping[str, str]) -> Demands:
     found = Demands()
 
     def take(variable: str, parse: Callable[[str], T | None], forms: str, default: T) -> T:
-        value = environ.get(variable, "").strip() or image.get(variable, "").strip()
+        own = environ.get(variable, "").strip()
+        value = own or image.get(variable, "").strip()
         if not value:
             return default
         parsed = parse(value)
@@ -69,6 +76,9 @@ def read(environ: Mapping[str, str], image: Mapping[str, str]) -> Demands:
             found.not_understood.append((variable, value[:80], forms))
             return default
         found.values[variable] = value
+        if not own:
+            key = variable.partition("_WRITABLE_")[2].lower().replace("_", "-")
+            found.said_by[variable] = f"the image declares {key}: {value}"
         return parsed
 
     found.policy = take(POLICY, _parse_policy, ", ".join(POLICIES), found.policy)
@@ -107,7 +117,7 @@ def _is_number(text: str) -> bool:
 def why_gpu_expected(
     nodes: Sequence[str], environ: Mapping[str, str], demands: Demands, of_image: frozenset[str]
 ) -> str:
-    """Return what leads to expect a GPU, as words for a sentence, or an empty string.
+    """Return what leads to expect a GPU, or an empty string: ``NAME=VALUE``, a device file, or a clause.
 
     :param of_image: variables that the image sets (:func:`sif_writable.gpu.signs.set_by_image`).
     """
@@ -120,10 +130,10 @@ def why_gpu_expected(
     if environ.get(NVIDIA_VISIBLE, "void") not in ("", "void", "none") and NVIDIA_VISIBLE not in of_image:
         return f"{NVIDIA_VISIBLE}={environ[NVIDIA_VISIBLE]}"
     if demands.policy in ("require", "warn"):
-        return f"{POLICY}={demands.policy}"
+        return demands.who(POLICY)
     for name in (COUNT, MIN_MEMORY, MIN_CAPABILITY):
         if name in demands.values:
-            return f"{name}={demands.values[name]}"
+            return demands.who(name)
     return "/dev/nvidiactl" if has_gpu_node(nodes) else ""
 
 

@@ -82,7 +82,8 @@ def from_evidence(evidence: GpuEvidence, demands: Demands) -> Diagnosis | None:
             )
         expected = why_gpu_expected(evidence.nodes, evidence.environ, demands, evidence.of_image)
         fact = "There is no NVIDIA GPU on this node: no /dev/nvidia*, no /proc/driver/nvidia/version"
-        fact += f", although {expected} is set." if expected else "."
+        clause = expected if expected in demands.said_by.values() else f"{expected} is set"
+        fact += f", although {clause}." if expected else "."
         return Diagnosis(FAIL if expected else INFO, Problem("no-gpu", fact, elsewhere(evidence.environ)))
     if "nvidiactl" not in evidence.nodes and evidence.driver:  # apptainer/singularity#1306
         fact = f"NVIDIA driver {evidence.driver} runs on this node with {gpus(evidence.gpus)}, "
@@ -267,10 +268,10 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
         (_instances_not_known(gpu) for gpu, instance in units if not (gpu.complete or instance)), ""
     )
     if len(slots) < demands.count and unknown:
-        demanded = f"{gpus(demands.count)} demanded ({COUNT}={demands.values[COUNT]})"
+        demanded = f"{gpus(demands.count)} demanded ({demands.who(COUNT)})"
         yield _unchecked(f"{demanded}, and {unknown}{_because(nvml)}")
     elif len(slots) < demands.count:
-        fact = f"{gpus(len(slots))} visible, {demands.count} demanded ({COUNT}={demands.values[COUNT]})."
+        fact = f"{gpus(len(slots))} visible, {demands.count} demanded ({demands.who(COUNT)})."
         remedy = f"{ask_for(demands.count, evidence.environ)}, or lower the demand."
         yield Diagnosis(FAIL, Problem("too-few", fact, remedy))
     for gpu, uuid in slots:
@@ -281,7 +282,7 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
         elif demands.memory and total is not None and total < demands.memory:
             part = f"The MIG instance {uuid} of {name}" if uuid else name
             fact = f"{part} has {human(total)} of memory, {human(demands.memory)} are demanded "
-            fact += f"({MIN_MEMORY}={demands.values[MIN_MEMORY]})."
+            fact += f"({demands.who(MIN_MEMORY)})."
             yield Diagnosis(
                 FAIL, Problem("too-little-memory", fact, "Take a node with larger GPUs, or lower the demand.")
             )
@@ -290,7 +291,7 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
         elif gpu.capability is not None and gpu.capability < demands.capability:
             has, needs = (".".join(map(str, version)) for version in (gpu.capability, demands.capability))
             fact = f"{name} has compute capability {has}, {needs} is demanded "
-            fact += f"({MIN_CAPABILITY}={demands.values[MIN_CAPABILITY]})."
+            fact += f"({demands.who(MIN_CAPABILITY)})."
             yield Diagnosis(FAIL, Problem("low-capability", fact, "Take a node with newer GPUs, or lower the demand."))
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sif_writable.cleanup import layers
 from sif_writable.cleanup.contents import LEFTOVER, LOCK, PACKAGES, Contents, Image, Item
 from sif_writable.cleanup.policy import is_empty, span
 from sif_writable.report import layer
 from sif_writable.report.text import paragraph
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 from sif_writable.storage import layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sif_writable.cleanup.policy import Plan, Removal
+    from sif_writable.cleanup.policy import Plan, Reach, Removal
     from sif_writable.cleanup.request import Removed
     from sif_writable.report.text import Painter
 
@@ -59,35 +59,70 @@ def _entry(item: Item, this: str) -> dict[str, Any]:
     }
 
 
-def listing(seen: list[Contents], refused: list[tuple[str, str]], this: str, now: float, paint: Painter) -> str:
-    """Return what storage holds as text."""
+class Shown(NamedTuple):
+    """What of it is listed."""
+
+    this: str
+    """Identity of the image that this process runs in, or empty."""
+    all_images: bool
+    """Also what other images have, and what nobody can use: lock files, what killed processes left."""
+    empty: bool = False
+    """Also storage that holds nothing."""
+
+
+def listing(seen: list[Contents], refused: list[tuple[str, str]], shown: Shown, now: float, paint: Painter) -> str:
+    """Return what storage holds as text: the places, and in each what is not empty."""
     lines: list[str] = []
     for entry in seen:
+        found = _of_root(entry, shown, now)
+        if not (found or shown.empty):
+            continue
         lines.append(paint(entry.root, "head") + f"  {human(sum(item.size for item in entry.items))}")
-        shared = [item for item in entry.items if not item.image and item.kind not in (LOCK, LEFTOVER)]
-        if any(not is_empty(item) for item in shared):
-            lines += ["  shared by all images", *_rows(shared, now)]
-        for identity, image in sorted(entry.images.items(), key=lambda pair: (pair[0] != this, -pair[1].used)):
-            rows = _rows([item for item in entry.items if item.image == identity and item.kind != LEFTOVER], now)
-            if not rows and identity != this:
-                continue
-            whose = "this image" if identity == this else "another image" if this else "image"
-            lines.append(f"  {whose}, {_named(image)}; last used {_ago(now - image.used)}")
-            lines += rows
-        rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
-        if rest:
-            size = human(sum(item.size for item in rest))
-            locks = sum(item.kind == LOCK for item in rest)
-            left = len(rest) - locks
-            words = f"{locks} lock file{'s' * (locks != 1)}, {left} thing{'s' * (left != 1)} left aside"
-            lines.append(f"  {words}, {size}")
-        if all(is_empty(item) for item in entry.items):
-            lines.append("  empty")
+        lines += found or ["  empty"]
         if not entry.reads_recorded:
             lines.append(paragraph("this filesystem does not record reading: last use means last written", 2))
         lines.append("")
+    if not lines:
+        lines.append(f"nothing is kept so far in {' or '.join(entry.root for entry in seen)}" if seen else "")
     lines += [paragraph(f"not looked into: {path} {why}", 0) for path, why in refused]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines).strip() + "\n"
+
+
+def _of_root(entry: Contents, shown: Shown, now: float) -> list[str]:
+    lines: list[str] = []
+    rows = _rows([item for item in entry.items if not item.image and item.kind not in (LOCK, LEFTOVER)], now)
+    if rows:
+        lines += ["  shared by all images", *rows]
+    others: list[Item] = []
+    count_of_others = 0
+    for identity, image in sorted(entry.images.items(), key=lambda pair: (pair[0] != shown.this, -pair[1].used)):
+        own = [item for item in entry.items if item.image == identity and item.kind != LEFTOVER]
+        rows = _rows(own, now)
+        if not rows:
+            continue
+        if identity != shown.this and not shown.all_images:
+            others += own
+            count_of_others += 1
+            continue
+        whose = "this image" if identity == shown.this else "another image" if shown.this else "image"
+        lines += [f"  {whose}, {_named(image)}; last used {_ago(now - image.used)}", *rows]
+    if count_of_others:
+        size = human(sum(item.size for item in others))
+        keep = "keeps" if count_of_others == 1 else "keep"
+        lines.append(f"  {count(count_of_others, 'other image')} {keep} {size} (add --all-images)")
+    rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
+    left = sum(item.kind == LEFTOVER for item in rest)
+    words = [count(len(rest) - left, "lock file")] if len(rest) > left else []
+    words += [f"{count(left, 'thing')} left aside by killed processes"] if left else []
+    if words and (left or shown.all_images):
+        lines.append(f"  {', '.join(words)}, {human(sum(item.size for item in rest))}")
+    return lines
+
+
+def names(seen: list[Contents], reach: Reach) -> list[str]:
+    """Return the paths of what is not empty, of this image or, where that is asked for or there is none, of all."""
+    items = [item for entry in seen for item in entry.items if item.kind != LOCK and not is_empty(item)]
+    return [item.path for item in items if reach.all_images or not reach.this or not item.image or reach.holds(item)]
 
 
 def _named(image: Image) -> str:
@@ -101,11 +136,10 @@ def _rows(items: list[Item], now: float) -> list[str]:
     for item in sorted(items, key=lambda item: -item.size):
         if is_empty(item):
             continue
-        files = f"{item.files} file{'s' * (item.files != 1)}"
+        files = count(item.files)
         lines.append(f"    {item.name:<24} {item.kind:<8} {human(item.size):>9} {files:>12}  {_ago(now - item.used)}")
         if item.kind == PACKAGES and item.written:
-            files = f"{item.written} file{'s' * (item.written != 1)}"
-            lines.append(f"      programs wrote {files} of it, {human(item.written_size)}")
+            lines.append(f"      programs wrote {count(item.written)} of it, {human(item.written_size)}")
         if item.problem:
             lines.append(paragraph(item.problem, 6))
         if item.kind in layers.KINDS:
@@ -121,12 +155,11 @@ def reach(removals: Sequence[Removal]) -> str:
     """Say how much of how many images goes, and where."""
     items = [removal.item for removal in removals]
     images = len({(item.image) for item in items if item.image})
-    whose = [f"{images} image{'s' * (images > 1)}"] if images else []
+    whose = [count(images, "image")] if images else []
     whose += ["what images share"] if any(not item.image for item in items) else []
     places = sorted({item.path[: -len(f"/{item.folder}/{item.name}".replace("//", "/"))] for item in items})
     size = human(sum(_going(removal) for removal in removals))
-    things = f"{len(items)} thing{'s' * (len(items) != 1)}"
-    return f"{things}, {size}, of {' and of '.join(whose)} in {' and '.join(places)}"
+    return f"{count(len(items), 'thing')}, {size}, of {' and of '.join(whose)} in {' and '.join(places)}"
 
 
 def intended(plan_: Plan, seen: Sequence[Contents]) -> str:
@@ -136,15 +169,21 @@ def intended(plan_: Plan, seen: Sequence[Contents]) -> str:
     images = {identity: image for contents in seen for identity, image in contents.images.items()}
     lines = [f"would remove {reach(plan_.removals)}:"]
     named = ""
+    empty = sum(is_empty(removal.item) for removal in plan_.removals)
     for removal in sorted(plan_.removals, key=lambda removal: (removal.item.image, removal.item.path)):
         item = removal.item
+        if is_empty(item):
+            continue
         if item.image != named and item.image in images:
             lines.append(f"  of {_named(images[item.image])}")
         named = item.image
         lines.append(f"  {item.path}  {human(_going(removal))}, {removal.why}")
         if item.kind == PACKAGES and item.written:
-            what = f"{item.written} file{'s' * (item.written != 1)} that programs wrote in it"
-            lines.append(f"    {what} {'stay' if removal.keep_written else 'go too'}, {human(item.written_size)}")
+            what = f"{count(item.written)} that programs wrote in it"
+            verb = ("stay", "go too") if item.written > 1 else ("stays", "goes too")
+            lines.append(f"    {what} {verb[not removal.keep_written]}, {human(item.written_size)}")
+    if empty:
+        lines.append(f"  and {count(empty, 'empty folder')}")
     return "\n".join(lines) + "\n"
 
 
@@ -156,8 +195,8 @@ def _going(removal: Removal) -> int:
 def outcome(done: list[Removed]) -> str:
     """Return what was removed, as text."""
     gone = [entry for entry in done if not entry.problem]
-    lines = [f"  {entry.item.path}  {human(entry.freed)}" for entry in gone]
+    lines = [f"  {entry.item.path}  {human(entry.freed)}" for entry in gone if not is_empty(entry.item)]
     lines += [paragraph(f"not removed: {entry.item.path} {entry.problem}", 2) for entry in done if entry.problem]
     freed = human(sum(entry.freed for entry in gone))
-    head = f"removed {len(gone)} thing{'s' * (len(gone) != 1)}, {freed}" if done else "nothing to remove"
+    head = f"removed {count(len(gone), 'thing')}, {freed}" if done else "nothing to remove"
     return "\n".join([head + (":" if lines else ""), *lines]) + "\n"

@@ -73,7 +73,7 @@ def _hook(model: Status) -> list[Check]:
 
 
 def _settings(model: Status) -> list[Check]:
-    found = [Check(WARN, "settings", text, "correct the value or unset the variable") for text in model["settings"]]
+    found = [Check(WARN, "settings", text, "correct or unset the variable") for text in model["settings"]]
     return found + [
         Check(WARN, "manifest", entry["text"], entry["remedy"])
         for entry in model["problems"]

@@ -26,6 +26,8 @@ def gpus(*, required: bool = False) -> Gpu:
     if required:
         environ[demands.POLICY] = "require"
     demanded = demands.read(environ, declared())
+    if required:
+        demanded.said_by[demands.POLICY] = "--require-gpu is given"
     evidence = signs.gather(environ, sys.path)
     found = diagnosis.from_evidence(evidence, demanded)
     nvml = ask.Nvml()

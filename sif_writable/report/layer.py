@@ -236,4 +236,4 @@ def about(item: Item) -> list[str]:
     wrote = _some(state["packages"])
     if not item.written:
         return [f"nothing of what {wrote} wrote waits to be kept; it goes with the next start on this machine"]
-    return [f"{item.written} file{'s' * (item.written != 1)} of {wrote}, not kept yet"]
+    return [f"{count(item.written)} of {wrote}, not kept yet"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, kernel, make, trial
 from sif_writable.report import layer
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 from sif_writable.storage.shortage import LOW_INODES
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look
@@ -176,12 +176,12 @@ def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
         files = sum(item.written for item in waiting)
         yield Found(
             True,
-            f"{_count(files, 'file')} of containers that have ended are in {_first([item.path for item in waiting])}: "
+            f"{count(files, 'file')} of containers that have ended are in {_first([item.path for item in waiting])}: "
             "the next start of their image on this node keeps them",
             "",
         )
     if copies:
-        number = f"{len(copies)} cop{'ies' if len(copies) > 1 else 'y'}"
+        number = count(len(copies), "copy", "copies")
         size = human(sum(item.size for item in copies))
         yield Found(
             True, f"{number} of generations for this machine, {size}, in {_first([i.path for i in copies])}", ""
@@ -190,7 +190,7 @@ def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
         size = human(sum(item.size for item in gone))
         yield Found(
             True,
-            f"{_count(len(gone), 'layer')} without anything to keep, {size}, in {_first([i.path for i in gone])}",
+            f"{count(len(gone), 'layer')} without anything to keep, {size}, in {_first([i.path for i in gone])}",
             "",
         )
     if aside:
@@ -201,10 +201,6 @@ def _leftovers(left: Iterable[Contents]) -> Iterator[Found]:
             f"{_first([item.path for item in aside])}",
             f"look whether something is missed there, then remove it: sif-writable cache clear {aside[0].name} --yes",
         )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _first(paths: list[str]) -> str:

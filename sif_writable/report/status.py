@@ -18,7 +18,7 @@ from sif_writable.redirects import decision as decision_
 from sif_writable.redirects import earlier, environment, given
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.redirects.decision import Outcome
-from sif_writable.report import gpus, overlay, packages, space, usage
+from sif_writable.report import gpus, misspelt, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 from sif_writable.storage import candidates, choose, marker
 from sif_writable.storage.kinds import RUNTIME
@@ -89,6 +89,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     prefix_mount = mounts.mount_of(prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [
+        *misspelt.misspelt(os.environ),
         *settings.misunderstood(os.environ, [row.variable for row in OPT_IN]),
         *filter(None, [policy.limit(os.environ)[1], limit(os.environ)[1]]),
         *(found["settings"] if found else []),

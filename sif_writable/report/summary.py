@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from sif_writable.report import overlay, usage
-from sif_writable.report.text import LASTING, STATES, free, home_words, shown, width
+from sif_writable.report.text import LASTING, STATES, free, home_words, paragraph, shown, width
 from sif_writable.sizes import human
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def render(model: Status, paint: Painter) -> str:
     lines = lines[: MOST - 1]
     lines.append(_one("more", f"{_ALL}; before a job: sif-writable doctor"))
     return "\n".join(lines) + "\n"
+
+
+def problems(model: Status) -> list[str]:
+    """Return what is wrong, each as a paragraph of its own."""
+    return [paragraph(shown(words), 0) + "\n" for words in dict.fromkeys(_wrong(model))]
 
 
 def _title(model: Status, paint: Painter) -> str:

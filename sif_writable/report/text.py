@@ -31,7 +31,7 @@ class Painter:
     def __init__(self, stream: Any = None) -> None:
         """:param stream: where the text will go; standard output by default."""
         stream = sys.stdout if stream is None else stream
-        self.on = bool(stream.isatty()) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self.on = bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def __call__(self, text: str, style: str) -> str:
         """Return the text in a style: ``good``, ``bad``, ``warn`` or ``head``."""

@@ -3,7 +3,6 @@
 import os
 
 from sif_writable import DIR, TARGET, warm
-from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +49,9 @@ def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Candidate]
     """Yield the candidates for storage, best first."""
     pod = "KUBERNETES_SERVICE_HOST" in environ
     if environ.get(DIR):
+        # What is relative would be another place in each working directory: it is refused when it is tried.
         base = environ[DIR]
-        try:
-            base = os.path.abspath(base)
-        except OSError as error:  # the working directory is gone: what is relative to it is refused when it is tried
-            let_pass(error)
+        base = os.path.normpath(base) if base[:1] == "/" else base
         yield Candidate(DIR, base, "persistent", given=True, make=True, of_pod=pod)
     if facts.target_mounted:
         yield Candidate("the bind at /sif-writable", TARGET, "persistent", given=True, of_pod=pod)

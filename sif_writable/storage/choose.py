@@ -139,6 +139,8 @@ def _consider_well(
     kinds: "tuple[str, ...]",
     postponed: "Optional[list[Candidate]]",
 ) -> str:
+    if place.base[:1] != "/":
+        return "is not an absolute path, so it would be another place in each working directory"
     if ":" in place.base or "\n" in place.base:
         return "has a colon or a line break in its path, which lists of paths cannot express"
     if not responds(place.base):

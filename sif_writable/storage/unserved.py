@@ -31,6 +31,8 @@ def unmet(storage: Storage, label: str = DIR) -> Problem | None:
 
 def cure(storage: Storage, place: Candidate) -> str:
     """Return what helps where a place that was given does not serve."""
+    if place.base[:1] != "/":
+        return f'write the whole path, such as {DIR}="$PWD/{short(place.base)}"'
     loose = [directory for other, directory in storage.loose if other is place]
     return LOOSE_REMEDY.format(loose[0]) if loose else REMEDY
 

@@ -75,7 +75,8 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
     def without(path: str, package: str) -> str:
         if package:
             return (
-                f"a writable copy of {package} (made by itself when its import fails; SIF_WRITABLE_PACKAGES={package})"
+                f"a writable copy of {package}: it is made when its import fails, and for the next run when it writes "
+                f"later; at once with SIF_WRITABLE_PACKAGES={package}"
             )
         if name := variable.moves(path, known):
             return f"{name}, set to a directory that can be written"

@@ -211,7 +211,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         os.execvp(argv[0], list(argv))  # noqa: S606 - the user's own command, no shell between
     except OSError as error:
         code, words = not_started(argv[0], error)
-        say([words], "sif-writable trace")
+        say([words])
     finally:
         sys.stderr.flush()
         os._exit(code)

@@ -259,6 +259,6 @@ def test_a_script_of_the_hosts_says_how_to_call_it(attached: Attached) -> None:
     done = host.shell(attached.lines + host.exec(host.path("bin/sif-writable"), "status", own=False))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"sif-writable: {host.path('bin/sif-writable')} is the host's, and no command of this image. Remedy: call it "
+        f"sif_writable: {host.path('bin/sif-writable')} is the host's, and no command of this image. Remedy: call it "
         "by the image's Python, as python -m sif_writable status\n"
     )

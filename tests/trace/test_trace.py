@@ -147,7 +147,7 @@ def test_what_is_saved_is_known_at_the_next_run(world: Any) -> None:
     assert {"kivy", "numpy"} <= set(answer["saved"])
     assert [name for name in answer["saved"] if "/" in name] == []
     assert result.returncode == 3
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("sif-writable trace: ")]
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("sif_writable: ")]
     declared = line.partition("SIF_WRITABLE_OVERLAY_PATHS=")[2].partition(",")[0]
     assert {"/var/log/tool", "/opt/venv/julia_env"} <= set(declared.split(":"))
     code = """
@@ -160,7 +160,7 @@ tell([sorted(set(wanted) & {"kivy", "numpy"}), sorted(overlay.current(os.environ
 def test_the_text(world: Any) -> None:
     said = world.run([*TRACE, "--", PYTHON, "-c", f"open('{PACKAGES}/numpy/x', 'w')"])
     assert said.returncode == 0, said
-    assert "1 writes under the image; the command ended with 0" in said.stdout
+    assert "1 write under the image; the command ended with 0" in said.stdout
     assert "package numpy" in said.stdout
     assert "SIF_WRITABLE_PACKAGES=numpy" in said.stdout
     assert all(len(line) <= 80 for line in said.stdout.splitlines() if "/" not in line)

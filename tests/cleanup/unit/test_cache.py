@@ -17,6 +17,8 @@ from sif_writable.cleanup import policy
 from sif_writable.cleanup.contents import Contents, Image, Item, look
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
+from sif_writable.report import cache as report
+from sif_writable.report.text import Painter
 from sif_writable.system.listing import names
 from tests.lab import command_line
 from tests.lab.store import REPOSITORY
@@ -207,6 +209,56 @@ def test_list_tells_kind_size_files_use_and_image(store: Store) -> None:
     assert str(store.root) in text
 
 
+def test_list_shows_this_image_and_counts_the_others_unless_they_are_asked_for(store: Store) -> None:
+    mine = store.image() / "config" / "ipython"
+    mine.mkdir()
+    (mine / "history.sqlite").write_text("x")
+    for number in (1, 2):
+        other = store.root / f"image-{number:016x}" / "config" / "ipython"
+        other.mkdir(parents=True)
+        (other / "history.sqlite").write_text("x" * 5000)
+    told = store.cache("list").stdout
+    assert "ipython" in told
+    assert "1 file " in told
+    assert "  2 other images keep 16.0 KiB (add --all-images)\n" in told
+    assert f"image-{1:016x}" not in told
+    assert "lock" not in told
+    assert "\n  empty" not in told
+    told = store.cache("list", "--all-images").stdout
+    assert told.count("another image, image-") == 2
+    assert "other images keep" not in told
+    assert store.cache("list", "-q").stdout == f"{mine}\n"
+    assert len(store.cache("list", "-q", "--all-images").stdout.splitlines()) == 3
+    shutil.rmtree(store.root / f"image-{2:016x}")
+    assert "  1 other image keeps 8.0 KiB (add --all-images)\n" in store.cache("list").stdout
+    assert len(json.loads(store.cache("list", "--json").stdout)["roots"][0]["images"]) == 2  # all, as ever
+
+
+def test_storage_that_holds_nothing_is_left_out(store: Store) -> None:
+    assert store.cache("list").stdout == f"{store.root}  0 B\n  empty\n"  # it was named
+    nothing = contents(item("empty", size=0, files=0))
+    told = report.listing(nothing, [], report.Shown(THIS, all_images=False), NOW, Painter())
+    assert told == "nothing is kept so far in /s\n"
+    assert store.cache("prune", "--older-than", "0d").stdout == "nothing to remove\n"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_place_that_mkdir_has_made_is_listed_as_any_other(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "sif-writable"
+    place.mkdir()
+    place.chmod(mode)
+    store = Store(tmp_path)
+    write = "import os; os.makedirs(os.environ['NUMBA_CACHE_DIR']); open(os.environ['NUMBA_CACHE_DIR'] + '/k', 'w')"
+    environ = {**store.environ(), "SIF_WRITABLE_DIR": str(place)}
+    environ["PYTHONPATH"] = os.path.join(REPOSITORY, "sif_writable", "hook") + ":" + REPOSITORY
+    assert subprocess.run([sys.executable, "-c", write], env=environ, check=True).returncode == 0
+    for options in ((), ("--dir", str(place))):
+        told = store.run("cache", "list", *options, SIF_WRITABLE_DIR=str(place))
+        assert (told.returncode, told.stderr) == (0, "")
+        assert told.stdout.startswith(f"{place}  "), told
+        assert "not looked into" not in told.stdout
+
+
 def test_looking_leaves_no_trace(store: Store) -> None:
     folder = store.image() / "config"
     (folder / "matplotlib").mkdir()
@@ -262,7 +314,7 @@ def test_this_image_in_the_chosen_storage_unless_more_is_said(store: Store) -> N
     assert "numba is of 1 other image" in " ".join(done.stdout.split())
     assert (own.exists(), (other / "k").exists(), (beside / "k").exists()) == (False, True, True)
     done = store.run("cache", "clear", "--yes", "--all-images", "numba", "pip")
-    said = f"sif-writable cache: removing 2 things, 16.0 KiB, of 1 image and of what images share in {store.root}\n"
+    said = f"sif_writable: removing 2 things, 16.0 KiB, of 1 image and of what images share in {store.root}\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert ((other / "k").exists(), (beside / "k").exists()) == (False, True)
     done = store.run("cache", "clear", "--yes", "numba", "--dir", str(elsewhere))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.commands.cli import COMMANDS
-from sif_writable.commands.env import SHELLS, assignment
+from sif_writable.commands.env import SHELLS, assignment, syntax
 from sif_writable.report.text import paragraph
 from sif_writable.system.program import not_started
 from tests.lab import command_line
@@ -43,10 +43,10 @@ def test_a_shell_reads_back_exactly_what_was_set(shell: str) -> None:
     program = shutil.which(shell) or (shutil.which("tcsh") if shell == "csh" else None)
     if program is None:
         pytest.skip(f"{shell} is not installed")
-    lines = [assignment(shell, f"X_{number}", value) for number, value in enumerate(AWKWARD)]
+    lines = [assignment(syntax(shell), f"X_{number}", value) for number, value in enumerate(AWKWARD)]
     tell = f"import os; print([os.environ['X_' + str(number)] for number in range({len(AWKWARD)})])"
     done = subprocess.run(
-        [program, "-f"] if shell == "csh" else [program],
+        [program, "-f"] if syntax(shell) == "csh" else [program],
         input="\n".join([*lines, f'{sys.executable} -c "{tell}"\n']),
         capture_output=True,
         text=True,
@@ -66,8 +66,17 @@ def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     [
         ((), "COMMAND"),
         (("no-such-command",), "invalid choice: 'no-such-command'"),
-        (("status", "--jsn"), "--jsn"),
-        (("env", "--shell", "zsh"), "invalid choice: 'zsh'"),
+        (("status", "--jsn"), "usage: sif-writable status "),
+        (("status", "--jsn"), "sif-writable status: error: unrecognized arguments: --jsn"),
+        (("doctor", "word"), "sif-writable doctor: error: unrecognized arguments: word"),
+        (("cache",), "usage: sif-writable cache "),
+        (("cache", "list", "--yes"), "usage: sif-writable cache list "),
+        (("cache", "prune"), "usage: sif-writable cache prune "),
+        (("cache", "forget"), "usage: sif-writable cache forget "),
+        (("trace", "--json"), "usage: sif-writable trace [options] -- CMD [ARGUMENT...]"),
+        (("run",), "usage: sif-writable run [options] -- CMD [ARGUMENT...]"),
+        (("completion", "ksh"), "usage: sif-writable completion "),
+        (("env", "--shell", "ksh"), "invalid choice: 'ksh'"),
         (("run",), "no command given"),
         (("run", "--"), "no command given"),
         (("cache", "list", "--dir", ""), "'' holds no storage"),
@@ -94,6 +103,7 @@ COMMAND_LINES: tuple[tuple[str, ...], ...] = (
     ("prestage",),
     ("run",),
     ("trace",),
+    ("completion", "bash"),
 )
 _ALL = """
 import contextlib, io, sys
@@ -145,7 +155,7 @@ def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, te
 def test_run_passes_on_what_its_command_says() -> None:
     assert cli("run", "--", "sh", "-c", "exit 7").returncode == 7
     missing = cli("run", "--", "no-such-program")
-    assert (missing.returncode, missing.stderr) == (127, "sif-writable run: no-such-program: command not found\n")
+    assert (missing.returncode, missing.stderr) == (127, "sif_writable: no-such-program: command not found\n")
     refused = cli("run", "--", "/etc/passwd")
     assert refused.returncode == 126
     assert "/etc/passwd cannot be executed: Permission denied" in refused.stderr
@@ -187,4 +197,5 @@ def test_only_the_command_that_is_asked_for_is_loaded(tmp_path: Path) -> None:
     program += "print([name for name in sys.modules if name.startswith('sif_writable.commands.')], file=sys.stderr)"
     environ = {**ENVIRONMENT, "HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
-    assert result.stderr == "['sif_writable.commands.cli', 'sif_writable.commands.env']\n"
+    loaded = [f"sif_writable.commands.{name}" for name in ("usage", "cli", "env")]
+    assert result.stderr == f"{loaded}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sif_writable import sizes
-from sif_writable.gpu import demands
+from sif_writable.gpu import demands, diagnosis, signs
 from tests.gpu.unit.answers import card, diagnose, evidence, nvml
 
 SECONDS = "seconds above 0 and up to a day, such as 10"
@@ -61,10 +61,12 @@ def test_the_environment_wins_over_the_image() -> None:
         ((), {"CUDA_VISIBLE_DEVICES": ""}, {}, ""),
         ((), {"NVIDIA_VISIBLE_DEVICES": "all"}, {}, "NVIDIA_VISIBLE_DEVICES=all"),
         ((), {"NVIDIA_VISIBLE_DEVICES": "void"}, {}, ""),
-        ((), {}, {"SIF_WRITABLE_GPU": "require"}, "SIF_WRITABLE_GPU=require"),
+        ((), {}, {"SIF_WRITABLE_GPU": "require"}, "the image declares gpu: require"),
+        ((), {"SIF_WRITABLE_GPU": "require"}, {"SIF_WRITABLE_GPU": "warn"}, "SIF_WRITABLE_GPU=require"),
         ((), {}, {"SIF_WRITABLE_GPU": "auto"}, ""),
         ((), {"SIF_WRITABLE_GPU": "auto"}, {"SIF_WRITABLE_GPU": "require"}, ""),
-        ((), {}, {"SIF_WRITABLE_GPU_COUNT": "2"}, "SIF_WRITABLE_GPU_COUNT=2"),
+        ((), {}, {"SIF_WRITABLE_GPU_COUNT": "2"}, "the image declares gpu-count: 2"),
+        ((), {}, {"SIF_WRITABLE_GPU_MIN_MEMORY": "2G"}, "the image declares gpu-min-memory: 2G"),
     ],
 )
 def test_who_expects_a_gpu(nodes: tuple[str, ...], environ: dict[str, str], image: dict[str, str], who: str) -> None:
@@ -77,3 +79,23 @@ def test_what_the_image_sets_is_no_expectation_of_the_job(variable: str) -> None
     wanted = demands.read(environ, {})
     assert not demands.why_gpu_expected((), environ, wanted, frozenset([variable]))
     assert demands.why_gpu_expected(("nvidiactl",), environ, wanted, frozenset([variable])) == "/dev/nvidiactl"
+
+
+@pytest.mark.parametrize(
+    ("environ", "image", "option", "clause"),
+    [
+        ({"SIF_WRITABLE_GPU": "require"}, {}, "", "SIF_WRITABLE_GPU=require is set"),
+        ({}, {"SIF_WRITABLE_GPU": "require"}, "", "the image declares gpu: require"),
+        ({"SIF_WRITABLE_GPU": "require"}, {}, "--require-gpu is given", "--require-gpu is given"),
+        ({"SLURM_GPUS": "2"}, {}, "", "SLURM_GPUS=2 is set"),
+    ],
+)
+def test_the_message_says_who_demands_a_gpu(
+    environ: dict[str, str], image: dict[str, str], option: str, clause: str
+) -> None:
+    wanted = demands.read(environ, image)
+    if option:
+        wanted.said_by["SIF_WRITABLE_GPU"] = option
+    found = diagnosis.from_evidence(signs.gather(environ, (), root="/nonexistent"), wanted)
+    assert found is not None
+    assert found.problem.text.endswith(f", although {clause}.")

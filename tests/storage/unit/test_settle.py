@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable import DIR
 from sif_writable.cleanup.roots import below
 from sif_writable.redirects.earlier import take_over
 from sif_writable.seldom import MARKER
-from sif_writable.storage import choose
+from sif_writable.storage import candidates, choose
 from sif_writable.storage import marker as marker_
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
 from sif_writable.storage.make import make_base
+from sif_writable.storage.unserved import unmet
 from sif_writable.system import container
 from tests.lab.decisions import make_facts
 
@@ -121,6 +123,21 @@ def test_a_given_place_gets_one_folder_of_ours_in_it(tmp_path: Path) -> None:
         assert roots(given(place)) == {str(place / "sif-writable")}
     assert os.listdir(place) == ["sif-writable"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (place, place / "sif-writable")} == {0o700}
+
+
+@pytest.mark.parametrize("base", ["cache", "./cache", "../cache", "~/cache"])
+def test_a_place_that_is_not_absolute_is_refused_with_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {DIR: base}
+    facts = make_facts(uid=UID, user=UID, home=str(tmp_path))
+    storage = choose.choose_storage(candidates.places(facts, environ), facts, environ)
+    problem = unmet(storage)
+    assert problem is not None
+    assert problem.text.startswith(f"{DIR}={base} is not an absolute path, so it would be another place in each ")
+    assert problem.remedy == f'write the whole path, such as {DIR}="$PWD/{base}".'
+    assert os.listdir(tmp_path) == [".cache"]
 
 
 @pytest.mark.parametrize("there", ["nothing", "empty", "lost+found", "marked"])

@@ -1,0 +1,38 @@
+"""Variables that begin as ours do and are none: a misspelt one has no effect, and nobody would know."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from sif_writable import MODE
+from sif_writable.session import OLD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FOR_USERS = """
+DEBUG COPYUP_MAX DIR GPU GPU_COUNT GPU_MIN_CAPABILITY GPU_MIN_MEMORY GPU_TIMEOUT HEAVY HOME KEEP MAX OPT_IN OVERLAY
+OVERLAY_PATHS PACKAGES SHARE STRICT
+"""
+_BETWEEN_PROCESSES = "COPIES GPU_CHECKED IN_OVERLAY LAYER PYCACHE REFUSED SESSION SHARED_IN TOLD TRACE"
+FOR_USERS = (MODE, *(f"{MODE}_{end}" for end in _FOR_USERS.split()))
+"""Variables that users set."""
+KNOWN = frozenset((*FOR_USERS, *(f"{MODE}_{end}" for end in _BETWEEN_PROCESSES.split())))
+"""And those that processes hand down; :data:`~sif_writable.session.OLD` begins more."""
+
+
+def misspelt(names: Iterable[str]) -> list[str]:
+    """Return a sentence on each variable that begins as ours do and is none.
+
+    :param names: of an environment.
+    """
+    found = []
+    for name in sorted(names):
+        if not name.upper().startswith((MODE, "SIFWRITABLE")) or name in KNOWN or name.startswith(OLD):
+            continue
+        if name == f"{MODE}_LAB":  # of the tests
+            continue
+        near = difflib.get_close_matches(name.upper(), FOR_USERS, n=1)
+        found.append(f"{name} is not known and has no effect" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
