@@ -43,12 +43,11 @@ class Looked(NamedTuple):
     """Interpreters that this package does not run on."""
 
 
-def into(image: str, folder: str) -> Looked:
-    """Look into an image.
+def engine_for(image: str) -> str:
+    """Return the engine that looks into an image.
 
-    :param image: as the runtime takes it: a file, a sandbox, or an address.
-    :param folder: ours, to bind.
-    :raises SifWritableError: it cannot be looked into, or there is no Python in it.
+    :param image: as the engine takes it: a file, a sandbox, or an address.
+    :raises SifWritableError: there is no engine, or no image.
     """
     engine = next(filter(shutil.which, ENGINES), "")
     if not engine:
@@ -58,6 +57,15 @@ def into(image: str, folder: str) -> Looked:
         )
     if "://" not in image and not os.path.exists(image):
         raise SifWritableError(f"{image} does not exist. Remedy: name the image as for {engine} exec.")
+    return engine
+
+
+def into(engine: str, image: str, folder: str) -> Looked:
+    """Look into an image.
+
+    :param folder: ours, to bind.
+    :raises SifWritableError: it cannot be looked into, or there is no Python in it.
+    """
     command = [engine, "--silent", "exec", "--contain", "--cleanenv", "--bind", f"{folder}:{variables.POINT}", image]
     # What is meant for other containers, such as binds of an earlier call, would only be in the way.
     ours = ("APPTAINER", "SINGULARITY")

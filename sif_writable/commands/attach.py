@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     _quiet = arguments.quiet
     place = arguments.dir or folder.default()
     _tell_of_place(place)
+    engine = look.engine_for(arguments.image) if arguments.image else ""
     made = folder.make(place)
     lines: list[str] = []
     if arguments.site:
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += ["# In apptainer.conf (or singularity.conf), for every container:", *settings]
         lines += [f"# In a profile script of {arguments.shell}; SIF_WRITABLE=off switches it off:", *profile]
     elif arguments.image:
-        looked = look.into(arguments.image, made.path)
+        looked = look.into(engine, arguments.image, made.path)
         if bad := [path for path in looked.directories if variables.bad_path(path)]:
             raise SifWritableError(
                 f"{bad[0]} in {arguments.image} {variables.bad_path(bad[0])}. Remedy: leave --image out."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,9 +23,15 @@ echo "${{APPTAINER_BIND-none}} ${{APPTAINERENV_PYTHONPATH-none}}" >> {folder}/ca
 FOUND = "echo 'sif-writable found: [[\"/opt/v/site-packages\"], [], []]'"
 
 
-def attach(place: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; nothing is fetched or compiled by other interpreters."""
-    command = [*attached.command([REPOSITORY, str(or_skip(attached.needed))]), "--dir", str(place / "x"), *words]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return where the folder is made once."""
+    return str(tmp_path_factory.mktemp("attached") / "x")
+
+
+def attach(place: Path, folder: str, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, with the programs in a place; nothing is fetched."""
+    command = [*attached.command([REPOSITORY, str(or_skip(attached.needed))]), "--dir", folder, *words]
     path = f"{place}/bin:/usr/bin:/bin"
     return subprocess.run(command, env={"PATH": path, **environ}, capture_output=True, text=True, check=False)
 
@@ -40,7 +45,8 @@ def engine(place: Path, answer: str) -> None:
 
 
 def test_no_engine(tmp_path: Path) -> None:
-    done = attach(tmp_path, "--image", "x.sif")
+    done = attach(tmp_path, f"{tmp_path}/x", "--image", "x.sif")
+    assert not os.path.lexists(tmp_path / "x")
     assert (done.returncode, done.stdout) == (2, "")
     assert "x.sif cannot be looked into: neither apptainer nor singularity is on PATH. Remedy: " in done.stderr
 
@@ -59,33 +65,32 @@ def test_no_engine(tmp_path: Path) -> None:
         (".", FOUND.replace("/opt", "/o,pt"), "has a comma in its path"),
     ],
 )
-def test_an_image_that_cannot_be_looked_into(tmp_path: Path, image: str, answer: str, words: str) -> None:
+def test_an_image_that_cannot_be_looked_into(tmp_path: Path, folder: str, image: str, answer: str, words: str) -> None:
     engine(tmp_path, answer)
-    done = attach(tmp_path, "--image", image)
+    done = attach(tmp_path, folder, "--image", image)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_image_is_looked_into_without_what_is_meant_for_others(tmp_path: Path) -> None:
+def test_an_image_is_looked_into_without_what_is_meant_for_others(tmp_path: Path, folder: str) -> None:
     engine(tmp_path, FOUND)
     given = {"APPTAINER_BIND": "/data", "APPTAINERENV_PYTHONPATH": "/mine", "APPTAINER_CACHEDIR": "/c"}
-    done = attach(tmp_path, "--image", ".", "--shell", "fish", **given)
+    done = attach(tmp_path, folder, "--image", ".", "--shell", "fish", **given)
     assert done.returncode == 0, done
     pth = "sif_writable_attached.pth"
-    binds = f"/data,{tmp_path}/x/current:/sif-writable-attached"
-    binds += f",{tmp_path}/x/current/sif_writable/hook/{pth}:/opt/v/site-packages/{pth}"
+    binds = f"/data,{folder}/current:/sif-writable-attached"
+    binds += f",{folder}/current/sif_writable/hook/{pth}:/opt/v/site-packages/{pth}"
     assert done.stdout.splitlines()[0] == f"set -gx APPTAINER_BIND '{binds}';"
     called = (tmp_path / "called").read_text(encoding="utf-8").splitlines()
-    assert f"--bind {tmp_path}/x/current:/sif-writable-attached . /bin/sh" in called[0]
+    assert f"--bind {folder}/current:/sif-writable-attached . /bin/sh" in called[0]
     assert called[-1] == "none none"
 
 
-def test_an_image_that_has_it_needs_nothing(tmp_path: Path) -> None:
-    engine(
-        tmp_path, 'echo \'sif-writable found: [[], ["/opt/v/sif_writable/__init__.py"], ["/usr/bin/python3 (3.8)"]]\''
-    )
-    done = attach(tmp_path, "--image", ".")
+def test_an_image_that_has_it_needs_nothing(tmp_path: Path, folder: str) -> None:
+    have, old = '["/opt/v/sif_writable/__init__.py"]', '["/usr/bin/python3 (3.8)"]'
+    engine(tmp_path, f"echo 'sif-writable found: [[], {have}, {old}]'")
+    done = attach(tmp_path, folder, "--image", ".")
     assert (done.returncode, done.stdout) == (0, "")
     assert "/opt/v/sif_writable/__init__.py is in the image already" in done.stderr.replace("\n  ", " ")
     assert "/usr/bin/python3 (3.8) is left out" in done.stderr.replace("\n  ", " ")
@@ -93,7 +98,7 @@ def test_an_image_that_has_it_needs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("words", "said"), [(("--image", "x", "--site"), "not allowed with"), (("--shell", "x"), "x")])
 def test_bad_usage(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
-    done = attach(tmp_path, *words)
+    done = attach(tmp_path, f"{tmp_path}/x", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert not os.path.lexists(tmp_path / "x")
@@ -106,4 +111,3 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{tmp_path}/file" in done.stderr
     assert "Remedy" in done.stderr
-    assert sys.executable

@@ -39,7 +39,7 @@ def test_a_volume_at_the_mount_point_is_used(squashfs_root: SquashfsRoot, mode: 
 
 @pytest.mark.parametrize("mode", [0o777, 0o2777], ids=["emptyDir", "emptyDir, fsGroup"])
 def test_an_init_container_attaches_what_the_other_image_lacks(squashfs_root: SquashfsRoot, mode: int) -> None:
-    """As attach-pod.yaml has it, in directories of this image. /usr/bin/python3 of the image knows nothing of us, and there is no network for pip."""
+    """As attach-pod.yaml has it, in directories of this image, whose /usr/bin/python3 knows nothing of us."""
     volume = os.path.join(squashfs_root.places.folder, "volume")
     os.mkdir(volume)
     os.chown(volume, 0, ORDINARY_UID if mode & 0o2000 else 0)
