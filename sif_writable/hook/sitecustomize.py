@@ -25,19 +25,24 @@ def _run_next() -> None:
     from _frozen_importlib import module_from_spec
     from _frozen_importlib_external import PathFinder
 
-    here = os.path.realpath(os.path.dirname(os.path.abspath(__file__)))
-    spec = PathFinder.find_spec("sitecustomize", [p for p in sys.path if os.path.realpath(p) != here])
+    here = os.path.dirname(os.path.abspath(__file__))
+    others = [p for p in sys.path if p != here]
+    spec = PathFinder.find_spec("sitecustomize", others)
+    if spec and os.path.realpath(spec.origin or "") == os.path.realpath(__file__):  # by another name of this folder
+        spec = PathFinder.find_spec(
+            "sitecustomize", [p for p in others if os.path.realpath(p) != os.path.realpath(here)]
+        )
     if spec is None or spec.loader is None:
         return
     module = module_from_spec(spec)
-    ours = sys.modules.get("sitecustomize")
+    this = sys.modules.get("sitecustomize")
     sys.modules["sitecustomize"] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
         # site reports a failing sitecustomize and goes on; it must see this one as it would have without us.
-        if ours is not None:
-            sys.modules["sitecustomize"] = ours
+        if this is not None:
+            sys.modules["sitecustomize"] = this
         raise
 
 

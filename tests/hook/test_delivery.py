@@ -229,6 +229,13 @@ def test_pythonpath_before_another_tool(bare: Hooked, target: str, chaining: boo
     assert _by_path(bare, target, [HOOK, OTHER, HOOK, OTHER]) == ("active", [("other", True)])
 
 
+@pytest.mark.parametrize("path", [[HOOK, f"{OTHER}/again", OTHER], [f"{OTHER}/again", HOOK, OTHER]])
+def test_pythonpath_with_our_folder_by_two_names(bare: Hooked, target: str, path: list[str]) -> None:
+    _write_other(bare, WITNESS.format(name="other"))
+    os.symlink(HOOK, os.path.join(bare.machine.places.folder, "other", "again"))
+    assert _by_path(bare, target, path) == ("active", [("other", True)])
+
+
 def test_pythonpath_after_another_tool(bare: Hooked, target: str) -> None:
     _write_other(bare, WITNESS.format(name="other"))
     # Python looks no further than the first; a tool that lets the next one run lets ours run.
