@@ -26,10 +26,13 @@ def say(sentence: str) -> None:
 def from_the_next_run_on(units: Iterable[Unit], copies: Copies, more: str = "") -> None:
     """Say that packages are imported from copies from the next run on, and how that is undone."""
     names = sorted({unit.name for unit in units})
+    write = "writes into its own directory, which cannot be written here; from the next run on it is imported from a"
+    if len(names) > 1:
+        write = "write into their own directories, which cannot be written here; from the next run on they are imported"
+        write += " from a"
     say(
-        f"{policy.join(names)} writes into its own directory, which cannot be written here; from the next run on it is "
-        f"imported from a writable copy in {copies.folder}. {more}To undo this: sif-writable cache forget "
-        f"{' '.join(names)}"
+        f"{policy.join(names)} {write} writable copy in {copies.folder}. {more}To undo this: "
+        f"sif-writable cache forget {' '.join(names)}"
     )
 
 
