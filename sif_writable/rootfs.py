@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _FIRST_USERS = "user:[4026531837]"
 """The user namespace that the kernel boots with (PROC_USER_INIT_INO)."""
-_OF_APPTAINER = (b"APPTAINER_CONTAINER", b"SINGULARITY_CONTAINER")
 
 
 def is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
@@ -55,15 +54,13 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
             booted = None
         if booted is not None:
             return here[:2] != booted[:2] or (here[2] and not booted[2])
-    kernels_own = _is_devtmpfs(table)
     device, directory, read_only = here
-    if kernels_own and not read_only and directory == b"/" and device.partition(b":")[0] not in (b"0", b"7"):
-        return False  # a disk as a whole, and no image in a file, with the kernel's own /dev: as a system is booted
+    is_disk = directory == b"/" and device.partition(b":")[0] not in (b"0", b"7") and _has_devtmpfs(table)
+    if is_disk and not (read_only and own_pids):
+        return False  # all of a disk, and no image in a file, with the kernel's own /dev: as a system is booted
     if own_pids or os.readlink("/proc/self/ns/user") != _FIRST_USERS:
         return True
-    if signed and any([name in data for name in _OF_APPTAINER]):  # noqa: C419 - a generator costs a frame
-        return os.access("/.singularity.d", 0)
-    return signed
+    return b"SHIFTER_IMAGE" in data or (signed and os.access("/.singularity.d", 0))  # engines with rights of root
 
 
 def _is_read_only(path: str) -> bool:
@@ -85,7 +82,7 @@ def root_in(table: "list[list[bytes]]") -> "Optional[tuple[bytes, bytes, bool]]"
     return found
 
 
-def _is_devtmpfs(table: "list[list[bytes]]") -> bool:
+def _has_devtmpfs(table: "list[list[bytes]]") -> bool:
     """Whether /dev is the kernel's own, as a booted system has it and a container of OCI has not."""
     kinds = [fields[fields.index(b"-") + 1] for fields in table if len(fields) > 9 and fields[4] == b"/dev"]
     return kinds[-1:] == [b"devtmpfs"]

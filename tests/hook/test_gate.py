@@ -74,6 +74,18 @@ def test_nothing_happens_where_prefix_and_home_are_writable(each: Hooked) -> Non
     _assert_nothing_happens(each, each.without(), "writable", writable=True)
 
 
+@pytest.mark.parametrize(("with_base", "state"), [("true", "active"), ("false", "writable")])
+def test_a_virtual_environment_has_its_bases_packages_to_serve(each: Hooked, with_base: str, state: str) -> None:
+    """That of a user's own, in a writable place: it is known only when `site` has read pyvenv.cfg."""
+    venv = each.copy()
+    with open(f"{venv.environment}/pyvenv.cfg", encoding="utf-8") as file:
+        settings = file.read()
+    assert "include-system-site-packages = false" in settings
+    with open(f"{venv.environment}/pyvenv.cfg", "w", encoding="utf-8") as file:
+        file.write(settings.replace("packages = false", f"packages = {with_base}"))
+    assert venv.state(writable=True) == state
+
+
 @pytest.mark.parametrize("home", ["", "/", "/no/such/home", "/usr"])
 def test_an_unusable_home_is_something_to_do(hooked: Hooked, home: str | None) -> None:
     assert hooked.state(writable=True, home=home) == "active"

@@ -12,8 +12,11 @@ from tests.lab.unavailable import LabUnavailable
 PROGRAMS = {
     "bindfs": "bindfs",
     "bwrap": "bubblewrap",
+    "ch-run": "charliecloud-runtime",
+    "crun": "crun",
     "csh": "tcsh",
     "faketime": "faketime",
+    "firejail": "firejail",
     "fish": "fish",
     "gcc": "gcc",
     "mkfs.ext3": "e2fsprogs",
@@ -23,8 +26,12 @@ PROGRAMS = {
     "mount": "mount",
     "newuidmap": "uidmap",
     "patchelf": "patchelf",
+    "podman": "podman",
+    "proot": "proot",
+    "runc": "runc",
     "setfacl": "acl",
     "strace": "strace",
+    "systemd-nspawn": "systemd-container",
     "tcsh": "tcsh",
 }
 """Program → the Debian package that has it."""

@@ -1,0 +1,1 @@
+"""How engines start, and what is there to be seen."""
