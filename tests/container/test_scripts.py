@@ -57,6 +57,17 @@ def test_where_sif_writable_comes_from_is_one_variable(name: str) -> None:
     assert len(re.findall(r"^(?:COPY|   ) [${ ]+SIF_WRITABLE[ }]+ /opt/src/$", text, re.MULTILINE)) == 1
 
 
+def test_a_wheel_is_made_of_a_path() -> None:
+    """A bare name would be asked for on the package index: there may be another project of that name."""
+    made = []
+    for name in ("../README.md", "README.md", *INSTALLING):
+        made += re.findall(r"pip wheel (.*?)(?:`|  |\n)", read(name)[1])
+    assert len(made) >= 6
+    assert [
+        words for words in made if not re.fullmatch(r"--no-deps --wheel-dir \. (\./sif_writable|\.\./\.\.)", words)
+    ] == []
+
+
 # --- The job script.
 
 APPTAINER = """#!/bin/sh
