@@ -80,7 +80,9 @@ class Before:
         return _callbacks() - self.callbacks - (_settled - self.settled)
 
 
-def _execute(watcher: "Watcher", loader: "Any", module: "ModuleType") -> None:
+def _execute(
+    watcher: "Watcher", loader: "Any", module: "ModuleType"
+) -> None:  # pragma: no cover - it has another name
     """Execute a module in place of its loader, and once more from a writable copy where that cures its failure."""
     global _outermost
     vars(loader).pop("exec_module", None)  # from now on the loader is what it is without us
@@ -200,7 +202,7 @@ class _Standing:
     def __getattr__(self, name: str) -> "Any":
         return getattr(self._loader, name)
 
-    def exec_module(self, module: "ModuleType") -> None:
+    def exec_module(self, module: "ModuleType") -> None:  # pragma: no cover - it has another name
         """Put the loader in its place, and execute the module as :func:`_execute` does."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:

@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.lab import apt, debian, scratch
+from tests.lab import apt, debian, measured, scratch
 from tests.lab.store import LAB
 from tests.lab.unavailable import LabUnavailable
 
@@ -70,7 +70,8 @@ class Apptainer:
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in an image (a path outside). `env` is Apptainer's own, which it passes on."""
-        command = ["--silent", "exec", *options, self.inside(image), *argv]
+        shown = [f"--bind={bind}" for bind in measured.binds(self.inside)]
+        command = ["--silent", "exec", *shown, *options, self.inside(image), *argv]
         return self.run(command, env=env, home=home, devices=devices, timeout=timeout)
 
     def run(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tests.lab import apptainer_root, apt, debian, scratch, wheels, writers
+from tests.lab import apptainer_root, apt, debian, measured, scratch, wheels, writers
 from tests.lab.apptainer_root import Apptainer, Runtime
 from tests.lab.store import LAB, REPOSITORY, digest_of_files, provide
 from tests.lab.unavailable import LabUnavailable
@@ -29,11 +29,18 @@ def sif() -> str:
         folder = f"{path}.wheels"
         os.mkdir(folder)
         shutil.copy(wheel, folder)
-        requirements = " ".join(("sif-writable", *writers.wheels(folder)))
+        requirements = " ".join(("sif-writable", *writers.wheels(folder), *_measuring(folder)))
         _build(runtime, path, BOOTSTRAP="localimage", BASE=packages, WHEELS=folder, REQUIREMENTS=requirements)
         shutil.rmtree(folder)
 
-    return provide("test.sif", (packages, wheel, writers.FILES, _definition()), make)
+    return provide("test.sif", (packages, wheel, writers.FILES, _definition(), *measured.RECIPE), make)
+
+
+def _measuring(folder: str) -> list[str]:
+    """Write the wheel that lets the interpreters of an image be measured, where they are; return its name."""
+    if measured.ON:
+        writers.wheel(folder, "lab_coverage", measured.files())
+    return ["lab_coverage"] if measured.ON else []
 
 
 def larger(*requirements: str, name: str = "larger") -> str:
@@ -90,10 +97,11 @@ def base(*more: str) -> tuple[str, str]:
 def _packages(runtime: Runtime, base: tuple[str, str], wheelhouse: str) -> str:
     """Return the image without sif-writable, as a tree: what stays the same while the code changes."""
     agent, source = base
-    requirements = " ".join((*wheels.PACKAGES, *wheels.DEPENDENCIES))
+    requirements = " ".join((*wheels.PACKAGES, *wheels.DEPENDENCIES, *measured.PACKAGES))
 
     def make(path: str) -> None:
         _build(runtime, path, "--sandbox", BOOTSTRAP=agent, BASE=source, WHEELS=wheelhouse, REQUIREMENTS=requirements)
+        measured.mount_point(path)
 
     return provide("packages", (base, wheelhouse, _definition()), make)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.lab.store import LAB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ON = bool(os.environ.get("COVERAGE_RUN"))
 """`coverage run` says so to its children."""
@@ -26,7 +26,18 @@ disable_warnings = module-not-imported, no-data-collected
 """
 """Those of pyproject.toml, which coverage reads from Python 3.11 on only, but `patch = subprocess`: see `start`."""
 _MODULE = "_lab_coverage"
+_PTH = f"0{_MODULE}.pth"
+"""It is read before our own, so that all of a start is measured."""
 _STARTING = """import atexit, os, sys
+
+def spawn(path, argv, env, **options):
+    # Without `site`, an interpreter reads no .pth file: the code that it is given begins with what that would do.
+    argv = list(argv)
+    if "-S" in argv and "-c" in argv:
+        place = argv.index("-c") + 1
+        here = os.path.dirname(__file__)
+        argv[place] = f"import sys; sys.path.append({{here!r}}); import _lab_coverage; sys.path.pop()\\n{{argv[place]}}"
+    return posix_spawn(path, argv, env, **options)
 
 def save():
     try:
@@ -42,18 +53,27 @@ if os.path.exists("{0}/settings") and "coverage" not in sys.modules:
         measuring = coverage.process_startup()
         atexit.unregister(measuring._atexit)
         atexit.register(save)
+        posix_spawn, os.posix_spawn = os.posix_spawn, spawn
     finally:
         for name in own:
             del os.environ[name]
 """
-"""Its .pth is read before our own, so that all of a start is measured."""
 RECIPE = (_STARTING,) if ON else ()
 """By what environments differ."""
 
 
-def binds() -> Sequence[str]:
-    """Return what a machine shows where an interpreter of it is measured."""
-    return (f"{folder()}:{_INSIDE}",) if ON else ()
+def binds(place: Callable[[str], str] = str) -> Sequence[str]:
+    """Return what a machine shows where an interpreter of it is measured.
+
+    :param place: how who binds it sees a path of the lab.
+    """
+    return (f"{place(folder())}:{_INSIDE}",) if ON else ()
+
+
+def mount_point(tree: str) -> None:
+    """Make the folder that is covered by those, in an image that is going to be read-only."""
+    if ON:
+        os.mkdir(tree + _INSIDE)
 
 
 def start(site_packages: str, where: str = _INSIDE) -> list[str]:
@@ -64,11 +84,16 @@ def start(site_packages: str, where: str = _INSIDE) -> list[str]:
     :param where: what these interpreters know :data:`FOLDER` by.
     """
     made = []
-    for name, text in ((f"{_MODULE}.py", _STARTING.format(where)), (f"0{_MODULE}.pth", f"import {_MODULE}\n")):
+    for name, text in files(where).items():
         made.append(os.path.join(site_packages, name))
         with open(made[-1], "w", encoding="utf-8") as file:
             file.write(text)
     return made
+
+
+def files(where: str = _INSIDE) -> dict[str, str]:
+    """Return what lets the interpreters of a site-packages measure themselves: name and text."""
+    return {f"{_MODULE}.py": _STARTING.format(where), _PTH: f"import {_MODULE}\n"}
 
 
 def unmeasured() -> dict[str, str]:

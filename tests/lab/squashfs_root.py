@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tests.lab import debian, scratch
+from tests.lab.measured import binds as binds_of_measuring
 
 if TYPE_CHECKING:
     import subprocess
@@ -59,13 +60,14 @@ class SquashfsRoot:
         if passwd:
             usual.append(f"{self._passwd(home or '/')}:/etc/passwd")
             environment.update(USER=debian.USER, LOGNAME=debian.USER)
+        measured = binds_of_measuring() if os.path.basename(self.image).startswith("test-") else ()
         return scratch.run(
             self.places,
             argv,
             squashfs=self.image,
             overlay=overlay_tmpfs,
             layer=layer,
-            binds=[*usual, *binds],
+            binds=[*usual, *measured, *binds],
             tmpfs=tmpfs,
             environment={**environment, **(env or {})},
             folder=folder,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+from tests.lab import measured
 from tests.lab.store import REPOSITORY, digest_of_files, provide
 from tests.lab.unavailable import LabUnavailable
 
@@ -47,7 +48,7 @@ def project_wheel() -> str:
 
 def wheelhouse() -> str:
     """Return a folder with the wheels of everything in the test image but this project."""
-    return download("wheelhouse", (*PACKAGES, *DEPENDENCIES))
+    return download("wheelhouse", (*PACKAGES, *DEPENDENCIES, *measured.PACKAGES))
 
 
 def download(name: str, requirements: tuple[str, ...], python: str = IMAGE_PYTHON) -> str:

@@ -47,14 +47,19 @@ FILES = {
 def wheels(folder: str) -> list[str]:
     """Write a wheel for each; return their names, as requirements."""
     for name, files in FILES.items():
-        info = f"{name}-1.0.dist-info"
-        contents = {
-            **{f"{name}/{path}": text for path, text in files.items()},
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        }
-        contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*contents, f"{info}/RECORD"))
-        with zipfile.ZipFile(os.path.join(folder, f"{name}-1.0-py3-none-any.whl"), "w") as file:
-            for path, text in contents.items():
-                file.writestr(path, text)
+        wheel(folder, name, {f"{name}/{path}": text for path, text in files.items()})
     return list(FILES)
+
+
+def wheel(folder: str, name: str, files: dict[str, str]) -> None:
+    """Write a wheel: path in site-packages to text."""
+    info = f"{name}-1.0.dist-info"
+    contents = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*contents, f"{info}/RECORD"))
+    with zipfile.ZipFile(os.path.join(folder, f"{name}-1.0-py3-none-any.whl"), "w") as file:
+        for path, text in contents.items():
+            file.writestr(path, text)
