@@ -80,9 +80,7 @@ class Before:
         return _callbacks() - self.callbacks - (_settled - self.settled)
 
 
-def _execute(
-    watcher: "Watcher", loader: "Any", module: "ModuleType"
-) -> None:  # pragma: no cover - it has another name
+def _execute(watcher: "Watcher", loader: "Any", module: "ModuleType") -> None:  # pragma: no cover - it has another name
     """Execute a module in place of its loader, and once more from a writable copy where that cures its failure."""
     global _outermost
     vars(loader).pop("exec_module", None)  # from now on the loader is what it is without us

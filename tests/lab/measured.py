@@ -14,6 +14,8 @@ ON = bool(os.environ.get("COVERAGE_RUN"))
 """`coverage run` says so to its children."""
 PACKAGES = ("coverage",) if ON else ()
 """What environments need for it."""
+NO_SITE = () if ON else ("-S",)
+"""The flag of an interpreter that starts quicker without `site`, which is what lets it be measured."""
 FOLDER = os.path.join(LAB, "coverage")
 """What the processes in containers have measured."""
 _INSIDE = "/coverage"

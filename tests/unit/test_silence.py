@@ -23,6 +23,7 @@ from sif_writable.system import filesystem, timeouts
 from sif_writable.system.filesystem import look
 from sif_writable.system.surroundings import home_problem
 from sif_writable.system.timeouts import TIMED_OUT, may_hang_in, responds
+from tests.lab import measured
 from tests.lab.decisions import HOME_WORKS, make_facts, make_storage
 from tests.lab.store import REPOSITORY
 
@@ -96,7 +97,7 @@ _ASK = """
 
 
 def _run(program: str) -> str:
-    command = [sys.executable, "-S", "-c", textwrap.dedent(_ASK) + textwrap.dedent(program)]
+    command = [sys.executable, *measured.NO_SITE, "-c", textwrap.dedent(_ASK) + textwrap.dedent(program)]
     environment = {**os.environ, "PYTHONPATH": REPOSITORY}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
     assert (result.returncode, result.stderr) == (0, "")
