@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ON = {"SIF_WRITABLE_OVERLAY": "on"}
 USE = "import cycler, os; print(cycler.__file__); open(os.path.join(os.path.dirname(cycler.__file__), 'made'), 'a')"
 """A first use that writes into a package of the image."""
-STATUS = "from sif_writable.__main__ import main; import sys; sys.argv[1:] = ['status', '--no-gpu']; main()"
+STATUS = "from sif_writable.commands.cli import main; main(['status', '--verbose', '--no-gpu'])"
 REFUSALS: dict[str, dict[str, Any]] = {
     "no user namespaces": {"userns": False},
     "Slurm": {"env": {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}},
