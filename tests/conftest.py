@@ -69,6 +69,7 @@ LONG = (
     "tests/storage/test_places.py",
     "tests/cleanup/test_removal.py",
     "tests/hook/test_delivery.py",
+    "tests/container/test_definitions.py",
     "tests/commands/test_shells.py",
     "tests/faults/test_cgroups.py",
 )

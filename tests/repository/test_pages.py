@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from tests.lab import apt
 from tests.lab.store import REPOSITORY
 
 PAGES = (
@@ -70,6 +71,11 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_programs_and_tests_that_are_named_are_there(page: str) -> None:
     named = re.findall(r"`((?:tests|container)/[\w./-]*\w)`", read(page))
     assert [name for name in named if not os.path.exists(os.path.join(REPOSITORY, name))] == []
+
+
+def test_every_system_package_that_the_tests_install_is_named() -> None:
+    page = read("tests/README.md")
+    assert [package for package in sorted(set(apt.PROGRAMS.values())) if f"`{package}`" not in page] == []
 
 
 def test_the_first_page_is_one_page() -> None:
