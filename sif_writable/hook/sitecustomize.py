@@ -26,7 +26,8 @@ def _run_next() -> None:
     from _frozen_importlib_external import PathFinder
 
     here = os.path.dirname(os.path.abspath(__file__))
-    others = [p for p in sys.path if p != here]
+    # Not what stands before: that has been, and has let us run.
+    others = [p for p in sys.path[sys.path.index(here) + 1 if here in sys.path else 0 :] if p != here]
     spec = PathFinder.find_spec("sitecustomize", others)
     if spec and os.path.realpath(spec.origin or "") == os.path.realpath(__file__):  # by another name of this folder
         spec = PathFinder.find_spec(

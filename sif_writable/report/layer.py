@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import LAYER
+from sif_writable import LAYER, layered
 from sif_writable.child import OVERLAY
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
@@ -15,6 +15,7 @@ from sif_writable.mounted import in_layer
 from sif_writable.report.text import shown
 from sif_writable.sizes import count, human
 from sif_writable.storage import layout
+from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from sif_writable.cleanup.contents import Item
@@ -48,6 +49,8 @@ def model(image: str) -> Layer:
             over = [line for line in lines[1:] if found_ok and line[:1] == "/"]
             in_memory = lines[-1] == trial.IN_MEMORY
             break
+    if not why and (bound := _bound_into()):  # whatever a trial in another container has shown
+        why, chosen, over = bound, "", []
     pending, inside = survey.here(places, namespace)
     inside = inside or bool(in_layer(os.environ.get(LAYER)))
     folder = make.generations(f"{image}/{layout.LAYERS}", image)
@@ -70,6 +73,17 @@ def model(image: str) -> Layer:
         "set_aside": [f"{folder}/{SET_ASIDE}/{name}" for name in _names(f"{folder}/{SET_ASIDE}")],
         "keep": merge.mode(os.environ),
     }
+
+
+def _bound_into() -> str:
+    """Say that something of the host's is bound into every directory that could have a layer, or nothing."""
+    if layered.directories():
+        return ""
+    table = image_mounts.mounts()
+    for directory in image_mounts.environment_directories():
+        if table.is_image(directory) and (below := table.host_mounts_below(directory)):
+            return f"{below[0]} is bound into {directory}, and the kernel makes no layer over that"
+    return ""
 
 
 def _names(folder: str) -> list[str]:

@@ -148,11 +148,15 @@ def test_by_python_path(attached: Attached) -> None:
     assert "has held" not in attached.said
     assert "filelock 3.19.1" in attached.said
     probe, own = host.path("probe.py"), host.path("own")
+    traced = "-m sif_writable trace -- python -c 'import app_module, sif_writable; print(sif_writable.state)'"
     script = attached.lines + host.exec(PYTHON, probe, "write") + host.exec(SYSTEM, probe, own=False)
+    script += host.exec(PYTHON, traced)
     script += f'APPTAINERENV_PYTHONPATH="$APPTAINERENV_PYTHONPATH:{own}"\n' + host.exec(SYSTEM, probe)
     script += "export SIF_WRITABLE=off\n" + host.exec(PYTHON, probe)
-    done = host.shell(script)
+    done = host.shell("set -e\n" + script)
     venv, system, users, off = found(done)
+    assert "Error in sitecustomize" not in done.stderr
+    assert "the command ended with 0" in done.stderr + done.stdout
     how = f"{POINT}/sif_writable/hook/sitecustomize.py"
     # The image's own come first, in its own order; ours is not on sys.path, and its sitecustomize has run after us.
     assert (venv["state"], venv["file"]) == ("active", f"{POINT}/sif_writable/__init__.py")
@@ -202,6 +206,7 @@ def test_by_pth_files_of_one_image(attached: Attached) -> None:
     }
     # The kernel makes no layer over what something is bound into, so packages get copies.
     assert venv["layer"] == ""
+    assert "/sif_writable_attached.pth is bound into /opt/venv" in venv["status"]["layer"]["why"]
     assert "no layer" in printed.stderr.replace("\n  ", " ")
     assert [entry["how"] for entry in venv["status"]["packages"] if entry["name"] == "numpy"] == ["copy"]
     assert (venv["child"], venv["cleaned"]) == (["inherited", True], ["active", True])

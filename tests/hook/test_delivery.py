@@ -236,6 +236,12 @@ def test_pythonpath_with_our_folder_by_two_names(bare: Hooked, target: str, path
     assert _by_path(bare, target, path) == ("active", [("other", True)])
 
 
+def test_pythonpath_below_a_trace(bare: Hooked, target: str) -> None:
+    """Which lets the next one run without leaving the path, as the pure recipe for that does."""
+    _write_other(bare, WITNESS.format(name="other"))
+    assert _by_path(bare, target, [f"{HOOK}/trace", HOOK, OTHER]) == ("active", [("other", True)])
+
+
 def test_pythonpath_after_another_tool(bare: Hooked, target: str) -> None:
     _write_other(bare, WITNESS.format(name="other"))
     # Python looks no further than the first; a tool that lets the next one run lets ours run.
