@@ -6,13 +6,13 @@ import json
 import os
 import shlex
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
-from tests.lab import apt, scratch
+from tests.lab import apt, attached, scratch
 from tests.lab.store import ORDINARY_UID, REPOSITORY
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from tests.lab.scratch import Scratch
@@ -47,9 +47,14 @@ def run(places: Scratch, image: str, engine: str, code: str) -> subprocess.Compl
 
 
 def without_sign(places: Scratch) -> str:
-    """Return a layer over the test image that takes away what tells of Apptainer, which built it."""
+    """Return a layer over the test image that takes away what tells of Apptainer, which built it.
+
+    It has the folder that `attach` has made, too: not each of the engines can bind it here.
+    """
     layer = places.new_folder("layer")
     os.chown(layer, 0, 0)
+    folder = os.path.realpath(f"{attached.folder()}/current")
+    subprocess.run(["cp", "-al", folder, layer + attached.POINT], check=True)
     os.mknod(f"{layer}/.singularity.d", stat.S_IFCHR)  # how an overlay keeps that a name is gone
     return layer
 
@@ -74,6 +79,7 @@ def _bubblewrap(_: Scratch, root: str, code: str) -> list[str]:
 
 def _bubblewrap_binds(_: Scratch, root: str, code: str) -> list[str]:
     shown = " ".join(f"--ro-bind {root}/{name} /{name}" for name in ("usr", "opt", "etc"))
+    shown += f" --ro-bind {root}{attached.POINT} {attached.POINT}"
     links = " ".join(f"--symlink usr/{name} /{name}" for name in ("bin", "lib", "lib64"))
     world = "--dev /dev --proc /proc --tmpfs /tmp --setenv HOME /nowhere"
     return [f"{_DROP} bwrap --unshare-all {shown} {links} {world} /usr/bin/python3 -c {shlex.quote(_AT_BASE + code)}"]
@@ -95,7 +101,7 @@ def _nspawn(_: Scratch, root: str, code: str) -> list[str]:
 def _firejail(_: Scratch, __: str, code: str) -> list[str]:
     code = f"import sys; sys.path.insert(0, {REPOSITORY!r}); import sif_writable; sif_writable.run()\n{code}"
     start = f"firejail --quiet --noprofile --private-tmp {HOSTS_PYTHON} -B -c {shlex.quote(code)}"
-    return [f"HOME=/nowhere SIF_WRITABLE_DIR=/tmp/place {start}"]
+    return [f"HOME=/nowhere SIF_WRITABLE_DIR=/tmp/place ATTACHED={attached.folder()}/current {start}"]
 
 
 def _podman(places: Scratch, root: str, code: str) -> list[str]:

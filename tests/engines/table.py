@@ -65,7 +65,7 @@ ROWS = {
     ),
 }
 
-DELIVERIES = ("installed",)
+DELIVERIES = ("installed", "attached")
 """How the package comes into the container: each is a column, and each row is tried with each."""
 
 

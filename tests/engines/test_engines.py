@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import NOT_RUN, or_skip
 from tests.engines import starts
 from tests.engines.table import REAL, ROWS, SIGNS, markdown
+from tests.lab import attached
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
 
 ASK = """
-import json, os, sif_writable
+import json, os, subprocess, sif_writable
 from sif_writable.system import container, image_mounts
 directories = [path for path in image_mounts.environment_directories() if os.path.isdir(path)]
+# The other delivery: the interpreter at /usr/bin has no package of ours.
+hook = os.environ.get("ATTACHED", "/sif-writable-attached") + "/sif_writable/hook"
+signs = ("CH_", "KUBERNETES_", "SHIFTER_", "SINGULARITY_", "APPTAINER_", "container", "SIF_WRITABLE_DIR")
+environ = {name: value for name, value in os.environ.items() if name.startswith(signs)}
+environ.update(PYTHONPATH=hook, HOME="/nowhere")
+code = "import sys; print(getattr(sys.modules.get('sif_writable'), 'state', None))"
+attached = subprocess.run(["/usr/bin/python3", "-B", "-c", code], env=environ, capture_output=True, text=True)
 print(json.dumps({
     "state": sif_writable.state,
+    "attached": attached.stdout.strip() or attached.stderr,
     "engine": container.engine(os.environ).name,
     "image": container.engine(os.environ).image,
     "own": any(image_mounts.environment_directory(f"{path}/x") for path in directories),
@@ -49,7 +58,7 @@ def _check(engine: str, result: subprocess.CompletedProcess[str], image: str = "
     lines = result.stdout.strip().splitlines()
     assert lines, result
     found: dict[str, Any] = json.loads(lines[-1])
-    expected = {"state": "active", "engine": row.name, "own": row.own, "cache": True}
+    expected = {"state": "active", "attached": "active", "engine": row.name, "own": row.own, "cache": True}
     assert {name: found[name] for name in expected} == expected, result
     if image:
         assert found["image"] == image
@@ -66,7 +75,9 @@ def test_the_engine_itself(places: Scratch, squashfs_image: str, engine: str) ->
 
 
 def test_apptainer(apptainer: Apptainer, sif: str) -> None:
-    _check("apptainer", apptainer.exec(sif, ["python", "-c", ASK]))
+    folder = os.path.realpath(f"{or_skip(attached.folder)}/current")
+    options = ["--bind", f"{apptainer.inside(folder)}:{attached.POINT}"]
+    _check("apptainer", apptainer.exec(sif, ["python", "-c", ASK], options=options))
 
 
 def test_a_kernel_mount_without_any_sign(squashfs_root: SquashfsRoot) -> None:
