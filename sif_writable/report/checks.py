@@ -215,10 +215,11 @@ def _user_directories() -> list[Check]:
             continue
         problem = given.problem(path)
         if problem:
-            text = f"the user's {kind} directory {path} {problem}"
-            found.append(
-                Check(WARN, "user directories", text, "set SIF_WRITABLE_HOME=redirect, or bind a writable HOME")
-            )
+            name = f"XDG_{kind.upper()}_HOME"
+            cure = "set SIF_WRITABLE_HOME=redirect, or bind a writable HOME"
+            if os.environ.get(name):  # then HOME is not what leads there
+                cure = f"bind it (--bind {given.missing(path)}), or unset {name}"
+            found.append(Check(WARN, "user directories", f"the user's {kind} directory {path} {problem}", cure))
     return found or [Check(PASS, "user directories", "cache, config, data and state can be written", "")]
 
 

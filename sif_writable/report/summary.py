@@ -51,7 +51,7 @@ def _title(model: Status, paint: Painter) -> str:
 def _where(model: Status) -> Iterator[str]:
     container, root = model["container"], model["root"]
     image = f", image {container['image']}" if container["image"] else ""
-    yield from _field("container", f"{container['engine']}{image} (identity {container['identity']})", 1)
+    yield from _field("container", f"{container['engine']}{image} (identity {container['identity']})", 2)
     writable = "writable" if root["writable"] else "read-only for this user"
     yield from _field("root", f"{root['prefix']} is {writable} ({root['filesystem']})", 1)
     if root["note"]:
