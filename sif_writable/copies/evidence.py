@@ -81,6 +81,23 @@ def tells_of_a_refusal(error: BaseException, leave: "Optional[BaseException]" = 
     return False
 
 
+def misses_a_mount(error: BaseException) -> str:
+    """Return the path that an error could not find where its directory is neither there nor can be made.
+
+    So it is where a directory of the host is not bound. Asked of errors that nobody caught; it loads nothing, and looks
+    only where a path is missing.
+    """
+    for this in chain(error):
+        path = this.filename if isinstance(this, FileNotFoundError) else None
+        if isinstance(path, str) and path[:1] == "/":
+            folder = here = os.path.dirname(path)
+            while not os.path.lexists(here):
+                here = os.path.dirname(here)
+            if here != folder and not os.access(here, os.W_OK):
+                return path
+    return ""
+
+
 def tells_of_a_full_disk(error: BaseException) -> bool:
     """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
     for this in chain(error):
@@ -105,6 +122,10 @@ def learn(error: BaseException, copies: "Copies", lead: "Callable[[], None]") ->
             from sif_writable.copies import disk_full
 
             disk_full.report(chain(error), os.path.dirname(copies.folder))
+        elif (missing := misses_a_mount(error)) and not is_of_a_handler(error):
+            from sif_writable.copies import sent
+
+            sent.report_missing(missing)
     elif not is_of_a_handler(error) and not storage_hangs():
         lead()
         from sif_writable.copies import learning

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import culprits, evidence, failures, ledger, messages, policy, provide, store
+from sif_writable.copies import culprits, evidence, failures, ledger, messages, policy, provide, sent, store
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError
@@ -89,7 +89,7 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
         in_image = table.is_image(real)
         if path.startswith(copies.tree + "/"):
             continue
-        if words := _sent(path, in_image=in_image):
+        if words := sent.words(path, in_image=in_image):
             yield words
             continue
         if not in_image:
@@ -110,19 +110,6 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
                 f"sqlite could not write a database, and does not say which. If one of {policy.join(names)} keeps it "
                 "in its own directory, name that package in SIF_WRITABLE_PACKAGES."
             )
-
-
-def _sent(path: str, *, in_image: bool) -> str:
-    """Name the variables of the user that sent a program to a path; an empty string where none did.
-
-    :param in_image: any variable counts; else, on a mount of the host, those that are known to name a place for files.
-    """
-    from sif_writable.redirects import given
-
-    names = given.sending(path, os.environ, only_known=not in_image)[:3]
-    if not names:
-        return ""
-    return policy.sent_words(path, given.words(names, os.environ), names, given.missing(path) if in_image else "")
 
 
 def _variable_for(path: str) -> str:

@@ -77,7 +77,8 @@ def listing(seen: list[Contents], refused: list[tuple[str, str]], shown: Shown, 
         found = _of_root(entry, shown, now)
         if not (found or shown.empty):
             continue
-        lines.append(paint(entry.root, "head") + f"  {human(sum(item.size for item in entry.items))}")
+        size = human(sum(item.size for item in entry.items if not _holds_nothing(item)))
+        lines.append(paint(entry.root, "head") + f"  {size}")
         lines += found or ["  empty"]
         if not entry.reads_recorded:
             lines.append(paragraph("this filesystem does not record reading: last use means last written", 2))
@@ -121,7 +122,7 @@ def _of_root(entry: Contents, shown: Shown, now: float) -> list[str]:
 
 def names(seen: list[Contents], reach: Reach) -> list[str]:
     """Return the paths of what is not empty, of this image or, where that is asked for or there is none, of all."""
-    items = [item for entry in seen for item in entry.items if item.kind != LOCK and not is_empty(item)]
+    items = [item for entry in seen for item in entry.items if item.kind != LOCK and not _holds_nothing(item)]
     return [item.path for item in items if reach.all_images or not reach.this or not item.image or reach.holds(item)]
 
 
@@ -134,7 +135,7 @@ def _rows(items: list[Item], now: float) -> list[str]:
     """Return a line for each thing that is not empty, the largest first."""
     lines = []
     for item in sorted(items, key=lambda item: -item.size):
-        if is_empty(item):
+        if _holds_nothing(item):
             continue
         files = count(item.files)
         lines.append(f"    {item.name:<24} {item.kind:<8} {human(item.size):>9} {files:>12}  {_ago(now - item.used)}")
@@ -145,6 +146,11 @@ def _rows(items: list[Item], now: float) -> list[str]:
         if item.kind in layers.KINDS:
             lines += [paragraph(words, 6) for words in layer.about(item)]
     return lines
+
+
+def _holds_nothing(item: Item) -> bool:
+    """Whether a thing is empty, or a layer to which nothing was written."""
+    return is_empty(item) or (item.kind == layers.UPPER and layer.is_unused(item))
 
 
 def _ago(seconds: float) -> str:

@@ -229,6 +229,12 @@ def details(item: Item) -> dict[str, Any]:
     return {"paths": [f"/{path}" for path, _ in files.walk(item.path) if not os.path.isdir(f"{item.path}/{path}")]}
 
 
+def is_unused(item: Item) -> bool:
+    """Whether nothing was written to a layer, and so nothing of it is lost either."""
+    state = details(item)
+    return not state["packages"] and not state["lost"]
+
+
 def about(item: Item) -> list[str]:
     """Return the same as sentences."""
     state = details(item)

@@ -16,10 +16,9 @@ class Advice(TypedDict):
 
 
 class Problem(Advice):
-    """What could not be done, or not be read in the image's manifest."""
+    """What could not be done, or not be read in the image's manifest; the code of a kind keeps its meaning."""
 
     code: str
-    """Of the kind: it keeps its meaning."""
 
 
 class Hook(TypedDict):

@@ -15,6 +15,8 @@ end() {{ echo ====; }}
 write='import os, requests; os.makedirs(os.environ["HF_HOME"] + "/hub")'
 cached='import os; p = os.environ["NUMBA_CACHE_DIR"]; os.makedirs(p); open(p + "/k", "w").write("x" * 5000)'
 {PYTHON} -c "$write" 2>&1; end
+MNE_DATA=/gpfs/mne {PYTHON} -c 'import requests; open("/gpfs/mne/raw.fif", "w")' 2>&1
+{PYTHON} -c 'import requests; open("/gpfs/of-nobody/x", "w")' 2>&1; end
 {PYTHON} -c "$cached"; sif-writable status; end
 sif-writable doctor; end
 sif-writable cache list; end
@@ -35,11 +37,14 @@ def test_what_people_read(apptainer: Apptainer, sif: str) -> None:
         options=["--bind", f"{apptainer.inside(place)}:/sif-writable"],
         env={"HF_HOME": "/scratch/me/hf", "XDG_DATA_HOME": "/scratch/me/data", "XDG_RUNTIME_DIR": "/run/user/1000"},
     )
-    failed, status, doctor, listed, empty, relative, misspelt, gpu, traced = done.stdout.split("====\n")[:9]
+    failed, missing, status, doctor, listed, empty, relative, misspelt, gpu, traced = done.stdout.split("====\n")[:10]
     (line,) = [line for line in failed.splitlines() if line.startswith("sif_writable: ")]
     assert line.startswith("sif_writable: /scratch cannot be written: ")
     assert "HF_HOME=/scratch/me/hf" in line
     assert "(apptainer exec --bind /scratch), or unset " in line
+
+    (line,) = [line for line in missing.splitlines() if line.startswith("sif_writable: ")]
+    assert line.startswith("sif_writable: /gpfs/mne/raw.fif is not there: MNE_DATA=/gpfs/mne leads there. Remedy: bind")
 
     assert len(status.splitlines()) <= 25, status
     words = " ".join(status.split())
@@ -56,7 +61,7 @@ def test_what_people_read(apptainer: Apptainer, sif: str) -> None:
     assert folded.count("bind it (--bind /scratch), or unset XDG_DATA_HOME") == 2  # as libraries ask for it, too
     assert "INFO GPU: There is no NVIDIA GPU" in folded
 
-    assert listed.startswith("/sif-writable  1"), listed
+    assert listed.startswith("/sif-writable  8.0 KiB\n"), listed
     assert "numba" in listed
     assert "not looked into" not in listed
     unused = [path for path in empty.splitlines() if path.count("/") > 3 and "/locks" not in path]

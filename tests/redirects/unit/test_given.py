@@ -115,9 +115,9 @@ def test_on_a_mount_of_the_host_only_known_variables_count() -> None:
 
 def test_the_sentence_names_the_variable_and_what_to_bind() -> None:
     environ = {"HF_HOME": "/no/hf", "TORCH_HOME": "/no/\ntorch"}
-    words = policy.sent_words("/no", given.words(environ, environ), environ, "/no")
+    words = policy.sent_words("/no cannot be written", given.words(environ, environ), environ, "/no")
     assert words.startswith(
         "/no cannot be written: HF_HOME=/no/hf and TORCH_HOME='/no/\\ntorch' lead there. Remedy: bind"
     )
     assert "--bind /no), or unset HF_HOME and TORCH_HOME" in words
-    assert "make that directory writable" in policy.sent_words("/no", ["HF_HOME=/no"], ["HF_HOME"], "")
+    assert "make that directory writable" in policy.sent_words("/no is full", ["HF_HOME=/no"], ["HF_HOME"], "")
