@@ -224,15 +224,15 @@ class Finder:
             return
         if isinstance(error, (Exception, SystemExit)):
             try:
-                self.serving.learn(error)
+                from sif_writable import evidence
+
+                if evidence.may_concern_us(error):
+                    self.serving.learn(error)
             except Exception as problem:  # noqa: BLE001 - the user has an error already
                 _note(problem)
 
     def serve_outside(self, name: str = "") -> None:
-        """Make paths of the image writable that no copy can serve, where the user or the image has declared them.
-
-        :param name: a package of :data:`OUTSIDE` that is about to be imported; by default what is declared at start.
-        """
+        """Make what is declared outside the environment writable, or what a package of :data:`OUTSIDE` writes to."""
         if self.folder and (name or os.environ.get(child.PATHS)):
             self.serving.serve_outside(name)
 

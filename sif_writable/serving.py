@@ -9,7 +9,6 @@ import os
 import sys
 
 from sif_writable import child, importhook
-from sif_writable.copies import evidence
 from sif_writable.copies.store import ANYWHERE, Copies, learned_list, moved
 from sif_writable.importhook import NEVER, STDLIB_FOLDERS, place_of, storage_hangs
 
@@ -168,8 +167,25 @@ class Serving:
         return others.are_needed(self._learned, name, directory)
 
     def learn(self, error: BaseException) -> None:
-        """Have an error learned from that ended something, if it tells of a refused write."""
-        evidence.learn(error, self.copies, self._finder.lead)
+        """Have an error learned from that ended something, and may concern us."""
+        from sif_writable import evidence
+
+        if evidence.is_of_a_handler(error):
+            return
+        if not evidence.tells_of_a_refusal(error):
+            if evidence.tells_of_a_full_disk(error):
+                from sif_writable.copies import disk_full
+
+                disk_full.report(evidence.chain(error), os.path.dirname(self.copies.folder))
+            elif missing := evidence.misses_a_mount(error):
+                from sif_writable.copies import sent
+
+                sent.report_missing(missing)
+        elif not storage_hangs():
+            self._finder.lead()
+            from sif_writable.copies import learning
+
+            learning.learn(error, self.copies)
 
     def watch(self, spec: "ModuleSpec") -> "ModuleSpec":
         """Have the module of a spec, and a package's own modules, executed by us: a failing import is tried again."""

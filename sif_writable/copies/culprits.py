@@ -7,7 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.copies import evidence, failures, store
+from sif_writable import evidence
+from sif_writable.copies import failures, store
 from sif_writable.copies.units import directories, unit_at
 from sif_writable.importhook import NEVER
 from sif_writable.layer import others

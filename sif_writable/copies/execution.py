@@ -7,8 +7,8 @@ import _frozen_importlib_external as _external
 import sys
 from _functools import partial  # type: ignore[import-not-found] # built in
 
-from sif_writable.copies.evidence import is_of_a_handler, tells_of_a_refusal
 from sif_writable.copies.store import FILE_LOADERS
+from sif_writable.evidence import is_of_a_handler, tells_of_a_refusal
 from sif_writable.importhook import storage_hangs
 
 TYPE_CHECKING = False

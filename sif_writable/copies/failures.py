@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sif_writable.copies.evidence import chain, said
+from sif_writable.evidence import chain, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

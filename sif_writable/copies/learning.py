@@ -10,7 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import culprits, evidence, failures, ledger, messages, policy, provide, sent, store
+from sif_writable import evidence
+from sif_writable.copies import culprits, failures, ledger, messages, policy, provide, sent, store
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError

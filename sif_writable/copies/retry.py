@@ -8,9 +8,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sif_writable import evidence
 from sif_writable.copies import (
     culprits,
-    evidence,
     execution,
     ledger,
     messages,

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.copies import evidence
+from sif_writable import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

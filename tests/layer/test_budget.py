@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import NOT_RUN
 from tests.lab.environments import PYTHON
+from tests.lab.scratch import HOME
 
 if TYPE_CHECKING:
     from tests.lab.pythons import Python
@@ -26,7 +27,7 @@ MAKING = JOINING | {"sif_writable.layer.kernel", "sif_writable.layer.make"}
 MADE = ["mkdir"] * 4 + ["open"] * 2 + ["symlink"]
 """What is made in the place of the layers for one directory: its folder, `about`, `members`, `hidden`, the upper
 directory, the work directory; and the link of the container. The rest is the kernel's."""
-CALLS = {"made": 260, "joined": 156, "library": 0}
+CALLS = {"made": 186, "joined": 72, "library": 0}
 """How many system calls more than without a layer, memory apart: what is measured, and a little.
 
 Among them are those that read the list of packages with a copy, which other users' files need in a layer, too, and one
@@ -38,9 +39,12 @@ _MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 ASK = "import sys; old = set(sys.modules); import {0}; import json; print(json.dumps(sorted(set(sys.modules) - old)))"
 HOLD = "import quiet, sys; print(1, flush=True); sys.stdin.read()"
+ON, OFF = (f"env -i USER=user LANG=C.UTF-8 HOME={HOME}/{words}" for words in ("on", "off SIF_WRITABLE_OVERLAY=off"))
+"""With and without a layer, by no ancestor's decisions. Each has storage of its own, as what a start keeps is of one
+setting: all starts are warm."""
 HELD = f"""
 mkfifo in out
-{PYTHON} -c '{HOLD}' < in > out &
+{ON} {PYTHON} -c '{HOLD}' < in > out &
 exec 3> in 4< out
 read -r line <&4
 %s
@@ -52,8 +56,7 @@ wait
 def _script(*commands: str) -> str:
     """Warm everything up, then run commands."""
     once = f"{PYTHON} -c 'import quiet'"
-    off = f"SIF_WRITABLE_OVERLAY=off {once}"
-    return "\n".join([once, once, off, off, *commands])
+    return "\n".join([f"mkdir {HOME}/on {HOME}/off", *[f"{ON} {once}", f"{OFF} {once}"] * 2, *commands])
 
 
 def _environ(**more: str) -> dict[str, str]:
@@ -62,8 +65,8 @@ def _environ(**more: str) -> dict[str, str]:
 
 def test_modules(each_box: Box, each_python: Python) -> None:
     ask = ASK.replace("import json; ", "").replace("json.dumps", "")
-    script = _script(f"{PYTHON} -c '{ask.format('quiet')}'", HELD % f"{PYTHON} -c '{ask.format('quiet')}'")
-    script += f"{PYTHON} -c '{ask.format('bisect')}'"
+    quiet, bisect = (f"{ON} {PYTHON} -c '{ask.format(name)}'" for name in ("quiet", "bisect"))
+    script = _script(quiet, HELD % quiet) + bisect
     result = each_box.shell(script, env=_environ())
     assert (result.returncode, result.stderr) == (0, ""), result
     made, joined, library = (set(json.loads(line.replace("'", '"'))) for line in result.stdout.splitlines())
@@ -75,19 +78,19 @@ def test_modules(each_box: Box, each_python: Python) -> None:
 
 
 def test_system_calls_and_files(box: Box, strace: str) -> None:
-    def traced(name: str, module: str, mode: str = "layer") -> str:
-        words = f"{strace} -f -qq -s 4096 -o {name}"
-        return f"SIF_WRITABLE_OVERLAY={mode} {words} {PYTHON} -c 'import {module}'"
+    def traced(name: str, module: str, env: str = ON) -> str:
+        return f"{env} {strace} -f -qq -s 4096 -o {name} {PYTHON} -c 'import {module}'"
 
     script = _script(
-        *(traced("none", "quiet", "off"), traced("made", "quiet"), HELD % traced("joined", "quiet")),
-        *(traced("library", "bisect"), traced("library-none", "bisect", "off")),
+        *(traced("none", "quiet", OFF), traced("made", "quiet"), HELD % traced("joined", "quiet")),
+        *(traced("library", "bisect"), traced("library-none", "bisect", OFF)),
     )
     result = box.shell(script, env=_environ())
     if result.returncode != 0 and "ptrace" in result.stderr:
         pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
     assert (result.returncode, result.stderr) == (0, ""), result
     found = {name: _calls(box, name) for name in ("none", "made", "joined", "library", "library-none")}
+    assert not any("sif_writable/start." in call for calls in found.values() for call in calls)  # which decides anew
     more = {name: len(found[name]) - len(found["none"]) for name in ("made", "joined")}
     more["library"] = len(found["library"]) - len(found["library-none"])
     assert all(more[name] <= most for name, most in CALLS.items()), more

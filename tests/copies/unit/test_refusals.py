@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.copies import failures
-from sif_writable.copies.evidence import chain, said, tells_of_a_refusal
+from sif_writable.evidence import chain, said, tells_of_a_refusal
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:

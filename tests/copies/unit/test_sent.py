@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from sif_writable.copies import evidence, messages, sent
+from sif_writable import evidence
+from sif_writable.copies import messages, sent
 
 MISSING = FileNotFoundError(2, "No such file or directory", "/proc/no-such-mount/data/x")
 

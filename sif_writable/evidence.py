@@ -1,18 +1,14 @@
-"""Whether an error tells of a refused write.
+"""Whether an error tells of a refused write: asked of errors that nobody caught, and of imports that failed.
 
-An error that has nothing to do with us loads nothing more.
+It imports what is loaded already, and an error that has nothing to do with us loads nothing more.
 """
 
 import os
 
-from sif_writable.importhook import storage_hangs
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, Optional
-
-    from sif_writable.copies.store import Copies
 
 _DENIED = (1, 13, 30, 75)
 """EPERM, EACCES, EROFS; and EOVERFLOW, by which a layer refuses files of other users whose mode permits writing."""
@@ -112,25 +108,9 @@ def tells_of_a_full_disk(error: BaseException) -> bool:
     return False
 
 
-def learn(error: BaseException, copies: "Copies", lead: "Callable[[], None]") -> None:
-    """Have an error learned from that nobody caught, if it tells of a refused write.
-
-    :param copies: of this image; :param lead: has our finder asked before others from now on.
-    """
-    if not tells_of_a_refusal(error):
-        if tells_of_a_full_disk(error) and not is_of_a_handler(error):
-            from sif_writable.copies import disk_full
-
-            disk_full.report(chain(error), os.path.dirname(copies.folder))
-        elif (missing := misses_a_mount(error)) and not is_of_a_handler(error):
-            from sif_writable.copies import sent
-
-            sent.report_missing(missing)
-    elif not is_of_a_handler(error) and not storage_hangs():
-        lead()
-        from sif_writable.copies import learning
-
-        learning.learn(error, copies)
+def may_concern_us(error: BaseException) -> bool:
+    """Whether an error may tell of a refused write, a full disk, or a directory that is not bound."""
+    return tells_of_a_refusal(error) or tells_of_a_full_disk(error) or bool(misses_a_mount(error))
 
 
 def is_of_a_handler(error: BaseException) -> bool:
