@@ -187,7 +187,7 @@ def in_container(data: "Mapping[bytes, bytes]") -> bool:
         if not (signed or shut or data.get(b"container") == FIREJAIL):
             return False
         if int(os.readlink("/proc/self/ns/mnt")[5:-1]) in _BOOTED:  # PRoot makes no namespace
-            return bool(shut or os.statvfs("/").f_flag & _SHUT) and below_proot()
+            return bool(shut or os.statvfs("/").f_flag & _SHUT) and bool(follow("rootfs").below_proot())
         if signed:
             _root = os.stat("/")
             if _root.st_uid not in (0, 65534):  # that of a booted system is root's
@@ -198,24 +198,6 @@ def in_container(data: "Mapping[bytes, bytes]") -> bool:
         let_pass(error)
         return signed  # no host is without /proc
     return bool(follow("rootfs").is_containers(data, signed=signed))
-
-
-def below_proot() -> bool:
-    """Whether PRoot runs this process: it traces it, and gives it another root without any mount or namespace.
-
-    :raises OSError: there is no telling.
-    """
-    tracer = read("/proc/self/status").partition(b"\nTracerPid:\t")[2].partition(b"\n")[0]
-    return tracer not in (b"", b"0") and read(f"/proc/{tracer.decode()}/comm").startswith(b"proot")
-
-
-def read(path: str) -> bytes:
-    """Return the text of a file of the kernel's.
-
-    :raises OSError: it cannot be read.
-    """
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 def let_pass(error: BaseException) -> None:

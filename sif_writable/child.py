@@ -63,7 +63,7 @@ _NO_INPUT = b"LD_LIBRARY_PATH"
 stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
 silent = False
-"""Whether storage of an ancestor's does not answer: who decides anew passes it over, and nobody else asks it again."""
+"""Whether an ancestor's storage did not answer in time: a new decision passes it over, and it is not asked again."""
 handed: "dict[str, Optional[bytes]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
@@ -75,7 +75,8 @@ def start(data: "Mapping[bytes, bytes]") -> str:
     """
     damaged = None
     if SESSION.encode() in data:
-        if is_current(os.environ[SESSION]) and not _is_off(data):
+        mode = data.get(MODE.encode(), b"").decode("ascii", "replace").lower()
+        if is_current(os.environ[SESSION]) and mode not in sif_writable.OFF:
             if elevated():  # asked last, since a process that is left alone need not know
                 return "elevated"
             if PYCACHE.encode() in data and sys.pycache_prefix is None:
@@ -84,9 +85,7 @@ def start(data: "Mapping[bytes, bytes]") -> str:
             return "inherited"
         if not elevated():
             # Of another container, or the user has changed his mind: what an ancestor set is not his wish.
-            from sif_writable import session
-
-            damaged = session.take_back(os.environ)
+            damaged = sif_writable.follow("session").take_back(os.environ)
         word = sif_writable.gate(data)
         if word:
             return word
@@ -94,10 +93,6 @@ def start(data: "Mapping[bytes, bytes]") -> str:
         return "elevated"
     state: str = "" if damaged or silent else sif_writable.follow("warm").start(data)
     return state or str(sif_writable.follow("start").run(damaged))
-
-
-def _is_off(data: "Mapping[bytes, bytes]") -> bool:
-    return data.get(MODE.encode(), b"").decode("ascii", "replace").lower() in sif_writable.OFF
 
 
 def elevated() -> bool:
@@ -136,7 +131,7 @@ def inputs() -> str:
     if _NO_INPUT in names:
         names.remove(_NO_INPUT)
     names.sort()
-    return source_hash(_INPUTS_KEY, b"\0".join(names + [variables[name] for name in names])).hex()
+    return source_hash(_INPUTS_KEY, b"\0".join([*names, *map(variables.__getitem__, names)])).hex()
 
 
 def is_current(session: str) -> bool:
@@ -148,9 +143,8 @@ def is_current(session: str) -> bool:
     if not fields[4]:
         return True
     roots = fields[4].split(":")
-    if fields[0].strip("2s"):  # not all of it is steady
-        from sif_writable import hanging
-
+    if fields[0].strip("2s"):  # not all of it is served by this kernel
+        hanging: Any = sif_writable.follow("hanging")
         for kind, root in zip(fields[0][1:], roots):
             if kind != hanging.LOCAL and hanging.times_out(root, kind):
                 from sif_writable.system import timeouts

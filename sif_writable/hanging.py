@@ -6,7 +6,7 @@ from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 LOCAL, REMOTE, FUSE = "s", "n", "f"
 """Who serves a filesystem: this kernel, a remote server, or a FUSE daemon. The last two can hang."""
@@ -20,8 +20,22 @@ _LONGEST = 4096
 
 
 def path_in_table(point: bytes) -> str:
-    """Return a path of the kernel's table of mounts without what stands for blanks."""
+    """Return a path of the kernel's table of mounts with its blanks and other characters that are escaped there."""
     return os.fsdecode(point).replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def may_hang_in(mounted: "Iterable[bytes]", kinds: "Iterable[bytes]", local: bytes) -> "dict[str, str]":
+    """Return where filesystems are that may stop answering, but for the root, with REMOTE or FUSE.
+
+    :param mounted: mount points, as in the kernel's table.
+    :param kinds: the type of the filesystem at each.
+    :param local: types that do not (:data:`sif_writable.warm.LOCAL`).
+    """
+    found = {}
+    for point, kind in zip(mounted, kinds):
+        if b" %s " % kind not in local and point != b"/":
+            found[path_in_table(point)] = FUSE if kind.startswith(b"fuse") else REMOTE
+    return found
 
 
 def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
@@ -30,7 +44,7 @@ def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str
     Only what lies before that mount is looked at, since links there may lead to it.
 
     :param path: absolute.
-    :param points: from :func:`sif_writable.warm.may_hang_in`.
+    :param points: from :func:`may_hang_in`.
     """
     for _ in range(_MAX_LINKS if points and len(path) < _LONGEST else 0):
         here = ""
@@ -52,6 +66,34 @@ def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str
         else:
             break
     return "", LOCAL
+
+
+class Waiting:
+    """Waits for filesystems that may stop answering, for each once."""
+
+    def __init__(self, points: "dict[str, str]") -> None:
+        """Take the points, from :func:`may_hang_in`."""
+        self.points = points
+        self._left = dict(points)
+
+    def wait_for(self, path: str, *, first: bool = True) -> None:
+        """Wait until the filesystems on the way to a path have answered.
+
+        :param first: whether storage may have to be there: else nobody waits.
+        :raises TimeoutError: one does not, or would have to be waited for.
+        """
+        while self._left:
+            point, kind = hangable_mount_on(path, self._left)
+            if not point:
+                break
+            if not first:
+                raise TimeoutError
+            if times_out(point, kind):
+                from sif_writable.system import timeouts
+
+                timeouts.mark_timed_out(path)  # who decides anew shall not wait for it again
+                raise TimeoutError
+            del self._left[point]
 
 
 def times_out(path: str, kind: str) -> bool:

@@ -6,7 +6,7 @@ It imports only what is loaded already.
 import os
 import sys
 
-from sif_writable import let_pass, read
+from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def mounted_at(path: str) -> bool:
 
 def _mount_table() -> bytes:
     """Return the text of mountinfo (proc_pid_mountinfo(5))."""
-    return read("/proc/self/mountinfo")
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        return file.read()
 
 
 def in_layer(value: "Optional[str]") -> "list[str]":

@@ -9,7 +9,6 @@ host. It imports only what is loaded already.
 import os
 import sys
 
-import sif_writable
 from sif_writable import FIREJAIL, FIRST_PIDS, let_pass
 
 TYPE_CHECKING = False
@@ -37,7 +36,7 @@ def is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
 def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
     if not (signed or _is_read_only("/") or _is_read_only(sys.base_prefix)):
         return False
-    if sif_writable.below_proot():
+    if below_proot():
         return True
     own_pids = os.readlink("/proc/self/ns/pid") != FIRST_PIDS
     if data.get(b"container") == FIREJAIL and not signed:  # the host's root, with a mount over each part of it
@@ -63,13 +62,31 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
     return b"SHIFTER_IMAGE" in data or (signed and os.access("/.singularity.d", 0))  # engines with rights of root
 
 
+def below_proot() -> bool:
+    """Whether PRoot runs this process: it traces it, and gives it another root without any mount or namespace.
+
+    :raises OSError: there is no telling.
+    """
+    tracer = read("/proc/self/status").partition(b"\nTracerPid:\t")[2].partition(b"\n")[0]
+    return tracer not in (b"", b"0") and read(f"/proc/{tracer.decode()}/comm").startswith(b"proot")
+
+
+def read(path: str) -> bytes:
+    """Return the text of a file of the kernel's.
+
+    :raises OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
 def _is_read_only(path: str) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _lines(process: str) -> "list[list[bytes]]":
     """Return the mounts of a process: the fields of mountinfo (proc_pid_mountinfo(5))."""
-    return [line.split(b" ") for line in sif_writable.read(f"/proc/{process}/mountinfo").splitlines()]
+    return [line.split(b" ") for line in read(f"/proc/{process}/mountinfo").splitlines()]
 
 
 def root_in(table: "list[list[bytes]]") -> "Optional[tuple[bytes, bytes, bool]]":

@@ -1,5 +1,6 @@
 """Questions that few starts have to ask again, for :mod:`sif_writable.warm`; it imports only what is loaded already."""
 
+import marshal
 import os
 from _imp import source_hash
 
@@ -7,8 +8,8 @@ from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Iterable, Sequence
+    from typing import Any, Callable
 
 TEXT, ACL, MOUNTS = range(7, 10)
 """Kinds of questions, as those in :mod:`sif_writable.warm`."""
@@ -19,10 +20,10 @@ MARKER = ".sif-writable"
 """The file that marks a storage root which was tried and found good, and says what was found."""
 
 
-def ask(kind: int, path: str, more: "Any", rows: "Any") -> "Any":
+def ask(kind: int, path: str, more: "Any", mounted: "Sequence[bytes]") -> "Any":
     """Answer a question that is seldom asked.
 
-    :param rows: the mounts (:func:`sif_writable.warm.mount_rows`).
+    :param mounted: where something is mounted (:func:`sif_writable.warm.mounts`).
     :raises OSError: there is no answer.
     """
     if kind == TEXT:
@@ -38,9 +39,38 @@ def ask(kind: int, path: str, more: "Any", rows: "Any") -> "Any":
             return error.errno
     from sif_writable.hanging import path_in_table
 
-    for _, mounted, *_ in rows:
-        point = path_in_table(mounted)
+    for path_of_table in mounted:
+        point = path_in_table(path_of_table)
         if f"{path}/".startswith(f"{point}/") and point.startswith(f"{more}/"):
+            return True
+    return False
+
+
+def mounts(table: bytes) -> "tuple[list[bytes], list[bytes], list[bytes]]":
+    """Return what :func:`sif_writable.warm.mounts` does, from a table in which something has an empty name."""
+    lines = [line.split(b" ") for line in table.splitlines()]
+    return [line[0] for line in lines], [line[1] for line in lines], [line[2] for line in lines]
+
+
+def rest(content: bytes, seal: "Callable[[bytes], bytes]") -> "Any":
+    """Return what of a plan is needed only where something is new: paths, and which names were asked for.
+
+    :param content: the end of the file, with its check sum.
+    :param seal: :func:`sif_writable.warm.seal`.
+    :raises ValueError: it is damaged.
+    """
+    if seal(content[8:]) != content[:8]:
+        raise ValueError("damaged")
+    loads = marshal.loads
+    return loads(content[8:])
+
+
+def any_asked(new: "list[bytes]", asked: bytes) -> bool:
+    """Whether any of these names, which have come since, is one that was asked for: between zero bytes, in a row."""
+    if len(new) > 32:
+        return not set(new).isdisjoint(asked.split(b"\0"))
+    for name in new:  # noqa: SIM110 - a generator costs a frame
+        if b"\0%s\0" % name in asked:
             return True
     return False
 

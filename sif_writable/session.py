@@ -28,17 +28,17 @@ OLD = "SIF_WRITABLE_OLD_"
 REFUSED = "SIF_WRITABLE_REFUSED"
 STRICT = "SIF_WRITABLE_STRICT"
 """The variable that asks for a heavy import to fail where :data:`REFUSED` is set."""
-TOLD = "SIF_WRITABLE_TOLD"
+SAID = "SIF_WRITABLE_SAID"
 GPU_CHECKED = "SIF_WRITABLE_GPU_CHECKED"
-HANDED_DOWN = (REFUSED, TOLD, COPIES, PYCACHE, SHARED_IN)
+HANDED_DOWN = (REFUSED, SAID, COPIES, PYCACHE, SHARED_IN)
 """Variables of ours that a session has besides those that it names, and :data:`OLD` of each."""
 
 _SET_KEY = 0x5349465F53455400
 
 taken_back: "dict[str, Optional[str]]" = {}
 """Variables that this process has taken back at its start, with their value since then."""
-told = ""
-"""What an ancestor had in :data:`TOLD`."""
+said = ""
+"""What an ancestor had in :data:`SAID`."""
 
 
 def was_set(name: str, value: str, before: "Optional[str]") -> str:
@@ -136,10 +136,10 @@ def take_back(environ: "MutableMapping[str, str]") -> "Optional[Problem]":
     :param environ: os.environ.
     :returns: as :func:`forget`.
     """
-    global told
+    global said
     before = dict(environ)
     damaged = forget(environ)
-    told = before.get(TOLD, "")
+    said = before.get(SAID, "")
     taken_back.update({name: environ.get(name) for name, value in before.items() if environ.get(name) != value})
     prefix = before.get("PYTHONPYCACHEPREFIX")
     if "PYTHONPYCACHEPREFIX" in taken_back and prefix and sys.pycache_prefix == prefix:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
-    Row = Sequence[bytes]  # what is mounted, where, the type of filesystem, and more
-
 IMAGE, PLAN = "image", "plan"
 """How the name of an image's folder in storage begins, before its identity; and in there that of a kept plan, before
 the interpreter tag, with a dash between. The other names are in :mod:`sif_writable.storage.layout`."""
@@ -38,22 +36,21 @@ STAT, LSTAT, ACCESS, THERE, LINK, SPACE, USER = range(7)
 
 _HEAD = 12
 """Bytes before the plan: a check sum (marshal must not be given what was damaged), and the length of its first part."""
-_PLAN_KEY, _IDENTITY_KEY = 0x5349465F504C4132, 0x5349465F57524954
-_LOCAL = frozenset(
-    (
-        b"bcachefs", b"binfmt_misc", b"bpf", b"btrfs", b"cgroup", b"cgroup2", b"configfs", b"debugfs",
-        b"devpts", b"devtmpfs", b"efivarfs", b"erofs", b"ext2", b"ext3", b"ext4", b"f2fs", b"fuse.squashfuse",
-        b"fuse.squashfuse_ll", b"fusectl", b"hugetlbfs", b"iso9660", b"mqueue", b"nsfs", b"overlay", b"proc", b"pstore",
-        b"ramfs", b"rootfs", b"securityfs", b"squashfs", b"sysfs", b"tmpfs", b"tracefs", b"vfat", b"xfs", b"zfs",
-    )
-)  # fmt: skip
+_PLAN_KEY, _IDENTITY_KEY = 0x5349465F504C4133, 0x5349465F57524954
+MARKS = 1 << 14
+"""Bits that stand for the names of variables that were asked for."""
+LOCAL = (
+    b" bcachefs binfmt_misc bpf btrfs cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs erofs ext2 ext3 ext4 "
+    b"f2fs fuse.squashfuse fuse.squashfuse_ll fusectl hugetlbfs iso9660 mqueue nsfs overlay proc pstore ramfs rootfs "
+    b"securityfs squashfs sysfs tmpfs tracefs vfat xfs zfs "
+)
 """Types of filesystems that do not stop answering, or only together with the image; of another one it may happen."""
 
 
 def start(data: "Mapping[bytes, bytes]") -> str:
     """Set what an earlier start has decided, without a session; return the state, or nothing: it does not hold here."""
     try:
-        kept = _Plan(data).find()
+        kept = find(data)
     except (OSError, ValueError) as error:
         let_pass(error)
         return ""
@@ -62,21 +59,19 @@ def start(data: "Mapping[bytes, bytes]") -> str:
 
 def _apply(kept: "Any") -> str:
     """Set the variables, and hand them down: what :func:`sif_writable.redirects.remember.keep` has kept."""
-    settings, (kinds, done, roots), pycache, user_site, told, lines = kept
+    settings, (kinds, done, roots), pycache, user_site, said, lines = kept
     environ: Any = sif_writable.environment()
-    for name, value in settings.items():
-        environ[name] = value
-        os.putenv(name, value)
+    environ.update(settings)
+    for name in settings:
+        os.putenv(name, settings[name])
     if pycache:
         sys.pycache_prefix = pycache
     if b"TMPDIR" in settings and "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     if user_site == "ignore" or (user_site and getattr(sys.modules.get("site"), "USER_SITE", None)):
-        from sif_writable import usersite
-
-        usersite.again(user_site)
+        sif_writable.follow("usersite").again(user_site)
     os.environ[SESSION] = f"2{kinds};{child.token()};{done};{child.inputs()};{roots}"
-    if lines and getattr(sys.modules.get("sif_writable.session"), "told", "") != told:  # an ancestor has said the same
+    if lines and getattr(sys.modules.get("sif_writable.session"), "said", "") != said:  # an ancestor has said the same
         from sif_writable.stderr import say
 
         say(lines)
@@ -84,187 +79,184 @@ def _apply(kept: "Any") -> str:
     return "active"
 
 
-class _Plan:
-    """Looks for a kept plan, and asks again."""
+def find(data: "Mapping[bytes, bytes]") -> "Any":
+    """Return what an earlier start has decided, as :func:`_apply` is given it, or None.
 
-    def __init__(self, data: "Mapping[bytes, bytes]") -> None:
-        self.data = data
-        self.uid = self.user = os.geteuid()
-        self.rows = mount_rows()
-        self.points = may_hang_in(self.rows)
-        self.answered: set[str] = set()
-        """Mount points that answered."""
+    Storage is looked for where :func:`sif_writable.storage.candidates.places` does. A plan counts if this user owns it
+    and nobody else may write it; whose the folders are that it lies in, is asked by the plan itself.
 
-    def find(self) -> "Any":
-        """Return what :func:`_apply` is given, or None."""
-        data = self.data
-        if LAYER.encode() in data or data.get(DEBUG.encode()) == b"1":
-            return None
-        for source, _, kind, _ in self.rows:
-            if source == b"sif-writable" and kind == b"overlay":  # in a layer of which the variable was cleaned
-                return None
-        if not self.uid:
-            from sif_writable import seldom
-
-            self.user = seldom.uid_outside()
-        self.home = os.fsdecode(data.get(b"HOME", b""))
-        if self.home[:1] != "/":
-            self.home = sif_writable.follow("home").home_directory(os.environ.get("HOME"))
-        self.target = TARGET.encode() in [row[1] for row in self.rows]
-        name, manifest, first = "", b"", True
-        for base, given in self._places():
-            self._wait_for(base, first=first)  # where an earlier one may do, or be made, nobody waits for a later one
-            first = False
-            try:
-                place = os.stat(base)
-            except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions tell
-                continue
-            own = place.st_uid == self.uid and not place.st_mode & 0o022
-            folder = f"{base}/{FOLDER}" if own else f"{base}/{FOLDER}-{self.user}"
-            for root in (os.path.realpath(base), folder) if given and own else (folder,):
-                try:
-                    status = os.lstat(root)
-                except (FileNotFoundError, NotADirectoryError, PermissionError):
-                    continue
-                if status.st_uid != self.uid or status.st_mode & 0o170022 != 0o040000:
-                    continue
-                if not name:
-                    image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
-                    name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
-                content, plan = _read(f"{root}/{name}")
-                if plan is None or plan.st_uid != self.uid or plan.st_mode & 0o170022 != 0o100000:
-                    continue
-                kept = self._holds(content, manifest, {(STAT, base): place, (LSTAT, root): status})
-                if kept and abs(time.time() - plan.st_mtime) > DAY:
-                    from sif_writable import seldom
-
-                    kept = kept if seldom.use(root, name, kept[0]) else None
-                return kept and kept[1:]
-        return None
-
-    def _places(self) -> "Iterator[tuple[str, bool]]":
-        """Yield where storage may be, and whether the user gave it.
-
-        As :func:`sif_writable.storage.candidates.places` does.
-        """
-        get = self.data.get
-        if given := get(DIR.encode()):
-            yield os.fsdecode(given), True
-        if self.target:
-            yield TARGET, True
-        if sif_writable.environment_writable(os.access):
-            yield "/var/cache", False
-        if (cache := get(b"XDG_CACHE_HOME", b""))[:1] == b"/":
-            yield os.fsdecode(cache), False
-        home = self.home
-        if home[:1] == "/" and home != "/":
-            self._wait_for(home)
-            if os.access(f"{home}/.", os.W_OK | os.X_OK):
-                yield f"{home}/.cache", False
-        for name in (b"SLURM_TMPDIR", b"SCRATCH", b"TMPDIR"):
-            if (base := get(name, b""))[:1] == b"/":
-                yield os.fsdecode(base), False
-        yield from (("/var/tmp", False), ("/tmp", False), ("/dev/shm", False))  # noqa: S108
-
-    def _wait_for(self, path: str, *, first: bool = True) -> None:
-        """Wait until the filesystems on the way to a path have answered, each that may not, once.
-
-        :param first: whether storage may have to be there: else nobody waits.
-        :raises TimeoutError: one does not, or would have to be waited for.
-        """
-        waiting = {point: kind for point, kind in self.points.items() if point not in self.answered}
-        while waiting:
-            from sif_writable import hanging
-
-            point, kind = hanging.hangable_mount_on(path, waiting)
-            if not point:
-                break
-            if not first:
-                raise TimeoutError
-            if hanging.times_out(point, kind):
-                from sif_writable.system import timeouts
-
-                timeouts.mark_timed_out(path)  # who decides anew shall not wait for it again
-                raise TimeoutError
-            self.answered.add(point)
-            del waiting[point]
-
-    def _holds(self, content: bytes, manifest: bytes, known: "dict[tuple[int, str], os.stat_result]") -> "Any":
-        """Return what was decided if each question has the answer of then, or else None."""
-        if seal(content[8:]) != content[:8]:
-            return None
-        data, size, loads = self.data, _HEAD + int.from_bytes(content[8:_HEAD], "little"), marshal.loads
-        same, values, names, asked, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
-        if same != [self.uid, self.user, self.home, self.target, manifest, sys.dont_write_bytecode]:
-            return None
-        if kept[3] and sys.pycache_prefix is not None:
-            return None
-        if any([data.get(name) != value for name, value in values]):  # noqa: C419 - a generator costs a frame
-            return None
-        if _any_asked(data.keys() - names, asked):
-            return None
-        if self.points or waited:
-            reached = loads(content[size:])
-            if {point: kind for point, kind in self.points.items() if point in reached} != waited:
-                return None
-            for point in waited:
-                self._wait_for(point)
-        if not _same(questions, known, self.rows):
-            return None
-        for directory, there, others, asked in listings:
-            listed = set(os.listdir(directory))
-            if not there.issubset(listed) or _any_asked({os.fsencode(name) for name in listed - others}, asked):
-                return None
-        for folder, needed, given in present:  # of what has come, only what other images fetched counts
-            changed = needed.symmetric_difference(os.listdir(folder))
-            if (given and os.stat(folder).st_mode & 0o022) or changed & needed or "@" in "".join(changed):
-                return None
-        if held or noted:
-            from sif_writable import seldom
-
-            return kept if seldom.hold(held) and seldom.unchanged_since(noted) else None
-        return kept
-
-
-def _same(questions: "Iterable[Any]", known: "dict[tuple[int, str], os.stat_result]", rows: "Iterable[Row]") -> bool:
-    """Whether questions (kind, path, what more is asked, answer; an error is its number) have the same answers.
-
-    :param known: what :func:`os.stat` and :func:`os.lstat` have said a moment ago.
+    :raises OSError: the image or a place cannot be read at the moment, or does not answer.
     """
+    sources, mounted, kinds = mounts()
+    if LAYER.encode() in data or data.get(DEBUG.encode()) == b"1":
+        return None
+    if b"sif-writable" in sources:  # in a layer of which the variable was cleaned
+        for source, kind in zip(sources, kinds):
+            if source == b"sif-writable" and kind == b"overlay":
+                return None
+    wait: Any = None
+    for kind in set(kinds):
+        if b" %s " % kind not in LOCAL:
+            hanging: Any = sif_writable.follow("hanging")
+            points = hanging.may_hang_in(mounted, kinds, LOCAL)
+            wait = hanging.Waiting(points) if points else None
+            break
+    uid = user = os.geteuid()
+    if not uid:
+        user = sif_writable.follow("seldom").uid_outside()
+    home = os.fsdecode(data.get(b"HOME", b""))
+    if home[:1] != "/":
+        home = sif_writable.follow("home").home_directory(os.environ.get("HOME"))
+    target = TARGET.encode() in mounted
+    if not target and os.access(TARGET, os.F_OK):  # or a link leads to a mount
+        target = os.stat(TARGET).st_dev != os.stat("/").st_dev
+    image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
+    name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
+    writable = sif_writable.environment_writable(os.access)
+    for number, (base, given) in enumerate(_places(data, home, target, writable, wait)):
+        if wait:
+            wait.wait_for(base, first=not number)  # nobody waits for a later one where an earlier one may do
+        try:
+            place = os.stat(base)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions tell
+            continue
+        own = place.st_uid == uid and not place.st_mode & 0o022
+        folder = f"{base}/{FOLDER}" if own else f"{base}/{FOLDER}-{user}"
+        for root in (os.path.realpath(base), folder) if given and own else (folder,):
+            content, plan = _read(f"{root}/{name}")
+            if plan is None or plan.st_uid != uid or plan.st_mode & 0o170022 != 0o100000:
+                continue
+            same = uid, user, home, target, writable, manifest, sys.dont_write_bytecode
+            kept = _holds(content, same, data, mounted, wait)
+            if kept and abs(time.time() - plan.st_mtime) > DAY:
+                kept = kept if sif_writable.follow("seldom").use(root, name, kept[0]) else None
+            return kept and kept[1:]
+    return None
+
+
+def _places(
+    data: "Mapping[bytes, bytes]", home: str, target: bool, writable: bool, wait: "Any"
+) -> "Iterator[tuple[str, bool]]":
+    """Yield where storage may be, and whether the user gave it."""
+    if given := data.get(DIR.encode()):
+        yield os.fsdecode(given), True
+    if target:
+        yield TARGET, True
+    if writable:
+        yield "/var/cache", False
+    if (cache := data.get(b"XDG_CACHE_HOME", b""))[:1] == b"/":
+        yield os.fsdecode(cache), False
+    if home[:1] == "/" and home != "/":
+        if wait:
+            wait.wait_for(home)
+        if os.access(f"{home}/.", os.W_OK | os.X_OK):
+            yield f"{home}/.cache", False
+    for name in (b"SLURM_TMPDIR", b"SCRATCH", b"TMPDIR"):
+        if (base := data.get(name, b""))[:1] == b"/":
+            yield os.fsdecode(base), False
+    yield from (("/var/tmp", False), ("/tmp", False), ("/dev/shm", False))  # noqa: S108
+
+
+def _holds(
+    content: bytes, same: "tuple[Any, ...]", data: "Mapping[bytes, bytes]", mounted: "Sequence[bytes]", wait: "Any"
+) -> "Any":
+    """Return what was decided if each question has the answer of then, or else None."""
+    size = _HEAD + int.from_bytes(content[8:_HEAD], "little")
+    if seal(content[8:size]) != content[:8]:
+        return None
+    loads = marshal.loads
+    then, values, names, marks, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
+    if then != same or (kept[3] and sys.pycache_prefix is not None):
+        return None
+    for name, value in values:
+        if data.get(name) != value:
+            return None
+    rest: Any = None
+    if not names.issuperset(data):
+        new = [name for name in data.keys() - names if is_marked(name, marks)]
+        if new:
+            rest = sif_writable.follow("seldom").rest(content[size:], seal)
+            if sif_writable.follow("seldom").any_asked(new, rest[1]):
+                return None
+    if wait or waited:
+        rest = rest or sif_writable.follow("seldom").rest(content[size:], seal)
+        points = wait.points if wait else {}
+        if {point: kind for point, kind in points.items() if point in rest[0]} != waited:
+            return None
+        for point in waited:
+            wait.wait_for(point)
+    if not _same(questions, mounted):
+        return None
+    for number, (directory, there, others) in enumerate(listings):
+        listed = os.listdir(directory)
+        if not there.issubset(listed):
+            return None
+        new = [name for name in map(os.fsencode, others.union(listed) - others) if is_marked(name, marks)]
+        if new:
+            rest = rest or sif_writable.follow("seldom").rest(content[size:], seal)
+            if sif_writable.follow("seldom").any_asked(new, rest[2][number]):
+                return None
+    for folder, needed, given in present:  # of what has come, only what other images fetched counts
+        changed = needed.symmetric_difference(os.listdir(folder))
+        if (given and os.stat(folder).st_mode & 0o022) or changed & needed or "@" in "".join(changed):
+            return None
+    if held or noted:
+        seldom: Any = sif_writable.follow("seldom")
+        return kept if seldom.hold(held) and seldom.unchanged_since(noted) else None
+    return kept
+
+
+def _same(questions: "Iterable[Any]", mounted: "Sequence[bytes]") -> bool:
+    """Whether questions have the same answers: by kind, each path, what more is asked, and the answer.
+
+    An error is its number.
+
+    :param mounted: as in :func:`mounts`.
+    """
+    access = os.access
     devices: dict[int, int] = {}
     found: Any
-    for kind, path, more, answer in questions:
-        try:
-            if kind <= LSTAT:
-                status = known.get((kind, path)) or (os.lstat if kind else os.stat)(path)
-                found = about(status, devices)
-            elif kind == ACCESS:
-                found = os.access(path, more)
-            elif kind == THERE:
-                os.lstat(path)
-                found = True
-            elif kind == LINK:
-                found = os.readlink(path)
-            elif kind == SPACE:
-                found = space(os.statvfs(path))
-            elif kind == USER:
-                found = sif_writable.follow("home").home_directory(None)
-            else:
-                from sif_writable import seldom
-
-                found = seldom.ask(kind, path, more, rows)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            found = error.errno if kind != THERE else isinstance(error, PermissionError)
-        if found != answer:
-            return False
+    for kind, asked in questions:
+        if kind == ACCESS:
+            for path, more, answer in asked:
+                if access(path, more) != answer:
+                    return False
+            continue
+        for path, more, answer in asked:
+            try:
+                if kind <= LSTAT:
+                    found = about((os.lstat if kind else os.stat)(path), devices)
+                elif kind == THERE:
+                    os.lstat(path)
+                    found = True
+                elif kind == LINK:
+                    found = os.readlink(path)
+                elif kind == SPACE:
+                    found = space(os.statvfs(path))
+                elif kind == USER:
+                    found = sif_writable.follow("home").home_directory(None)
+                else:
+                    found = sif_writable.follow("seldom").ask(kind, path, more, mounted)
+            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                found = error.errno if kind != THERE else isinstance(error, PermissionError)
+            if found != answer:
+                return False
     return True
 
 
-def _any_asked(new: "set[bytes]", asked: bytes) -> bool:
-    """Whether any of these names, which have come since, is one that was asked for: between zero bytes, in a row."""
-    if len(new) > 32:
-        return not new.isdisjoint(asked.split(b"\0"))
-    return any([b"\0%s\0" % name in asked for name in new])  # noqa: C419 - a generator costs a frame
+def is_marked(name: bytes, marks: bytes) -> bool:
+    """Whether a name may be one of those that were asked for, of which there may be many (a Bloom filter).
+
+    :param marks: from :func:`sif_writable.redirects.remember.marks`.
+    """
+    first, second = places_of(name)
+    return bool(marks[first >> 3] >> (first & 7) & marks[second >> 3] >> (second & 7) & 1)
+
+
+def places_of(name: bytes) -> "tuple[int, int]":
+    """Return the two bits that stand for a name."""
+    found = int.from_bytes(source_hash(_PLAN_KEY, name), "little")
+    return found % MARKS, (found >> 32) % MARKS
 
 
 def about(status: os.stat_result, devices: "dict[int, int]") -> "tuple[int, int, int, int]":
@@ -284,24 +276,20 @@ def space(found: os.statvfs_result) -> "tuple[Any, ...]":
 
 
 def seal(body: bytes) -> bytes:
-    """Return the check sum of a kept plan; another version's does not fit."""
+    """Return the check sum of a part of a kept plan; another version's does not fit."""
     return source_hash(_PLAN_KEY, sif_writable.__version__.encode() + body)
 
 
-def mount_rows() -> "list[Row]":
-    """Return the mounts of this process (proc_pid_mounts(5)): to look at the places themselves may be to wait."""
-    return [line.split(b" ", 3) for line in _read("/proc/self/mounts")[0].splitlines()]
+def mounts() -> "tuple[list[bytes], list[bytes], list[bytes]]":
+    """Return what is mounted, where, and the types of filesystems (proc_pid_mounts(5)).
 
-
-def may_hang_in(rows: "Iterable[Row]") -> "dict[str, str]":
-    """Return where filesystems are that may stop answering, but for the root, with hanging.REMOTE or hanging.FUSE."""
-    found = {}
-    for _, point, kind, _ in rows:
-        if kind not in _LOCAL and point != b"/":
-            from sif_writable import hanging
-
-            found[hanging.path_in_table(point)] = "f" if kind.startswith(b"fuse") else "n"
-    return found
+    To look at the places themselves may be to wait.
+    """
+    table = _read("/proc/self/mounts")[0]
+    fields = table.split()
+    if len(fields) != 3 * fields.count(b"0"):  # what is mounted may have no name: of six fields the last two are zeros
+        return sif_writable.follow("seldom").mounts(table)  # type: ignore[no-any-return]
+    return fields[::6], fields[1::6], fields[2::6]
 
 
 def identity(purelib: str) -> "tuple[str, bytes]":
@@ -310,17 +298,21 @@ def identity(purelib: str) -> "tuple[str, bytes]":
     :param purelib: the folder that holds this package.
     :raises OSError: the image cannot be read at the moment.
     """
-    if not purelib.startswith(f"{sys.prefix}/") or not purelib.endswith("-packages"):  # it was brought in
-        from sif_writable.identity import PURELIB as purelib  # noqa: N811
-    text = _read(f"{purelib}/sif_writable.manifest")[0]
-    manifest = text[: text.rfind(b"\n", 0, 1 << 16) + 1].partition(b"\n\n")[0]
-    stamp = (b"\n" + manifest).partition(b"\nstamp: ")[2].partition(b"\n")[0]
-    labels, status = _read("/.singularity.d/labels.json")
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     usual = sys.platlibdir == "lib" and purelib == f"{sys.prefix}/lib/{version}/site-packages"
+    of_any: Any = None if usual else sif_writable.follow("identity")
+    if of_any and not (purelib.startswith(f"{sys.prefix}/") and purelib.endswith("-packages")):  # it was brought in
+        purelib = of_any.PURELIB
+    # The import system has just listed the folder where it has found this package.
+    names: Any = getattr(sys.path_importer_cache.get(purelib), "_path_cache", None)
+    manifest = stamp = b""
+    if not names or "sif_writable.manifest" in names:
+        text = _read(f"{purelib}/sif_writable.manifest")[0]
+        manifest = text[: text.rfind(b"\n", 0, 1 << 16) + 1].partition(b"\n\n")[0]
+        stamp = (b"\n" + manifest).partition(b"\nstamp: ")[2].partition(b"\n")[0]
+    labels, status = _read("/.singularity.d/labels.json")
     if not usual or not (stamp or labels):
-        from sif_writable import identity as of_any
-
+        of_any = of_any or sif_writable.follow("identity")
         return of_any.identity(purelib, of_any.declared_in(manifest)), manifest
     values = [(b"prefix", os.fsencode(sys.prefix))]
     if status is not None:
@@ -328,10 +320,13 @@ def identity(purelib: str) -> "tuple[str, bytes]":
     if stamp:
         values.append((b"stamp", b"%d %s" % (os.stat(purelib).st_mtime, stamp)))
     else:
-        names = [name for name in os.listdir(purelib) if name.endswith((".dist-info", ".egg-info"))]
+        names = [name for name in names or os.listdir(purelib) if name.endswith((".dist-info", ".egg-info"))]
         names.sort()
         values.append((os.fsencode(purelib), b"0 " + os.fsencode("\n".join(names))))
-    return source_hash(_IDENTITY_KEY, b"".join([b"%s\0%d\0%s" % (n, len(v), v) for n, v in values])).hex(), manifest
+    packed = b""
+    for ingredient, value in values:
+        packed += b"%s\0%d\0%s" % (ingredient, len(value), value)
+    return source_hash(_IDENTITY_KEY, packed).hex(), manifest
 
 
 def _read(path: str) -> "tuple[bytes, Optional[os.stat_result]]":
@@ -339,14 +334,14 @@ def _read(path: str) -> "tuple[bytes, Optional[os.stat_result]]":
 
     :raises OSError: it cannot be read at the moment.
     """
-    text = b""
     try:  # not blocking, as with any path that could be a named pipe
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return text, None
+        return b"", None
     try:
         status = os.fstat(descriptor)
-        while len(text) < LARGEST and (more := os.read(descriptor, 1 << 16)):
+        text = os.read(descriptor, 1 << 16)
+        while len(text) != status.st_size and len(text) < LARGEST and (more := os.read(descriptor, 1 << 16)):
             text += more
         return text, status
     finally:

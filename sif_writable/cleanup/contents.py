@@ -188,11 +188,13 @@ def _items(
     except OSError as error:  # gone meanwhile
         let_pass(error)
         return []
-    problem = found.problem
+    problem, unlocked = found.problem, False
     if kind == OVERLAY:  # mounted in namespaces of others, which this process's own mounts do not show
         problem = problem or used_by(layout.image(image))
     elif kind == PACKAGES:
-        problem = problem or in_use(path)
+        lease = None if problem else in_use(path)
+        if lease:
+            problem, unlocked = lease.text, lease.code == NO_LOCKS
     written = found.written
     if kind in layers.KINDS:
         problem, written = layers.weigh(path, kind, problem, (found.files, found.size))
@@ -213,7 +215,7 @@ def _items(
             written=written[0],
             written_size=written[1],
             entries=found.entries,
-            unlocked=problem == NO_LOCKS,
+            unlocked=unlocked,
         )
     ]
 

@@ -43,8 +43,8 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
     :raises OSError: they cannot be renamed.
     """
     with alone(folder) as problem:
-        if problem and not (unlocked and problem is NO_LOCKS):
-            return "", problem
+        if problem and not (unlocked and problem.code == NO_LOCKS):
+            return "", problem.text
         if keep_written:
             removing = f"{folder}/{changes.REMOVING}"
             if not os.path.lexists(removing):  # else a removal was killed

@@ -52,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     result: dict[str, Any] = {"schema": 1, "forgotten": names, "kept": [], "removed": [], "failed": []}
     result.update(copies=any(name in known for name in names), tried=False)
     copied = [path for name in names for path in known.get(name, ())]
-    with alone(folder) if copied else contextlib.nullcontext("") as problem:
+    with alone(folder) if copied else contextlib.nullcontext() as problem:
         for path in copied:
-            if problem and problem is not NO_LOCKS:
-                result["failed"].append({"path": path, "why": f"its copy {problem}"})
+            if problem and problem.code != NO_LOCKS:
+                result["failed"].append({"path": path, "why": f"its copy {problem.text}"})
                 continue
             try:
                 taken = forgetting.set_aside(path, folder)

@@ -41,10 +41,10 @@ def replace(unit: Unit, folder: str) -> str:
     with publish.bounded_lock(f"{folder}/{layout.LOCKS}", f"{unit.entry}.changed"), alone(folder) as problem:
         if validity.state(folder, unit.path) != validity.CHANGED:
             return ""
-        if problem and problem is not NO_LOCKS:
+        if problem and problem.code != NO_LOCKS:
             return (
                 f"{unit.name} is imported from the image, where it cannot write: its copy was made from another "
-                f"version of it, and {problem}."
+                f"version of it, and {problem.text}."
             )
         taken = set_aside(unit.path, folder)
     if taken.written:

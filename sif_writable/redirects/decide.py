@@ -342,7 +342,7 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
     if mode == "keep" or not (facts.home_problem or mode == "redirect"):
         decision.home_why = f"kept, as {settings.HOME} says" if mode == "keep" else "works"
         return
-    if facts.home_problem == TIMED_OUT:
+    if facts.home_timed_out:
         decision.home_why = f"{TIMED_OUT}; kept, since a private one must link to what is in it"
         return
     why = f"HOME {facts.home_problem}" if facts.home_problem else f"{settings.HOME}=redirect"

@@ -7,7 +7,7 @@ from sif_writable import DIR, SESSION
 from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, SHARED_IN, inputs
 from sif_writable.hanging import LOCAL, hangable_mount_on
 from sif_writable.redirects.decision import Outcome
-from sif_writable.session import OLD, REFUSED, TOLD, check_sum, was_set
+from sif_writable.session import OLD, REFUSED, SAID, check_sum, was_set
 from sif_writable.storage import candidates, layout
 from sif_writable.storage.kinds import COMPILED, CONFIG
 from sif_writable.system.timeouts import has_timed_out, may_hang, timed_out
@@ -118,10 +118,10 @@ def _say_once(lines: "list[str]", outcome: Outcome) -> None:
     from sif_writable.stderr import say
 
     outcome.said += lines
-    told = check_sum("\n".join(lines))
-    if getattr(sys.modules.get("sif_writable.session"), "told", "") != told:
+    said = check_sum("\n".join(lines))
+    if getattr(sys.modules.get("sif_writable.session"), "said", "") != said:
         say(lines)
-    os.environ[TOLD] = told
+    os.environ[SAID] = said
 
 
 def _set(variable: str, value: str, outcome: Outcome) -> None:

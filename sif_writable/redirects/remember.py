@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from sif_writable.child import FIELDS, MORE_HEAVY, PATHS
 from sif_writable.redirects import decide
 from sif_writable.redirects.locations import Locations
 from sif_writable.seldom import MARKER
-from sif_writable.session import TOLD
+from sif_writable.session import SAID
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import candidates, choose, kinds, layout
 from sif_writable.storage.publish import write_aside
@@ -99,11 +100,11 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     with suppress(OSError):
         content = _content(outcome, environ)
         if content and len(content) < warm.LARGEST // 2:
-            write_aside(path, warm.seal(content) + content)
+            write_aside(path, content)
 
 
 def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
-    """Return what is kept after its check sum, or nothing: the next start has to see and decide for itself."""
+    """Return what is kept, or nothing: the next start has to see and decide for itself."""
     asked = _Asked(environ)
     world.note()
     try:
@@ -133,17 +134,27 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
         return b""
     for place, state in looked:
         questions += _of_location(place, state)
+    answered = {(warm.ACCESS, sys.prefix, os.W_OK, facts.prefix_writable)}  # among what is compared
+    if (warm.ACCESS, sys.prefix, os.W_OK, False) in questions:
+        answered.add((warm.ACCESS, sys.prefix, _WRITABLE, False))
     kept_by_root = {(warm.LSTAT, storage.roots[kind]) for kind in storage.roots}
     given = [kind for kind, place in storage.places.items() if place.given]
     closed = {storage.folders[kind] for kind in given}
     if given and storage.roots[given[0]] == choose.itself(storage.places[given[0]].base):  # marked: our folder itself
         questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{MARKER}", os.F_OK, True))
-    questions = [each for each in dict.fromkeys(questions) if not _is_answered(each, kept_by_root, closed)]
     present = [
-        (storage.folders[kind], names, storage.folders[kind] in closed)
-        for kind, names in storage.present.items()
+        (storage.folders[kind], needed, storage.folders[kind] in closed)
+        for kind, needed in storage.present.items()
         if kind != "image" or decision.home  # the others lie in it
     ]
+    # One look where no list is needed: what other images fetched comes to downloads alone.
+    single = [
+        each for each in present if len(each[1]) < 2 and not each[2] and each[0] != storage.folders.get(kinds.DATA)
+    ]
+    questions += [(warm.THERE, os.path.join(folder, *needed), None, True) for folder, needed, _ in single]
+    if not kept_by_root.issubset([question[:2] for question in questions]):  # whose the storage is, is asked each time
+        return b""
+    questions = [each for each in questions if each not in answered and not _is_answered(each, kept_by_root, closed)]
     noted = outcome.watch.noted() if outcome.watch is not None else []
     places = [place for _, place, *_ in questions if place]
     places += [*storage.folders.values(), *(place for place, *_ in (*listings, *held, *noted)), facts.home]
@@ -153,18 +164,18 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     fields = os.environ[SESSION].split(";", FIELDS - 1)
     manifest = identity.manifest_text(facts.purelib)
     first = (
-        [facts.uid, facts.user, facts.home, facts.target_mounted, manifest, sys.dont_write_bytecode],
+        (
+            *(facts.uid, facts.user, facts.home, facts.target_mounted, facts.prefix_writable),
+            *(manifest, sys.dont_write_bytecode),
+        ),
         [(os.fsencode(name), os.fsencode(environ[name])) for name in sorted(names.intersection(environ))],
         frozenset(map(os.fsencode, environ)),
-        _in_a_row(names.difference(environ)),
+        marks(map(os.fsencode, names.difference(environ).union(*(asked_for for _, asked_for, _ in listings)))),
         waited,
-        questions,
+        grouped(questions),
         held,
-        [
-            (directory, there, frozenset(os.listdir(directory)), _in_a_row(asked_for))
-            for directory, asked_for, there in listings
-        ],
-        present,
+        [(directory, there, frozenset(os.listdir(directory))) for directory, _, there in listings],
+        [each for each in present if each not in single],
         noted,
         (
             _used(storage),
@@ -172,12 +183,42 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
             (fields[0][1:], fields[2], fields[4]),
             decision.pycache if sys.pycache_prefix == decision.pycache else "",
             _user_site(facts, decision, environ),
-            settings.get(TOLD, ""),
+            settings.get(SAID, ""),
             outcome.said,
         ),
     )
     packed = marshal.dumps(first)
-    return len(packed).to_bytes(4, "little") + packed + marshal.dumps(reached)
+    head = len(packed).to_bytes(4, "little") + packed
+    rest = (reached, _in_a_row(names.difference(environ)), [_in_a_row(asked_for) for _, asked_for, _ in listings])
+    last = marshal.dumps(rest)
+    return warm.seal(head) + head + warm.seal(last) + last
+
+
+def grouped(questions: Iterable[world.Question]) -> list[tuple[int, list[tuple[str, Any, Any]]]]:
+    """Return questions by kind, as :mod:`sif_writable.warm` asks them.
+
+    Of a directory that is no link, whatever follows links says the same. Devices have the numbers in which they come.
+    """
+    found: dict[int, list[tuple[str, Any, Any]]] = {}
+    asked = list(dict.fromkeys(questions))
+    known = {(path, answer) for kind, path, _, answer in asked if kind == warm.LSTAT and isinstance(answer, tuple)}
+    devices: dict[int, int] = {}
+    for kind, path, more, answer in sorted(asked, key=lambda question: question[0]):
+        if kind == warm.STAT and (path, answer) in known and not stat.S_ISLNK(answer[0]):
+            continue
+        if kind in (warm.STAT, warm.LSTAT) and isinstance(answer, tuple):
+            answer = (*answer[:3], devices.setdefault(answer[3], len(devices)))  # noqa: PLW2901
+        found.setdefault(kind, []).append((path, more, answer))
+    return list(found.items())
+
+
+def marks(names: Iterable[bytes]) -> bytes:
+    """Return bits that stand for names: however many there are, a start reads no more of them."""
+    found = bytearray(warm.MARKS >> 3)
+    for name in names:
+        for place in warm.places_of(name):
+            found[place >> 3] |= 1 << (place & 7)
+    return bytes(found)
 
 
 def _in_a_row(names: Iterable[str]) -> bytes:

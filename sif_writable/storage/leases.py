@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import lease
+from sif_writable.errors import Problem
 from sif_writable.signals import let_pass, suppress
 from sif_writable.system.mounts import NETWORK, mount_of
 
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 
     from sif_writable.system.mounts import Mount
 
-NO_LOCKS = "may be in use by a program of which locks on this filesystem do not tell"
+IN_USE, NO_LOCKS = "in-use", "no-locks"
+"""Codes: a program imports from it; nobody can tell whether one does."""
+_NO_LOCKS = "may be in use by a program of which locks on this filesystem do not tell"
 
 
 @contextlib.contextmanager
-def alone(folder: str) -> Iterator[str]:
+def alone(folder: str) -> Iterator[Problem | None]:
     """Hold the lease of a folder of copies alone for as long as the block runs; never wait for it.
 
-    :yields: why it cannot be had, as a sentence without subject, or an empty string. :data:`NO_LOCKS` is one.
+    :yields: why it cannot be had, as a sentence without subject, with :data:`IN_USE` or :data:`NO_LOCKS`.
     :raises OSError: the lease cannot be opened.
     """
     import fcntl
@@ -32,16 +35,16 @@ def alone(folder: str) -> Iterator[str]:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(f"{folder}/{lease.NAME}", flags) if own is None else own
     except FileNotFoundError:  # who makes a copy takes its lease first
-        yield ""
+        yield None
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        problem = "" if tells_of_all_nodes(mount_of(folder)) else NO_LOCKS
+        problem = None if tells_of_all_nodes(mount_of(folder)) else Problem(NO_LOCKS, _NO_LOCKS)
     except BlockingIOError:
-        problem = _used_by(descriptor)
+        problem = Problem(IN_USE, _used_by(descriptor))
     except OSError as error:
         let_pass(error)
-        problem = NO_LOCKS
+        problem = Problem(NO_LOCKS, _NO_LOCKS)
     try:
         yield problem
     finally:
@@ -67,14 +70,14 @@ def tells_of_all_nodes(mount: Mount | None) -> bool:
     return mount.type == "ceph" or (mount.type == "lustre" and "flock" in options)
 
 
-def in_use(folder: str) -> str:
-    """Say why a folder of copies cannot be removed now, or return an empty string."""
+def in_use(folder: str) -> Problem | None:
+    """Say why a folder of copies cannot be removed now, if so."""
     try:
         with alone(folder) as problem:
             return problem
     except OSError as error:
         let_pass(error)
-        return ""  # removing it will say why it fails
+        return None  # removing it will say why it fails
 
 
 def _used_by(descriptor: int) -> str:

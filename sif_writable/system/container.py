@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
+from sif_writable import rootfs
 from sif_writable.signals import let_pass
 from sif_writable.system.mounts import mount_of, mounts
 
@@ -89,9 +90,9 @@ def _singularity(environ: Mapping[str, str], image: str) -> Engine:
 def _unsigned() -> Engine:
     """Recognise an engine that leaves no variable and no file, in a root that is a container's."""
     try:
-        if sif_writable.below_proot():
+        if rootfs.below_proot():
             return Engine("PRoot", ("it traces this process",), "")
-        table = sif_writable.read("/proc/self/mountinfo").splitlines()
+        table = rootfs.read("/proc/self/mountinfo").splitlines()
     except OSError as error:
         let_pass(error)
         table = []

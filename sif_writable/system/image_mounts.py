@@ -14,6 +14,7 @@ import os
 import sys
 
 import sif_writable
+from sif_writable import rootfs
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -178,7 +179,7 @@ def mounts() -> Mounts:
 
 def _is_below_proot() -> bool:
     try:
-        return sif_writable.below_proot()
+        return rootfs.below_proot()
     except OSError as error:
         let_pass(error)
         return False

@@ -9,7 +9,7 @@ from sif_writable.identity import PURELIB, declared, site_directories
 from sif_writable.signals import let_pass
 from sif_writable.system import world
 from sif_writable.system.image import identity
-from sif_writable.system.timeouts import TIMED_OUT, may_hang, responds
+from sif_writable.system.timeouts import TIMED_OUT, has_timed_out, may_hang, responds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Facts:
     __slots__ = (
         "home",
         "home_problem",
+        "home_timed_out",
         "identity",
         "manifest",
         "prefix",
@@ -45,6 +46,8 @@ class Facts:
     """HOME, or where it is not set what the passwd entry says; else an empty string."""
     home_problem: str
     """Why that cannot be used, as a sentence whose subject is HOME; empty when it can."""
+    home_timed_out: bool
+    """Whether that is that its filesystem does not answer."""
     session_device: "Optional[int]"
     """st_dev of the container session's small tmpfs, when /tmp lies on one."""
     target_mounted: bool
@@ -81,6 +84,7 @@ def see(environ: "Mapping[str, str]") -> Facts:
     facts.user = facts.uid or seldom.uid_outside()
     facts.home = home_directory(environ.get("HOME"))
     facts.home_problem = home_problem(facts.home, "HOME" in environ)
+    facts.home_timed_out = bool(facts.home_problem) and has_timed_out(facts.home)
     home = "" if facts.home_problem else facts.home
     facts.session_device = session_device(home)
     facts.target_mounted = TARGET in may_hang() or mounted.mounted_at(TARGET)
@@ -123,9 +127,7 @@ def home_problem(home: str, is_set: bool = True) -> str:
         if not home:
             return "is not set, and this user has no passwd entry"
         problem = home_problem(home)
-        return problem and (
-            TIMED_OUT if problem == TIMED_OUT else f"is not set, and {home} of the passwd entry {problem}"
-        )
+        return problem and f"is not set, and {home} of the passwd entry {problem}"
     if not home:
         return "is empty"
     if home == "/":

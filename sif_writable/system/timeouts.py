@@ -50,12 +50,13 @@ def may_hang() -> "dict[str, str]":
 
 def may_hang_in(table: bytes) -> "dict[str, str]":
     """Return the same from the text of a mountinfo file (proc_pid_mountinfo(5)); the image's own root is left out."""
-    rows = []
+    mounted, kinds = [], []
     for line in table.splitlines():
         kind = line.partition(b" - ")[2].partition(b" ")[0]
         if kind:
-            rows.append((b"", line.split(b" ", 5)[4], kind, b""))
-    return warm.may_hang_in(rows)
+            mounted.append(line.split(b" ", 5)[4])
+            kinds.append(kind)
+    return hanging.may_hang_in(mounted, kinds, warm.LOCAL)
 
 
 def overlays() -> "list[str]":

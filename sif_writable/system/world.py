@@ -114,7 +114,7 @@ def text(path: str) -> bytes:
 def mounted_between(path: str, above: str) -> bool:
     """Whether something is mounted on a path or on the way to it, below a directory above it."""
     found: bool = _ask(
-        seldom.MOUNTS, path, above, lambda: seldom.ask(seldom.MOUNTS, path, above, warm.mount_rows()), _itself
+        seldom.MOUNTS, path, above, lambda: seldom.ask(seldom.MOUNTS, path, above, warm.mounts()[1]), _itself
     )
     return found
 

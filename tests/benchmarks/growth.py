@@ -35,11 +35,11 @@ _STATE = "import sif_writable; print(sif_writable.state)"
 _MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 _MORE_ROWS = """
-ROWS += tuple([
+ROWS += tuple(map(Row._make, [
     (f"GROWN_{{n}}_CACHE", ("data", "compiled")[n % 2], ("if_unwritable", "always")[n % 10 == 0],
      (f"CACHE/grown-{{n}}",), (), "dir", f"grown-{{n}}", "made for this benchmark")
     for n in range({more})
-])
+]))
 """
 
 

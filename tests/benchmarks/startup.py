@@ -13,6 +13,7 @@ active     in a read-only image, where an earlier start has made storage
 inherited  the child of such a process
 manifest   as active, in an environment that ``sif-writable prepare`` has described (on the host)
 packages   as active, both environments with 400 packages more (on the host)
+debian     as active, by Debian's own Python, whose packages are in dist-packages (on the host)
 network    as inherited, with storage on a filesystem that another machine serves, so that it is asked with a time limit
 fuse       the same, where a FUSE server is asked (both on the host, where a local disk stands in and answers at once)
 =========  ==========================================================================================
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from tests.lab.scratch import Scratch
 
 AIMS = {
-    "host": {"writable": 1.04, "inherited": 1.06, "active": 1.11, "manifest": 1.11, "packages": 1.11},
+    "host": {"writable": 1.04, "inherited": 1.06, "active": 1.11, "manifest": 1.11, "packages": 1.11, "debian": 1.11},
     "image": {"writable": 1.05, "inherited": 1.07, "active": 1.12},
 }
 """By where it is measured, and by state."""
@@ -123,7 +125,26 @@ def on_host(arguments: argparse.Namespace) -> list[Row]:
                 for name in (f"package_{number}", f"package_{number}-1.0.dist-info"):
                     os.mkdir(os.path.join(environments.packages(environment), name))
         rows.append(measure(others, "packages", *many))
-    return rows
+    return rows + _or_none(on_debian, arguments)
+
+
+def on_debian(arguments: argparse.Namespace) -> list[Row]:
+    """Measure Debian's own Python: a copy of its program finds its packages beside itself, in dist-packages."""
+    python = pythons.get(pythons.DEBIAN)
+    with scratch.fresh() as places:
+        machine = PlainMachine(places)
+        for name, environment in ("bare", environments.bare(python)), ("hooked", environments.hooked(python)):
+            top = machine.in_image(f"/{name}")
+            shutil.copytree(environments.packages(environment), os.path.join(top, "lib", "python3", "dist-packages"))
+            os.symlink(f"/usr/lib/python{python.version}", os.path.join(top, "lib", f"python{python.version}"))
+            os.mkdir(os.path.join(top, "bin"))
+            shutil.copy(python.path, os.path.join(top, "bin", "python"))
+
+        def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+            return machine.run(argv, binds=[f"{rounds.__file__}:{_ROUNDS}:ro"], timeout=3600)
+
+        programs = ("/bare/bin/python", "/hooked/bin/python")
+        return [measured(f"host, {python.name}", "debian", run, programs, arguments.rounds)]
 
 
 def _empty(machine: PlainMachine, environment: str) -> None:
@@ -199,7 +220,7 @@ def measured(
     specification = rounds.Specification(
         check=[hooked, "-c", "import sif_writable; print(sif_writable.state)"],
         expected={
-            **dict.fromkeys(("manifest", "packages"), "active"),
+            **dict.fromkeys(("manifest", "packages", "debian"), "active"),
             **dict.fromkeys(ASKING, "inherited"),
             "empty": "writable",
         }.get(state, state),
@@ -226,12 +247,12 @@ def checked(result: subprocess.CompletedProcess[str]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows for people: milliseconds, with the interquartile range."""
     head = ("", "state", "bare, ms", "with hook, ms", "more", "ratio", "aim", "fastest", "CPU")
-    lines = ["{:<14}{:<11}{:>15}{:>17}{:>8}{:>8}{:>6}{:>9}{:>7}".format(*head)]
+    lines = ["{:<18}{:<11}{:>15}{:>17}{:>8}{:>8}{:>6}{:>9}{:>7}".format(*head)]
     median = statistics.median
     for row in rows:
         more = median(row.hook) - median(row.bare)
         lines.append(
-            f"{row.place:<14}{row.state:<11}{_middle(row.bare):>15}{_middle(row.hook):>17}{more * 1e3:>8.2f}"
+            f"{row.place:<18}{row.state:<11}{_middle(row.bare):>15}{_middle(row.hook):>17}{more * 1e3:>8.2f}"
             f"{median(row.hook) / median(row.bare):>8.3f}{AIMS[row.place.partition(',')[0]].get(row.state, ''):>6}"
             f"{min(row.hook) / min(row.bare):>9.3f}{median(row.hook_cpu) / median(row.bare_cpu):>7.3f}"
         )

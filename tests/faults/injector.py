@@ -314,11 +314,12 @@ def _described(path: str, *, passing: bool) -> tuple[str, ...]:
 
 
 def _is_sealed(plan: bytes) -> bool:
-    """Whether the check sum of a kept plan is right, as the installed package sees it."""
+    """Whether both check sums of a kept plan are right, as the installed package sees it."""
     sys.path.extend(glob.glob("/venv/lib/python3*/site-packages"))
     from sif_writable import warm
 
-    return warm.seal(plan[8:]) == plan[:8]
+    size = 12 + int.from_bytes(plan[8:12], "little")
+    return warm.seal(plan[8:size]) == plan[:8] and warm.seal(plan[size + 8 :]) == plan[size : size + 8]
 
 
 def difference(found: Listing, wanted: Listing) -> str:

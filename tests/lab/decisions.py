@@ -57,6 +57,7 @@ def make_facts(**changes: Any) -> Facts:
         "user": 1000,
         "home": "/home/u",
         "home_problem": "",
+        "home_timed_out": False,
         "session_device": None,
         "target_mounted": False,
         "tmp_works": True,

@@ -222,7 +222,7 @@ def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
 
 
 def test_home_is_kept_since_its_links_cannot_be_made() -> None:
-    decision = decide.decide(make_facts(home_problem=TIMED_OUT), make_storage(), HOME_WORKS, {})
+    decision = decide.decide(make_facts(home_problem=TIMED_OUT, home_timed_out=True), make_storage(), HOME_WORKS, {})
     assert decision.home == ""
     assert decision.home_why.startswith(TIMED_OUT)
     assert "MPLCONFIGDIR" in {redirect.variable for redirect in decision.redirects}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from sif_writable import hanging, identity, warm
+from sif_writable.redirects import remember
 from sif_writable.system import filesystem, timeouts, world
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def test_what_was_noted_is_answered_as_then_until_something_changes(tmp_path: Pa
     questions = world.noted()
     assert questions
     assert {kind for kind, *_ in questions} >= {warm.LSTAT, warm.ACCESS, warm.LINK, warm.SPACE, warm.USER}
-    assert warm._same(questions, {}, warm.mount_rows())
+    grouped = remember.grouped(questions)
+    assert warm._same(grouped, warm.mounts()[1])
     CHANGES[change](place)
-    assert not warm._same(questions, {}, warm.mount_rows())
+    assert not warm._same(grouped, warm.mounts()[1])
 
 
 def test_what_cannot_be_asked_again_is_not_kept() -> None:
@@ -108,14 +110,14 @@ def test_nobody_waits_for_a_place_that_is_not_needed(
         (tmp_path / "home").mkdir()
     scratch.mkdir()
     monkeypatch.setattr(sys, "prefix", f"{tmp_path}/none")
-    monkeypatch.setattr(warm, "mount_rows", lambda: [[b"x", os.fsencode(scratch), b"nfs4", b""]])
+    monkeypatch.setattr(warm, "mounts", lambda: ([b"x"], [os.fsencode(scratch)], [b"nfs4"]))
     monkeypatch.setattr(timeouts, "timed_out", [])
     monkeypatch.setattr(hanging, "times_out", silent)
     data = {b"HOME": os.fsencode(tmp_path / "home"), b"SCRATCH": os.fsencode(scratch)}
     if works or not answers:
         with pytest.raises(TimeoutError):
-            warm._Plan(data).find()
+            warm.find(data)
     else:
-        assert warm._Plan(data).find() is None
+        assert warm.find(data) is None
     assert waited == [str(scratch)] * asked
     assert warm.start(data) == ""
