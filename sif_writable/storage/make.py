@@ -13,7 +13,7 @@ from sif_writable.storage import layout
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, foreign_component
 from sif_writable.system.listing import names
-from sif_writable.system.probe import given_away
+from sif_writable.system.probe import given_away, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,10 +59,11 @@ def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | No
                 if path == folder and take_over is not None and not os.path.lexists(path):
                     take_over(root, folder)
                 os.mkdir(path, 0o700)
-                owner = os.lstat(path).st_uid
-                if owner != os.geteuid():
+                status = os.lstat(path)
+                if status.st_uid != os.geteuid() or status.st_mode & 0o077:
                     os.rmdir(path)
-                    return given_away(owner).text
+                    given = status.st_uid != os.geteuid()
+                    return (given_away(status.st_uid) if given else opened(status.st_mode)).text
             # The process that made the folder may have been killed before it could say what it is.
             if part.startswith(layout.IMAGE) and not os.path.lexists(f"{path}/{layout.NOTE}"):
                 _note_image(path)

@@ -16,7 +16,7 @@ from sif_writable.storage.marker import FIRST_LINE, OURS, UNCOUNTED, UNTRIED, Ma
 from sif_writable.storage.marker import NO_LOCKS as UNLOCKED
 from sif_writable.storage.publish import write_aside
 from sif_writable.system.filesystem import explain, unfit
-from sif_writable.system.probe import NO_CODE, NO_LOCKS, attempt_in, given_away
+from sif_writable.system.probe import NO_CODE, NO_LOCKS, attempt_in, given_away, opened
 
 LAYERS = "layers"
 
@@ -77,9 +77,8 @@ def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[st
         status = os.lstat(root)
         if made and status.st_uid != uid:
             return given_away(status.st_uid).text, ""
-        if made and status.st_mode & foreign_mode:
-            mode = f"{status.st_mode & 0o777:04o}"
-            return f"keeps no modes, so other users could reach what is made in it (0700 became {mode})", ""
+        if made and status.st_mode & 0o077:
+            return opened(status.st_mode).text, ""
         problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
         if not problem and not made and _is_somebody_elses(root):
             problem = f"has {root!r}, which is not empty and has no mark of ours (remedy: rename it, or another place)"

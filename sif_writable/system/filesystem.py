@@ -236,6 +236,7 @@ def explain(error: OSError, path: str = "") -> str:
         errno.EEXIST: "is not a directory",
         errno.ESTALE: "is on a network filesystem that lost it (stale file handle)",
         errno.EIO: "is on a filesystem that reports input/output errors",
+        errno.EOVERFLOW: "has no number for this user, so nothing can be made in it (idmapped mount, user namespace)",
         errno.EMFILE: "could not be tried: this process has too many open files",
     }
     return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"

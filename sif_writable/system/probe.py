@@ -13,9 +13,9 @@ from sif_writable import aside
 from sif_writable.errors import Problem, is_passing
 from sif_writable.system.filesystem import explain
 
-FAILED, NO_CODE, NO_LOCKS, GIVEN_AWAY = "failed", "no-code", "no-locks", "given-away"
+FAILED, NO_CODE, NO_LOCKS, GIVEN_AWAY, OPENED = "failed", "no-code", "no-locks", "given-away", "opened"
 """Codes of what was found: a call failed, maybe for a cause that passes; no object code can be loaded; files cannot be
-locked; what is made belongs to somebody else."""
+locked; what is made belongs to somebody else; or is open to others."""
 
 
 def attempt_in(path: str, *, execute: bool = False, lock: bool = False) -> Problem | None:
@@ -43,6 +43,12 @@ def given_away(owner: int) -> Problem:
     """Say that what is made in a place belongs to another user than who made it (bindfs, sshfs, NFS all_squash)."""
     text = f"gives what is made in it to uid {owner}, so nothing in it can be this user's alone"
     return Problem(GIVEN_AWAY, text)
+
+
+def opened(mode: int) -> Problem:
+    """Say that what is made in a place can be reached by others, whatever mode it is made with (FAT, CIFS, rclone)."""
+    text = f"keeps no modes, so other users could reach what is made in it (0700 became {mode & 0o777:04o})"
+    return Problem(OPENED, text)
 
 
 def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> Problem | None:

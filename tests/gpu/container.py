@@ -6,12 +6,12 @@ The files lie where the kernel and ``--nv`` put them, so the real code looks at 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab import measured
+from tests.lab import apt, measured
+from tests.lab.unavailable import LabUnavailable
 
 REPOSITORY = Path(__file__).parents[2]
 NVML = "libnvidia-ml.so.1"
@@ -25,9 +25,10 @@ NODES = ("nvidia0", "nvidiactl", "nvidia-uvm")
 
 def missing() -> str:
     """Say what this machine lacks for these containers, or return an empty string."""
-    for program in ("cc", "bwrap"):
-        if not shutil.which(program):
-            return f"no {program} on this machine"
+    try:
+        apt.ensure("bwrap", "gcc")
+    except LabUnavailable as why:
+        return str(why)
     trial = subprocess.run(["bwrap", "--ro-bind", "/", "/", "true"], check=False, capture_output=True, text=True)
     return f"bwrap does not work here: {trial.stderr.strip()}" if trial.returncode else ""
 

@@ -19,8 +19,9 @@ def main(words: list[str]) -> int:
     what, argv = words[0], words[1:]
     try:
         if what == "programs":
-            apt.ensure(*apt.PROGRAMS)
-            return 0
+            failed = apt.ensure_all()
+            print(*failed, sep="\n", end="\n" * bool(failed), file=sys.stderr)
+            return 3 if failed else 0
         if what == "demo":
             return demo.main()
         if what == "prepare":

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 from tests.lab.store import locked
 from tests.lab.unavailable import LabUnavailable
 
+SFTP = "/usr/lib/openssh/sftp-server"
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 PROGRAMS = {
+    SFTP: "openssh-sftp-server",
     "bindfs": "bindfs",
     "bwrap": "bubblewrap",
     "ch-run": "charliecloud-runtime",
@@ -19,8 +25,11 @@ PROGRAMS = {
     "firejail": "firejail",
     "fish": "fish",
     "gcc": "gcc",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.exfat": "exfatprogs",
     "mkfs.ext3": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
+    "mount.exfat-fuse": "exfat-fuse",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
@@ -28,8 +37,11 @@ PROGRAMS = {
     "patchelf": "patchelf",
     "podman": "podman",
     "proot": "proot",
+    "rclone": "rclone",
     "runc": "runc",
     "setfacl": "acl",
+    "setquota": "quota",
+    "sshfs": "sshfs",
     "strace": "strace",
     "systemd-nspawn": "systemd-container",
     "tcsh": "tcsh",
@@ -48,13 +60,37 @@ def ensure(*programs: str) -> None:
     """Install what is missing of these programs (keys of PROGRAMS), or say what the person could install."""
     with locked("apt"):
         packages = sorted({PROGRAMS[program] for program in programs if find(program) is None})
-        if not packages:
-            return
+        if packages:
+            _install(packages)
+
+
+def install(*packages: str) -> None:
+    """Install what is missing of these packages."""
+    with locked("apt"):
+        _install(packages)
+
+
+def ensure_all() -> list[str]:
+    """Install what is missing of all programs; return why some cannot be had, which is no reason against the others."""
+    if not _why_not(PROGRAMS):
+        return []
+    return [why for program in PROGRAMS if (why := _why_not([program]))]
+
+
+def _why_not(programs: Iterable[str]) -> str:
+    try:
+        ensure(*programs)
+    except LabUnavailable as why:
+        return str(why)
+    return ""
+
+
+def _install(packages: Sequence[str]) -> None:
+    if os.getuid() != 0 or find("apt-get") is None:
         wanted = " ".join(packages)
-        if os.getuid() != 0 or find("apt-get") is None:
-            raise LabUnavailable(f"the packages {wanted} are missing, and only root on Debian can install them")
-        _apt_get("update")
-        _apt_get("install", "-y", "--no-install-recommends", *packages)
+        raise LabUnavailable(f"the packages {wanted} are missing, and only root on Debian can install them")
+    _apt_get("update")
+    _apt_get("install", "-y", "--no-install-recommends", *packages)
 
 
 def debian_mirror() -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import or_skip
-from tests.lab import debian_pythons, pythons, store
+from tests.lab import apt, debian_pythons, pythons, store
+from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +143,21 @@ def test_an_interpreter_of_debian_keeps_to_its_own_folder() -> None:
     assert os.path.join(prefix, "bin", "python3.14") == python
     assert any("/libc.so." in library for library in libraries)
     assert not [library for library in libraries if not library.startswith(prefix)]
+
+
+def test_one_program_that_cannot_be_had_keeps_no_other_from_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: set[str] = set()
+
+    def install(packages: list[str]) -> None:
+        if "bindfs" in packages:
+            raise LabUnavailable("no bindfs")
+        installed.update(packages)
+
+    monkeypatch.setattr(apt, "find", lambda _: None)
+    monkeypatch.setattr(apt, "_install", install)
+    assert apt.ensure_all() == ["no bindfs"]
+    assert installed == set(apt.PROGRAMS.values()) - {"bindfs"}
+    assert "bubblewrap" in installed
 
 
 def test_an_unfinished_part_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,18 +13,18 @@ from sif_writable import shared
 from sif_writable.redirects.beside import OF_GROUP
 from sif_writable.redirects.catalog import ROWS
 from sif_writable.storage.kinds import DATA
-from tests.lab import pythons
-from tests.lab.store import REPOSITORY
+from tests.lab import ordinary
 from tests.lab.users import NEIGHBOUR, VICTIM, as_user, needs_two_users
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.lab.scratch import Scratch
 
 GROUP = 4711
 STRANGER = NEIGHBOUR + 1
-TOKENS = {"SIF_WRITABLE": "on", "SIF_WRITABLE_SHARE": "data", "SIF_WRITABLE_GPU": "off"}
+SETTINGS = {"SIF_WRITABLE": "on", "SIF_WRITABLE_SHARE": "data", "SIF_WRITABLE_GPU": "off"}
 CODE = ("HF_MODULES_CACHE", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "PIP_CACHE_DIR", "TORCH_HOME", "XDG_CACHE_HOME")
 """What is code, or may be, and settings."""
 START = """
@@ -74,24 +73,10 @@ def base(places: Scratch) -> str:
 
 
 def run(base: str, uid: int, words: list[str], *, umask: int = 0o077, **env: Any) -> subprocess.CompletedProcess[str]:
-    """Run an interpreter as a member of the group, where an ordinary user can read it and the sources."""
-    python, top = pythons.own().path, os.path.dirname(base)
-    prefix = os.path.dirname(os.path.dirname(python))
-    shown = {prefix: f"{top}/python", f"{REPOSITORY}/sif_writable": f"{top}/sources/sif_writable"}
-    for point in shown.values():
-        os.makedirs(point, exist_ok=True)
-    lines = [f"mount --bind '{outside}' '{point}'" for outside, point in shown.items()]
-    identity = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={GROUP * (uid != STRANGER) or uid}"]
-    become = " ".join([*identity, "--inh-caps=-all", f"'{top}/python/bin/{os.path.basename(python)}'", '"$@"'])
-    script = "; ".join(["set -e", *lines, "cd /", f"umask {umask:o}", f"exec {become}"])
-    own = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{top}/sources", "HOME": f"{top}/home-{uid}"}
-    return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words],
-        env={**own, **TOKENS, "SIF_WRITABLE_DIR": base, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run an interpreter as a member of the group."""
+    top = os.path.dirname(base)
+    variables = {"HOME": f"{top}/home-{uid}", "SIF_WRITABLE_DIR": base, **SETTINGS, **env}
+    return ordinary.run(top, words, env=variables, uid=uid, group=None if uid == STRANGER else GROUP, umask=umask)
 
 
 def start(base: str, uid: int, program: str = "", **options: Any) -> tuple[str, bool, dict[str, str]]:
