@@ -81,7 +81,7 @@ def read(path: str) -> bytes:
 
 
 def _is_read_only(path: str) -> bool:
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return bool(os.statvfs(path).f_flag & 1)  # os.ST_RDONLY, which PyPy has not
 
 
 def _lines(process: str) -> "list[list[bytes]]":

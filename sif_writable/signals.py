@@ -99,10 +99,10 @@ class own_child:  # noqa: N801 - as `suppress`
         """Which signals were blocked; none: there is no handler, and nothing to be done."""
 
     def __enter__(self) -> None:
-        """Hold the signal back, if there is a handler."""
+        """Hold the signal back, if there is a handler; PyPy cannot tell whose it is."""
         import _signal
 
-        if _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):
+        if hasattr(os, "waitid") and _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):
             self.before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
 
     def __exit__(self, *_: object) -> None:

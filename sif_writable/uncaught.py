@@ -7,7 +7,11 @@ is wrapped.
 
 import _frozen_importlib_external as _external
 import sys
-from _functools import partial  # type: ignore[import-not-found] # built in
+
+if "_functools" in sys.builtin_module_names:
+    from _functools import partial  # type: ignore[import-not-found]
+else:  # PyPy
+    from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ Apptainer 1.2: apptainerconf/config.go, ``sessiondir max size``); inodes that mu
 STAT, LSTAT, ACCESS, THERE, LINK, SPACE, USER = range(7)
 """Kinds of questions, as :mod:`sif_writable.system.world` notes them; others are in :mod:`sif_writable.seldom`."""
 
+_LIMITS = 1 | 8  # os.ST_RDONLY and os.ST_NOEXEC, which PyPy has not
 _HEAD = 12
 """Bytes before the plan: a check sum (marshal must not be given what was damaged), and the length of its first part."""
 _PLAN_KEY, _IDENTITY_KEY = 0x5349465F504C4133, 0x5349465F57524954
@@ -268,7 +269,7 @@ def space(found: os.statvfs_result) -> "tuple[Any, ...]":
     """Return of a filesystem what a decision asks: its flags, and what is enough."""
     free = found.f_bavail * found.f_frsize
     return (
-        found.f_flag & (os.ST_RDONLY | os.ST_NOEXEC),
+        found.f_flag & _LIMITS,
         (free >= MIN_BYTES) + (free >= ROOM),
         found.f_blocks and found.f_blocks * found.f_frsize >= SMALL,
         found.f_files and (found.f_favail > 0) + (found.f_favail >= MIN_INODES),

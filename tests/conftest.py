@@ -115,6 +115,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, more in (("each_python", ()), ("each_python_or_debians", (pythons.DEBIAN,))):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, dict.fromkeys((*asked_for, *more)), indirect=True, scope="session")
+    if "each_build" in metafunc.fixturenames:
+        builds = pythons.BUILDS if metafunc.config.getoption("--all-interpreters") else pythons.BUILDS[:1]
+        metafunc.parametrize("each_build", builds, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -147,6 +150,13 @@ def each_python(request: pytest.FixtureRequest) -> Python:
 @pytest.fixture(scope="session")
 def each_python_or_debians(request: pytest.FixtureRequest) -> Python:
     """Return those and always Debian's, in turn."""
+    python: Python = or_skip(pythons.get, request.param)
+    return python
+
+
+@pytest.fixture(scope="session")
+def each_build(request: pytest.FixtureRequest) -> Python:
+    """Return PyPy; where every interpreter is asked for, a debug build and a free-threaded one, too."""
     python: Python = or_skip(pythons.get, request.param)
     return python
 

@@ -5,11 +5,15 @@ Loaded with the first package of a read-only directory.
 
 import _frozen_importlib_external as _external
 import sys
-from _functools import partial  # type: ignore[import-not-found] # built in
 
 from sif_writable.copies.store import FILE_LOADERS
 from sif_writable.evidence import is_of_a_handler, tells_of_a_refusal
 from sif_writable.importhook import storage_hangs
+
+if "_functools" in sys.builtin_module_names:
+    from _functools import partial  # type: ignore[import-not-found]
+else:  # PyPy
+    from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

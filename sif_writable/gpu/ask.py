@@ -197,8 +197,8 @@ def _start(out: int, limit: int, details: bool) -> int:
                 finally:
                     os._exit(0)
             return pid
-    if not sys.executable:
-        raise FileNotFoundError(2, "sys.executable is empty")
+    if not sys.executable or not hasattr(os, "posix_spawn"):
+        raise FileNotFoundError(2, "sys.executable is empty" if not sys.executable else "PyPy has no os.posix_spawn")
     words = [_OURS, str(limit), "details" if details else "", path]
     return os.posix_spawn(
         sys.executable,

@@ -241,7 +241,7 @@ def obstacle(
     wish = mode(environ)
     if wish == "off":
         return f"{MODE}=off"
-    problem = parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program)
+    problem = _lacking() or parallel(environ) or _keyring(environ) or _threads(threads) or _embedded(program)
     problem = problem or _path("the environment", prefix, NOT_NAMED) or _path("storage", storage, "\n")
     return problem or ("" if wish == "on" else identity(uid, uid_map))
 
@@ -258,6 +258,12 @@ def parallel(environ: "Mapping[str, str]") -> str:
         if number.isdigit() and int(number) > 1:
             return f"this is one of {number} tasks of {words} ({variable}), and those may share memory"
     return ""
+
+
+def _lacking() -> str:
+    return (
+        "" if hasattr(os, "posix_spawn") else "this Python has no os.posix_spawn (PyPy), by which its trial is started"
+    )
 
 
 def _keyring(environ: "Mapping[str, str]") -> str:

@@ -21,7 +21,7 @@ def parallel(
     :param function: a function of a module, which does not depend on what this process did before.
     :param many: things from which on starting more processes pays; :param at_once: things that one gets together.
     """
-    processes = len(os.sched_getaffinity(0))
+    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # PyPy
     done = 0
     if len(things) >= many and processes > 1:
         from concurrent.futures import BrokenExecutor, ProcessPoolExecutor

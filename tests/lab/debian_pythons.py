@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import subprocess
@@ -20,31 +21,44 @@ def interpreter(version: str) -> str:
     """Return the path of an interpreter of that version, which makes virtual environments as any other does."""
     if version not in _RELEASES:
         raise LabUnavailable("no release of Debian has one to offer")
+    return _provide(version.replace(".", ""), version, _RELEASES[version], (f"python{version}-venv",))
+
+
+def debug() -> str:
+    """Return the path of a debug build."""
+    return _provide("313d", "3.13", "trixie", ("python3.13-dbg", "python3.13-venv"), "python3.13d")
+
+
+def pypy() -> str:
+    """Return the path of PyPy 3.11."""
+    return _provide("pypy311", "3.11", "trixie", ("pypy3-venv",), "pypy3.11")
+
+
+def _provide(tag: str, version: str, release: str, packages: tuple[str, ...], name: str = "") -> str:
     debian.require_root()
-    tag = version.replace(".", "")
     # Debian's own would need more of the machine: files with certificates, for one.
-    pip = wheels.download(f"ensurepip-{tag}", ("pip", "setuptools"), version)
+    pip = wheels.download(f"ensurepip-{version.replace('.', '')}", ("pip", "setuptools"), version)
+    program = os.path.join("usr", "bin", name or f"python{version}")
 
     def make(path: str) -> None:
         apt.ensure("patchelf")
-        debian.unpack(path, _RELEASES[version], (f"python{version}-venv",))
-        library = os.path.join(path, "usr", "lib", f"python{version}")
-        _use_own_libraries(path, _in(path, version))
-        tried = subprocess.run([_in(path, version), "-I", "-S", "-c", "pass"], check=False)
+        debian.unpack(path, release, packages)
+        library = os.path.join(path, "usr", "lib", f"{'pypy' if 'pypy' in name else 'python'}{version}")
+        python = os.path.join(path, program)
+        _use_own_libraries(path, python)
+        tried = subprocess.run([python, "-I", "-S", "-c", "pass"], check=False)
         if tried.returncode:  # seen with the patchelf of Debian 13
             raise LabUnavailable(f"Debian's does not run as patchelf has left it here (exit code {tried.returncode})")
         # Debian's hook would shadow anybody's sitecustomize in here: this one shall be like upstream's.
-        os.unlink(os.path.join(library, "sitecustomize.py"))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(library, "sitecustomize.py"))
         for file in glob.glob(os.path.join(glob.escape(library), "_sysconfigdata*.py")):
             _replace(file, _WHEELS, repr(pip))
         # As Debian's installation does, which has not run; nobody else may write here later.
-        subprocess.run([_in(path, version), "-m", "compileall", "-q", "-j0", library], check=True)
+        subprocess.run([python, "-m", "compileall", "-q", "-j0", library], check=True)
 
-    return _in(provide(f"python-{tag}", (_RELEASES[version], pip, 1), make), version)
-
-
-def _in(tree: str, version: str) -> str:
-    return os.path.join(tree, "usr", "bin", f"python{version}")
+    recipe = (release, pip, 1) if not name else (release, pip, packages, 1)
+    return os.path.join(provide(f"python-{tag}", recipe, make), program)
 
 
 def _use_own_libraries(tree: str, program: str) -> None:

@@ -107,7 +107,7 @@ def pip(
 
 def packages(environment: str) -> str:
     """Return the site-packages of an environment."""
-    (folder,) = glob.glob(os.path.join(glob.escape(environment), "lib", "python3.*", "site-packages"))
+    (folder,) = glob.glob(os.path.join(glob.escape(environment), "lib", "py*3.*", "site-packages"))
     return folder
 
 
@@ -115,6 +115,8 @@ def _pip(python: Python) -> str:
     asked = subprocess.run([python.path, "-I", "-c", _BUNDLED], capture_output=True, text=True, check=True)
     folders = [folder for folder in asked.stdout.splitlines() if folder]
     found = [wheel for folder in folders for wheel in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
+    if not found and python.build:  # Debian's, whose wheels lie in this machine's own folders
+        found = glob.glob(os.path.join(wheels.download("pip", ("pip",), python.version), "pip-*.whl"))
     if not found:
         raise LabUnavailable(
             f"this machine has a Python {python.name} without the wheel of pip that ensurepip installs"

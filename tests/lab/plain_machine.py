@@ -174,7 +174,7 @@ class PlainMachine:
 
 def _interpreters() -> list[str]:
     """List the binds that show the interpreters outside the system's folders: this machine's, and those made so far."""
-    made = glob.glob(os.path.join(glob.escape(store.LAB), "python-*", "usr", "bin", "python3*"))
+    made = glob.glob(os.path.join(glob.escape(store.LAB), "python-*", "usr", "bin", "py*3*"))
     paths = [sys.executable, *(python.path for python in pythons.of_this_machine()), *made]
     prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in paths}
     return [f"{prefix}:{prefix}:ro" for prefix in sorted(prefixes) if not prefix.startswith("/usr")]

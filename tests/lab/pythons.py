@@ -8,10 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tests.lab import debian_pythons
+from tests.lab import compiled_python, debian_pythons
 from tests.lab.unavailable import LabUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SUPPORTED = tuple(f"3.{minor}" for minor in range(9, 16))
 DEBIAN = "3.11-debian"
@@ -32,15 +35,29 @@ class Python(NamedTuple):
     path: str
     debian: bool
     """Debian's own: it has a sitecustomize already, and its packages are in dist-packages."""
+    build: str = ""
+    """How it was built, where not as CPython is by default."""
 
     @property
     def name(self) -> str:
         """What a report calls it."""
-        return self.version + ("-debian" if self.debian else "")
+        return self.version + ("-debian" if self.debian else "") + (f"-{self.build}" if self.build else "")
+
+
+_BUILDS: dict[str, Callable[[], str]] = {
+    "3.11-pypy": debian_pythons.pypy,
+    "3.13-debug": debian_pythons.debug,
+    "3.13-freethreaded": compiled_python.interpreter,
+}
+BUILDS = tuple(_BUILDS)
+"""Other builds, each of which the lab makes."""
 
 
 def get(name: str) -> Python:
     """Return the interpreter of that name, or say why there is none."""
+    if name in _BUILDS:
+        version, _, build = name.partition("-")
+        return Python(version, _BUILDS[name](), debian=False, build=build)
     for python in found():
         if python.name == name:
             return python
