@@ -167,7 +167,9 @@ def _mounted(mountinfo: str) -> tuple[str, ...]:
     names = ("libcuda.so.", "libnvidia-ml.so.")
     return tuple(
         sorted(
-            point for point in points if os.path.basename(point).startswith(names) and not point.startswith(f"{LIBS}/")
+            point
+            for point in points
+            if point.startswith(("/usr/", "/lib")) and os.path.basename(point).startswith(names)
         )
     )
 

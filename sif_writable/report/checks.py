@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import site
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
@@ -68,7 +69,9 @@ def _hook(model: Status) -> list[Check]:
         return [Check(FAIL, "hook", model["notes"][-1], "report this text; SIF_WRITABLE=off switches the hook off")]
     if hook["state"] == "off" and not model["root"]["writable"]:
         return [Check(WARN, "hook", "switched off by SIF_WRITABLE=off on a read-only root", "unset SIF_WRITABLE")]
-    words = "active" if hook["active"] else f"not needed here ({hook['state']})"
+    prefix = model["root"]["prefix"]
+    of_base = "" if prefix == sys.prefix else f", for the packages of {prefix}, which this virtual environment uses"
+    words = f"active{of_base}" if hook["active"] else f"not needed here ({hook['state']})"
     return [Check(PASS, "hook", f"{words}, started by {hook['how']}", "")]
 
 
