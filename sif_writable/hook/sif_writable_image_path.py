@@ -1,15 +1,13 @@
 """Put the PYTHONPATH that an image sets itself back, behind ours: ``APPTAINERENV_PYTHONPATH`` takes its place.
 
-The runtime sources the scripts in ``/.singularity.d/env`` before it sets what ``APPTAINERENV_…`` says (measured,
+The runtime sources the scripts in ``/.singularity.d/env`` before it sets what ``APPTAINERENV_...`` says (measured,
 Apptainer 1.4.5). What a script makes of it is read from its text, as far as that is paths and other variables.
+
+Python 2.7 reads this, too: see ``sitecustomize``.
 """
 
 import os
 import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional
 
 FOLDER = "/.singularity.d/env"
 SCRIPTS = ("10-docker2singularity.sh", "90-environment.sh", "91-environment.sh")
@@ -24,7 +22,8 @@ _BEFORE = (
 _STRANGE = "$`(){}*?\\<>|&;"
 
 
-def restore(ours: str) -> None:
+def restore(ours):
+    # type: (str) -> None
     """Let ``sys.path`` and PYTHONPATH have what the image says, in the place of what the host had for all programs.
 
     :param ours: the folder that PYTHONPATH begins with.
@@ -32,37 +31,50 @@ def restore(ours: str) -> None:
     found, strange = own_path(FOLDER)
     if strange:
         sys.stderr.write(
-            f"sif-writable: {strange} sets PYTHONPATH in a way that is not understood, and APPTAINERENV_PYTHONPATH has "
-            "taken its place. Remedy: sif-writable attach --image, which does without that variable.\n"
+            "sif-writable: " + strange + " sets PYTHONPATH in a way that is not understood, and "
+            "APPTAINERENV_PYTHONPATH has taken its place. Remedy: sif-writable attach --image, which does without that "
+            "variable.\n"
         )
-    _, *host = os.environ["PYTHONPATH"].split(":")
+    host = os.environ["PYTHONPATH"].split(":")[1:]
     kept = found or host[1:]  # without the word that says whose they are
-    os.environ["PYTHONPATH"] = ":".join([ours, *kept])
+    os.environ["PYTHONPATH"] = ":".join([ours] + kept)  # noqa: RUF005
     at = sys.path.index(ours) + 1 if ours in sys.path else 0
     rest = [path for path in sys.path[at:] if path not in host]
     sys.path[at:] = [path for path in kept if path not in rest] + rest
 
 
-def own_path(folder: str) -> "tuple[list[str], str]":
+def own_path(folder):
+    # type: (str) -> tuple[list[str], str]
     """Return the entries that the scripts of an image give PYTHONPATH, and the script that could not be understood."""
     value = strange = ""
     for name in SCRIPTS:
-        try:
-            with open(f"{folder}/{name}", encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            words = line.strip()
-            words = words[7:].lstrip() if words.startswith("export ") else words
+        path = folder + "/" + name
+        for words in _lines(path):
             if words.startswith("PYTHONPATH="):
                 read = _value(words.partition("=")[2], value)
-                strange = f"{folder}/{name}" if read is None else strange
-                value = value if read is None else read
+                if read is None:
+                    strange = path
+                else:
+                    value = read
     return [path for path in value.split(":") if path], strange
 
 
-def _value(text: str, before: str) -> "Optional[str]":
+def _lines(path):
+    # type: (str) -> list[str]
+    """Return the lines of a script, without what exports; none where it is not there or is no text."""
+    if not os.access(path, os.R_OK):
+        return []
+    if sys.version_info >= (3,):
+        file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    else:
+        file = open(path)  # noqa: SIM115
+    with file:
+        lines = [line.strip() for line in file.read().splitlines()]
+    return [line[7:].lstrip() if line.startswith("export ") else line for line in lines]
+
+
+def _value(text, before):
+    # type: (str, str) -> str | None
     """Return what an assignment gives, or None where it is not understood.
 
     :param before: the value until then.
@@ -76,7 +88,7 @@ def _value(text: str, before: str) -> "Optional[str]":
         text = text.partition(":-")[2].rstrip('"').rpartition("}")[0]
     text = text.replace('"', "").replace("'", "")
     for form in _BEFORE:
-        text = text.replace(form, f":{before}" if form.startswith("${PYTHONPATH:+") and before else before)
+        text = text.replace(form, ":" + before if form.startswith("${PYTHONPATH:+") and before else before)
     if "$" in text:
         text = os.path.expandvars(text)
     return None if any(letter in text for letter in _STRANGE) else text

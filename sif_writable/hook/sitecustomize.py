@@ -2,13 +2,18 @@
 
 Python imports only the first ``sitecustomize`` on its path, so this one runs the next one afterwards: the user's own,
 another tool's, or the one that Debian keeps in the standard library folder.
+
+PYTHONPATH is for every Python of an image, also for those that this package does not run on, such as the 2.7 and 3.6 of
+an installer of packages. So what each of them reads, here and in the first module that is imported, is written in what
+all of them know, and leaves all as without us there.
 """
 
 import os
 import sys
 
 
-def _image_path() -> None:
+def _image_path():
+    # type: () -> None
     """Put the image's own PYTHONPATH back where the variable that brings us has taken its place."""
     try:
         here, _, host = os.environ.get("PYTHONPATH", "").partition(":")
@@ -20,19 +25,18 @@ def _image_path() -> None:
         return
 
 
-def _run_next() -> None:
+def _run_next():
+    # type: () -> None
     # What importlib.machinery and importlib.util have them from, which load other modules.
     from _frozen_importlib import module_from_spec
     from _frozen_importlib_external import PathFinder
 
     here = os.path.dirname(os.path.abspath(__file__))
-    # Not what stands before: that has been, and has let us run.
-    others = [p for p in sys.path[sys.path.index(here) + 1 if here in sys.path else 0 :] if p != here]
+    others = _after(here)
     spec = PathFinder.find_spec("sitecustomize", others)
     if spec and os.path.realpath(spec.origin or "") == os.path.realpath(__file__):  # by another name of this folder
-        spec = PathFinder.find_spec(
-            "sitecustomize", [p for p in others if os.path.realpath(p) != os.path.realpath(here)]
-        )
+        others = [p for p in others if os.path.realpath(p) != os.path.realpath(here)]
+        spec = PathFinder.find_spec("sitecustomize", others)
     if spec is None or spec.loader is None:
         return
     module = module_from_spec(spec)
@@ -47,7 +51,36 @@ def _run_next() -> None:
         raise
 
 
-_image_path()
-import sif_writable_attached  # noqa: E402, F401 - which starts the hook
+def _after(here):
+    # type: (str) -> list[str]
+    """Return what follows a folder on the path. What stands before has been, and has let us run."""
+    at = sys.path.index(here) + 1 if here in sys.path else 0
+    return [path for path in sys.path[at:] if path != here]
 
-_run_next()
+
+def _run_next_of_old():
+    # type: () -> None
+    """Do the same with what Python 2.7 has."""
+    if sys.version_info < (3, 5):
+        import imp
+
+        here = os.path.dirname(os.path.abspath(__file__))
+        others = [path for path in _after(here) if os.path.realpath(path) != os.path.realpath(here)]
+        try:
+            found = imp.find_module("sitecustomize", others)
+        except ImportError:
+            return
+        try:
+            imp.load_module("sitecustomize", *found)
+        finally:
+            if found[0]:
+                found[0].close()
+
+
+_image_path()
+if sys.version_info >= (3, 9):
+    import sif_writable_attached  # noqa: F401 - which starts the hook
+if sys.version_info >= (3, 5):
+    _run_next()
+else:
+    _run_next_of_old()
