@@ -38,6 +38,15 @@ Where it is made some empty layers of earlier starts lie about, each of which is
 _MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 ASK = "import sys; old = set(sys.modules); import {0}; import json; print(json.dumps(sorted(set(sys.modules) - old)))"
+FAILS = """
+import atexit, sys
+names = lambda: {name for name in sys.modules if "sif_writable" in name}
+atexit.register(lambda: print(sorted(names() - old)))  # before ours, so it runs after it
+import quiet
+old = names()
+import threading
+raise ValueError
+"""
 HOLD = "import quiet, sys; print(1, flush=True); sys.stdin.read()"
 ON, OFF = (f"env -i USER=user LANG=C.UTF-8 HOME={HOME}/{words}" for words in ("on", "off SIF_WRITABLE_OVERLAY=off"))
 """With and without a layer, by no ancestor's decisions. Each has storage of its own, as what a start keeps is of one
@@ -66,14 +75,16 @@ def _environ(**more: str) -> dict[str, str]:
 def test_modules(each_box: Box, each_python: Python) -> None:
     ask = ASK.replace("import json; ", "").replace("json.dumps", "")
     quiet, bisect = (f"{ON} {PYTHON} -c '{ask.format(name)}'" for name in ("quiet", "bisect"))
-    script = _script(quiet, HELD % quiet) + bisect
+    fails = f"{ON} {PYTHON} -c '{FAILS}' 2>/dev/null"
+    script = "\n".join([_script(quiet, HELD % quiet), fails, bisect])
     result = each_box.shell(script, env=_environ())
     assert (result.returncode, result.stderr) == (0, ""), result
-    made, joined, library = (set(json.loads(line.replace("'", '"'))) for line in result.stdout.splitlines())
+    made, joined, failed, library = (set(json.loads(line.replace("'", '"'))) for line in result.stdout.splitlines())
     if each_python.version == "3.9":  # which does not know the names of the standard library
         library -= FINDER
     assert made == MAKING
     assert joined == JOINING
+    assert failed == {"sif_writable.uncaught", "sif_writable.evidence"}  # nothing of what copies need
     assert library <= {"bisect", "_bisect"}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.layer import join, members
+from sif_writable.layer import enter, join, members
 from tests.layer.node import in_children
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.layer.conftest import Box
 
@@ -32,6 +34,21 @@ def test_of_those_that_have_ended_nothing_is_kept_but_where_they_were_if_others_
     assert members.living(lines, HERE) == [lines[1], lines[3], lines[5]]
     elsewhere = [f"{number} pid:[1]" for number in range(2 * join.MEMBERS)]
     assert members.living([*elsewhere, lines[1]], HERE) == [*elsewhere[join.MEMBERS :], lines[1]]
+
+
+def test_the_first_is_asked_before_the_many_that_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a shell starts many short programs: the first one waits for them."""
+    asked: list[int] = []
+
+    def namespace_of(pid: int, *_: object) -> int | None:
+        asked.append(pid)
+        return 7 if pid == ME else None
+
+    monkeypatch.setattr(join, "_namespace_of", namespace_of)
+    ended = [f"{NEVER + number} {HERE}\n" for number in range(join.LONG)]
+    (tmp_path / "members").write_text("".join([f"{ME} {HERE}\n", *ended]))
+    assert join.member(enter.Layer(str(tmp_path), ""), 1, 1) == (ME, 7)
+    assert asked == [NEVER + join.LONG - 1, ME]
 
 
 def test_who_comes_while_it_is_written_anew_is_in_it(tmp_path: Path) -> None:
