@@ -112,7 +112,7 @@ USED_BY: "tuple[tuple[str, str, bool], ...]" = (
     ("MIOPEN_USER_DB_PATH", "rocm", True),
     ("MIOPEN_CUSTOM_CACHE_DIR", "rocm", True),
     ("JULIA_DEPOT_PATH", "julia", True),
-    ("R_LIBS_USER", "rpy2", True),
+    ("R_LIBS_USER", "rpy2 bin/R", True),
     ("NLTK_DATA", "nltk", False),
     ("DEEPFACE_HOME", "deepface", True),
     ("DEEPCHEM_DATA_DIR", "deepchem", False),
@@ -130,8 +130,9 @@ USED_BY: "tuple[tuple[str, str, bool], ...]" = (
 """(variable, words, whether it is set in any case): the folder is made only in an image that has one of the words.
 
 A word is looked for in the names of what is installed: ``mne`` is in ``mne``, ``mne-1.12.dist-info`` and
-``__editable___mne_1_12_finder.py``. Where none is found, a variable whose package makes the folder itself is set all
-the same, for a program of another environment; one whose package fails without the folder is left alone.
+``__editable___mne_1_12_finder.py``; ``bin/R`` is a program. Where none is found, a variable whose package makes the
+folder itself is set all the same, for a program of another environment; one whose package fails without the folder is
+left alone.
 """
 
 SHARED: "tuple[tuple[str, str], ...]" = (

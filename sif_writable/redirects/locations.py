@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     and whether it is in there."""
 
 
+_ROOTS = (sys.prefix, "/usr", "/usr/local", "/opt/conda")
+"""Where an image has programs."""
+
+
 class Locations:
     """What is at the default locations below HOME, learned with one listing per directory and not one call per row."""
 
@@ -86,7 +90,10 @@ class Locations:
             ask = getattr(sys.modules.get("site"), "getsitepackages", None)
             names = [name for folder in {PURELIB, *(ask() if ask else ())} for name in _listed(folder)]
             self._installed = "\0".join([*names, ""]).lower()
-        return any(word in self._installed for word in words.split())
+        return any(
+            any(os.path.exists(f"{root}/{word}") for root in _ROOTS) if word[:4] == "bin/" else word in self._installed
+            for word in words.split()
+        )
 
     def answers(self) -> "Answers":
         """Return everything that was asked, with the answers, for :mod:`sif_writable.redirects.remember`."""

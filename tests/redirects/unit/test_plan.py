@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable import settings
-from sif_writable.redirects import decide, templates
+from sif_writable.redirects import decide, locations, templates
 from sif_writable.redirects.beside import CARRIED, HIDING, STAYING, USED_BY
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.storage import candidates
@@ -15,6 +15,8 @@ from sif_writable.storage.candidates import Candidate
 from tests.lab.decisions import HOME_WORKS, Ground, make_facts, make_storage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
@@ -475,3 +477,13 @@ def test_what_the_image_or_the_user_has_there_makes_the_folder_all_the_same() ->
     for ground, variable in ((seeded, "IPYTHONDIR"), (linked, "KIVY_HOME")):
         decision = decide.decide(make_facts(), make_storage(given=True), ground, {})
         assert {redirect.variable: redirect.make for redirect in decision.redirects}[variable]
+
+
+def test_programs_of_the_image_count_as_well_as_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(locations, "_ROOTS", (str(tmp_path),))
+    ground = locations.Locations("/home/u")
+    assert not ground.installs("no-such-package bin/R")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "R").touch()
+    assert ground.installs("no-such-package bin/R")
+    assert ground.installs("no-such-package PyTest".lower())
