@@ -18,6 +18,7 @@ from sif_writable.image import bytecode, environments, inventory, options
 from sif_writable.image import manifest as writer
 from sif_writable.report import text
 from sif_writable.report.progress import Progress
+from sif_writable.sizes import count
 from sif_writable.stderr import say
 from sif_writable.system import manifest
 from sif_writable.system.filesystem import explain
@@ -75,9 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(what: str, words: str) -> None:
-    if _quiet:
-        return
-    print(f"{what + ':':<14}" + text.paragraph(words, 14).lstrip(), flush=True)
+    if not _quiet:
+        print(f"{what + ':':<14}" + text.paragraph(words, 14).lstrip(), flush=True)
 
 
 def _problem() -> str:
@@ -189,11 +189,12 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     }
     writer.update(PURELIB, changes)
     named = sorted({variable for variable, _ in scan.locations})
-    words = f"; their sources name {len(named)} known locations: {options.listed(named)}" if named else ""
-    _tell("installed", f"{len(distributions)} distributions{words}")
+    words = f"; their sources name {count(len(named), 'known location')}: {options.listed(named)}" if named else ""
+    _tell("installed", f"{count(len(distributions), 'distribution')}{words}")
     if scan.writers:
         names = [name for name, _ in scan.writers]
-        _tell("in-tree", f"{len(names)} packages have code that writes beside itself: {options.listed(names)}")
+        have = f"{count(len(names), 'package')} {'has' if len(names) == 1 else 'have'}"
+        _tell("in-tree", f"{have} code that writes beside itself: {options.listed(names)}")
     if cuda:
         _tell("CUDA", options.listed([f"{version} ({source})" for version, source in cuda]))
     said = [f"{key}: {value}" for key in manifest.HOT for value in changes.get(key, ()) if key not in ("stamp", "seed")]
@@ -241,10 +242,9 @@ def _compile(folders: list[str]) -> None:
     progress = Progress("compiling")
     failed = bytecode.compile_all(stale, progress)
     progress.done()
-    words = (
-        f"; {len(failed)} have none still (no valid Python, or no permission), such as {failed[0]}" if failed else ""
-    )
-    _tell("bytecode", f"{len(stale) - len(failed)} files compiled{words}")
+    why = "no valid Python, or no permission"
+    words = f"; {count(len(failed))} without it still ({why}), such as {failed[0]}" if failed else ""
+    _tell("bytecode", f"{count(len(stale) - len(failed))} compiled{words}")
     writer.update(PURELIB, {"no-bytecode": failed})
 
 
@@ -268,9 +268,7 @@ def _others(arguments: argparse.Namespace) -> int:
         if problem:
             say([f"{name} gets no hook: {problem}"])
             code = 2
-            continue
-        done = subprocess.run(_command(environment, arguments), env=_environment(), check=False)
-        if done.returncode:
+        elif subprocess.run(_command(environment, arguments), env=_environment(), check=False).returncode:
             code = 2
         elif not deliver.starts_hook(environment):
             words = f"{name} does not start the hook: {environment.purelib} is not a site directory of it. "
@@ -346,7 +344,7 @@ def _stale(declared: manifest.Declared) -> list[str]:
     known = frozenset(declared.get("no-bytecode", ()))
     stale = [path for path in bytecode.stale(bytecode.importable()) if path not in known]
     if stale:
-        found.append(f"{len(stale)} files have no valid bytecode, such as {stale[0]}")
+        found.append(f"{count(len(stale))} without valid bytecode, such as {stale[0]}")
     wanted: Sequence[str] = [line.partition(" ")[0] for line in declared.get("package", ())]
     found += [f"package {name} is declared and not installed" for name in wanted if not _is_installed(name)]
     return found

@@ -11,7 +11,7 @@ from sif_writable.gpu import signs
 from sif_writable.identity import PURELIB
 from sif_writable.image import bytecode, inventory, options, prestage
 from sif_writable.report import text
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 from sif_writable.stderr import say
 from sif_writable.system import manifest
 
@@ -91,7 +91,7 @@ def _report(
 ) -> None:
     print(f"baked: {human(sum(entry.size for entry in baked))}" if baked else "baked: nothing was cached")
     for entry in baked:
-        print(f"  {entry.variable:<26} {human(entry.size):>9} {entry.files:>6} files  {entry.folder}")
+        print(f"  {entry.variable:<26} {human(entry.size):>9} {count(entry.files):>12}  {entry.folder}")
     if any(entry.variable == "NUMBA_CACHE_DIR" for entry in baked):
         print(text.paragraph("numba's kernels fit CPUs like this one; set NUMBA_CPU_NAME=generic for all of them", 2))
     for path in secrets:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable import settings
 from sif_writable.copies.store import PACKAGES
-from sif_writable.sizes import FORMS, human, parse_size
+from sif_writable.sizes import FORMS, count, human, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,7 +73,7 @@ def refusal(name: str, copied: int, entries: int, free: int, inodes: int | None,
         )
     if inodes is not None and entries > inodes:
         return (
-            f"{name} gets no writable copy: it takes {entries} files and {place} has {inodes} inodes free. "
+            f"{name} gets no writable copy: it takes {count(entries)} and {place} has {inodes} inodes free. "
             "Remedy: name another place with SIF_WRITABLE_DIR, or remove some files."
         )
     return ""

@@ -13,7 +13,7 @@ from sif_writable.gpu.demands import COUNT, MIN_CAPABILITY, MIN_MEMORY, TIMEOUT,
 from sif_writable.gpu.signs import has_gpu_node
 from sif_writable.gpu.visible import NO_PERMISSION, VISIBLE, chosen, hidden, permitted
 from sif_writable.gpu.wording import ask_for, device_files, elsewhere, gpus, like, permission
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _library(evidence: GpuEvidence, nvml: Nvml) -> Diagnosis | None:
         return Diagnosis(FAIL, Problem("wsl", fact, remedy + "and put /usr/lib/wsl/lib on LD_LIBRARY_PATH."))
     files = device_files(evidence.nodes)  # of --nv and the host's ld cache: EESSI/software-layer#231
     if evidence.libs:
-        fact = f"{files}, and /.singularity.d/libs holds {len(evidence.libs)} files, but no libnvidia-ml.so.1."
+        fact = f"{files}, and /.singularity.d/libs holds {count(len(evidence.libs))}, but no libnvidia-ml.so.1."
         remedy = "--nv brings what the host's ld cache lists: there, ldconfig -p must show libnvidia-ml.so.1."
         return Diagnosis(FAIL, Problem("library-missing", fact, remedy))
     if evidence.mounted:  # by CDI or --nvccli: where the root is read-only, their hook cannot renew the loader's cache

@@ -136,7 +136,8 @@ class _Rows:
         if word != _MOVES:
             self._leave(variable, default, form, extra, word, why)
             return
-        unused = not own and self._is_unused(variable)
+        # Nothing of this image needs the folder of the row to be there; while it is built, anything may.
+        unused = variable in _USED_BY and not (own or self.baking or self.ground.installs(_USED_BY[variable][0]))
         file = self._decided_in(variable)
         if file or (unused and not _USED_BY[variable][1]):
             why = f"{file} of the user decides it" if file else "nothing that uses it is installed"
@@ -174,10 +175,6 @@ class _Rows:
         if variable == "XDG_CACHE_HOME":
             self.cache_moves = True
         self.decision.redirects.append(redirect)
-
-    def _is_unused(self, variable: str) -> bool:
-        """Whether nothing of this image needs the folder of a row to be there; while it is built, anything may."""
-        return variable in _USED_BY and not self.baking and not self.ground.installs(_USED_BY[variable][0])
 
     def _decided_in(self, variable: str) -> str:
         """Return the user's settings file that decides a row, or an empty string."""

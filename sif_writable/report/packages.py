@@ -14,6 +14,7 @@ from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
 from sif_writable.overlay.path_queries import Ground
+from sif_writable.sizes import count
 
 if TYPE_CHECKING:
     from sif_writable.report.model import Package
@@ -103,7 +104,8 @@ def notes(folder: str) -> list[str]:
     if unreadable:
         found.append(unreadable)
     if broken:
-        found.append(f"{broken} lines of {folder}/learned are not understood and were passed over")
+        verb = "is not understood and was" if broken == 1 else "are not understood and were"
+        found.append(f"{count(broken, 'line')} of {folder}/learned {verb} passed over")
     for name in policy.names(os.environ):
         if name in importhook.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")

@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from sif_writable.report import overlay, usage
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,7 +254,7 @@ def _gpu_lines(model: Status, paint: Painter) -> list[str]:
         if device["capability"]:
             words.append(f"capability {device['capability']}")
         if device["mig"] is not None:
-            words.append(f"MIG with {len(device['mig'])} instances")
+            words.append(f"MIG with {count(len(device['mig']), 'instance')}")
         if device["compute_mode"]:
             words.append(f"compute mode {device['compute_mode']}")
         if device["visible"] is not None:

@@ -87,7 +87,7 @@ def test_a_learned_list(faulty: Faulty, step: int) -> None:
     assert _ask(faulty, "-c", damage.PROGRAM, **options) == "active cured\n"
     with open(learned, "ab") as file:
         file.write(b"package\tcut o")
-    assert "1 lines of" in _notes(faulty, **options)
+    assert "1 line of" in _notes(faulty, **options)
 
 
 @pytest.mark.parametrize("variable", ["SIF_WRITABLE_SESSION", "SIF_WRITABLE_COPIES", "SIF_WRITABLE_OLD_HOME"])

@@ -190,7 +190,7 @@ ROWS: list[tuple[str, Arrange, dict[str, str], str, str]] = [
         "library-missing",
         other_libs,
         {},
-        "The device files of 1 GPU are there, and /.singularity.d/libs holds 1 files, but no libnvidia-ml.so.1.",
+        "The device files of 1 GPU are there, and /.singularity.d/libs holds 1 file, but no libnvidia-ml.so.1.",
         "--nv brings what the host's ld cache lists: there, ldconfig -p must show libnvidia-ml.so.1.",
     ),
     (

@@ -137,7 +137,7 @@ def test_check_says_what_is_stale_and_changes_nothing(one: Build) -> None:
     assert done.returncode == 1
     words = " ".join(done.stdout.split())
     assert "installed since: later 2.0" in words
-    assert "1 files have no valid bytecode, such as /venv/lib" in words
+    assert "1 file without valid bytecode, such as /venv/lib" in words
     assert "package scribe is declared and not installed" in words
     assert "remedy: call sif-writable prepare again" in words
     assert one.manifest() == before
