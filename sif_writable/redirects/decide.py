@@ -314,8 +314,7 @@ class _Rows:
     def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str) -> None:
         """Say what a folder that is not there yet must start with.
 
-        :param form: of the row; empty: nobody needs the folder.
-        :param own: what the image brings for it, or an empty string.
+        :param form: of the row; empty: nobody needs the folder. :param own: what the image brings for it, or empty.
         """
         redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
         if redirect.kind != RUNTIME and redirect.variable not in UNSEEDED:

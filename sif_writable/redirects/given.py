@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sif_writable.redirects.catalog import OPT_IN, ROWS
-from sif_writable.session import OLD
+from sif_writable.session import OLD, in_force
 from sif_writable.system.timeouts import TIMED_OUT, responds
 
 if TYPE_CHECKING:
@@ -140,10 +140,11 @@ def sending(path: str, environ: Mapping[str, str], *, only_known: bool = False) 
     """
     shapes = known()
     others = {} if only_known else {n: "dir" for n in environ if n not in shapes and not _NOT_SENDING.fullmatch(n)}
+    ours = in_force(environ)
     within: list[tuple[int, str]] = []
     above: list[str] = []
     for name, shape in {**shapes, **others}.items():
-        if OLD + name in environ or name not in environ or name.startswith(OLD):
+        if name not in environ or name in ours or name.startswith(OLD):
             continue
         for place in map(os.path.normpath, _places(shape, environ[name], environ)):
             if name in others and os.path.lexists(place):  # it may name an installation, and another one the place

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable import SESSION
 from sif_writable.copies import policy
 from sif_writable.redirects import given
 from sif_writable.redirects.catalog import OPT_IN, ROWS
+from sif_writable.session import was_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +101,7 @@ def test_what_this_package_has_set_is_not_the_users() -> None:
         ("/usr/new", {"SOME_INSTALLATION": "/usr"}, []),
         ("/usr/new", {"NUMBA_CACHE_DIR": "/usr"}, ["NUMBA_CACHE_DIR"]),
         ("/no/x", {"PWD": "/no/x", "PATH": "/no/x", "LD_LIBRARY_PATH": "/no", "SIF_WRITABLE_OLD_X": "/no"}, []),
-        ("/no/x", {"NUMBA_CACHE_DIR": "/no/x", "SIF_WRITABLE_OLD_NUMBA_CACHE_DIR": "/before"}, []),  # ours
+        ("/no/x", {"NUMBA_CACHE_DIR": "/no/x", SESSION: f"2;t;{was_set('NUMBA_CACHE_DIR', '/no/x', None)};i;/no"}, []),
         ("/no/depot/x", {"JULIA_DEPOT_PATH": "/no/depot:"}, ["JULIA_DEPOT_PATH"]),
         ("/no/x", {"THEANO_FLAGS": "a=b,base_compiledir=/no/x"}, ["THEANO_FLAGS"]),
     ],
