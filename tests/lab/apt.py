@@ -45,6 +45,7 @@ PROGRAMS = {
     "strace": "strace",
     "systemd-nspawn": "systemd-container",
     "tcsh": "tcsh",
+    "zsh": "zsh",
 }
 """Program → the Debian package that has it."""
 
