@@ -69,7 +69,7 @@ def test_off_is_off_and_what_imports_nothing_of_the_environment_pays_nothing(app
     done = apptainer.exec(sif, ["sh", "-c", script, "sh", look])
     assert done.stdout.splitlines()[:2] == ["[]", "[]"], done
     assert "/layer" not in done.stdout
-    assert "writable layer\n  none: SIF_WRITABLE_OVERLAY=off" in done.stdout, done
+    assert "layer      none: SIF_WRITABLE_OVERLAY=off\n" in done.stdout, done
 
 
 @pytest.mark.parametrize("options", MODES, ids=lambda options: "".join(options) or "plain")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable import seldom
-from sif_writable.redirects import decision, folders, links, watch
+from sif_writable.redirects import decision, folders, links, seeding, watch
 from sif_writable.redirects.decision import Decision, Redirect
 from sif_writable.redirects.watch import MOST, Watch
 from tests.lab.decisions import make_facts, make_storage
+from tests.lab.users import VICTIM, as_user, needs_two_users
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -265,3 +266,11 @@ def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_pa
     assert (homes[1] / ".keras/datasets/mnist.npz").read_text() == "digits"
     assert not (homes[1] / ".keras/keras.json").exists()
     assert os.readlink(homes[1] / "nltk_data") == str(old / "nltk_data"), "what the user has there comes first"
+
+
+def test_what_may_not_be_looked_into_stays_as_it_is_named(tmp_path: Path) -> None:
+    needs_two_users()
+    behind = "/proc/1/root/x"
+    assert as_user(VICTIM, lambda: seeding.real_path(behind)) == behind
+    assert as_user(VICTIM, lambda: seeding.contents("/proc/1/fd")) == {}
+    assert (links._names(f"{tmp_path}/gone"), links._is_directory(f"{tmp_path}/gone")) == ([], False)

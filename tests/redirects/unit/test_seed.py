@@ -279,3 +279,10 @@ def test_names_aside_are_random_bounded_and_known_again(tmp_path: Path) -> None:
     os.close(descriptor)
     assert os.stat(path).st_mode & 0o777 == 0o640
     assert aside.is_ours(os.path.basename(path))
+
+
+def test_a_file_that_cannot_be_read_is_offered_as_it_is(tmp_path: Path) -> None:
+    """It may be back when it is needed. This one is an ordinary file, and reading its beginning is an input error."""
+    target = str(tmp_path / "mem")
+    seeding._place("/proc/self/mem", target, os.lstat("/proc/self/mem"), seeding._Budget(1 << 20, 10), 2)
+    assert os.readlink(target) == "/proc/self/mem"

@@ -22,6 +22,7 @@ from sif_writable.storage import marker as marker_
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
 from sif_writable.storage.make import make_base
+from sif_writable.storage.roots import is_for_us, make_root
 from sif_writable.storage.unserved import unmet
 from sif_writable.system import container
 from tests.lab.decisions import make_facts
@@ -386,3 +387,12 @@ def test_a_base_that_cannot_be_made_names_the_cause(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     problem = make_base(str(tmp_path / "file" / "below"))
     assert problem == f"does not exist and cannot be made: '{tmp_path}/file/below' has a part that is not a directory"
+
+
+def test_a_root_that_cannot_be_made_names_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    problem, marker = make_root(f"{tmp_path}/file/sif-writable", uid=UID, foreign_mode=0o077)
+    assert (problem, marker) == ("has a part that is not a directory", "")
+    assert os.listdir(tmp_path) == ["file"]
+    for name, is_ours in (("gone/sif-writable", False), ("file", False), ("file/sif-writable", False)):
+        assert is_for_us(f"{tmp_path}/{name}") is is_ours

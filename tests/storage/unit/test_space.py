@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.storage.shortage import BYTES, INODES, QUOTA, complaint, lacking, remedy, short_of
-from sif_writable.storage.space import DISK, HOME, MEMORY, OVERLAY, SESSION, Space, look, overlay_is_read_only
+from sif_writable.storage.space import (
+    DISK,
+    HOME,
+    MEMORY,
+    OVERLAY,
+    SESSION,
+    Space,
+    _kind_of_root,
+    look,
+    overlay_is_read_only,
+)
 from sif_writable.system.mounts import Mount
 from tests.lab.store import REPOSITORY
 
@@ -173,3 +183,11 @@ def test_doctor_writes_since_numbers_do_not_tell_a_quota(tmp_path: Path) -> None
     assert f"WARN space: storage: {tmp_path}/place/sif-writable/image-" in folded
     assert "fails with: File too large remedy: bind a directory of a disk: --bind DIR:/sif-writable" in folded
     assert f"WARN space: HOME: {tmp_path}/home fails with: File too large remedy: SIF_WRITABLE_DIR=$SCRATCH/" in folded
+
+
+def test_what_makes_a_root_writable_is_told_by_its_numbers(tmp_path: Path) -> None:
+    home = os.statvfs(tmp_path)
+    size, inodes, device = home.f_blocks * home.f_frsize, home.f_files, os.stat(tmp_path).st_dev
+    for total, other, kind in ((64 << 20, device, SESSION), (size, -1, DISK), (size + 1, -1, OVERLAY)):
+        assert _kind_of_root(total, inodes, other, str(tmp_path)) == kind
+    assert _kind_of_root(size + 1, inodes, device, "/no/such/home") == OVERLAY
