@@ -19,7 +19,7 @@ class PySifWritable(PythonPackage):
     # and the sha256 of it in the version.
     url = f"file://{os.environ.get('SIF_WRITABLE_SDIST', '/tmp')}/sif_writable-0.1.0.tar.gz"
 
-    license("MIT", checked_by="OWNER")
+    license("MIT")
 
     version("0.1.0")
 
