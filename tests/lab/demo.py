@@ -57,8 +57,7 @@ _PARTS = {
     "demo": "the SIF, with sif_writable",
     "host-wheelhouse": "numba, matplotlib and Kivy, downloaded",
     "host-packages": "an environment with these packages",
-    "host-wheelhouse-more": "pytube, downloaded",
-    "host-venv-more": "the same with sif_writable",
+    "host-venv": "the same with sif_writable",
 }
 
 
@@ -82,9 +81,9 @@ def main() -> int:
     """Run the demonstration; return 0 when every program runs with the hook."""
     store.watchers.append(_progress)
     with scratch.fresh() as places:
-        run, what = _where(places)
+        run, what, programs = _where(places)
         print(f"\n{what}\nHOME is not there, as with --no-home.\n")
-        verdict = show(run, PROGRAMS)
+        verdict = show(run, programs)
         print("\nA job that was given a GPU (CUDA_VISIBLE_DEVICES=0), started without --nv or on the wrong node:")
         print(f"  $ python -c {_GPU!r}")
         for line in run(_GPU, **_EXPECTED).stderr.strip().splitlines():
@@ -123,8 +122,11 @@ def _progress(part: str, seconds: float | None) -> None:
     print(f"  making {what} ..." if seconds is None else f"  made   {what} ({seconds:.0f} s)", flush=True)
 
 
-def _where(places: Scratch) -> tuple[Run, str]:
-    """Return how to run a program (or `status`) in the best read-only image to be had here, and what that is."""
+def _where(places: Scratch) -> tuple[Run, str, Mapping[str, str]]:
+    """Return how to run a program (or `status`) in the best read-only image to be had, what that is, and what to run.
+
+    In a namespace the environment is bound in from the host, where nothing serves what writes beside itself.
+    """
     module = places.new_folder("modules")
     with open(os.path.join(module, "kernel.py"), "w", encoding="utf-8") as file:
         file.write(KERNEL)
@@ -134,19 +136,24 @@ def _where(places: Scratch) -> tuple[Run, str]:
         sif = image.larger(PYTUBE, name="demo")
     except LabUnavailable as why:
         print(f"  no Apptainer here: {why}", file=sys.stderr)
-        root = ReadonlyRoot(readonly_root.venv(PYTUBE), places)
+        root = ReadonlyRoot(readonly_root.venv(), places)
 
         def in_namespace(program: str | None, **env: str) -> subprocess.CompletedProcess[str]:
             environment = {"SIF_WRITABLE": "on", **env}  # a namespace bears no sign of a container engine
             return root.run(_command(program), env=environment, binds=[f"{module}:/data:ro"])
 
-        return in_namespace, "A read-only root in a user namespace, since there is no Apptainer."
+        home_only = {name: program for name, program in PROGRAMS.items() if name != "pytube"}
+        what = (
+            "A read-only root in a user namespace. What writes beside itself (pytube) is left out: it needs an image."
+        )
+        return in_namespace, what, home_only
 
     def in_sif(program: str | None, **env: str) -> subprocess.CompletedProcess[str]:
         options = ["--no-home", "--bind", f"{apptainer.inside(module)}:/data:ro"]
         return apptainer.exec(sif, _command(program), options=options, env=env)
 
-    return in_sif, f"{apptainer.run(['--version']).stdout.strip()}, image of {os.path.getsize(sif) >> 20} MiB."
+    version = apptainer.run(["--version"]).stdout.strip()
+    return in_sif, f"{version}, image of {os.path.getsize(sif) >> 20} MiB.", PROGRAMS
 
 
 def _command(program: str | None) -> list[str]:

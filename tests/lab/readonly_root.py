@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 _PATH = "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
 
 
-def venv(*more: str) -> str:
-    """Return a virtual environment with the packages of the test image, to stand at /opt/venv in the read-only root.
-
-    :param more: further requirements, which need nothing else.
-    """
+def venv() -> str:
+    """Return a virtual environment with the packages of the test image, to stand at /opt/venv in the read-only root."""
     python = _reachable_python()
     wheel = wheels.project_wheel()
     wheelhouse = wheels.download("host-wheelhouse", (*wheels.PACKAGES, *wheels.DEPENDENCIES), python.version)
@@ -41,10 +38,9 @@ def venv(*more: str) -> str:
 
     def make(path: str) -> None:
         subprocess.run(["cp", "-a", "--reflink=auto", packages, path], check=True)
-        _fill(path, [*pip, _inside(wheel)], *([*pip, "--find-links", _inside(found), *more] for found in extra))
+        _fill(path, [*pip, _inside(wheel)])
 
-    extra = [wheels.download("host-wheelhouse-more", more, python.version)] if more else []
-    return provide("-".join(("host-venv", *(["more"] if more else []))), (packages, wheel, *extra), make)
+    return provide("host-venv", (packages, wheel), make)
 
 
 def _fill(folder: str, *commands: Sequence[str]) -> None:
