@@ -220,8 +220,8 @@ class Finder:
 
     def learn(self, error: "Optional[BaseException]") -> None:
         """Have an error learned from that ended something, if it tells of a refused write."""
-        if isinstance(error, SystemExit) and type(error.code) is int and error.__context__ is None:
-            return
+        if isinstance(error, SystemExit) and type(error.code) is int and error.__context__ is error.__cause__ is None:
+            return  # a worker that ends as it likes
         if isinstance(error, (Exception, SystemExit)):
             try:
                 from sif_writable import evidence
