@@ -115,7 +115,7 @@ PAGES = {
             ('eval "$(sif-writable attach)"', "on the host: each container of this shell has the hook"),
             ("attach --image my.sif --shell fish | source", "for an image that sets PYTHONPATH itself, in fish"),
         ),
-        _ALWAYS,
+        "0; 2 where the folder cannot be made or the image not be looked into, or on bad usage",
     ),
     "completion": Page(
         (

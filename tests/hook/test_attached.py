@@ -81,6 +81,19 @@ def test_flags(bare: Hooked, folder: str, flags: list[str]) -> None:
     assert answer(done) == ("active" if flags == ["-s"] else None)
 
 
+@pytest.mark.exact
+def test_a_warm_start_loads_what_an_installed_one_does_and_what_starts_it(
+    bare: Hooked, hooked: Hooked, folder: str
+) -> None:
+    words = (environments.PYTHON, "-c", question("sorted(sys.modules)"))
+    starts = {
+        name: [answer(run(bare.machine, folder, *words, venv=each.environment, env=env)) for _ in range(2)][1]
+        for name, each, env in (("attached", bare, PATH), ("installed", hooked, {}))
+    }
+    more = {"sitecustomize", "sif_writable_attached", "sif_writable_image_path", "sif_writable.identity"}
+    assert set(starts["attached"]).symmetric_difference(starts["installed"]) == more
+
+
 def identity(hooked: Hooked, folder: str) -> tuple[str, list[str]]:
     """Return what tells an image from another one, twice: of a start that decides, and of one that finds its plan."""
     program = question("os.environ.get('SIF_WRITABLE_COPIES', '').rpartition('/image-')[2]")
