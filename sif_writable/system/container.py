@@ -40,7 +40,8 @@ def engine(environ: Mapping[str, str], root: str = "/") -> Engine:
         return os.path.lexists(os.path.join(root, path))
 
     if root == "/" and not sif_writable.in_container(sif_writable.environment()):
-        return Engine("none", (), "")
+        leaked = sif_writable.has_sign(sif_writable.environment())
+        return Engine("none", ("a variable or file of an engine is here, but / is the host's",) if leaked else (), "")
     table = mounts(os.path.join(root, "proc/self/mountinfo"))
     mount = mount_of("/", table)
     if "APPTAINER_CONTAINER" in environ:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import sif_writable
 from sif_writable.identity import identity_ingredients
 from sif_writable.system import container, mounts, surroundings
 from sif_writable.system import image as image_
@@ -62,6 +63,14 @@ def test_engine(
     engine = container.engine(environ, root=str(tmp_path))
     assert (engine.name, engine.image) == (name, image)
     assert bool(engine.signs) is (name != "none")
+
+
+def test_a_sign_that_has_leaked_to_a_host_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sif_writable, "in_container", lambda _: False)
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/x.sif")
+    engine = container.engine(os.environ)
+    assert (engine.name, engine.image) == ("none", "")
+    assert "/ is the host's" in engine.signs[0]
 
 
 def test_mount_table(tmp_path: Path) -> None:
