@@ -135,7 +135,7 @@ def _where(places: Scratch) -> tuple[Run, str, Mapping[str, str]]:
         apptainer = Apptainer(apptainer_root.find(), places)
         sif = image.larger(PYTUBE, name="demo")
     except LabUnavailable as why:
-        print(f"  no Apptainer here: {why}", file=sys.stderr)
+        print(f"  no image of Apptainer here: {why}", file=sys.stderr)
         root = ReadonlyRoot(readonly_root.venv(), places)
 
         def in_namespace(program: str | None, **env: str) -> subprocess.CompletedProcess[str]:
