@@ -15,6 +15,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
+import sif_writable
 from sif_writable import MODE, aside
 from sif_writable.attach import sources, variables
 from sif_writable.errors import SifWritableError
@@ -87,7 +88,8 @@ def _own(folder: str) -> None:
     """
     problem, loose = way(folder, os.geteuid())
     if loose and "KUBERNETES_SERVICE_HOST" in os.environ and os.path.ismount(loose):
-        loose = ""  # a volume, whose mode lets any user of the pod in: there is one
+        # A volume, whose mode lets any user of the pod in: there is one. The variable leaks to hosts, too.
+        loose = "" if sif_writable.in_container(sif_writable.environment()) else loose
     if loose and not problem and not os.path.lexists(f"{folder}/{MARK}") and loose == os.path.realpath(folder):
         loose = ""  # the mode of the folder itself is set below
     problem = variables.bad_path(folder) or problem or (loose and f"leads through {loose}, which others may write")
@@ -97,7 +99,9 @@ def _own(folder: str) -> None:
         elif not os.path.lexists(f"{folder}/{MARK}") and os.listdir(folder):
             problem = "is not empty and has no mark of ours"
     if not problem:
-        os.makedirs(folder, 0o755, exist_ok=True)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, _OPEN)  # whatever the umask, as what is in it
         status = os.stat(folder)
         if status.st_uid != os.geteuid():
             problem = f"belongs to uid {status.st_uid}, who could change what containers execute"
@@ -244,7 +248,14 @@ def _compile(place: str) -> list[str]:
             command = [program, "-I", "-S", "-c", words, place]
             environ = {**os.environ, MODE: "off"}
             done = subprocess.run(
-                command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                umask=0o022,
             )
         except (OSError, subprocess.TimeoutExpired):
             continue

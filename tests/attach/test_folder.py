@@ -36,7 +36,12 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_it_holds_what_is_needed_and_is_made_once(host: Path) -> None:
     place = str(host / "a b" / "attached")
-    first = folder.make(place)
+    before = os.umask(0o077)  # an administrator's, who makes it for everybody
+    try:
+        first = folder.make(place)
+    finally:
+        os.umask(before)
+    assert os.stat(place).st_mode & 0o777 == 0o755
     assert (first.path, first.new, first.lacking, first.others) == (f"{place}/current", True, [], [])
     assert set(os.listdir(first.path)) >= {"sif_writable", "filelock", "platformdirs", "pynvml.py"}
     assert any(name.startswith("filelock-") for name in os.listdir(first.path))  # with its licence
@@ -44,10 +49,10 @@ def test_it_holds_what_is_needed_and_is_made_once(host: Path) -> None:
         assert "__pycache__" not in folders
         for name in files:
             assert os.stat(f"{here}/{name}").st_mode & 0o777 == 0o644 or name == folder.MARK
-    before = {name: os.stat(f"{place}/{name}").st_ino for name in os.listdir(place)}
+    made = {name: os.stat(f"{place}/{name}").st_ino for name in os.listdir(place)}
     again = folder.make(place)
     assert not again.new
-    assert {name: os.stat(f"{place}/{name}").st_ino for name in os.listdir(place)} == before
+    assert {name: os.stat(f"{place}/{name}").st_ino for name in os.listdir(place)} == made
 
 
 def test_a_damaged_one_is_made_anew_and_an_earlier_one_stays(host: Path) -> None:
