@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -205,3 +206,27 @@ def test_locations(tmp_path: Path) -> None:
     assert ground.holds(str(home / ".rc"), "compiledir")
     assert not ground.holds(str(home / ".rc"), "other")
     assert not ground.holds(str(home / ".missing"), "x")
+
+
+def test_a_full_place_that_is_too_long_to_be_asked_about_is_called_full() -> None:
+    said = explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/" + "x" * 5000))
+    assert said == explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert said
+
+
+def test_without_a_descriptor_every_mount_counts_as_one_that_answers() -> None:
+    program = (
+        "import resource; from sif_writable.system import timeouts\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "said = timeouts.may_hang()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "print(said, timeouts.may_hang())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": REPOSITORY, "SIF_WRITABLE": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("{} {}\n", "")
