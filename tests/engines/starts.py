@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab import apt, attached, scratch
 from tests.lab.store import ORDINARY_UID, REPOSITORY
+from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,8 @@ def run(places: Scratch, image: str, engine: str, code: str) -> subprocess.Compl
     :raises LabUnavailable: the engine is not to be had here.
     """
     programs, make = _ENGINES[engine]
+    with contextlib.suppress(LabUnavailable):  # all at once, where a release has them all
+        apt.ensure(*(program for names, _ in _ENGINES.values() for program in names))
     apt.ensure(*programs, "mount")
     file, _, offset = image.partition(":")
     lower, root = places.new_folder("lower"), places.new_folder("root")
