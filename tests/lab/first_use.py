@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.lab.plain_machine import PlainMachine
     from tests.lab.scratch import Scratch
 
+_QUIET = {"PYTHONWARNINGS": "ignore::ResourceWarning"}
+"""Debug builds warn of files that the small packages leave open."""
 _CHILD = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode)"
 
 
@@ -32,10 +34,10 @@ def works(places: Scratch, environment: str, *, writable: Sequence[str] = (), la
         assert found == ("active", decided), (found, decided)
     child = image.machine.run([PYTHON, "-c", _CHILD, question(STATE)], venv=environment)
     assert answer(child) == "inherited"
-    assert image.says("import open_import") == "made\n"
-    failed = image.run("import open_use; open_use.use()")
+    assert image.says("import open_import", env=_QUIET) == "made\n"
+    failed = image.run("import open_use; open_use.use()", env=_QUIET)
     assert (failed.returncode, "open_use writes into its own directory" in failed.stderr) == (1, True), failed
-    assert image.says("import open_use; open_use.use()") == "made\n"
+    assert image.says("import open_use; open_use.use()", env=_QUIET) == "made\n"
     for words in (["status"], ["doctor"], ["cache", "list"]):
         done = image.run(argv=["-m", "sif_writable", *words])
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done
@@ -52,7 +54,7 @@ def _works_in_a_layer(box: Box, writable: Sequence[str]) -> None:
     news = [os.path.join(folder, "new") for folder in writable]
     program = f"import open_use, mkdir_use; open_use.use(); mkdir_use.use(); [open(n, 'x').close() for n in {news}]"
     look = f"import os, open_use; open_use.use(); print([os.path.exists(name) for name in {news}])"
-    hook = {"SIF_WRITABLE": ""}
+    hook = {"SIF_WRITABLE": "", **_QUIET}
     first = box.shell(f'{PYTHON} -c "{program}"', env=hook)
     assert (first.returncode, first.stdout, first.stderr) == (0, "made\nmade\n", ""), first
     second = box.shell(f'{PYTHON} -c "{look}"', env=hook)

@@ -125,9 +125,14 @@ def _of_the_lab() -> tuple[list[Python], dict[str, str]]:
 
 
 def _candidates(version: str) -> list[str]:
-    """List places where that version may be: pyenv's folders, and whatever PATH names."""
-    pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    builds = glob.glob(os.path.join(glob.escape(pyenv), "versions", f"{version}.*", "bin", f"python{version}"))
+    """List places where that version may be: the folders of pyenv, uv and a workflow's tools, and what PATH names."""
+    get, program = os.environ.get, os.path.join("bin", f"python{version}")
+    folders_of = (
+        (get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"), "versions", f"{version}.*"),
+        (get("UV_PYTHON_INSTALL_DIR") or os.path.expanduser("~/.local/share/uv/python"), f"cpython-{version}.*"),
+        (get("RUNNER_TOOL_CACHE") or "/opt/hostedtoolcache", "Python", f"{version}.*", "*"),
+    )
+    builds = [path for top, *rest in folders_of for path in glob.glob(os.path.join(glob.escape(top), *rest, program))]
     folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin", "/usr/bin"]
     # Shims stand for whatever is switched on at the moment, which the builds' own folders say better.
     named = [shutil.which(f"python{version}", path=folder) for folder in folders if os.path.basename(folder) != "shims"]

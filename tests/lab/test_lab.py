@@ -135,6 +135,24 @@ def test_pythons_are_told_apart() -> None:
     assert not set(pythons.missing()) & {python.version for python in pythons.found()}
 
 
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("PYENV_ROOT", "versions/3.12.9"),
+        ("UV_PYTHON_INSTALL_DIR", "cpython-3.12.9-linux-x86_64-gnu"),
+        ("RUNNER_TOOL_CACHE", "Python/3.12.9/x64"),
+    ],
+)
+def test_interpreters_are_found_where_tools_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, folder: str
+) -> None:
+    (tmp_path / folder / "bin").mkdir(parents=True)
+    (tmp_path / folder / "bin" / "python3.12").touch()
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert f"{tmp_path}/{folder}/bin/python3.12" in pythons._candidates("3.12")
+    assert f"{tmp_path}/{folder}/bin/python3.12" not in pythons._candidates("3.1")
+
+
 def test_an_interpreter_of_debian_keeps_to_its_own_folder() -> None:
     python = str(or_skip(debian_pythons.interpreter, "3.14"))
     done = subprocess.run([python, "-c", _LIBRARIES], capture_output=True, text=True, check=True)
