@@ -203,6 +203,10 @@ def _place(kind: str, outcome: Outcome) -> candidates.Candidate:
     return shared if kind == SHARED and shared else outcome.storage.places[kind]
 
 
+_NO_NUMBER = 65534
+"""The number of any group that has none in this user namespace."""
+
+
 def _shared_words(folder: str) -> str:
     """Say with whom a folder is shared, and what that means."""
     import grp
@@ -211,10 +215,12 @@ def _shared_words(folder: str) -> str:
 
     number = os.stat(folder).st_gid
     try:
-        name = grp.getgrgid(number).gr_name
+        name = f"group {grp.getgrgid(number).gr_name}"
     except KeyError:
-        name = str(number)
-    words = f"group {name} shares it: each of them can replace what programs read there; no code goes there"
+        name = f"group {number}"
+    if number == _NO_NUMBER:
+        name = "the group of its directory"
+    words = f"{name} shares it: each of them can replace what programs read there; no code goes there"
     if inherits(folder):
         return words
     return f"{words}. Here umask counts: what a program makes is open to the group when it ends"

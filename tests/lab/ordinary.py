@@ -25,12 +25,14 @@ def run(
     uid: int = ORDINARY_UID,
     group: int | None = None,
     umask: int = 0o022,
+    rootless: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run an interpreter with the package's sources; it and what serves the mounts end together.
 
     :param top: a folder of the test, whose `python` and `sources` show what the user may not be able to read.
     :param mounts: shell commands of root's, run there; the exit code is `FAILED` where one of them fails.
     :param group: a group that the user is in besides his own.
+    :param rootless: in a user namespace of this one user, as Apptainer makes: no other group has a number there.
     """
     python = pythons.own().path
     prefix = os.path.dirname(os.path.dirname(python))
@@ -41,6 +43,7 @@ def run(
     prepare = " && ".join([f"cd '{top}'", *binds, *mounts])
     identity = f"setpriv --reuid={uid} --regid={uid} --groups={uid if group is None else group} --inh-caps=-all"
     script = f"{{ {prepare}; }} || exit {FAILED}; cd /; umask {umask:o}\n"
+    identity += " unshare --user --map-current-user" * rootless
     script += f"{identity} '{top}/python/bin/{os.path.basename(python)}' \"$@\"\n"
     namespaces = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
     return subprocess.run(

@@ -72,11 +72,15 @@ def base(places: Scratch) -> str:
     return folder
 
 
-def run(base: str, uid: int, words: list[str], *, umask: int = 0o077, **env: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    base: str, uid: int, words: list[str], *, umask: int = 0o077, rootless: bool = False, **env: Any
+) -> subprocess.CompletedProcess[str]:
     """Run an interpreter as a member of the group."""
     top = os.path.dirname(base)
     variables = {"HOME": f"{top}/home-{uid}", "SIF_WRITABLE_DIR": base, **SETTINGS, **env}
-    return ordinary.run(top, words, env=variables, uid=uid, group=None if uid == STRANGER else GROUP, umask=umask)
+    return ordinary.run(
+        top, words, env=variables, uid=uid, group=None if uid == STRANGER else GROUP, umask=umask, rootless=rootless
+    )
 
 
 def start(base: str, uid: int, program: str = "", **options: Any) -> tuple[str, bool, dict[str, str]]:
@@ -97,7 +101,9 @@ def mode(path: str) -> int:
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
-@pytest.mark.parametrize("env", [{}, {"NO_ACL": "1", "BY_REAL_PATH": "1"}], ids=["acl", "no acl"])
+@pytest.mark.parametrize(
+    "env", [{}, {"NO_ACL": "1", "BY_REAL_PATH": "1"}, {"rootless": True}], ids=["acl", "no acl", "rootless"]
+)
 def test_what_one_of_a_group_downloads_the_others_find_and_can_add_to(base: str, env: dict[str, Any]) -> None:
     folder = f"{base}/sif-writable-shared"
     first = start(base, VICTIM, fetch("a"), umask=0o077, **env)
@@ -123,7 +129,8 @@ def test_what_one_of_a_group_downloads_the_others_find_and_can_add_to(base: str,
     words = ["-c", COMMAND]
     told = " ".join(run(base, NEIGHBOUR, [*words, "status"], **env).stdout.split())
     assert f"{folder} " in told, told
-    assert f"group {GROUP} shares it: each of them can replace what programs read there; no code goes there" in told
+    group = "the group of its directory" if "rootless" in env else f"group {GROUP}"
+    assert f"{group} shares it: each of them can replace what programs read there; no code goes there" in told
     assert ("Here umask counts" in told) == ("NO_ACL" in env)
     checked = run(base, NEIGHBOUR, [*words, "doctor"], **env)
     assert "PASS storage:" in checked.stdout
