@@ -126,13 +126,13 @@ def _wrong(model: Status) -> Iterator[str]:
         yield f"{hook['problem']}; remedy: {hook['remedy']}"
     if gpu and gpu["expected"] and gpu["severity"] in ("warn", "fail"):
         yield f"GPU: {gpu['fact']} Remedy: {gpu['remedy']}"
-    for room in model["space"]:
-        for warning in room["warnings"]:
-            yield f"nearly full: {warning['text']}; remedy: {warning['remedy']}"
+    yield from model["notes"]
     for entry in model["user_set"]:
         if entry["level"] == "warn":
             yield f"{entry['variable']}={entry['value']} {entry['problem']}; remedy: {entry['remedy']}"
-    yield from model["notes"]
+    for room in model["space"]:
+        for warning in room["warnings"]:
+            yield f"nearly full: {warning['text']}; remedy: {warning['remedy']}"
     for stored in model["storage"]:
         if stored["note"]:
             yield f"{stored['kind']} files: {stored['note']}"
