@@ -62,7 +62,7 @@ _NO_INPUT = b"LD_LIBRARY_PATH"
 
 stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
-silent = False
+timed_out = False
 """Whether an ancestor's storage did not answer in time: a new decision passes it over, and it is not asked again."""
 handed: "dict[str, Optional[bytes]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
@@ -91,7 +91,7 @@ def start(data: "Mapping[bytes, bytes]") -> str:
             return word
     if elevated():
         return "elevated"
-    state: str = "" if damaged or silent else sif_writable.follow("warm").start(data)
+    state: str = "" if damaged or timed_out else sif_writable.follow("warm").start(data)
     return state or str(sif_writable.follow("start").run(damaged))
 
 
@@ -136,7 +136,7 @@ def inputs() -> str:
 
 def is_current(session: str) -> bool:
     """Whether a session was written in this container run, for what is wanted here, and its storage is still there."""
-    global silent
+    global timed_out
     fields = session.split(";", FIELDS - 1)
     if len(fields) != FIELDS or fields[0][:1] != "2" or fields[1] != token() or fields[3] != inputs():
         return False
@@ -150,7 +150,7 @@ def is_current(session: str) -> bool:
                 from sif_writable.system import timeouts
 
                 timeouts.mark_timed_out(root)
-                silent = True
+                timed_out = True
                 return False
     uid = int(fields[1].rpartition(".")[2])
     for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name

@@ -38,7 +38,7 @@ _LIMITS = 1 | 8  # os.ST_RDONLY and os.ST_NOEXEC, which PyPy has not
 _HEAD = 12
 """Bytes before the plan: a check sum (marshal must not be given what was damaged), and the length of its first part."""
 _PLAN_KEY, _IDENTITY_KEY = 0x5349465F504C4133, 0x5349465F57524954
-MARKS = 1 << 14
+MARKS = 1 << 15
 """Bits that stand for the names of variables that were asked for."""
 LOCAL = (
     b" bcachefs binfmt_misc bpf btrfs cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs erofs ext2 ext3 ext4 "
@@ -166,7 +166,7 @@ def _holds(
     if seal(content[8:size]) != content[:8]:
         return None
     loads = marshal.loads
-    then, values, names, marks, waited, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
+    then, values, names, marks, hanging, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
     if then != same or (kept[3] and sys.pycache_prefix is not None):
         return None
     for name, value in values:
@@ -179,10 +179,11 @@ def _holds(
             rest = sif_writable.follow("seldom").rest(content[size:], seal)
             if sif_writable.follow("seldom").any_asked(new, rest[1]):
                 return None
+    waited, reached = hanging
     if wait or waited:
-        rest = rest or sif_writable.follow("seldom").rest(content[size:], seal)
+        rest = rest or (reached is None and sif_writable.follow("seldom").rest(content[size:], seal))
         points = wait.points if wait else {}
-        if {point: kind for point, kind in points.items() if point in rest[0]} != waited:
+        if {point: kind for point, kind in points.items() if point in (reached or rest[0])} != waited:
             return None
         for point in waited:
             wait.wait_for(point)

@@ -171,7 +171,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
         [(os.fsencode(name), os.fsencode(environ[name])) for name in sorted(names.intersection(environ))],
         frozenset(map(os.fsencode, environ)),
         marks(map(os.fsencode, names.difference(environ).union(*(asked_for for _, asked_for, _ in listings)))),
-        waited,
+        (waited, reached if timeouts.may_hang() else None),
         grouped(questions),
         held,
         [(directory, there, frozenset(os.listdir(directory))) for directory, _, there in listings],

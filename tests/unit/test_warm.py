@@ -89,6 +89,24 @@ def test_what_was_noted_is_answered_as_then_until_something_changes(tmp_path: Pa
     assert not warm._same(grouped, warm.mounts()[1])
 
 
+def test_names_that_were_asked_for_are_marked_and_hardly_any_other() -> None:
+    marks = remember.marks(b"ASKED_FOR_%d" % number for number in range(1000))
+    assert all(warm.is_marked(b"ASKED_FOR_%d" % number, marks) for number in range(1000))
+    assert sum(warm.is_marked(b"ANOTHER_%d" % number, marks) for number in range(1000)) < 50
+    assert len(marks) == len(remember.marks([]))
+
+
+@pytest.mark.parametrize(
+    ("first", "name"), [("/dev/x / ext4 rw 0 0\n", "/dev/x"), (" / ext4 rw 0 0\n", ""), ("0 / ext4 rw 0 0\n", "0")]
+)
+def test_what_is_mounted_may_have_any_name(monkeypatch: pytest.MonkeyPatch, first: str, name: str) -> None:
+    table = f"{first}server:/x /my\\040home nfs4 rw,vers=4.2 0 0\n".encode()
+    monkeypatch.setattr(warm, "_read", lambda _: (table, None))
+    expected = [name.encode(), b"server:/x"], [b"/", b"/my\\040home"], [b"ext4", b"nfs4"]
+    assert warm.mounts() == expected
+    assert hanging.may_hang_in(*expected[1:], warm.LOCAL) == {"/my home": hanging.REMOTE}
+
+
 def test_what_cannot_be_asked_again_is_not_kept() -> None:
     world.note()
     world.once()
