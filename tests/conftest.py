@@ -68,6 +68,7 @@ LONG = (
     "tests/layer/test_layer.py",
     "tests/storage/test_places.py",
     "tests/cleanup/test_removal.py",
+    "tests/hook/test_environments.py",
     "tests/hook/test_delivery.py",
     "tests/container/test_definitions.py",
     "tests/commands/test_shells.py",
