@@ -118,8 +118,10 @@ def newest_replica(place: str, origin: str) -> str:
     """
     start = make.replica(origin, 0)[:-1]
     names = [name for name in os.listdir(place) if name.startswith(start) and name[len(start) :].isdigit()]
-    found = max(names, key=lambda name: int(name[len(start) :]), default="")
-    return f"{place}/{found}" if found and os.path.isdir(f"{place}/{found}") else ""
+    for name in sorted(names, key=lambda name: int(name[len(start) :]), reverse=True):
+        if os.path.isdir(f"{place}/{name}"):  # or it is a link to what storage has no longer
+            return f"{place}/{name}"
+    return ""
 
 
 def drop_unflushed(place: str) -> None:
