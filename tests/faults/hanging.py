@@ -25,7 +25,9 @@ HERE = os.getcwd()
 STORAGE, HOME = f"{HERE}/mnt", f"{HERE}/mnt/home"
 WHEELS = [f"{HERE}/wheels/{name}" for name in os.listdir("wheels")]
 READ_ONLY = f"{HERE}/image"
-PATHS = [f"{HERE}/lib/sif_writable/hook", f"{HERE}/lib", READ_ONLY, *WHEELS]
+PYTHON = f"{HERE}/venv/bin/python"
+PACKAGES = f"{HERE}/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+PATHS = [f"{PACKAGES}/sif_writable/hook", READ_ONLY, *WHEELS]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(PATHS), "SIF_WRITABLE": "on"}
 GIVEN = {"SIF_WRITABLE_DIR": STORAGE}
 PATIENCE = 10.0
@@ -94,7 +96,7 @@ class Started:
 
     def __init__(self, *words: str, **more: str) -> None:
         """Start a program, which is Python if the first word is one of its options."""
-        command = [sys.executable, "-s", *words] if words[0].startswith("-") else words
+        command = [PYTHON, "-s", *words] if words[0].startswith("-") else words
         environment = {**ENVIRONMENT, **more}
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=-1, stdout=-1, stderr=-1)
         self.result: list[Any] = ["did not end"]
@@ -124,16 +126,21 @@ class Started:
 
 
 def provide(bytecode: str) -> None:
-    """Make the package, and the read-only directory with another one."""
-    shutil.copytree("source/sif_writable", "lib/sif_writable", ignore=shutil.ignore_patterns("__pycache__"))
+    """Make an environment with the package, and the read-only directory with another one."""
+    os.makedirs(os.path.dirname(PYTHON))
+    os.symlink(sys.executable, PYTHON)
+    with open("venv/pyvenv.cfg", "w", encoding="utf-8") as file:
+        file.write(f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree("source/sif_writable", f"{PACKAGES}/sif_writable", ignore=ignored)
     os.mkdir(READ_ONLY)
     writing = 'open(__file__ + ".new", "w")\n'
     for name, text in (("third_party", f"def use():\n    {writing}"), ("failing", writing)):
         with open(f"{READ_ONLY}/{name}.py", "w", encoding="utf-8") as file:
             file.write(text)
     if bytecode == "shipped":
-        subprocess.run([sys.executable, "-m", "compileall", "-q", "lib", READ_ONLY], check=True)
-    for folder in ("lib", READ_ONLY):
+        subprocess.run([sys.executable, "-m", "compileall", "-q", PACKAGES, READ_ONLY], check=True)
+    for folder in ("venv", READ_ONLY):
         for path, _, _ in os.walk(folder):
             os.chmod(path, 0o555)
 

@@ -359,7 +359,8 @@ def test_packages_of_the_manifest_are_imported_from_a_copy(one: Build) -> None:
     assert where.startswith("/home/user/.cache/sif-writable/image-")
 
 
-def test_a_manifest_costs_no_module_and_no_system_call(build: Build) -> None:
+def test_a_manifest_costs_no_module_and_five_system_calls(build: Build) -> None:
+    """It is read, in four, and the time of site-packages is asked for; that there is none costs no call."""
     strace = apt.find("strace")
     if strace is None:
         pytest.skip(f"{NOT_RUN}this machine has no strace")
@@ -371,4 +372,4 @@ def test_a_manifest_costs_no_module_and_no_system_call(build: Build) -> None:
     assert build.run("prestage", "--", PYTHON, "-c", "import matplotlib").returncode == 0
     build.hooked.ask("1")
     assert build.hooked.ask(modules) == loaded
-    assert len(system_calls(build.hooked, strace, {})) <= calls
+    assert len(system_calls(build.hooked, strace, {})) <= calls + 5
