@@ -25,6 +25,8 @@ MEMBERS = 64
 LONG = 4 * MEMBERS
 """With more lines the list of members is written anew, without those that have ended."""
 _CAPABILITIES_3 = 0x20080522
+_GET_OWNER = (0xB701, 0x2000B701)
+"""NS_GET_USERNS; the second one on POWER, MIPS and SPARC."""
 
 
 class _Function(_ctypes.CFuncPtr):  # which returns an int unless another type is named
@@ -65,13 +67,13 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     found = member(layer, int(number), int(device))
     if found is None:
         return False
-    pid, mounts = found
+    mounts = found[1]
     try:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
             path, strong = cwd(), is_strong()
             with undisturbed():
-                join_process(pid, mounts)
+                join_namespaces(mounts, strong=strong)
                 drop_capabilities(strong=strong)
                 come_back(path, here)
         finally:
@@ -198,21 +200,39 @@ def note_member(folder: str, line: str) -> None:
 # --- The kernel ---
 
 
-def join_process(pid: int, mounts: int) -> None:
-    """Enter the namespaces of a process.
+def join_namespaces(mounts: int, *, strong: bool) -> None:
+    """Enter a mount namespace, and the user namespace that it belongs to.
+
+    A process in it may be in another user namespace, which it has made itself (browsers and sandboxes do): whoever
+    entered that one would be nobody there, and not get into the layer.
 
     The root directory becomes that of the mount namespace, and the working directory too.
 
-    :param mounts: a descriptor of its mount namespace.
-    :raises OSError: it is not permitted, or the process has ended; then nothing has changed, unless the file name is
-        "setns mnt".
+    :param mounts: a descriptor of the mount namespace.
+    :param strong: what :func:`is_strong` returned.
+    :raises OSError: it is not permitted; then nothing has changed, unless the file name is "setns mnt".
     """
-    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    user = _owner_of(mounts)
     try:
         call("setns", "setns user", user, NEWUSER)
-        call("setns", "setns mnt", mounts, NEWNS)
     finally:
         os.close(user)
+    try:
+        call("setns", "setns mnt", mounts, NEWNS)
+    except OSError:
+        drop_capabilities(strong=strong)
+        raise
+
+
+def _owner_of(mounts: int) -> int:
+    """Open the user namespace that a mount namespace belongs to (ioctl_ns(2))."""
+    function: Any = _Function(_ctypes.dlsym(_libc, "ioctl"))
+    for request in _GET_OWNER:
+        descriptor: int = function(mounts, request)
+        if descriptor >= 0:
+            return descriptor
+    number = _ctypes.get_errno()
+    raise OSError(number, os.strerror(number), "ioctl")
 
 
 class undisturbed:  # noqa: N801 - as contextlib's

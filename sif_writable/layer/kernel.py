@@ -4,7 +4,7 @@ import os
 
 from sif_writable import let_pass
 from sif_writable.layer.enter import read
-from sif_writable.layer.join import NEWNS, NEWUSER, call, come_back, cwd, drop_capabilities, is_strong, join_process
+from sif_writable.layer.join import NEWNS, NEWUSER, call, come_back, cwd, drop_capabilities, is_strong, join_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def mount_layer(
         if neighbour is None:
             separate(os.geteuid(), os.getegid())
         else:
-            join_process(*neighbour)
+            join_namespaces(neighbour[1], strong=strong)
         try:
             # Opened in this namespace: what is of another one cannot be shown.
             held = [os.open(point, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW) for point in below]

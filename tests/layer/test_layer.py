@@ -218,6 +218,30 @@ cat first
     assert (here, second) == ("x", first), result
 
 
+def test_who_has_a_user_namespace_of_its_own_is_joined_in_the_layers(box: Box) -> None:
+    """As browsers and sandboxes make one: whoever followed them there would be nobody, with capabilities."""
+    script = """
+mkfifo ends
+$P 'assert enter() == ""
+write(SITE + "/here"); first = os.readlink("/proc/self/ns/user")
+join.call("unshare", "unshare", join.NEWUSER)
+tell([first, os.getuid()]); sys.stdin.read()' < ends > first &
+exec 3> ends
+while ! test -s first; do sleep 0.01; done
+$P 'assert enter() == ""
+status = dict(line.split(":", 1) for line in read("/proc/self/status").splitlines())
+tell([os.readlink("/proc/self/ns/user"), os.getuid(), read(SITE + "/here"), status["CapEff"].strip("\\t0")])
+write(SITE + "/there")'
+exec 3>&-
+wait
+cat first
+"""
+    result = box.shell(script)
+    (joined, *second), (made, nobody) = map(json.loads, result.stdout.splitlines())
+    uid = ORDINARY_UID if os.getuid() == 0 else os.getuid()
+    assert (joined, second, nobody) == (made, [uid, "x", ""], 65534), result
+
+
 def test_the_kernel_says_who_is_alive(box: Box) -> None:
     code = """
 assert enter() == ""
