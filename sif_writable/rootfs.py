@@ -1,9 +1,9 @@
 """Is ``/`` a container's? What takes more than a look, for :func:`sif_writable.in_container`.
 
-A booted system's root may be read-only, too (a diskless node, ostree), and a job may have a mount namespace of its own
-on it (Slurm's job_container/tmpfs, PrivateTmp of systemd). So it is compared with the root of the first process, whose
-table of mounts everybody may read; where that is hidden, or another one's, what is known decides, and in doubt it is a
-host. It imports only what is loaded already.
+A booted system's root may be read-only, too (a diskless node, ostree), a job may have a mount namespace of its own on
+it (Slurm's job_container/tmpfs, PrivateTmp of systemd), and a service may see it read-only (ProtectSystem=strict). So
+it is compared with the root of the first process, whose table of mounts everybody may read; where that is hidden, or
+another one's, what is known decides, and in doubt it is a host. It imports only what is loaded already.
 """
 
 import os
@@ -45,17 +45,19 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
     here = root_in(table)
     if here is None:  # a directory that somebody has changed his root to
         return signed
-    if not own_pids:
-        try:
-            booted = root_in(_lines("1"))
-        except OSError as error:  # hidepid in proc(5)
-            let_pass(error)
-            booted = None
-        if booted is not None:
-            return here[:2] != booted[:2] or (here[2] and not booted[2])
     device, directory, read_only = here
+    try:
+        first = root_in(_lines("1"))
+    except OSError as error:  # hidepid in proc(5)
+        let_pass(error)
+        first = None
+    sandboxed = os.statvfs("/").f_flag & 6 == 6  # os.ST_NOSUID and os.ST_NODEV
+    if first is not None and here[:2] == first[:2] and read_only and not first[2]:
+        return sandboxed  # by bubblewrap; a service with ProtectSystem=strict lacks the latter, and is the host's
+    if first is not None and not own_pids:
+        return here[:2] != first[:2]
     is_disk = directory == b"/" and device.partition(b":")[0] not in (b"0", b"7") and _has_devtmpfs(table)
-    if is_disk and not (read_only and own_pids):
+    if is_disk and not (read_only and own_pids and sandboxed):
         return False  # all of a disk, and no image in a file, with the kernel's own /dev: as a system is booted
     if own_pids or os.readlink("/proc/self/ns/user") != _FIRST_USERS:
         return True

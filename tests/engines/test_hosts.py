@@ -33,6 +33,9 @@ for variables in leaked:
 print(json.dumps([words, "sif_writable.rootfs" in sys.modules]))
 """
 _JOB = "unshare -m --propagation slave"
+_STRICT = (  # as systemd does it
+    "mount --rbind / {root} && cd {root} && mount -o remount,bind,ro {root} && mount --move . / && exec chroot ."
+)
 _USER = f"setpriv --reuid {ORDINARY_UID} --regid {ORDINARY_UID} --clear-groups"
 HOSTS = {
     "a machine": "{python}",
@@ -49,7 +52,9 @@ HOSTS = {
     "a booted root that is read-only (ostree, a diskless node)": (
         f"{_JOB} sh -c 'mount -o remount,bind,ro / && mount --bind {{table}} /proc/1/mountinfo && exec {{python}}'"
     ),
-    "the same, where other users' processes are hidden": (
+    "a service with ProtectSystem=strict": f"{_JOB} sh -c '{_STRICT} {{python}}'",
+    "the same, of an ordinary user's": f"{_JOB} sh -c '{_STRICT} {_USER} {{python}}'",
+    "a booted root that is read-only, where other users' processes are hidden": (
         f"{_JOB} sh -c 'mount -o remount,bind,ro / && mount -t tmpfs none /proc/1 && exec {{python}}'"
     ),
     "a disk, where other users' processes are hidden": f"{_JOB} sh -c 'mount -t tmpfs none /proc/1 && exec {{python}}'",

@@ -18,6 +18,9 @@ DISK = f"{DEV}\n27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw"
 DISK_READ_ONLY = f"{DEV}\n27 1 254:0 / / ro,relatime shared:1 - ext4 /dev/vda ro"
 DISKLESS = f"{DEV}\n27 1 0:21 / / ro,relatime shared:1 - nfs host:/root ro,vers=3"
 OSTREE = f"{DEV}\n27 1 0:30 / / ro,relatime shared:1 - overlay composefs ro,lowerdir=/x"
+SUBVOLUME = "24 27 0:6 / /dev rw - tmpfs none rw\n27 1 0:30 /@ / rw - btrfs /dev/vda rw"
+SUBVOLUME_READ_ONLY = SUBVOLUME.replace("/ rw", "/ ro", 1)
+SANDBOX = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV
 SETUID = f"{DEV}\n68 116 0:40 / / rw,nodev - overlay overlay ro,lowerdir=/var/lib/apptainer/mnt/session/l"
 RUNC = "30 1 0:50 / / ro - overlay overlay rw,lowerdir=/a\n31 30 0:51 / /dev rw - tmpfs tmpfs rw"
 CHANGED = "31 27 0:51 / /proc rw - proc proc rw"
@@ -38,6 +41,8 @@ class Row(NamedTuple):
     files: tuple[str, ...] = ()
     status: str = "Name:\tpython\nTracerPid:\t0\n"
     owner: int = 0
+    flags: int = 0
+    """Of the root, where the table does not say it."""
 
 
 ROWS = {
@@ -62,8 +67,14 @@ ROWS = {
     "Shifter, where processes are hidden": Row(True, RUNC, "", {"SHIFTER_IMAGE": "a"}),
     "runc": Row(True, RUNC, "", {}, pids=OWN_PIDS),
     "Enroot": Row(True, RUNC, DISK, {}, users=OWN_USERS),
-    "a host's root, made read-only": Row(True, DISK_READ_ONLY, DISK, {}),
-    "a host's root, made read-only, in a sandbox": Row(True, DISK_READ_ONLY, "", {}, pids=OWN_PIDS),
+    "a service with ProtectSystem=strict": Row(False, DISK_READ_ONLY, DISK, {}),
+    "the same, where a variable leaked": Row(False, DISK_READ_ONLY, DISK, APPTAINER),
+    "the same, with processes of its own": Row(False, DISK_READ_ONLY, "", {}, pids=OWN_PIDS),
+    "the same, in a system container": Row(False, SUBVOLUME_READ_ONLY, SUBVOLUME, {}, pids=OWN_PIDS),
+    "bubblewrap over a host's root": Row(True, DISK_READ_ONLY, DISK, {}, flags=SANDBOX),
+    "bubblewrap, with processes of its own": Row(
+        True, DISK_READ_ONLY, DISK_READ_ONLY, {}, pids=OWN_PIDS, flags=SANDBOX
+    ),
     "a container in a changed root": Row(True, CHANGED, DISK, {"CH_RUNNING": "1"}),
     "gVisor, whose namespaces have other numbers": Row(
         True, RUNC, "", {"KUBERNETES_SERVICE_HOST": "x"}, ns="mnt:[3]", pids="pid:[1]"
@@ -84,7 +95,7 @@ def test_whose_a_root_is(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         return text.encode()
 
     links = {"mnt": row.ns, "pid": row.pids, "user": row.users}
-    flags = 0 if row.table in (DISK, SETUID) else os.ST_RDONLY
+    flags = row.flags or (0 if row.table in (DISK, SETUID) else os.ST_RDONLY)
     device = os.makedev(*map(int, row.table.splitlines()[-1].split(" ")[2].split(":")))
     status = os.stat_result((0o40755, 2, device, 2, row.owner, 0, 0, 0, 0, 0))
     with monkeypatch.context() as patch:
