@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab import scratch
+from tests.conftest import NOT_RUN
+from tests.lab import counted, scratch
 from tests.lab.environments import PYTHON
 from tests.lab.hooked import system_calls
 
@@ -25,6 +26,9 @@ ACTIVE = CHILD | {"sif_writable.warm"}
 CALLS = {"writable": 8, "host": 4, "inherited": 17, "active": 87}
 STORAGE_CALLS = 6
 """How many system calls of a warm start name anything in storage."""
+
+REQUESTS = 23
+"""How many requests a node's first warm start makes that a server of storage has to answer."""
 
 _CHANGING = (
     *("mkdir", "rename", "unlink", "rmdir", "symlink", "link", "mknod", "chmod", "fchmod", "chown", "fchown", "lchown"),
@@ -108,6 +112,28 @@ def test_system_calls(each: Hooked, strace: str, state: str) -> None:
         place = f"{scratch.HOME}/.cache/sif-writable"
         on_storage = [call for call in calls if place in call and not call.startswith(("execve", "read"))]
         assert len(on_storage) <= STORAGE_CALLS, on_storage
+
+
+def test_requests_to_a_server(hooked: Hooked) -> None:
+    """Each thing is asked once, and a warm start asks nothing that changes anything; each start is a node's first."""
+    log, home = f"{hooked.machine.places.folder}/requests", hooked.machine.places.home
+
+    def asked(way: str) -> list[tuple[str, str]]:
+        result = hooked.run("-c", "pass", served=[f"{home}:{scratch.HOME}:{log}-{way}:0:30"])
+        if "could not be served" in result.stderr:
+            pytest.skip(f"{NOT_RUN}this machine lets nobody mount with FUSE")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        found = [(kind, path) for kind, _, path in counted.requests(f"{log}-{way}")]
+        return [(kind, path) for kind, path in found if kind not in counted.NOT_WAITED_FOR]
+
+    asked("cold")
+    asked("settled")
+    warm = asked("warm")
+    assert {kind for kind, _ in warm} <= {"lookup", "getattr", "statfs", "open", "read", "flush", "opendir", "readdir"}
+    more_than_once = {"readdir"}  # until there is no more
+    once = [each for each in warm if each[0] not in more_than_once]
+    assert len(once) == len(set(once)), warm
+    assert len(warm) <= REQUESTS, "\n".join(map(str, warm))
 
 
 @pytest.mark.parametrize("state", ["writable", "host", "inherited", "active", "no home"])

@@ -47,6 +47,8 @@ class Entry(TypedDict):
     """`outside:inside`, `outside:inside:ro` or `outside:inside:noexec`."""
     images: list[str]
     """`outside:inside`: files that hold an ext3 or ext4 filesystem, mounted by the kernel."""
+    served: list[str]
+    """`outside:inside:log:delay:valid`: folders shown by a server that counts each request; see `counted`."""
     tmpfs: list[str]
     """Folders inside that become an empty tmpfs; one of a size, `FOLDER:SIZE`, lies over the binds."""
     setuid: bool
@@ -177,6 +179,8 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     for image in entry["images"]:
         outside, inside = image.split(":")
         subprocess.run(["mount", "-o", "loop,nosuid,nodev", outside, root + inside], check=True)
+    for served in entry["served"]:
+        _serve(root, *served.split(":"))
     for folder, _, size in (folder.partition(":") for folder in entry["tmpfs"]):
         if size:
             _mount("none", root + folder, "tmpfs", f"mode=1777,size={size}")
@@ -220,6 +224,15 @@ def _restrict_bind(target: str, flag: int) -> None:
     # What the mount already forbids may not be allowed by a remount, so it is said again.
     kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | flag | kept)
+
+
+def _serve(root: str, outside: str, inside: str, *how: str) -> None:
+    """Start the server that counts requests; it ends with the namespace."""
+    program = os.path.join(os.path.dirname(__file__), "counted.py")
+    words = [sys.executable, "-I", program, outside, root + inside, *how]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE)
+    if not server.stdout or server.stdout.readline() != b"ready\n":
+        raise OSError(f"{inside} could not be served")
 
 
 def _open_fuse(stage: str, device: str) -> None:

@@ -55,6 +55,7 @@ class PlainMachine:
         env: Mapping[str, str] | None = None,
         binds: Sequence[str] = (),
         images: Sequence[str] = (),
+        served: Sequence[str] = (),
         tmpfs: Sequence[str] = (),
         setuid: bool = False,
         userns: bool = True,
@@ -62,10 +63,10 @@ class PlainMachine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command.
 
-        `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`. With `image` the root has the
-        folder that tells an image, and a read-only environment is a part of the root and no bind; the rest is told by
-        what is in `env`. With `setuid` programs may gain privileges; without `userns` they can make no user
-        namespaces.
+        `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`, and `served` lies over them. With
+        `image` the root has the folder that tells an image, and a read-only environment is a part of the root and no
+        bind; the rest is told by what is in `env`. With `setuid` programs may gain privileges; without `userns` they
+        can make no user namespaces.
         """
         self._make_tree()
         self._sign(image)
@@ -89,6 +90,7 @@ class PlainMachine:
             tree=self._tree,
             binds=everything,
             images=images,
+            served=served,
             tmpfs=tmpfs,
             environment={**environment, **(env or {})},
             folder=WORK,

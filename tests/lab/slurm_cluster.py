@@ -145,6 +145,7 @@ def running(nodes: int = NODES) -> Iterator[Cluster]:
             overlay=False,
             binds=[f"{LAB}:{runtime.lab}", *places.world, f"{places.home}:{scratch.HOME}"],
             images=[],
+            served=[],
             tmpfs=["/run"],
             setuid=True,
             user_namespaces=True,

@@ -1,0 +1,136 @@
+"""What storage on a server is asked by starts: ``python -m tests.benchmarks.requests [--delay MS] [--at-a-time LIST]``.
+
+HOME lies on a FUSE server that counts each request and answers it a millisecond late (`tests/lab/counted.py`). The
+starts of one line share a node that has not asked that server before. What they were told is kept for 30 seconds, as
+network filesystems do, so that many of one node ask for little more than one. Ways:
+
+========  ==========================================================================================================
+way       what
+========  ==========================================================================================================
+warm      all that starts make is there
+import    the same, and a module of the image is imported: one process makes the writable layer, the others join it
+other     the same with a variable set that the kept plan was made without: all is decided anew, and nothing is made
+follower  all is there but the kept plan: it is decided anew, and kept
+cold      the storage is empty when they all start
+========  ==========================================================================================================
+
+What 10,000 tasks ask is computed: as many lines as they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import statistics
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.benchmarks import many
+from tests.benchmarks.many import Specification
+from tests.lab import counted, environments, pythons, scratch
+from tests.lab.plain_machine import PlainMachine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WAYS = ("warm", "import", "other", "follower", "cold")
+TASKS = 10_000
+KINDS = (
+    ("look up", ("lookup",)),
+    ("attributes", ("getattr", "statfs", "readlink", "getxattr")),
+    ("read", ("open", "read", "flush")),
+    ("list", ("opendir", "readdir")),
+)
+"""What the columns count; what is left changes something."""
+_BARE, _MANY, _IMAGE = "/bare/bin/python", "/many.py", "/opt/example"
+
+
+class Batch(NamedTuple):
+    """Some starts at once."""
+
+    way: str
+    at_a_time: int
+    kinds: Counter[str]
+    """How many requests of each kind they made together."""
+    elapsed: float
+    """Seconds of a start, the median."""
+
+    @property
+    def all(self) -> float:
+        """Return how many requests a start waited for."""
+        return sum(count for kind, count in self.kinds.items() if kind not in counted.NOT_WAITED_FOR) / self.at_a_time
+
+    def each(self, kinds: Sequence[str]) -> float:
+        """Return how many requests of these kinds a start made."""
+        return sum(self.kinds[kind] for kind in kinds) / self.at_a_time
+
+
+class Bench:
+    """Starts interpreters whose HOME is on a server."""
+
+    def __init__(self, bare: str, environment: str, delay: float, valid: float) -> None:
+        """Take an environment without and one with the package; milliseconds, and seconds that answers are valid."""
+        self.bare, self.environment, self.delay, self.valid = bare, environment, delay, valid
+
+    def batch(self, machine: PlainMachine, way: str, at_a_time: int) -> Batch:
+        """Start some, with what is in HOME as it is."""
+        log = os.path.join(machine.places.folder, "requests")
+        words = ["/venv/bin/python", "-c", "import example" if way == "import" else "pass"]
+        specification = json.dumps(Specification(argv=words, tasks=at_a_time, at_a_time=at_a_time))
+        result = machine.run(
+            [_BARE, "-I", "-S", _MANY, specification],
+            venv=self.environment,
+            binds=[f"{self.bare}:/bare:ro", f"{many.__file__}:{_MANY}:ro"],
+            served=[f"{machine.places.home}:{scratch.HOME}:{log}:{self.delay}:{self.valid}"],
+            env={"PYTHONPATH": _IMAGE, **({"MPLCONFIGDIR": "/tmp"} if way == "other" else {})},
+            timeout=600,
+        )
+        if result.returncode:
+            raise SystemExit(f"{way}, {at_a_time} at a time: {result.stderr}")
+        kinds = Counter(kind for kind, _, _ in counted.requests(log))
+        os.unlink(log)
+        return Batch(way, at_a_time, kinds, statistics.median(json.loads(result.stdout)["tasks"]))
+
+    def measure(self, way: str, at_a_time: int) -> Batch:
+        """Prepare HOME, and start some."""
+        with scratch.fresh() as places:
+            machine = PlainMachine(places)
+            with open(f"{machine.in_image(_IMAGE)}/example.py", "w", encoding="utf-8"):
+                pass
+            for _ in range(0 if way == "cold" else 2):
+                self.batch(machine, "import" if way == "import" else "warm", 1)
+            if way == "follower":
+                for path in glob.glob(f"{glob.escape(places.home)}/.cache/sif-writable/image-*/plan-*"):
+                    os.unlink(path)
+            return self.batch(machine, way, at_a_time)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--delay", type=float, default=1.0, help="milliseconds of each request (default: 1)")
+    parser.add_argument("--valid", type=float, default=30.0, help="seconds that answers are kept (default: 30)")
+    parser.add_argument("--at-a-time", default="1,16,64", help="how many start at once (default: 1,16,64)")
+    arguments = parser.parse_args()
+    python = next(python for python in pythons.found() if not python.debian)
+    bench = Bench(environments.bare(python), environments.of_sources(python), arguments.delay, arguments.valid)
+    sizes = [int(size) for size in arguments.at_a_time.split(",")]
+    print(table([bench.measure(way, size) for way in WAYS for size in sizes]))
+
+
+def table(found: Sequence[Batch]) -> str:
+    """Return the batches for people: requests of one start, means; milliseconds of one, medians."""
+    form = "{:<10}{:>8}{:>10}" + "{:>12}" * len(KINDS) + "{:>9}{:>14}{:>7}"
+    lines = [form.format("", "at once", "requests", *(title for title, _ in KINDS), "change", f"{TASKS:,} tasks", "ms")]
+    for batch in found:
+        columns = [batch.each(kinds) for _, kinds in KINDS]
+        figures = [f"{number:.1f}" for number in (batch.all, *columns, batch.all - sum(columns))]
+        both = f"{batch.all * TASKS:,.0f}", f"{batch.elapsed * 1e3:.0f}"
+        lines.append(form.format(batch.way, batch.at_a_time, *figures, *both))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
