@@ -26,7 +26,8 @@ def deliver(environment: Environment) -> str:
             if name == "sif-writable" or not _has(environment, name):
                 _copy(name, environment.purelib)
     except importlib.metadata.PackageNotFoundError as error:
-        return f"{error.name} is not installed as a distribution here, so it cannot be copied; install it there by pip"
+        name = error.args[0]  # the attribute has come with Python 3.10
+        return f"{name} is not installed as a distribution here, so it cannot be copied; install it there by pip"
     except OSError as error:
         return f"{error.filename or environment.purelib} {explain(error)}"
     return ""
