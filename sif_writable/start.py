@@ -51,7 +51,7 @@ def run(damaged: "Optional[Problem]") -> str:
     if debug:
         say(debug.outcome_lines(outcome))
     child.install(sif_writable.environment())
-    return "active" if storage.folders else "no storage"
+    return "active" if storage.slots else "no storage"
 
 
 def _take_over(place: str, root: str, folder: str) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
+from sif_writable.storage.kinds import COMPILED, CONFIG
 from sif_writable.storage.layout import LAYERS, LOCKS, NOTE, PLAN, USED
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def mark_used(storage: Storage, plan: str) -> None:
 
     :param plan: the path of the kept plan, or an empty string.
     """
-    folders = {storage.folders.get("image", ""), os.path.dirname(storage.folders.get("compiled", ""))}
+    folders = {storage.image.folder if storage.image else "", os.path.dirname(storage.folder(COMPILED))}
     for folder in folders - {"", os.path.dirname(plan) if os.path.lexists(plan) else ""}:
         with suppress(OSError):
             flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -64,7 +65,7 @@ def keep_in_bounds(storage: Storage, identity: str, environ: Mapping[str, str]) 
 
     :param identity: the image of this process, whose things stay.
     """
-    for root in dict.fromkeys(storage.roots[kind] for kind in ("compiled", "config") if kind in storage.roots):
+    for root in dict.fromkeys(filter(None, (storage.root(COMPILED), storage.root(CONFIG)))):
         with suppress(OSError):
             _round(root, layout.image(identity), environ)
     for parent in ("/var/tmp", "/tmp"):  # noqa: S108 - private folders, which are checked before anything is removed

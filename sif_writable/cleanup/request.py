@@ -134,9 +134,8 @@ def _makers(items: list[Item], outcome: Outcome) -> dict[str, Callable[[], None]
     environ = dict(os.environ)
     session.forget(environ)
     storage = outcome.storage
-    storage.present = {
-        kind: listed - gone.get(storage.folders.get(kind, ""), set()) for kind, listed in storage.present.items()
-    }
+    for slot in storage.all():
+        slot.present -= gone.get(slot.folder, set())
     decision = environment.decide(outcome.facts, storage, environ)
     fresh = Outcome(outcome.facts, storage, decision)
     makers: dict[str, Callable[[], None]] = {}

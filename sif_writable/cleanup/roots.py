@@ -40,7 +40,7 @@ def _in_place(place: candidates.Candidate, user: int) -> list[str]:
 
 def chosen(outcome: Outcome | None) -> list[str]:
     """Return the storage roots that were chosen for this process, the main one first."""
-    return list(dict.fromkeys(outcome.storage.roots.values())) if outcome else []
+    return outcome.storage.roots() if outcome else []
 
 
 def below(directory: str) -> list[str]:

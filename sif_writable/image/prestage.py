@@ -24,7 +24,7 @@ from sif_writable.image import inventory, manifest
 from sif_writable.redirects import environment as environment_
 from sif_writable.redirects import seeding
 from sif_writable.storage import candidates, layout
-from sif_writable.storage.chosen import Storage
+from sif_writable.storage.chosen import Slot, Storage
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA
 from sif_writable.system import surroundings
 from sif_writable.system.filesystem import explain
@@ -117,8 +117,7 @@ class Area:
         for kind, name in ((DATA, layout.DATA), (CONFIG, layout.CONFIG), (COMPILED, layout.COMPILED + seen.tag)):
             folder = f"{self.path}/{name}"
             os.makedirs(folder, 0o755, exist_ok=True)
-            storage.roots[kind], storage.places[kind], storage.folders[kind] = self.path, place, folder
-            storage.present[kind] = frozenset(os.listdir(folder))
+            storage.slots[kind] = Slot(self.path, place, folder, frozenset(os.listdir(folder)))
         decision = environment_.decide(seen, storage, environ)
         decision.pycache = ""  # bytecode belongs beside its source
         for redirect in decision.redirects:

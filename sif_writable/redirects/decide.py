@@ -44,12 +44,12 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
         for row in OPT_IN:
             if row.variable in opted:
                 rows.decide(row)
-    if storage.shared_by is not None:
+    if storage.shared is not None:
         from sif_writable.redirects import sharing
 
         sharing.share(decision, storage)
-    if COMPILED in storage.folders and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
-        decision.pycache = storage.folders[COMPILED] + "/pycache"
+    if COMPILED in storage.slots and not facts.ships_bytecode and "PYTHONPYCACHEPREFIX" not in environ:
+        decision.pycache = storage.slots[COMPILED].folder + "/pycache"
     decision.companions = companions(decision, rows.bases, environ)
     return decision
 
@@ -101,8 +101,8 @@ class _Rows:
         self.environ = environ
         self.decision = decision
         self.bases = default_bases(facts, environ)
-        self.given = [kind for kind, place in storage.places.items() if place.given]
-        self.baking = any(place.given and place.of_image for place in storage.places.values())
+        self.given = [kind for kind, slot in storage.slots.items() if slot.place.given]
+        self.baking = any(slot.place.given and slot.place.of_image for slot in storage.slots.values())
         """Whether the place is the image that is being built: then all goes there, and nothing of the builder's."""
         self.chosen = [base for base, variable in SET_BY.items() if environ.get(variable)]
         """Bases that the user has chosen by a variable."""
@@ -143,9 +143,9 @@ class _Rows:
             why = f"{file} of the user decides it" if file else "nothing that uses it is installed"
             self.decision.skipped.append((variable, why))
             return
-        folders = self.storage.folders
+        slot, image = self.storage.slots.get(kind), self.storage.image
         # Without a folder of this image, its files would be offered where other images look.
-        if kind not in folders or (own and kind == DATA and "image" not in folders):
+        if slot is None or (own and kind == DATA and image is None):
             if own and kind == DATA:
                 why = "the image's own files are read where they are: no place was found for more"
                 self.decision.redirects.append(Redirect(variable, own, kind, "", why))
@@ -153,11 +153,12 @@ class _Rows:
                 self.decision.skipped.append((variable, f"no place was found for {kind} files"))
             return
         leaf = row.leaf
-        folder, there = f"{folders[kind]}/{leaf}", leaf in self.storage.present[kind]
-        if own and kind == DATA and form != "path_list" and self._keeps_data():
+        folder, there = f"{slot.folder}/{leaf}", leaf in slot.present
+        # Downloads can be kept with the other things of this image where they are on the same filesystem.
+        if own and kind == DATA and form != "path_list" and image and slot.root == self.storage.root(CONFIG):
             # What leads into this image must not lie where other images look.
-            folder = f"{folders['image']}/{OWN_DATA}{leaf}"
-            there = OWN_DATA + leaf in self.storage.present["image"]
+            folder = f"{image.folder}/{OWN_DATA}{leaf}"
+            there = OWN_DATA + leaf in image.present
         value, stays = folder, ""
         if form not in ("dir", "mkdir", "base"):
             value, stays = self._value(form, folder, variable, own, default + (f"/{extra}" if extra else ""))
@@ -218,11 +219,11 @@ class _Rows:
         if own:
             redirect.offers = redirect.offers or "seeded"
         if redirect.kind == DATA:  # what other images fetched
-            downloads, itself = self.storage.folders[DATA], f"{leaf}{ALSO}{self.facts.identity}"
-            others = [name for name in self.storage.present[DATA] if name.startswith(leaf + ALSO) and name != itself]
-            if leaf in self.storage.present[DATA] and redirect.folder != f"{downloads}/{leaf}":
+            downloads, itself = self.storage.slots[DATA], f"{leaf}{ALSO}{self.facts.identity}"
+            others = [name for name in downloads.present if name.startswith(leaf + ALSO) and name != itself]
+            if leaf in downloads.present and redirect.folder != f"{downloads.folder}/{leaf}":
                 others.append(leaf)
-            found += [(f"{downloads}/{name}", levels) for name in sorted(others)]
+            found += [(f"{downloads.folder}/{name}", levels) for name in sorted(others)]
         redirect.sources = tuple(found)
 
     def _reason(self, variable: str, kind: str, when: str, default: str, *, brought: bool) -> "tuple[str, str]":
@@ -306,11 +307,6 @@ class _Rows:
             entries.insert(1, own)
         return ":".join(entries) + (":" if form == "path_list_open" else ""), ""
 
-    def _keeps_data(self) -> bool:
-        """Whether downloads can be kept with the other things of this image: on the same filesystem."""
-        roots = self.storage.roots
-        return "image" in self.storage.folders and roots.get(DATA) == roots.get(CONFIG)
-
     def _prepare(self, redirect: Redirect, form: str, defaults: "tuple[str, ...]", own: str) -> None:
         """Say what a folder that is not there yet must start with.
 
@@ -342,9 +338,9 @@ def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]
         decision.home_why = f"{TIMED_OUT}; kept, since a private one must link to what is in it"
         return
     why = f"HOME {facts.home_problem}" if facts.home_problem else f"{settings.HOME}=redirect"
-    if "image" not in storage.folders:
+    if storage.image is None:
         decision.home_why = f"{why}, but no place was found for another"
         return
-    decision.home = f"{storage.folders['image']}/{HOME}"
-    decision.home_made = HOME in storage.present["image"]
+    decision.home = f"{storage.image.folder}/{HOME}"
+    decision.home_made = HOME in storage.image.present
     decision.home_why = why

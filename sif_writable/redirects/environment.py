@@ -54,7 +54,7 @@ def apply(
     _name_user(outcome, environ)
     if decision.pycache and sys.pycache_prefix is None and not sys.dont_write_bytecode:
         sys.pycache_prefix = decision.pycache
-        root = os.path.basename(storage.roots[COMPILED])
+        root = os.path.basename(storage.slots[COMPILED].root)
         if hangable_mount_on(decision.pycache, may_hang())[1] == LOCAL and root != f"{candidates.FOLDER}-{facts.user}":
             _set("PYTHONPYCACHEPREFIX", decision.pycache, outcome)
         else:
@@ -72,9 +72,9 @@ def apply(
         if declared:
             values = mark[0].join([value.partition(" ")[0] for value in declared])
             _set(variable, f"{environ.get(variable, '')}{mark}{values}", outcome)
-    roots = dict.fromkeys(storage.roots.values())  # the order is that of the kinds, the main root first
+    roots = storage.roots()
     kinds = "".join([hangable_mount_on(root, may_hang())[1] for root in roots]) if may_hang() else ""
-    copies = storage.roots.get(COMPILED) or storage.roots.get(CONFIG)
+    copies = storage.root(COMPILED) or storage.root(CONFIG)
     if copies:  # the prefix is said too, since another environment of this image is another identity
         os.environ[COPIES] = f"{facts.prefix}:{copies}/{layout.image(facts.identity)}"
     _hand_down_shared(decision, storage)
@@ -108,9 +108,8 @@ def _tell(storage: "Storage", outcome: Outcome) -> None:
 
 def _hand_down_shared(decision: "Decision", storage: "Storage") -> None:
     """Tell children where a group shares downloads: what they make there is opened to it."""
-    for redirect in decision.redirects:
-        if redirect.shared:
-            os.environ[SHARED_IN] = storage.folders[layout.SHARED]
+    if storage.shared and any([redirect.shared for redirect in decision.redirects]):  # noqa: C419
+        os.environ[SHARED_IN] = storage.shared.folder
 
 
 def _say_once(lines: "list[str]", outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
-from sif_writable.storage.kinds import DATA
+from sif_writable.storage.kinds import CONFIG, DATA
 from sif_writable.storage.publish import publish
 from sif_writable.storage.shortage import complaint
 from sif_writable.system.filesystem import foreign_component
@@ -48,12 +48,12 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
 
     try:
         if redirect.seeds or links.any():
-            publish(redirect.folder, fill, lock_below=outcome.storage.roots[redirect.kind])
+            publish(redirect.folder, fill, lock_below=outcome.storage.slots[redirect.kind].root)
         else:
             with suppress(FileExistsError):
                 os.mkdir(redirect.folder, 0o700)
         if os.path.basename(redirect.folder).startswith(layout.OWN_DATA):
-            downloads = outcome.storage.folders[DATA]
+            downloads = outcome.storage.slots[DATA].folder
             own.note(downloads, redirect.folder, outcome.facts.identity, redirect.seeds, redirect.levels)
     except OSError as error:
         let_pass(error)
@@ -71,7 +71,7 @@ def _make_shared(redirect: Redirect, outcome: Outcome) -> None:
 
 
 def _drop(redirect: Redirect, error: OSError, outcome: Outcome) -> None:
-    problem = complaint(error, redirect.folder, outcome.storage.roots[redirect.kind])
+    problem = complaint(error, redirect.folder, outcome.storage.slots[redirect.kind].root)
     text = f"{redirect.variable} stays as it was: {problem.text}"
     outcome.failed.append(Problem(STAYS, text, problem.remedy))
     outcome.decision.redirects.remove(redirect)
@@ -91,22 +91,22 @@ def _share_downloads(home: str, downloads: str) -> None:
 def make_home(outcome: Outcome) -> None:
     """Make the private home, which offers what was readable in the old one."""
     decision, old = outcome.decision, outcome.facts.home
+    settings = outcome.storage.slots[CONFIG]
 
     def fill(new: str) -> None:
-        place = outcome.storage.places["config"]
-        if place.given:
+        if settings.place.given:
             from sif_writable.redirects.earlier import copy_home
 
-            copy_home(place.base, decision.home, new)
+            copy_home(settings.place.base, decision.home, new)
         seeding.link_home(old, new, watch_of(outcome))
         brought = decide.baked(outcome.facts).get("HOME")
         if brought:
             seeding.copy(brought, new)
-        _share_downloads(new, outcome.storage.folders.get(DATA, ""))
+        _share_downloads(new, outcome.storage.folder(DATA))
 
     try:
-        publish(decision.home, fill, lock_below=outcome.storage.roots["config"])
+        publish(decision.home, fill, lock_below=settings.root)
     except OSError as error:
-        problem = complaint(error, decision.home, outcome.storage.roots["config"])
+        problem = complaint(error, decision.home, settings.root)
         outcome.failed.append(Problem(STAYS, f"HOME stays as it was: {problem.text}", problem.remedy))
         decision.home = ""

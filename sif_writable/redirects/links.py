@@ -85,7 +85,7 @@ class Links:
                 if folder:
                     self._sources.append((folder, levels, brought))
         self._subfolder = redirect.subfolder
-        self._own = _ways(outcome.storage.roots.values())
+        self._own = _ways(outcome.storage.roots())
         self._watch = watch_of(outcome)
         self._left = ENTRIES
         self._brought = _NOTHING

@@ -73,8 +73,8 @@ class _Asked(dict[str, str]):
 
 def path(facts: Facts, storage: Storage) -> str:
     """Return where the plan of this image and interpreter is kept, or an empty string."""
-    image = storage.folders.get("image")
-    return f"{image}/{layout.PLAN}{facts.tag}" if image else ""
+    image = storage.image
+    return f"{image.folder}/{layout.PLAN}{facts.tag}" if image else ""
 
 
 def is_due(path: str) -> bool:
@@ -137,27 +137,26 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     answered = {(warm.ACCESS, sys.prefix, os.W_OK, facts.prefix_writable)}  # among what is compared
     if (warm.ACCESS, sys.prefix, os.W_OK, False) in questions:
         answered.add((warm.ACCESS, sys.prefix, _WRITABLE, False))
-    kept_by_root = {(warm.LSTAT, storage.roots[kind]) for kind in storage.roots}
-    given = [kind for kind, place in storage.places.items() if place.given]
-    closed = {storage.folders[kind] for kind in given}
-    if given and storage.roots[given[0]] == choose.itself(storage.places[given[0]].base):  # marked: our folder itself
-        questions.append((warm.ACCESS, f"{storage.roots[given[0]]}/{MARKER}", os.F_OK, True))
+    kept_by_root = {(warm.LSTAT, root) for root in storage.roots()}
+    given = [slot for slot in storage.slots.values() if slot.place.given]
+    closed = {slot.folder for slot in given}
+    if given and given[0].root == choose.itself(given[0].place.base):  # marked: our folder itself
+        questions.append((warm.ACCESS, f"{given[0].root}/{MARKER}", os.F_OK, True))
     present = [
-        (storage.folders[kind], needed, storage.folders[kind] in closed)
-        for kind, needed in storage.present.items()
-        if kind != "image" or decision.home  # the others lie in it
+        (slot.folder, slot.present, slot.folder in closed)
+        for slot in storage.all()
+        if slot is not storage.image or decision.home  # the others lie in it
     ]
     # One look where no list is needed: what other images fetched comes to downloads alone.
-    single = [
-        each for each in present if len(each[1]) < 2 and not each[2] and each[0] != storage.folders.get(kinds.DATA)
-    ]
+    single = [each for each in present if len(each[1]) < 2 and not each[2] and each[0] != storage.folder(kinds.DATA)]
     questions += [(warm.THERE, os.path.join(folder, *needed), None, True) for folder, needed, _ in single]
     if not kept_by_root.issubset([question[:2] for question in questions]):  # whose the storage is, is asked each time
         return b""
     questions = [each for each in questions if each not in answered and not _is_answered(each, kept_by_root, closed)]
     noted = outcome.watch.noted() if outcome.watch is not None else []
     places = [place for _, place, *_ in questions if place]
-    places += [*storage.folders.values(), *(place for place, *_ in (*listings, *held, *noted)), facts.home]
+    places += [slot.folder for slot in storage.all()]
+    places += [*(place for place, *_ in (*listings, *held, *noted)), facts.home]
     reached = _prefixes(places)
     waited = {point: kind for point, kind in timeouts.may_hang().items() if point in reached}
     names = asked.names.union(_ALSO)
@@ -230,10 +229,14 @@ def _is_as_decided(storage: Storage, decision: Decision, outcome: Outcome) -> bo
     """Whether the next start would set what this one has set."""
     then = outcome.decision
     return (
-        storage.roots == outcome.storage.roots
+        _roots(storage) == _roots(outcome.storage)
         and (decision.home, decision.pycache) == (then.home, then.pycache)
         and [(r.variable, r.value) for r in decision.redirects] == [(r.variable, r.value) for r in then.redirects]
     )
+
+
+def _roots(storage: Storage) -> dict[str, str]:
+    return {kind: slot.root for kind, slot in storage.slots.items()}
 
 
 def _of_location(place: str, state: str) -> list[world.Question]:
@@ -271,8 +274,8 @@ def _prefixes(places: Iterable[str]) -> frozenset[str]:
 
 def _used(storage: Storage) -> str:
     """Return the file that says in another place, where no plan does, that the image is used; or an empty string."""
-    compiled = os.path.dirname(storage.folders.get(kinds.COMPILED, ""))
-    return f"{compiled}/{layout.USED}" if compiled not in ("", storage.folders.get("image")) else ""
+    compiled = os.path.dirname(storage.folder(kinds.COMPILED))
+    return f"{compiled}/{layout.USED}" if compiled and not (storage.image and storage.image.folder == compiled) else ""
 
 
 def _user_site(facts: Facts, decision: Decision, environ: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sif_writable.redirects.beside import OF_GROUP
 from sif_writable.signals import let_pass
-from sif_writable.storage import layout
 from sif_writable.storage.kinds import DATA
 
 if TYPE_CHECKING:
@@ -22,22 +21,22 @@ def share(decision: Decision, storage: Storage) -> None:
 
     Links to what this user has alone would lead the others nowhere, and without them he would not find it.
     """
-    if storage.places.get(DATA) is not storage.shared_by:
+    own, shared = storage.slots.get(DATA), storage.shared
+    if own is None or shared is None or own.place is not shared.place:
         return
-    private, shared = storage.folders[DATA], storage.folders[layout.SHARED]
     for redirect in decision.redirects:
         folder = redirect.folder
-        if redirect.variable not in OF_GROUP or os.path.dirname(folder) != private or redirect.value != folder:
+        if redirect.variable not in OF_GROUP or os.path.dirname(folder) != own.folder or redirect.value != folder:
             continue
-        own = _kept(redirect)
-        if own:
-            redirect.why += f"; not shared, since {own} would not be found there"
+        kept = _kept(redirect)
+        if kept:
+            redirect.why += f"; not shared, since {kept} would not be found there"
             continue
         leaf = os.path.basename(folder)
-        redirect.value = redirect.folder = f"{shared}/{leaf}"
+        redirect.value = redirect.folder = f"{shared.folder}/{leaf}"
         redirect.why, redirect.shared = WORDS, True
-        wanted = redirect.make or leaf in storage.present[DATA]
-        redirect.make = wanted and leaf not in storage.present[layout.SHARED]
+        wanted = redirect.make or leaf in own.present
+        redirect.make = wanted and leaf not in shared.present
 
 
 def _kept(redirect: Redirect) -> str:

@@ -121,7 +121,7 @@ def _storage(model: Status) -> list[Check]:
         else:
             continue
         found.append(Check(level, "storage", text, cure(outcome.storage, place)))
-    missing = [kind for kind in KINDS if kind not in outcome.storage.folders]
+    missing = [kind for kind in KINDS if kind not in outcome.storage.slots]
     if missing:
         what = (
             "no place can be written" if len(missing) == len(KINDS) else f"no place for {' and '.join(missing)} files"

@@ -21,7 +21,8 @@ def facts_lines(facts: Facts) -> list[str]:
 def storage_lines(storage: Storage) -> list[str]:
     """Tell which places were refused and which were taken, for SIF_WRITABLE_DEBUG."""
     lines = [f"refused {place.label} ({short(place.base)}): {problem}" for place, problem in storage.refused]
-    return lines + [f"{kind} files go to {folder}" for kind, folder in storage.folders.items()]
+    slots = {"shared": storage.shared, **storage.slots, "image": storage.image}
+    return lines + [f"{kind} files go to {slot.folder}" for kind, slot in slots.items() if slot]
 
 
 def decision_lines(decision: Decision) -> list[str]:

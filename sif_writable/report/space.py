@@ -60,9 +60,11 @@ def _is_uncounted(room: space.Space, lack: str) -> bool:
 
 def _used(outcome: Outcome | None, seen: Facts) -> Iterator[tuple[str, str]]:
     if outcome is not None:
-        for kind, folder in sorted(outcome.storage.folders.items()):
-            if kind not in (RUNTIME, "image"):
-                yield folder, STORAGE
+        for kind, slot in sorted(outcome.storage.slots.items()):
+            if kind != RUNTIME:
+                yield slot.folder, STORAGE
+        if outcome.storage.shared:
+            yield outcome.storage.shared.folder, STORAGE
     if not seen.home_problem:
         yield seen.home, "HOME"
     if seen.prefix_writable and engine(os.environ).name != "none":

@@ -22,7 +22,6 @@ from sif_writable.report import gpus, misspelt, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 from sif_writable.storage import candidates, choose, marker
 from sif_writable.storage.kinds import RUNTIME
-from sif_writable.storage.layout import SHARED
 from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.system import container, manifest, mounts, surroundings
 
@@ -56,8 +55,8 @@ def current() -> Outcome | None:
     outcome = Outcome(seen, storage, decision)
     outcome.replaced = in_force
     decision.user = os.environ["USER"] if "USER" in in_force else ""
-    if list(dict.fromkeys(storage.roots.values())) != roots:
-        now = ", ".join(dict.fromkeys(storage.roots.values())) or "no place"
+    if storage.roots() != roots:
+        now = ", ".join(storage.roots()) or "no place"
         text = (
             f"an ancestor of this process chose {', '.join(roots) or 'no place'} for storage, which holds here, too; "
         )
@@ -82,7 +81,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     table = mounts.mounts()
     engine = container.engine(os.environ)
     how = delivery(ran)
-    active = sif_writable.state in ("active", "inherited") and bool(outcome and outcome.storage.folders)
+    active = sif_writable.state in ("active", "inherited") and bool(outcome and outcome.storage.slots)
     # Of a virtual environment in a place of the user's own it is the base that cannot be written.
     of_base = not seen.prefix_writable and os.access(seen.prefix, os.W_OK) and sif_writable.has_packages_of_base()
     prefix = sys.base_prefix if of_base else seen.prefix
@@ -164,28 +163,29 @@ def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
 
 def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
     found: list[of.Storage] = []
-    for kind, folder in sorted(outcome.storage.folders.items()):
-        if kind == "image":
-            continue
-        place = _place(kind, outcome)
+    slots = sorted(outcome.storage.slots.items())
+    if outcome.storage.shared:
+        slots.append((_SHARED, outcome.storage.shared))
+    for kind, slot in slots:
+        folder = slot.folder
         mount = mounts.mount_of(folder, table)
         room = look(folder, os.environ, table)
         note = ""
         if outcome.storage.small and kind != RUNTIME:
             what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"
             note = f"{what}: nothing better was found"
-        if kind == SHARED:
+        if kind == _SHARED:
             note = _shared_words(folder)
-        elif not marker.read_marker(outcome.storage.roots[kind]).locks:
+        elif not marker.read_marker(slot.root).locks:
             note = (note + "; " if note else "") + "no file locks there: processes that start at once may do work twice"
-        lasting = place.lasting
+        lasting = slot.place.lasting
         if mount and mount.type == "tmpfs" and lasting != "job":
             lasting = "memory"
         found.append(
             {
-                "kind": "shared" if kind == SHARED else kind,
+                "kind": kind,
                 "folder": folder,
-                "place": place.label,
+                "place": slot.place.label,
                 "filesystem": mount.type if mount else "unknown",
                 "free_bytes": room.free if room else 0,
                 "total_bytes": room.total if room else 0,
@@ -198,11 +198,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
     return found
 
 
-def _place(kind: str, outcome: Outcome) -> candidates.Candidate:
-    shared = outcome.storage.shared_by
-    return shared if kind == SHARED and shared else outcome.storage.places[kind]
-
-
+_SHARED = "shared"
 _NO_NUMBER = 65534
 """The number of any group that has none in this user namespace."""
 

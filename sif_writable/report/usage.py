@@ -25,9 +25,9 @@ SECONDS, ENTRIES = 1.0, 200_000
 
 def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[Usage]:
     """Count what the images keep in the storage of this process, the most recently used first."""
-    roots = outcome.storage.roots if outcome else {}
+    roots = [outcome.storage.root(kind) for kind in KINDS] if outcome else []
     allowed, _ = limit(environ)
-    return [_of(root, allowed) for root in dict.fromkeys(roots[kind] for kind in KINDS if kind in roots)]
+    return [_of(root, allowed) for root in dict.fromkeys(filter(None, roots))]
 
 
 def _of(root: str, allowed: Limit | None) -> Usage:

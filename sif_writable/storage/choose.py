@@ -9,7 +9,7 @@ from sif_writable.hanging import LOCAL, hangable_mount_on
 from sif_writable.settings import shares_data
 from sif_writable.storage import layout
 from sif_writable.storage.candidates import FOLDER, local_places, storage_root
-from sif_writable.storage.chosen import Storage, needs_runtime, tmp_is_small
+from sif_writable.storage.chosen import Slot, Storage, needs_runtime, tmp_is_small
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, KINDS, RUNTIME
 from sif_writable.storage.marker import UNTRIED, Marker, read_marker
 from sif_writable.system import world
@@ -57,10 +57,10 @@ def choose_storage(
     postponed: list[Candidate] = []
     for place in places:
         _take(place, facts, storage, KINDS, postponed)
-        if len(storage.roots) == len(KINDS):
+        if len(storage.slots) == len(KINDS):
             break  # before the next candidate is looked at: it may be a network mount that hangs
     for place in postponed:
-        if len(storage.roots) < len(KINDS):
+        if len(storage.slots) < len(KINDS):
             storage.small = True
             _take(place, facts, storage, KINDS, None)
     if needs_runtime(facts, storage, environ):
@@ -73,15 +73,14 @@ def choose_storage(
 
 def _choose_roomy(facts: "Facts", storage: "Storage") -> bool:
     """Choose for temporary files a local place with room, with a short path, from which code can be loaded."""
-    root, place = storage.roots.get(COMPILED, ""), storage.places.get(COMPILED)
-    if place is not None and hangable_mount_on(root, may_hang())[1] == LOCAL and _is_roomy(root, facts):
-        storage.roots[RUNTIME], storage.places[RUNTIME] = root, place
+    compiled = storage.slots.get(COMPILED)
+    if compiled and hangable_mount_on(compiled.root, may_hang())[1] == LOCAL and _is_roomy(compiled.root, facts):
+        storage.slots[RUNTIME] = Slot(compiled.root, compiled.place)
         return not _open_kind(RUNTIME, facts, storage)
     memory = next(each for each in local_places() if each.lasting == "memory")
-    if not _consider(memory, facts, storage, (RUNTIME,), None) and _is_roomy(storage.roots[RUNTIME], facts):
+    if not _consider(memory, facts, storage, (RUNTIME,), None) and _is_roomy(storage.slots[RUNTIME].root, facts):
         return not _open_kind(RUNTIME, facts, storage)
-    storage.roots.pop(RUNTIME, None)
-    storage.places.pop(RUNTIME, None)
+    storage.slots.pop(RUNTIME, None)
     return False
 
 
@@ -95,10 +94,9 @@ def _choose_runtime(facts: "Facts", storage: "Storage") -> None:
         # That another kind found it unfit is not said twice.
         if not _consider(place, facts, storage, (RUNTIME,), None) and not _open_kind(RUNTIME, facts, storage):
             return
-    root = storage.roots.get(CONFIG)
-    if root and not unfit(root, uid=facts.uid, socket=True):
-        storage.roots[RUNTIME] = root
-        storage.places[RUNTIME] = storage.places[CONFIG]
+    settings = storage.slots.get(CONFIG)
+    if settings and not unfit(settings.root, uid=facts.uid, socket=True):
+        storage.slots[RUNTIME] = Slot(settings.root, settings.place)
         _open_kind(RUNTIME, facts, storage)
 
 
@@ -114,7 +112,7 @@ def _take(
     if problem:
         storage.refused.append((place, problem))
     for kind in kinds:
-        if storage.places.get(kind) is place:
+        if kind in storage.slots and storage.slots[kind].place is place:
             _open_kind(kind, facts, storage)
 
 
@@ -173,7 +171,7 @@ def _consider_well(
     problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))
     if problem:
         return problem
-    if place.given and storage.shares and storage.shared_by is None:
+    if place.given and storage.shares and storage.shared is None:
         from sif_writable.storage.sharing import share
 
         share(place, status, loose, storage)
@@ -194,12 +192,11 @@ def _consider_well(
         if problem:
             return problem
     # The common case in one look: everything goes to the first good place.
-    common = kinds is KINDS and marker.executable and not storage.roots and not loose
+    common = kinds is KINDS and marker.executable and not storage.slots and not loose
     counted = marker.counted
     if common and not unfit(root, uid=facts.uid, room=ROOM, counted=counted, execute=True, foreign_mode=foreign_mode):
         for kind in kinds:
-            storage.roots[kind] = root
-            storage.places[kind] = place
+            storage.slots[kind] = Slot(root, place)
         return ""
     return unfit(root, uid=facts.uid, counted=counted, foreign_mode=foreign_mode) or _share_out(
         place, root, marker, loose, facts.uid, storage, kinds, foreign_mode, last=postponed is None
@@ -225,7 +222,7 @@ def _share_out(
     """
     problems, withheld = [], False
     for kind in kinds:
-        if kind in storage.roots:
+        if kind in storage.slots:
             continue
         if loose and kind != DATA:
             withheld = True
@@ -244,9 +241,9 @@ def _share_out(
         if missing:
             problems.append(f"{missing} (for {kind} files)")
         else:
-            storage.roots[kind] = root
-            storage.places[kind] = place
-    if withheld and place is not storage.shared_by:  # who shares downloads has been told that code is not
+            storage.slots[kind] = Slot(root, place)
+    # Who shares downloads has been told that code is not.
+    if withheld and not (storage.shared and storage.shared.place is place):
         storage.loose.append((place, loose))
         problems.append(f"keeps no code and no settings: {LOOSE.format(loose)}")
     return "; ".join(problems)
@@ -291,19 +288,19 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
 
     :returns: an empty string, or what is wrong with it; then the kind has no place any more.
     """
-    root, place = storage.roots[kind], storage.places[kind]
+    slot = storage.slots[kind]
+    root, place = slot.root, slot.place
     image = f"{root}/{layout.image(facts.identity)}"
-    folder = {
+    folder = slot.folder = {
         DATA: f"{root}/{layout.DATA}",
         RUNTIME: f"{root}/{layout.RUN}",
         CONFIG: f"{image}/{layout.CONFIG}",
         COMPILED: f"{image}/{layout.COMPILED}{facts.tag}",
     }[kind]
-    problem, names = "", {}
+    own = Slot(root, place, image) if kind == CONFIG else None
+    problem = ""
     try:
-        names[kind] = world.names(folder)
-        if kind == CONFIG:
-            names["image"] = world.names(image)
+        _list(slot, own)
     except OSError:
         world.once()
         from sif_writable.storage.make import make_tree
@@ -312,9 +309,7 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
         try:
             problem = make_tree(folder, root, bring and (lambda root, folder: bring(place.base, root, folder)))
             if not problem:
-                names[kind] = world.names(folder)
-                if kind == CONFIG:
-                    names["image"] = world.names(image)
+                _list(slot, own)
         except OSError as error:
             problem = explain(error)
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
@@ -323,10 +318,13 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
     if problem:
         problem = f"{folder[len(root) + 1 :]} in it {problem}"
         storage.refused.append((place, problem))
-        del storage.roots[kind], storage.places[kind]
+        del storage.slots[kind]
         return problem
-    storage.present.update(names)
-    storage.folders[kind] = folder
-    if kind == CONFIG:
-        storage.folders["image"] = image
+    storage.image = own or storage.image
     return ""
+
+
+def _list(*slots: "Optional[Slot]") -> None:
+    for slot in slots:
+        if slot:
+            slot.present = world.names(slot.folder)

@@ -15,6 +15,7 @@ from sif_writable import aside
 from sif_writable.errors import Problem
 from sif_writable.seldom import MARKER
 from sif_writable.signals import let_pass, suppress
+from sif_writable.storage.chosen import Slot
 from sif_writable.storage.layout import SHARED
 from sif_writable.system import world
 from sif_writable.system.filesystem import explain
@@ -46,8 +47,7 @@ def share(place: Candidate, status: os.stat_result, loose: str, storage: Storage
         remedy = "give a directory that one group may write (chmod 2770), or unset SIF_WRITABLE_SHARE"
         storage.unshared = Problem("not-shared", f"{place.base} is not shared: it {problem}.", f"{remedy}.")
         return
-    storage.shared_by = place
-    storage.folders[SHARED], storage.present[SHARED] = folder, names
+    storage.shared = Slot(place.base, place, folder, names)
 
 
 def _unshareable(base: str, status: os.stat_result, loose: str) -> str:

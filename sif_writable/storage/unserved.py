@@ -19,9 +19,8 @@ def unmet(storage: Storage, label: str = DIR) -> Problem | None:
     """Return what is wrong with a place that the user asked for and did not get, or None."""
     for place, problem in storage.refused:
         if place.label == label:
-            served = [kind for kind in storage.roots if kind in storage.folders]
-            taken = [kind for kind in served if storage.places[kind] is place]
-            instead = next((storage.roots[kind] for kind in served if kind not in taken), None)
+            taken = [slot for slot in storage.slots.values() if slot.place is place]
+            instead = next((slot.root for slot in storage.slots.values() if slot not in taken), None)
             used = f"using {instead}" if instead else "no other place was found"
             used += " for those" if taken else "" if instead else ", nothing is redirected"
             what = f"{label}={short(place.base)}" if label == DIR else label

@@ -79,7 +79,7 @@ def test_nothing_free_is_believed_only_where_no_file_can_be_made(
     place = Candidate("x", str(tmp_path), "node")
     facts = make_facts(uid=os.geteuid(), user=os.geteuid())
     for _ in range(2):
-        assert choose.choose_storage([place], facts, {}).roots["data"] == f"{tmp_path}/sif-writable"
+        assert choose.choose_storage([place], facts, {}).slots["data"].root == f"{tmp_path}/sif-writable"
     assert marker.read_marker(f"{tmp_path}/sif-writable") == "exec uncounted"
     before = os.stat(f"{tmp_path}/sif-writable").st_mtime_ns
     choose.choose_storage([place], facts, {})
@@ -100,6 +100,6 @@ def test_a_filesystem_that_is_really_full_is_refused(tmp_path: Path, monkeypatch
     storage = choose.choose_storage(
         [Candidate("x", str(tmp_path), "node")], make_facts(uid=os.geteuid(), user=os.geteuid()), {}
     )
-    assert "data" not in storage.roots
+    assert "data" not in storage.slots
     assert [problem for place, problem in storage.refused if place.label == "x"] == ["has 0 inodes free, 64 are needed"]
     assert os.listdir(tmp_path) == []

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sif_writable.storage.candidates import Candidate
-from sif_writable.storage.chosen import Storage
+from sif_writable.storage.chosen import Slot, Storage
 from sif_writable.system.surroundings import Facts
 
 
@@ -82,16 +82,12 @@ def make_storage(*, given: bool = False, present: tuple[str, ...] = (), without:
         "compiled": "/s/image-i/compiled-t",
         "config": "/s/image-i/config",
         "runtime": "/s/run",
-        "image": "/s/image-i",
     }
     for kind, folder in folders.items():
-        if kind in without:
-            continue
-        storage.folders[kind] = folder
-        storage.present[kind] = frozenset(present)
-        if kind != "image":
-            storage.roots[kind] = "/s"
-            storage.places[kind] = place
+        if kind not in without:
+            storage.slots[kind] = Slot("/s", place, folder, frozenset(present))
+    if "image" not in without:
+        storage.image = Slot("/s", place, "/s/image-i", frozenset(present))
     return storage
 
 

@@ -43,8 +43,8 @@ def settle(*places: Candidate, uid: int = VICTIM, umask: int = 0o022, groups: Se
         keep_to_the_places_given()
         storage = choose.choose_storage(places, make_facts(uid=uid, user=uid), {})
         return {
-            "roots": storage.roots,
-            "kinds": sorted(storage.folders),
+            "roots": {kind: slot.root for kind, slot in storage.slots.items()},
+            "kinds": sorted(storage.slots),
             "refused": [[place.label, problem] for place, problem in storage.refused],
         }
 
@@ -428,13 +428,13 @@ def test_a_neighbour_that_swaps_what_bears_the_name_gains_nothing(places: Scratc
             storage = choose.choose_storage(
                 [Candidate("tmp", places.tmp, "node")], make_facts(uid=VICTIM, user=VICTIM), {}
             )
-            if not storage.roots:
+            if not storage.slots:
                 counts["refused"] += 1
                 continue
             counts["own"] += 1
             status = os.lstat(path)
             assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (VICTIM, 0o700)
-            assert set(storage.roots.values()) == {path}
+            assert storage.roots() == [path]
             shutil.rmtree(path)
         return counts
 
@@ -461,8 +461,8 @@ def test_a_parent_that_is_swapped_while_it_is_made_gains_nothing(places: Scratch
         counts = {"own": 0, "refused": 0}
         while sum(counts.values()) < 1000 or min(counts.values()) < 10:
             storage = choose.choose_storage([given(f"{top}/cache")], make_facts(uid=VICTIM, user=VICTIM), {})
-            counts["own" if storage.roots else "refused"] += 1
-            if storage.roots:
+            counts["own" if storage.slots else "refused"] += 1
+            if storage.slots:
                 assert not foreign_component(f"{top}/cache", VICTIM)
                 assert os.lstat(top).st_uid == VICTIM
                 shutil.rmtree(top)

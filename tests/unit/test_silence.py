@@ -217,7 +217,7 @@ def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:
         ("mount/home", TIMED_OUT),
         ("mount", TIMED_OUT),
     ]
-    assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
+    assert set(storage.roots()) == {str(tmp_path / "good" / "sif-writable")}
     assert len(silent) == 1
 
 

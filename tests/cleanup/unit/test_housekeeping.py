@@ -16,7 +16,8 @@ from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
 from sif_writable.report import usage
 from sif_writable.storage import leases
-from sif_writable.storage.chosen import Storage
+from sif_writable.storage.candidates import Candidate
+from sif_writable.storage.chosen import Slot, Storage
 from sif_writable.storage.kinds import COMPILED
 from sif_writable.system.mounts import Mount
 
@@ -236,7 +237,7 @@ def test_counting_that_did_not_end_says_so(images: Images, monkeypatch: pytest.M
 
 def _start(images: Images, this: str, **environ: str) -> None:
     storage = Storage()
-    storage.roots[COMPILED] = str(images.root)
+    storage.slots[COMPILED] = Slot(str(images.root), Candidate("", "", ""))
     housekeeping.keep_in_bounds(storage, this * 16, environ)
 
 
@@ -248,7 +249,9 @@ def test_an_image_without_a_plan_in_this_place_says_itself_that_it_is_used(image
     plan = elsewhere / "plan-cpython-311"
     plan.write_text("plan")
     storage = Storage()
-    storage.folders = {COMPILED: str(image / "compiled-cpython-311"), "image": str(elsewhere)}
+    place = Candidate("", "", "")
+    storage.slots[COMPILED] = Slot(str(images.root), place, str(image / "compiled-cpython-311"))
+    storage.image = Slot(str(elsewhere.parent), place, str(elsewhere))
     for path in image.glob("plan-*"):
         path.unlink()
     housekeeping.mark_used(storage, str(plan))

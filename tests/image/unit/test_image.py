@@ -240,7 +240,7 @@ def test_without_a_place_downloads_are_read_in_the_image() -> None:
 
 def test_downloads_on_another_filesystem_stay_there() -> None:
     storage = make_storage()
-    storage.roots["config"] = "/elsewhere"
+    storage.slots["config"].root = "/elsewhere"
     _, found = planned(storage=storage)
     assert found["TORCH_HOME"].value == "/s/data/torch"
     assert found["TORCH_HOME"].seeds == (TORCH,)

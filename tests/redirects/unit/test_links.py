@@ -42,7 +42,7 @@ class Folder:
         self.redirect = Redirect(variable, str(self.new), "data", str(self.new), "")
         self.redirect.sources = ((str(self.old), levels),)
         storage = make_storage()
-        storage.roots = {"data": str(path / "storage")}
+        storage.slots["data"].root = str(path / "storage")
         self.outcome = decision.Outcome(make_facts(home=str(path / "home"), uid=os.geteuid()), storage, Decision())
         self.outcome.decision.redirects = [self.redirect]
 
@@ -121,7 +121,7 @@ def test_a_link_that_leads_nowhere_is_made_anew(tmp_path: Path) -> None:
 
 def test_the_storage_itself_is_not_linked_into_itself(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    folder.outcome.storage.roots = {"data": str(folder.old / "deep" / "sif-writable")}
+    folder.outcome.storage.slots["data"].root = str(folder.old / "deep" / "sif-writable")
     write(folder.old / "deep" / "sif-writable" / ".sif-writable")
     write(folder.old / "other")
     folder.offer()
@@ -253,8 +253,9 @@ def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_pa
     homes = []
     for image in ("one", "two"):
         storage = make_storage()
-        storage.roots = dict.fromkeys(storage.roots, str(root))
-        storage.folders["data"] = str(root / "data")
+        for slot in storage.slots.values():
+            slot.root = str(root)
+        storage.slots["data"].folder = str(root / "data")
         outcome = decision.Outcome(make_facts(home=str(old), uid=os.geteuid()), storage, Decision())
         outcome.decision.home = str(root / image / "home")
         (root / image).mkdir()

@@ -175,8 +175,8 @@ def test_a_variable_that_hides_is_set_only_where_nothing_else_serves(
 
 def test_what_is_baked_goes_into_the_image_and_has_nothing_of_the_builders() -> None:
     storage = make_storage(given=True)
-    for place in storage.places.values():
-        place.of_image = True
+    for slot in storage.slots.values():
+        slot.place.of_image = True
     ground = has(".cache/torch", "R", ".cache/uv", "nltk_data")
     torch, r, uv, nltk = found(ground, "TORCH_HOME", "R_LIBS_USER", "UV_CACHE_DIR", "NLTK_DATA", storage=storage)
     assert torch.sources == ()

@@ -56,11 +56,11 @@ def test_the_first_good_place_takes_every_kind_and_later_ones_are_not_even_looke
             yield Candidate(name, str(tmp_path / name), "node")
 
     storage = choose.choose_storage(places(), make_facts(uid=UID, user=UID), {})
-    assert set(storage.roots) == set(KINDS)
-    assert set(storage.roots.values()) == {str(tmp_path / "a" / "sif-writable")}
+    assert set(storage.slots) == set(KINDS)
+    assert set(storage.roots()) == {str(tmp_path / "a" / "sif-writable")}
     assert looked == ["a"]
-    assert storage.folders["data"] == str(tmp_path / "a" / "sif-writable" / "data")
-    assert storage.folders["config"] == str(tmp_path / "a" / "sif-writable" / "image-0123456789abcdef" / "config")
+    assert storage.slots["data"].folder == str(tmp_path / "a" / "sif-writable" / "data")
+    assert storage.slots["config"].folder == str(tmp_path / "a" / "sif-writable" / "image-0123456789abcdef" / "config")
     for root, folders, files in os.walk(tmp_path / "a" / "sif-writable"):
         for name in folders:
             assert stat.S_IMODE(os.lstat(os.path.join(root, name)).st_mode) == 0o700
@@ -74,8 +74,8 @@ def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
     (tmp_path / "sif-writable" / "data" / "numba").mkdir()
     before = {path: os.lstat(path).st_mtime_ns for path, _, _ in os.walk(tmp_path)}
     second = settle(place)
-    assert second.folders == first.folders
-    assert second.present["data"] == {"numba"}
+    assert [slot.folder for slot in second.all()] == [slot.folder for slot in first.all()]
+    assert second.slots["data"].present == {"numba"}
     assert before == {path: os.lstat(path).st_mtime_ns for path, _, _ in os.walk(tmp_path)}
 
 
@@ -83,7 +83,7 @@ def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path:
     tmp_path.chmod(STICKY)
     storage = settle(Candidate("shared", str(tmp_path), "node"))
     root = tmp_path / f"sif-writable-{UID}"
-    assert storage.roots["data"] == str(root)
+    assert storage.slots["data"].root == str(root)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     os.chmod(root, 0o750)
     assert problems(settle(Candidate("shared", str(tmp_path), "node")))["shared"] == (
@@ -98,14 +98,14 @@ def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatc
     shared.chmod(0o777)
     root = shared / f"sif-writable-{UID}"
     storage = settle(Candidate("shared", str(shared), "node"))
-    assert (storage.refused, set(storage.roots.values())) == ([], {str(root)})
+    assert (storage.refused, set(storage.roots())) == ([], {str(root)})
     os.rename(root, shared / "away")
     monkeypatch.setattr("sif_writable.system.access.is_shut_off", lambda *_: False)
     storage = settle(Candidate("shared", str(shared), "node"))
-    assert storage.roots == {}
+    assert storage.slots == {}
     assert "no sticky bit" in problems(storage)["shared"]
     assert os.listdir(shared) == ["away"]
-    assert settle(Candidate("given", str(shared), "persistent", given=True)).roots["data"] == str(root)
+    assert settle(Candidate("given", str(shared), "persistent", given=True)).slots["data"].root == str(root)
 
 
 def given(path: Path) -> Candidate:
@@ -115,7 +115,7 @@ def given(path: Path) -> Candidate:
 def roots(place: Candidate) -> set[str]:
     """Return the storage roots that a start settles on, but for the one of sockets."""
     storage = settle(place)
-    return {storage.roots[kind] for kind in KINDS}
+    return {storage.slots[kind].root for kind in KINDS}
 
 
 def test_a_given_place_gets_one_folder_of_ours_in_it(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_our_name_alone_makes_nothing_ours(tmp_path: Path, names: tuple[str, ...
     assert roots(given(theirs)) == {str(theirs / "sif-writable")}
     shutil.rmtree(theirs / "sif-writable")
     storage = settle(Candidate("cache", str(tmp_path), "persistent"))
-    assert storage.roots == {}
+    assert storage.slots == {}
     assert "which is not empty and has no mark of ours" in problems(storage)["cache"]
     assert sorted(os.listdir(theirs)) == sorted(names)
 
@@ -221,7 +221,7 @@ def test_what_a_layer_left_in_a_folder_of_the_users_does_not_take_it_from_storag
     for path in (tmp_path / "sif-writable", tmp_path / "sif-writable" / "layers"):
         path.chmod(0o700)
     place = Candidate("cache", str(tmp_path), "persistent")
-    assert settle(place).roots == {}  # it may be anybody's
+    assert settle(place).slots == {}  # it may be anybody's
     (tmp_path / "sif-writable" / "layers" / MARKER).touch()
     assert roots(place) == {str(tmp_path / "sif-writable")}
 
@@ -275,12 +275,12 @@ def test_what_an_earlier_version_kept_is_found_and_stays(tmp_path: Path, monkeyp
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     storage = settle(given(tmp_path))
     root = tmp_path / "sif-writable"
-    assert {storage.roots[kind] for kind in KINDS} == {str(root)}
+    assert {storage.slots[kind].root for kind in KINDS} == {str(root)}
     os.rename(tmp_path, f"{tmp_path}-elsewhere")  # as where it is bound to another path
     assert Path(f"{tmp_path}-elsewhere/sif-writable/data/torch/hub/checkpoints/weights.pth").read_text() == "x" * 10
     os.rename(f"{tmp_path}-elsewhere", tmp_path)
-    assert storage.present["data"] == {"torch"}
-    settings = Path(storage.folders["config"]) / "matplotlib" / "matplotlibrc"
+    assert storage.slots["data"].present == {"torch"}
+    settings = Path(storage.slots["config"].folder) / "matplotlib" / "matplotlibrc"
     assert (settings.read_text(), settings.is_symlink()) == ("backend: agg\n", False)
     assert not (root / "image-00112233445566aa").exists()
     for path, changed in before.items():
@@ -293,7 +293,7 @@ def test_what_others_could_have_put_there_is_not_taken_over(tmp_path: Path, mode
     earlier(tmp_path)
     os.chmod(tmp_path / "data", mode)
     storage = settle(given(tmp_path))
-    assert storage.present["data"] == set()
+    assert storage.slots["data"].present == set()
 
 
 @pytest.mark.parametrize("plant", ["symlink", "file", "fifo", "dangling"])
@@ -311,7 +311,7 @@ def test_what_another_user_planted_is_refused_and_named(tmp_path: Path, plant: s
     storage = settle(Candidate("shared", str(tmp_path), "node"), Candidate("good", str(tmp_path / "good"), "node"))
     words = {"symlink": "is a symbolic link", "dangling": "is a symbolic link"}.get(plant, "is not a directory")
     assert words in problems(storage)["shared"]
-    assert set(storage.roots.values()) == {str(tmp_path / "good" / "sif-writable")}
+    assert set(storage.roots()) == {str(tmp_path / "good" / "sif-writable")}
     assert os.listdir(tmp_path / "victim") == []
 
 
@@ -336,7 +336,7 @@ def test_a_planted_marker_is_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/with:colon", "/with\nbreak", "/proc/nothing", "/etc/passwd/x", "/" + "x" * 100_000])
 def test_paths_that_cannot_serve_are_refused_in_words(path: str) -> None:
     storage = settle(Candidate("SIF_WRITABLE_DIR", path, "persistent", given=True, make=True))
-    assert storage.roots == {}
+    assert storage.slots == {}
     assert problems(storage)["SIF_WRITABLE_DIR"]
 
 
@@ -345,10 +345,10 @@ def test_the_small_session_tmpfs_comes_last(tmp_path: Path) -> None:
         facts = make_facts(uid=UID, user=UID, session_device=os.stat(small).st_dev)
         places = Candidate("small", small, "node"), Candidate("better", str(tmp_path), "node")
         storage = choose.choose_storage(places, facts, {"TMPDIR": "/chosen"})
-        assert set(storage.roots.values()) == {str(tmp_path / "sif-writable")}
+        assert set(storage.roots()) == {str(tmp_path / "sif-writable")}
         assert not storage.small
         alone = choose.choose_storage(places[:1], facts, {})
-        assert {alone.roots[kind] for kind in KINDS} == {small + "/sif-writable"}
+        assert {alone.slots[kind].root for kind in KINDS} == {small + "/sif-writable"}
         assert (alone.small, alone.roomy) == (True, False)
 
 
@@ -359,7 +359,7 @@ def test_temporary_files_leave_the_small_tmpfs_unless_somebody_chose_a_place(nam
         environ = {named: "/chosen"} if named else {}
         storage = choose.choose_storage([Candidate("room", folder, "node")], facts, environ)
         assert storage.roomy is not bool(named)
-        assert storage.folders.get("runtime") == (None if named else f"{folder}/sif-writable/run")
+        assert storage.folder("runtime") == ("" if named else f"{folder}/sif-writable/run")
 
 
 def test_a_place_with_a_long_path_or_little_room_does_not_serve_temporary_files(
@@ -379,7 +379,7 @@ def test_a_place_with_a_long_path_or_little_room_does_not_serve_temporary_files(
 
 def test_with_no_place_at_all_nothing_is_chosen() -> None:
     storage = settle(Candidate("x", "/proc/nothing", "node"))
-    assert storage.roots == storage.folders == {}
+    assert storage.all() == []
     assert problems(storage) == {"x": "does not exist"}
 
 

@@ -50,7 +50,7 @@ def test_it_is_made_once_and_found_again(base: Path, monkeypatch: pytest.MonkeyP
     folder = base / layout.SHARED
     for _ in range(2):
         storage = chosen(base)
-        assert (storage.folders[layout.SHARED], storage.unshared) == (str(folder), None)
+        assert (storage.shared and storage.shared.folder, storage.unshared) == (str(folder), None)
         assert (folder / MARKER).is_file()
         assert stat.S_IMODE(folder.stat().st_mode) & 0o2777 == 0o2770
     assert sharing.inherits(str(folder)) in ((True, False) if lists else (False,))
@@ -60,9 +60,9 @@ def test_it_is_made_once_and_found_again(base: Path, monkeypatch: pytest.MonkeyP
 def test_locations_lead_there_unless_somebody_has_them_alone(base: Path) -> None:
     storage, facts = chosen(base), make_facts(uid=UID, user=UID)
     for folder in ("seaborn", "scikit-image"):
-        os.makedirs(f"{storage.folders['data']}/{folder}")
+        os.makedirs(f"{storage.folder('data')}/{folder}")
     (base / "x").touch()
-    os.rename(base / "x", f"{storage.folders['data']}/seaborn/kept")
+    os.rename(base / "x", f"{storage.folder('data')}/seaborn/kept")
     storage = chosen(base)
     ground = Ground(writable=("/home/u/.cache/huggingface/hub",))
     decision = decide.decide(facts, storage, ground, SHARE)
@@ -82,7 +82,7 @@ def test_locations_lead_there_unless_somebody_has_them_alone(base: Path) -> None
 def test_a_place_of_another_mode_is_not_shared(base: Path, mode: int, why: str) -> None:
     base.chmod(mode)
     storage = chosen(base)
-    assert layout.SHARED not in storage.folders
+    assert storage.shared is None
     assert storage.unshared is not None
     assert why in str(storage.unshared)
     assert not (base / layout.SHARED).exists()
