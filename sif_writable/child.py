@@ -38,6 +38,8 @@ OVERLAY, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
 """The variables that say what may be mounted, and for which other paths of the image."""
 SHARED_IN = "SIF_WRITABLE_SHARED_IN"
 """The variable that tells descendants in which folder a group shares downloads, where it does."""
+KEEP = "SIF_WRITABLE_KEEP"
+"""The variable that says what of a layer is kept: :func:`sif_writable.layer.merge.mode`."""
 OPT_IN = "SIF_WRITABLE_OPT_IN"
 """The variable with those that are redirected only on request, with commas or blanks between them."""
 

@@ -7,7 +7,7 @@ Loaded at the first import of what is not the standard library, unless ``SIF_WRI
 import os
 import sys
 
-from sif_writable import LAYER, importhook, let_pass
+from sif_writable import LAYER, child, importhook, let_pass
 from sif_writable.importhook import NAMESPACE_PATH, STDLIB_FOLDERS, is_read_only, place_of, storage_hangs
 
 TYPE_CHECKING = False
@@ -58,6 +58,8 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
         return False
     if not _without and _is_installer(name):
         _be_without()
+    if not _begun and not _without and child.KEEP in os.environ:
+        _note_wish()
     _begun = True
     if not _asked and _needs_layer(finder, name, spec) and _enter(finder):
         finder.listen()
@@ -65,6 +67,19 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
     if _inside and spec is not None and spec.has_location and spec.loader is not None:
         finder.listen()  # for what fails outside the layer's directories
     return False
+
+
+def _note_wish() -> None:
+    """Say what is to be kept of the layer that an ancestor has made or joined, with another setting or none."""
+    if not os.access(sys.prefix, os.W_OK):
+        return
+    from sif_writable.layer import enter
+
+    text = enter.read("/proc/self/mountinfo")
+    if enter.MOUNTED in text:
+        from sif_writable.layer import inherited
+
+        inherited.note_wish(text.splitlines())
 
 
 def _in_site() -> bool:

@@ -31,8 +31,6 @@ ABOUT = 4
 what tells that folder from others at the same path. After those may be lines of :func:`known`."""
 MOUNTED = " - overlay sif-writable "
 """What lines of mountinfo have in them that show an overlay of ours."""
-KEEP = "SIF_WRITABLE_KEEP"
-"""The variable that says what of a layer is kept: :func:`sif_writable.layer.merge.mode`."""
 NOT_NAMED = ":\n"
 """What separates the directories of a layer in :data:`sif_writable.LAYER`, and in the files of its folder."""
 # What launchers give to each rank. Settings such as OMPI_MCA_* are exported by site modules, also where nothing runs.

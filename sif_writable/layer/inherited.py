@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sif_writable import LAYER
-from sif_writable.layer import enter
+from sif_writable.layer import enter, join
 from sif_writable.mounted import covering
 from sif_writable.signals import suppress
 
@@ -71,6 +71,16 @@ def tell(here: str) -> None:
     os.environ[LAYER] = enter.inside(
         namespace, covering(prefix, *directories[:1]), known.get(prefix, ""), prefix, directories
     )
+
+
+def note_wish(lines: Iterable[str]) -> None:
+    """Note what a descendant of who made or joined the layer wants to be kept, which may be something else.
+
+    :param lines: of its mountinfo file.
+    """
+    here = folder(lines)
+    if here and is_ours(here):
+        join.note_wish(here)
 
 
 def identities(here: str) -> dict[str, str]:

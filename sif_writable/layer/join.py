@@ -25,6 +25,8 @@ MEMBERS = 64
 LONG = 4 * MEMBERS
 """With more lines the list of members is written anew, without those that have ended."""
 _CAPABILITIES_3 = 0x20080522
+_WISHES = ("new", "all", "none")
+"""What :func:`sif_writable.layer.merge.mode` understands."""
 _GET_OWNER = (0xB701, 0x2000B701)
 """NS_GET_USERNS; the second one on POWER, MIPS and SPARC."""
 
@@ -160,16 +162,23 @@ def entered(layer: Layer, namespace: str) -> None:
     """Tell descendants, and publish at the end what was written."""
     import atexit
 
-    if enter.KEEP in os.environ:  # whoever publishes it may have another setting, or none
-        try:
-            enter.write(f"{layer.folder}/keep", os.environ[enter.KEEP], os.O_TRUNC)
-        except OSError as error:
-            let_pass(error)
+    if child.KEEP in os.environ:
+        note_wish(layer.folder)
     # What :func:`sif_writable.mounted.covering` returns here, without that module.
     mounts = f"{child.token().rpartition('.')[0]}.{os.stat(layer.directories[0]).st_dev:x}"
     os.environ[LAYER] = enter.inside(namespace, mounts, layer.image, sys.prefix, layer.directories)
     enter.current = layer
     atexit.register(_at_exit, layer)
+
+
+def note_wish(folder: str) -> None:
+    """Note what this process wants to be kept of a layer: whoever publishes it may have another setting, or none."""
+    wish = os.environ.get(child.KEEP, "").strip().lower()
+    if wish in _WISHES and wish != enter.read(f"{folder}/keep"):
+        try:
+            enter.write(f"{folder}/keep", wish, os.O_TRUNC)
+        except OSError as error:
+            let_pass(error)
 
 
 def _at_exit(layer: Layer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
-from sif_writable.layer.enter import KEEP
+from sif_writable.child import KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -7,8 +7,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from sif_writable.child import KEEP
 from sif_writable.layer import alive, child, forget, full, generations, merge
-from sif_writable.layer.enter import KEEP, read
+from sif_writable.layer.enter import read
 from sif_writable.layer.join import note_member
 from sif_writable.layer.seen import about, kept_of, look
 from sif_writable.signals import let_pass, suppress

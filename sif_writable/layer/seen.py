@@ -7,8 +7,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from sif_writable.child import KEEP
 from sif_writable.layer import files, fold, merge, shadow
-from sif_writable.layer.enter import ABOUT, KEEP
+from sif_writable.layer.enter import ABOUT
 from sif_writable.layer.merge import FILE, FOLDER, GONE, LINK, Change
 from sif_writable.layer.records import text as text_of
 from sif_writable.signals import suppress

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sif_writable import LAYER, layered
-from sif_writable.child import OVERLAY
+from sif_writable.child import KEEP, OVERLAY
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
 from sif_writable.layer.generations import SET_ASIDE
@@ -153,11 +153,11 @@ def lines(state: Layer, *, verbose: bool = False) -> list[str]:
     more = [f"in place of files of the image: {_some(replaced, named)}"] if replaced else []
     more += [f"set aside: {_some(state['set_aside'], 1_000_000 if verbose else 1)}"] if state["set_aside"] else []
     found += ["; ".join(more)] if more else []
-    if (value := os.environ.get(enter.KEEP, "")) and value.strip().lower() != state["keep"]:
+    if (value := os.environ.get(KEEP, "")) and value.strip().lower() != state["keep"]:
         allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
-        found.append(f"{enter.KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
+        found.append(f"{KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
     if state["keep"] != merge.NEW:
-        found[0] += f"; {enter.KEEP}={state['keep']}"
+        found[0] += f"; {KEEP}={state['keep']}"
     return found
 
 

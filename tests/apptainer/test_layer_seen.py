@@ -102,6 +102,26 @@ sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
     assert "none was needed yet" in untried
 
 
+def test_what_a_child_wants_to_be_kept_counts_as_what_its_parent_wants(apptainer: Apptainer, sif: str) -> None:
+    """It has inherited the layer, with or without the variable that tells of it."""
+    write = "import requests, sys; open(requests.__path__[0] + '/models.py', 'a').write('# ' + sys.argv[1])"
+    parent = "import os, requests, subprocess, sys; subprocess.run(sys.argv[1:])"
+    look = "import requests; print(open(requests.__path__[0] + '/models.py').read().splitlines()[-1].split('# ')[-1])"
+    script = f"""
+look() {{ {PYTHON} -c "{look}"; }}
+{PYTHON} -c "$1" {PYTHON} -c "$2" unset; look
+{PYTHON} -c "$1" env SIF_WRITABLE_KEEP=all {PYTHON} -c "$2" all; look
+{PYTHON} -c "$1" env SIF_WRITABLE_KEEP= {PYTHON} -c "$2" empty; look
+{PYTHON} -c "$1" env -i SIF_WRITABLE_KEEP=all {PYTHON} -c "$2" clean; look
+SIF_WRITABLE_KEEP=all {PYTHON} -c "$1" env SIF_WRITABLE_KEEP=NONE {PYTHON} -c "$2" none; look
+SIF_WRITABLE_KEEP=all {PYTHON} -c "$1" env SIF_WRITABLE_KEEP= {PYTHON} -c "$2" unset; look
+"""
+    result = run(apptainer, sif, ["sh", "-c", script, "sh", parent, write])
+    seen = result.stdout.splitlines()
+    assert seen[1:] == ["all", "all", "clean", "clean", "unset"], result
+    assert seen[0] != "unset"
+
+
 def test_replaced_code_and_what_was_installed_is_kept_only_where_it_is_asked_for(
     apptainer: Apptainer, sif: str
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sif_writable.child import KEEP
 from sif_writable.layer import merge
-from sif_writable.layer.enter import KEEP
 from sif_writable.layer.merge import ALL, FILE, FOLDER, GONE, LINK, NEW, NONE, Change
 
 SP = "/v/lib/site-packages"
