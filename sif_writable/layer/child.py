@@ -61,7 +61,9 @@ def start(module: str, words: Sequence[str], seconds: float) -> str | None:
     For the end of a process: it may have threads, and CPython 3.12 forks no more then. ``main`` calls :func:`answer`.
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    argv = [sys.executable, "-I", "-S", "-B", "-c", _CODE.format(module), package, *words]
+    # Not known where the program was started by another name and PATH does not lead to it.
+    program = sys.executable if os.access(sys.executable or "", os.X_OK) else os.readlink("/proc/self/exe")
+    argv = [program, "-I", "-S", "-B", "-c", _CODE.format(module), package, *words]
     readable, writable = os.pipe()
     own = signals.own_child()
     with own:
@@ -72,7 +74,7 @@ def start(module: str, words: Sequence[str], seconds: float) -> str | None:
                 (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
             ]
             # What waits for this process's end by a lock in a signal handler is no business of the new one.
-            own.pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsigmask=())
+            own.pid = os.posix_spawn(program, argv, os.environ, file_actions=actions, setsigmask=())
         except BaseException as error:
             os.close(readable)
             os.close(writable)
@@ -95,7 +97,11 @@ def is_ours(pid: str) -> bool:
 
 
 def alone() -> None:
-    """Begin a process that :func:`start` has started: it goes on when the program is asked to end."""
+    """Begin a process that :func:`start` has started: it goes on when the program is asked to end.
+
+    What it makes it may use itself, whatever the program's files are to be.
+    """
+    os.umask(os.umask(0) & 0o077)
     os.closerange(3, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -384,6 +384,21 @@ tell([problem, sorted(name for name in sys.modules if name.startswith("sif_writa
     assert each_box.tells(ask) == ["", True, False]
 
 
+def test_how_a_program_was_called_and_its_umask_are_no_reason_to_keep_nothing(box: Box) -> None:
+    """Started by another name, an interpreter does not know its own path."""
+    script = """
+$P 'assert enter() == ""
+sys.executable = ""; write(SITE + "/nameless")'
+$P 'assert enter() == ""
+sys.executable = "/nowhere/python"; write(SITE + "/elsewhere")'
+$P 'assert enter() == ""
+write(SITE + "/closed"); os.umask(0o777)'
+"""
+    result = box.shell(script)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert {os.path.basename(path) for path in box.generation()} == {"nameless", "elsewhere", "closed"}
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("all", {"__init__.py", "new", "own.pth"}), ("none", set())])
 def test_what_is_kept_is_the_users_choice_whoever_publishes_it(box: Box, keep: str, kept: set[str]) -> None:
     code = """
