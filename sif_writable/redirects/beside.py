@@ -57,6 +57,9 @@ HIDING: "tuple[str, ...]" = ("NLTK_DATA",)
 A working default stays, also where the user gave a place; and below a HOME that is repaired, the default works.
 """
 
+LASTING: "tuple[str, ...]" = ("DG_JIT_CACHE_DIR", "KERAS_HOME", "MLFLOW_ENV_ROOT")
+"""Rows that HOME serves elsewhere, repaired or not; set where HOME is on the small tmpfs of a container session."""
+
 CARRIED: "tuple[tuple[str, str, str], ...]" = (("MPLCONFIGDIR", "MATPLOTLIBRC", "CONFIG/matplotlib/matplotlibrc"),)
 """(redirected variable, second variable, template): the second is set to that file, if it exists and is not set."""
 

@@ -4,10 +4,10 @@ Loaded where no earlier start has left its plan (:mod:`sif_writable.warm`). It i
 """
 
 from sif_writable import child, settings
-from sif_writable.redirects.beside import DECIDED_IN, HIDING, LEVELS, LINKED, STAYING, UNSEEDED, USED_BY
+from sif_writable.redirects.beside import DECIDED_IN, HIDING, LASTING, LEVELS, LINKED, STAYING, UNSEEDED, USED_BY
 from sif_writable.redirects.catalog import ALWAYS, OPT_IN, ROWS
 from sif_writable.redirects.decision import Decision, Redirect
-from sif_writable.redirects.templates import OF_HOME, SET_BY, companions, default_bases, linked, resolve
+from sif_writable.redirects.templates import OF_HOME, SET_BY, baked, companions, default_bases, linked, resolve
 from sif_writable.storage.kinds import COMPILED, CONFIG, DATA, RUNTIME
 from sif_writable.storage.layout import ALSO, HOME, OWN_DATA
 from sif_writable.system.timeouts import TIMED_OUT
@@ -40,10 +40,9 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
     for row in ROWS:
         rows.decide(row)
     opted = settings.opted(environ)
-    if opted:
-        for row in OPT_IN:
-            if row.variable in opted:
-                rows.decide(row)
+    for row in OPT_IN if opted or facts.session_device is not None else ():
+        if row.variable in opted or (row.variable in LASTING and rows.has_to_leave_memory(row)):
+            rows.decide(row)
     if storage.shared is not None:
         from sif_writable.redirects import sharing
 
@@ -52,20 +51,6 @@ def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mappi
         decision.pycache = storage.slots[COMPILED].folder + "/pycache"
     decision.companions = companions(decision, rows.bases, environ)
     return decision
-
-
-def baked(facts: "Facts") -> "dict[str, str]":
-    """Map variables to the directories of the image that hold files for them (``sif-writable prestage``)."""
-    found = {}
-    for line in facts.manifest.get("seed", ()):
-        variable, _, path = line.partition(" ")
-        if path[:1] == "/" and not path.startswith(_NOT_OF_IMAGES) and "/../" not in path + "/":
-            found[variable] = path
-    return found
-
-
-_NOT_OF_IMAGES = ("/tmp/", "/var/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # noqa: S108 - names, not used as places
-"""What a manifest names there is not what the image brought, but anybody's."""
 
 
 _DECIDING = frozenset([variable for variable, _, _ in DECIDED_IN])
@@ -240,7 +225,7 @@ class _Rows:
 
     def _reason_by_default(self, variable: str, when: str, kind: str, default: str) -> "tuple[str, str]":
         if when == "opt_in":
-            return _MOVES, _REQUESTED
+            return _MOVES, _REQUESTED if variable in settings.opted(self.environ) else _IN_MEMORY
         base = default.partition("/")[0]
         path = resolve(default, self.bases, self.environ)
         if base in self.homeless:
@@ -255,16 +240,24 @@ class _Rows:
             return _MOVES, "its default is not kept apart by image and user"
         if not works:
             return _MOVES, f"{path or default} cannot be written"
-        small, has_room = self.facts.session_device, self.storage.roomy if kind == RUNTIME else not self.storage.small
-        if small is not None and (variable == "TMPDIR" or kind != RUNTIME) and self.ground.lies_on(path, small):
-            if has_room:
-                return _MOVES, "its default is on the container session's small tmpfs"
+        if (variable == "TMPDIR" or kind != RUNTIME) and self._lies_in_memory(path):
+            if self.storage.roomy if kind == RUNTIME else not self.storage.small:
+                return _MOVES, _IN_MEMORY
             if variable == "TMPDIR":
                 self.decision.notes.append(
                     f"{path} is the container session's small tmpfs, where large temporary files find no room, and "
                     "no other place serves. Remedy: bind a local directory, --bind DIR:/sif-writable, or --workdir DIR"
                 )
         return _WORKS, _BY_DEFAULT
+
+    def has_to_leave_memory(self, row: "Row") -> bool:
+        """Whether the default of a row is on the small tmpfs of the session, and another place has room."""
+        path = resolve(row.defaults[0], self.bases, self.environ)
+        return not self.storage.small and self._lies_in_memory(path)
+
+    def _lies_in_memory(self, path: str) -> bool:
+        small = self.facts.session_device
+        return small is not None and self.ground.lies_on(path, small)
 
     def _leave(self, variable: str, default: str, form: str, extra: str, word: str, why: str) -> None:
         """Leave a location where it is, and pin it there when what it hangs on moves away."""
@@ -326,6 +319,7 @@ class _Rows:
 _MOVES, _STAYS, _WORKS = "moves", "stays", "works"
 """What becomes of a location: it moves, it stays, it stays since its default works."""
 _BY_DEFAULT = "its default location works"
+_IN_MEMORY = "its default is on the container session's small tmpfs"
 _REQUESTED = f"{child.OPT_IN} names it"
 
 

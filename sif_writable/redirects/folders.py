@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.errors import Problem
-from sif_writable.redirects import decide, own, seeding
+from sif_writable.redirects import own, seeding, templates
 from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import let_pass, suppress
@@ -99,7 +99,7 @@ def make_home(outcome: Outcome) -> None:
 
             copy_home(settings.place.base, decision.home, new)
         seeding.link_home(old, new, watch_of(outcome))
-        brought = decide.baked(outcome.facts).get("HOME")
+        brought = templates.baked(outcome.facts).get("HOME")
         if brought:
             seeding.copy(brought, new)
         _share_downloads(new, outcome.storage.folder(DATA))

@@ -1,4 +1,4 @@
-"""From a location template to a path, and to the files of the user's own that a moved location still has to show.
+"""From a location template to a path, and to what of the image's and the user's own a moved location still has to show.
 
 Loaded where no earlier start has left its plan.
 """
@@ -49,6 +49,20 @@ def resolve(template: str, bases: "Mapping[str, str]", environ: "Mapping[str, st
             return ""
         path = (directory if directory != "/" else "") + slash + rest
     return path.replace("{user}", environ.get("USER", "")) if "{" in path else path
+
+
+def baked(facts: "Facts") -> "dict[str, str]":
+    """Map variables to the directories of the image that hold files for them (``sif-writable prestage``)."""
+    found = {}
+    for line in facts.manifest.get("seed", ()):
+        variable, _, path = line.partition(" ")
+        if path[:1] == "/" and not path.startswith(_NOT_OF_IMAGES) and "/../" not in path + "/":
+            found[variable] = path
+    return found
+
+
+_NOT_OF_IMAGES = ("/tmp/", "/var/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # noqa: S108 - names, not used as places
+"""What a manifest names there is not what the image brought, but anybody's."""
 
 
 def companions(

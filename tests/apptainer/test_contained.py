@@ -13,7 +13,7 @@ import json, os, tempfile
 with tempfile.NamedTemporaryFile() as file:  # as a precompiled header of torch.compile
     for _ in range(100):
         file.write(bytes(1 << 20))
-names = ("TMPDIR", "WARP_CACHE_PATH", "KIVY_HOME", "HF_HUB_CACHE", "JUPYTER_RUNTIME_DIR")
+names = ("TMPDIR", "WARP_CACHE_PATH", "KIVY_HOME", "KERAS_HOME", "HF_HUB_CACHE", "JUPYTER_RUNTIME_DIR")
 print(json.dumps([tempfile.gettempdir(), {name: os.environ.get(name) for name in names}]))
 """
 

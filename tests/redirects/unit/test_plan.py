@@ -279,6 +279,20 @@ def test_all_but_sockets_leaves_the_session_tmpfs() -> None:
     assert not {"HF_HUB_CACHE", "KIVY_HOME", "WARP_CACHE_PATH", "TMPDIR"} & set(moved)
 
 
+def test_what_home_serves_elsewhere_leaves_the_session_tmpfs() -> None:
+    facts = make_facts(session_device=7)
+    moved = decided(facts=facts)
+    assert moved["KERAS_HOME"] == "/s/data/keras"
+    assert moved["MLFLOW_ENV_ROOT"] == "/s/image-i/compiled-t/mlflow-envs"
+    assert not {"GOPATH", "TIKTOKEN_CACHE_DIR", "PREFECT_HOME"} & set(moved)
+    assert decided({"KERAS_HOME": "/k"}, facts=facts).get("KERAS_HOME") is None
+    others = (make_facts(), BROKEN, make_facts(session_device=7, home="/home/u/bound"))
+    assert not any("KERAS_HOME" in decided(facts=other) for other in others)
+    storage = make_storage()
+    storage.small = True
+    assert "KERAS_HOME" not in decided(facts=facts, storage=storage)
+
+
 def test_what_is_bound_into_a_small_home_stays() -> None:
     """The user gave it: it is on another filesystem than the HOME above it."""
     ground = Ground(writable=("/home/u/bound",), read_only=())
