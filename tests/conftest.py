@@ -44,6 +44,7 @@ BY_COPY = {"SIF_WRITABLE_OVERLAY": "off"}
 LONG = (
     "tests/copies/test_copyup.py",
     "tests/hook/test_budget.py",
+    "tests/corpus/test_frameworks.py",
     "tests/repository/test_unit_everywhere.py",
     "tests/faults/test_hanging.py",
     "tests/apptainer/test_examples.py",
@@ -80,7 +81,7 @@ Those that need the image, which may have to be made first, are not quite the fi
 """
 NOT_RUN = "not run: "
 """How the reason of a skip begins where this machine lacks something."""
-FLAGS = ("--all-corpus", "--all-faults", "--all-interpreters")
+FLAGS = ("--all-corpus", "--all-faults", "--all-interpreters", "--frameworks")
 """What a run leaves out by default, since it takes long."""
 
 
@@ -97,6 +98,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all-interpreters",
         action="store_true",
         help="every supported Python where the oldest, that of most tests and the newest are the default",
+    )
+    group.addoption(
+        "--frameworks",
+        action="store_true",
+        help="tests/corpus: torch, jax, tensorflow and other large packages, in images of 3 GB together",
     )
     known = ",".join(cases.MEANS)
     group.addoption("--corpus-means", default=known, help=f"replay only the cases that need one of these: {known}")

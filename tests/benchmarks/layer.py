@@ -150,7 +150,7 @@ def _making_a_file(folder: str) -> float:
 
 def _small(run: Run, python: str, module: str, script: str, arguments: argparse.Namespace) -> None:
     rounds, at_once = arguments.rounds, arguments.at_once
-    found = _measure(run, python, module, script, rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
+    found = measure(run, python, module, script, rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
     for way, aim in ((MADE, 3.0), (JOINED, 1.0)):
         for other in (WITHOUT, NO_LAYER):
             _more(f"first import, {way}, against {other}", found[way], found[other], "imported", aim)
@@ -159,26 +159,27 @@ def _small(run: Run, python: str, module: str, script: str, arguments: argparse.
             _more(f"exit, {way}, against {other}", found[way], found[other], "exited", 0.3)
     if not at_once:
         return
-    found = _measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), at_once)
+    found = measure(run, python, module, script, max(rounds // 8, 3), (WITHOUT, NO_LAYER, MADE), at_once)
     for way, other in ((MADE, WITHOUT), (MADE, NO_LAYER), (NO_LAYER, WITHOUT)):
-        _ratio(f"{at_once} at once, {way}, against {other}", found[way], found[other], "all", 1.1)
+        ratio(f"{at_once} at once, {way}, against {other}", found[way], found[other], "all", 1.1)
 
 
 def _large(run: Run, module: str, rounds: int) -> None:
-    found = _measure(run, _IN_SIF, module, "imports.py", rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
+    found = measure(run, _IN_SIF, module, "imports.py", rounds, (WITHOUT, NO_LAYER, MADE, JOINED))
     for way in (NO_LAYER, MADE, JOINED):
-        _ratio(f"import of {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
+        ratio(f"import of {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
 
 
-def _measure(
+def measure(
     run: Run, python: str, module: str, script: str, rounds: int, names: Sequence[str], at_once: int = 0
 ) -> dict[str, Times]:
+    """Return the times of an import in each way, in turn, of `rounds` starts."""
     ways: dict[str, Way] = {
         name: {"env": _ENV[name], "joins": name == JOINED, "layer": name if name in (MADE, JOINED) else ""}
         for name in names
     }
     specification = imports.Specification(python=python, module=module, ways=ways, rounds=rounds, at_once=at_once)
-    for env in (_ENV[MADE], _ENV[NO_LAYER]):
+    for env in {id(_ENV[name]): _ENV[name] for name in names if name != WITHOUT}.values():
         for _ in range(2):  # the trial, and what else only the first start does
             _checked(run([python, "-c", f"import {module}"], env))
     starter = [python, "-I", script, json.dumps(specification)]
@@ -197,7 +198,7 @@ def _alone(run: Run, module: str, rounds: int) -> None:
                 found[way]["imported"].append((end - begin) / 1e9)
                 found[way]["cpu"].append(cpu / 1e9)
     for way in (NO_LAYER, MADE):
-        _ratio(f"alone, {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
+        ratio(f"alone, {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
 
 
 def _checked(result: subprocess.CompletedProcess[str]) -> str:
@@ -217,14 +218,16 @@ def _more(line: str, these: Times, those: Times, what: Literal["imported", "exit
     )
 
 
-def _ratio(line: str, these: Times, those: Times, what: Literal["imported", "all"], aim: float) -> None:
-    def ratio(of: Callable[[Sequence[float]], float], name: Literal["imported", "all", "cpu"] = what) -> float:
+def ratio(line: str, these: Times, those: Times, what: Literal["imported", "all"], aim: float) -> None:
+    """Print a line: how many times as long as `those` these took."""
+
+    def times(of: Callable[[Sequence[float]], float], name: Literal["imported", "all", "cpu"] = what) -> float:
         return of(these[name]) / of(those[name])
 
-    words = f", of the processor {ratio(statistics.median, 'cpu'):.3f}"
+    words = f", of the processor {times(statistics.median, 'cpu'):.3f}"
     print(
         f"{line:<44}{_middle(these[what]):>16} against {_middle(those[what]):>16} ms: "
-        f"{ratio(statistics.median):.3f}, the fastest {ratio(min):.3f}{words} (aim: {aim})"
+        f"{times(statistics.median):.3f}, the fastest {times(min):.3f}{words} (aim: {aim})"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is replayed: `cases.json`, one real package per case.
+"""What is replayed: `cases.json`, one real package per case, and `frameworks.json`, what people do with large ones.
 
 A case was first run without this project, on a writable root and on a read-only one, which showed how it fails and
 what a healthy run leaves behind. `lock` pins everything, so that a release tomorrow does not change what is tested.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REDIRECT, COPY_UP, OVERLAY = "redirect", "copy-up", "overlay"
 MEANS = (REDIRECT, COPY_UP, OVERLAY)
@@ -20,7 +20,7 @@ NEXT = "next"
 LIGHT_MB = 160
 """Megabytes installed up to which a case is replayed by default; it takes seconds then, and otherwise minutes."""
 
-_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json")
+_HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Case(NamedTuple):
@@ -79,6 +79,7 @@ _DEFAULTS: dict[str, object] = {
     "removes": [],
     "opens": [],
     "exits": [0, 0],
+    "means": REDIRECT,
     "remedy": "",
     "by_copies": "",
     "rare": False,
@@ -87,9 +88,19 @@ _DEFAULTS: dict[str, object] = {
 
 
 def load() -> tuple[Case, ...]:
-    """Return every case."""
-    with open(_FILE, encoding="utf-8") as file:
-        return tuple(_case(fields) for fields in json.load(file))
+    """Return every case of a package that fails in a read-only image."""
+    return tuple(_case(fields) for fields in _read("cases.json"))
+
+
+def frameworks() -> tuple[Case, ...]:
+    """Return every case of a large framework. Several share an environment, so what is installed is written once."""
+    table = _read("frameworks.json")
+    return tuple(_case({**table["environments"][fields["environment"]], **fields}) for fields in table["cases"])
+
+
+def _read(name: str) -> Any:
+    with open(os.path.join(_HERE, name), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def _case(fields: dict[str, object]) -> Case:

@@ -10,7 +10,16 @@ import pytest
 
 from tests.conftest import or_skip
 from tests.corpus import cases, images
-from tests.corpus.replay import PROFILES, KernelMachine, SifMachine, replay, replay_by_copies, replay_without_hook
+from tests.corpus.replay import (
+    FRAMEWORK_PROFILES,
+    PROFILES,
+    KernelMachine,
+    SifMachine,
+    replay,
+    replay_by_copies,
+    replay_on_writable_root,
+    replay_without_hook,
+)
 from tests.lab import apptainer_root, image, scratch
 from tests.lab.apptainer_root import Apptainer
 from tests.lab.squashfs_root import SquashfsRoot
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from tests.corpus.replay import Replay
 
 CASES = cases.load()
+FRAMEWORKS = cases.frameworks()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,6 +40,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", CASES, ids=[case.name for case in CASES], scope="module", indirect=True)
     if "profile" in metafunc.fixturenames:
         metafunc.parametrize("profile", PROFILES)
+    if "framework" in metafunc.fixturenames:
+        ids = [case.name for case in FRAMEWORKS]
+        metafunc.parametrize("framework", FRAMEWORKS, ids=ids, scope="module", indirect=True)
+    if "framework_profile" in metafunc.fixturenames:
+        metafunc.parametrize("framework_profile", FRAMEWORK_PROFILES)
     if "kernel_profile" in metafunc.fixturenames:
         metafunc.parametrize("kernel_profile", _kernel_profiles(metafunc.config))
 
@@ -60,11 +75,14 @@ def _kernel_profiles(config: pytest.Config) -> Sequence[str]:
 
 
 def _case_of(item: pytest.Item) -> Case | None:
-    case = item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    case = parameters.get("case") or parameters.get("framework")
     return case if isinstance(case, cases.Case) else None
 
 
 def _why_not(case: Case, config: pytest.Config) -> str:
+    if case in FRAMEWORKS:
+        return "" if config.getoption("frameworks") else "are large frameworks (--frameworks)"
     if case.means not in config.getoption("corpus_means").split(","):
         return f"need {case.means} (--corpus-means={','.join(cases.MEANS)})"
     if not case.light and not config.getoption("all_corpus"):
@@ -108,6 +126,29 @@ def case(request: pytest.FixtureRequest) -> Case:
 def sifs() -> dict[str, str]:
     """Keep the images of this run: they stay as they are when the code changes meanwhile."""
     return {}
+
+
+@pytest.fixture(scope="module")
+def framework(request: pytest.FixtureRequest) -> Case:
+    """Return each selected framework in turn."""
+    chosen: Case = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def framework_sif(framework: Case, sifs: dict[str, str]) -> str:
+    """Return the image with all cases of the framework's environment."""
+    name = f"frameworks-{framework.environment}"
+    if name not in sifs:
+        sifs[name] = or_skip(images.frameworks, framework.environment)
+    return sifs[name]
+
+
+@pytest.fixture(scope="module")
+def healthy(framework: Case, framework_sif: str) -> Replay:
+    """Replay a framework on a writable root, without the hook."""
+    with scratch.fresh() as places:
+        return replay_on_writable_root(framework, SifMachine(Apptainer(apptainer_root.find(), places), framework_sif))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from tests.corpus import cases as table
 from tests.lab import apptainer_root, image, scratch, wheels
 from tests.lab.store import LAB, provide
 
@@ -76,6 +77,11 @@ def sif(name: str, cases: Sequence[Case]) -> str:
 
     recipe = (start, folders, sorted((name, case.lock) for name, case in environments.items()), _DEFINITION)
     return provide(f"corpus-{name}.sif", recipe, make, kept=1)
+
+
+def frameworks(environment: str) -> str:
+    """Return the image with all frameworks of one environment of `frameworks.json`."""
+    return sif(f"frameworks-{environment}", [case for case in table.frameworks() if case.environment == environment])
 
 
 def _seen(folder: str) -> str:

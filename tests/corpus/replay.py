@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 PROFILES = ("A", "B", "C")
 """A: HOME names a folder that does not exist. B: HOME is `/`. C: HOME can be written. /tmp and its like always can."""
 
+CONTAINED = "contained"
+"""`--containall`, so that HOME and /tmp are small and in memory, and a folder that was bound at /sif-writable."""
+
+ON_WRITABLE_ROOT = "on a writable root"
+"""As C, with an overlay over the whole image: a healthy run."""
+
+FRAMEWORK_PROFILES = ("C", CONTAINED)
+"""Those that large frameworks are replayed in, since each of their runs takes seconds."""
+
 PREFIXES = "/opt/cases"
 """Where images hold the environments of the cases."""
 
@@ -57,13 +66,22 @@ class SifMachine:
     def run(self, profile: str, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command; HOME is set inside, where Apptainer has no say in it."""
         places, inside = self.places, self.apptainer.inside
-        binds = [f"{inside(places.tmp)}:/tmp", f"{inside(places.var_tmp)}:/var/tmp"]
-        if profile == "C":
+        options = ["--net", "--network", "none", "--no-mount", "cwd", "--pwd", _FOLDER]
+        if profile == CONTAINED:
+            options.append("--containall")
+            binds = [f"{inside(places.tmp)}/cwd:{_FOLDER}", f"{inside(places.home)}:/sif-writable"]
+        else:
+            options.append("--no-home")
+            binds = [f"{inside(places.tmp)}:/tmp", f"{inside(places.var_tmp)}:/var/tmp"]
+        if profile in ("C", ON_WRITABLE_ROOT):
             binds.append(f"{inside(places.home)}:{self.apptainer.home}")
-        options = ["--net", "--network", "none", "--no-home", "--no-mount", "cwd", "--pwd", _FOLDER]
+        if profile == ON_WRITABLE_ROOT:
+            options += ["--overlay", inside(places.new_folder("overlay"))]
         options += ["--bind", ",".join(binds)]
         home = "/" if profile == "B" else self.apptainer.home
-        return self.apptainer.exec(self.image, ["env", f"HOME={home}", *argv], options=options, env=env, timeout=600)
+        # Set inside, since --containall passes nothing on.
+        argv = ["env", f"HOME={home}", *(f"{name}={value}" for name, value in env.items()), *argv]
+        return self.apptainer.exec(self.image, argv, options=options, env=env, timeout=600)
 
 
 class KernelMachine:
@@ -121,6 +139,11 @@ def replay_without_hook(case: Case, profile: str, machine: Machine) -> Replay:
     return _replay(case, profile, machine, {**case.env, "SIF_WRITABLE": "off"}, 1)
 
 
+def replay_on_writable_root(case: Case, machine: Machine) -> Replay:
+    """Run a case twice in fresh places as if the hook were not there, on a root that can be written."""
+    return _replay(case, ON_WRITABLE_ROOT, machine, {**case.env, "SIF_WRITABLE": "off"}, 2)
+
+
 def _replay(case: Case, profile: str, machine: Machine, env: Mapping[str, str], times: int) -> Replay:
     places = machine.places
     places.new_folder(os.path.relpath(places.tmp + "/cwd", places.folder))
@@ -157,6 +180,27 @@ def problems(case: Case, result: Replay) -> list[str]:
         ]
     found += [f"{path} is left over" for path in second if _LEFT_OVER.search(path)]
     return found
+
+
+def new_words(result: Replay, healthy: Replay) -> list[str]:
+    """Return each line of stderr in a replay that no healthy run says, but for numbers, paths and progress bars."""
+    known = {"", *(_words(line) for run in healthy.runs for line in run.stderr.splitlines())}
+    return [
+        f"run {number} says, and no healthy run does: {line[:500]}"
+        for number, run in enumerate(result.runs, 1)
+        for line in run.stderr.splitlines()
+        if _words(line) not in known
+    ]
+
+
+def _words(line: str) -> str:
+    return "" if _PROGRESS.search(line) else _NO_WORD.sub(" ", line).strip()
+
+
+_PROGRESS = re.compile(r"\d%\|| \[[\d:]+[,<]")
+"""What tqdm draws, complete or without a known end."""
+
+_NO_WORD = re.compile(r"\S*/\S*|\S*\d\S*|\W+")
 
 
 _LEFT_OVER = re.compile(r"/\.(new|try)-")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.corpus import cases
 from tests.corpus.cases import MEANS, Case
-from tests.corpus.replay import Replay, State, look, problems
+from tests.corpus.replay import Replay, State, look, new_words, problems
 from tests.lab import scratch
 
 CASE = Case(
@@ -83,6 +83,24 @@ def test_what_is_missing_is_told(gone: str) -> None:
     assert found.startswith("nothing is left at …/pkg/")
 
 
+@pytest.mark.parametrize(
+    ("said", "new"),
+    [
+        ("W0001 12:01 /opt/x.py:7: UserWarning: It is slow.", False),
+        ("Map: 100%|██████| 2/2 [00:00<00:00, 371.82 examples/s]", False),
+        ("Generating train split: 2 examples [00:00, 17.1 examples/s]", False),
+        ("UserWarning: It is slower.", True),
+    ],
+)
+def test_only_words_that_no_healthy_run_says_are_new(said: str, new: bool) -> None:
+    healthy = Replay(
+        (_run(), subprocess.CompletedProcess([], 0, "", "W2 10:59 /x.py:1: UserWarning: It is slow.\n")), ()
+    )
+    replayed = Replay((_run(), subprocess.CompletedProcess([], 0, "", f"{said}\n")), ())
+    expected = [f"run 2 says, and no healthy run does: {said}"] if new else []
+    assert new_words(replayed, healthy) == expected
+
+
 def test_of_a_layer_the_newest_generation_counts_and_what_is_written_again() -> None:
     def write(path: str, text: str) -> str:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -110,13 +128,13 @@ def test_of_a_layer_the_newest_generation_counts_and_what_is_written_again() -> 
         assert found == "nothing is left at …/pkg/cache-*.bin"
 
 
-def test_the_table_is_whole() -> None:
-    table = cases.load()
+@pytest.mark.parametrize("table", [cases.load(), cases.frameworks()])
+def test_the_table_is_whole(table: tuple[Case, ...]) -> None:
     named = {case.name: case for case in table}
     assert len(named) == len(table)
     for case in table:
         assert case.means in MEANS
-        assert case.lock == named[case.environment].lock
+        assert all(case.lock == other.lock for other in table if other.environment == case.environment)
         assert set(case.source) <= set(case.lock)
         assert (case.remedy != "") == (case.means == cases.OVERLAY)
         assert case.leaves or case.rewrites or case.removes or case.opens or case.healthy
