@@ -90,7 +90,8 @@ def measure(
                         return found
                     with suppress(OSError):
                         status = entry.stat(follow_symlinks=False)
-                        if status.st_dev != device:
+                        # In an overlay a file may have the device number of the layer that it is in.
+                        if status.st_dev != device and stat.S_ISDIR(status.st_mode):
                             found.problem = _MOUNTED
                             continue
                         found.entries += 1

@@ -40,7 +40,7 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
     :param keep_written: what programs wrote in them stays in ``written``, and with it what was learned.
     :param unlocked: also where nobody can tell whether they are in use.
     :returns: what is to be deleted, and why nothing is; either may be empty.
-    :raises OSError: they cannot be renamed.
+    :raises OSError: they cannot be renamed, or what is kept cannot be listed.
     """
     with alone(folder) as problem:
         if problem and not (unlocked and problem.code == NO_LOCKS):
@@ -54,9 +54,9 @@ def remove_copies(folder: str, *, keep_written: bool, unlocked: bool = False) ->
             _save_written(folder, removing, record)
             if os.path.lexists(f"{folder}/{changes.TREE}"):  # copied anew since: that is for another removal
                 return move_aside(removing), ""
-            kept = [
-                os.path.relpath(path, f"{folder}/{changes.WRITTEN}") for path in _files(f"{folder}/{changes.WRITTEN}")
-            ]
+            written, kept = f"{folder}/{changes.WRITTEN}", []
+            if os.path.lexists(written):
+                kept = [os.path.relpath(path, written) for path, _ in changes.files(written, strict=True)]
             if kept:
                 _keep_records(folder, {name: record[name] for name in kept if name in record})
                 return (move_aside(removing) if os.path.lexists(removing) else ""), ""
@@ -84,10 +84,6 @@ def _keep_records(folder: str, record: Mapping[str, tuple[int, int]]) -> None:
     for name in before:
         if name != "written":
             os.unlink(f"{records}/{name}")
-
-
-def _files(folder: str) -> list[str]:
-    return [f"{here}/{name}" for here, _, files in os.walk(folder) for name in files]
 
 
 def delete(path: str, bound: Bound | None = None) -> bool:

@@ -11,14 +11,10 @@ import os
 import shutil
 import stat
 import zlib
-from typing import TYPE_CHECKING
 
 from sif_writable.copies import changes
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage.publish import write_aside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def settle(folder: str, path: str, copy: str, made: int) -> list[str]:
@@ -51,7 +47,7 @@ def give_back_beside(folder: str, tree: str) -> None:
     if not os.path.lexists(place):
         return
     top = os.path.realpath(tree)
-    for source, _ in list(_walk(place)):
+    for source, _ in list(changes.files(place)):
         inner = source[len(place) :]
         if source.startswith(f"{folder}/{changes.SET_ASIDE}/"):
             continue
@@ -74,7 +70,8 @@ def _remove_empty(place: str) -> None:
 
 
 def _record(folder: str, path: str, copy: str, made: int) -> None:
-    record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in _walk(copy, strict=True)}
+    found = changes.files(copy, strict=True)
+    record = {f"{path}{inner[len(copy) :]}".lstrip("/"): _figures(status) for inner, status in found}
     if len(record) != made:  # the C library takes some errors for the end of a listing
         raise OSError(errno.EIO, "it cannot be listed as a whole", copy)
     name = f"{os.path.basename(path)[:100]}-{zlib.crc32(os.fsencode(path)):08x}"
@@ -87,7 +84,7 @@ def _give_back(folder: str, path: str, copy: str, before: dict[str, tuple[int, i
     """Link files into a copy; one stays aside where the image's own has changed since: it may fit no more."""
     place = f"{folder}/{changes.WRITTEN}{path}"
     given = []
-    for source, _ in list(_walk(place)):
+    for source, _ in list(changes.files(place)):
         new = f"{copy}{source[len(place) :]}"
         if before.get(f"{path}{source[len(place) :]}".lstrip("/")) != _figures_at(new):
             continue
@@ -114,24 +111,3 @@ def _figures_at(path: str) -> tuple[int, int] | None:
 
 def _figures(status: os.stat_result) -> tuple[int, int]:
     return changes.LINK if stat.S_ISLNK(status.st_mode) else (status.st_size, status.st_mtime_ns)
-
-
-def _walk(path: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield files and links below a path, or the path itself where it is one, as (path, status).
-
-    :param strict: also where something in it cannot be read.
-    :raises OSError: it is no path, or ``strict`` and something in it cannot be read.
-    """
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode):
-        yield path, status
-        return
-    stack = [path]
-    while stack:
-        with suppress(*() if strict else (OSError,)), os.scandir(stack.pop()) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    stack.append(entry.path)
-                else:
-                    yield entry.path, status

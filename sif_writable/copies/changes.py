@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 TREE, RECORDS, WRITTEN = "tree", "records", "written"
 SET_ASIDE = f"{WRITTEN}/set-aside"
@@ -59,6 +59,29 @@ def is_written(name: str, status: os.stat_result, path: str, record: Mapping[str
     if not stat.S_ISREG(status.st_mode) or (name.endswith(".pyc") and "/__pycache__/" in name):
         return False
     return record.get(name) != (status.st_size, status.st_mtime_ns)
+
+
+def files(path: str, *, strict: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield files and links below a path, or the path itself where it is one, as (path, status).
+
+    :param strict: also where something in it cannot be read.
+    :raises OSError: it is no path, or ``strict`` and something in it cannot be read.
+    """
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        yield path, status
+        return
+    passed = () if strict else (OSError,)
+    stack = [path]
+    while stack:
+        with suppress(*passed), os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                with suppress(*passed):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        stack.append(entry.path)
+                    else:
+                        yield entry.path, status
 
 
 def listed(path: str) -> list[str]:

@@ -88,10 +88,12 @@ def _written(path: str, top: str, record: Mapping[str, tuple[int, int]]) -> list
 
     :param top: where the copy is now.
     """
+    below = [(file[len(top) :], status) for file, status in changes.files(top)]
     return [
         name
-        for name, status in _files(top)
-        if changes.is_written(f"{path}{name}".lstrip("/"), status, top + name, record)
+        for name, status in below
+        if "/__pycache__/" not in name
+        and changes.is_written(f"{path}{name}".lstrip("/"), status, top + name, record)
         and not _is_the_images(status, path + name)
     ]
 
@@ -152,20 +154,6 @@ def _drop_bytecode(module: str) -> None:
         for name in os.listdir(caches) if dot else ():
             if name.startswith(f"{stem}.{sys.implementation.cache_tag}"):
                 os.unlink(f"{caches}/{name}")
-
-
-def _files(top: str) -> list[tuple[str, os.stat_result]]:
-    """List everything in a copy that is no directory and no bytecode, as (path below it, status)."""
-    status = os.lstat(top)
-    if not stat.S_ISDIR(status.st_mode):
-        return [("", status)]
-    found = []
-    for here, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        for name in [*files, *(folder for folder in folders if os.path.islink(f"{here}/{folder}"))]:
-            with suppress(OSError):
-                found.append((f"{here}/{name}"[len(top) :], os.lstat(f"{here}/{name}")))
-    return found
 
 
 def _keep_only(top: str, names: set[str]) -> None:

@@ -178,14 +178,12 @@ def round_times(folders: Sequence[str]) -> None:
     Some caches note the time of a source (numba before 0.60) and would not know it again.
     """
     for folder in folders:
-        for here, _, files in os.walk(folder):
-            for name in files:
-                if name.endswith(".py"):
-                    with contextlib.suppress(OSError):
-                        status = os.lstat(f"{here}/{name}")
-                        if stat.S_ISREG(status.st_mode) and status.st_mtime_ns % 10**9:
-                            seconds = status.st_mtime_ns // 10**9 * 10**9
-                            os.utime(f"{here}/{name}", ns=(status.st_atime_ns, seconds))
+        for path in _files(folder):
+            if path.endswith(".py"):
+                with contextlib.suppress(OSError):
+                    status = os.lstat(path)
+                    if stat.S_ISREG(status.st_mode) and status.st_mtime_ns % 10**9:
+                        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns // 10**9 * 10**9))
 
 
 def in_tree(folders: Sequence[str]) -> dict[str, tuple[int, int]]:

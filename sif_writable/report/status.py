@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import importhook, session, settings
 from sif_writable.cleanup import policy
+from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.copies.policy import limit
 from sif_writable.errors import Problem
 from sif_writable.home import home_directory
@@ -235,10 +235,10 @@ def _home(outcome: Outcome | None, seen: surroundings.Facts) -> of.Home:
 
 
 def _redirects(outcome: Outcome, *, full: bool) -> list[of.Redirect]:
-    deadline = None if full else time.monotonic() + SIZE_SECONDS
+    bound = None if full else Bound(SIZE_SECONDS, sys.maxsize)
     found: list[of.Redirect] = []
     for redirect in outcome.decision.redirects:
-        size, complete = folder_size(redirect.folder, deadline) if redirect.folder else (0, True)
+        size, complete = _size(redirect.folder, bound) if redirect.folder else (0, True)
         found.append(
             {
                 "variable": redirect.variable,
@@ -273,23 +273,10 @@ def _given(found: given.Given) -> of.UserSet:
     }
 
 
-def folder_size(path: str, deadline: float | None) -> tuple[int, bool]:
-    """Return the bytes that the files below a folder take, and whether all were counted by the deadline.
-
-    :param deadline: value of time.monotonic() to stop at, or None.
-    """
-    total = 0
-    stack = [path]
-    while stack:
-        if deadline is not None and time.monotonic() > deadline:
-            return total, False
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except OSError:
-            continue
-    return total, True
+def _size(folder: str, bound: Bound | None) -> tuple[int, bool]:
+    """Return the bytes that the files below a folder take, and whether all were counted within the bound."""
+    try:
+        size = measure(os.path.realpath(folder), [], None, bound).size
+    except OSError:
+        return 0, True
+    return size, bound is None or not bound.exceeded

@@ -181,6 +181,17 @@ def test_a_killed_removal_takes_nothing_of_the_next_copy(images: Images) -> None
     assert not tree.exists()
 
 
+def test_a_link_to_a_folder_that_a_program_made_outlives_the_copy(tmp_path: Path) -> None:
+    folder, models = tmp_path / "packages-cpython-311", tmp_path / "models"
+    for each in (folder / "tree" / "venv" / "pkg", folder / "records", models):
+        each.mkdir(parents=True)
+    (folder / "tree" / "venv" / "pkg" / "models").symlink_to(models)
+    gone, problem = removal.remove_copies(str(folder), keep_written=True)
+    assert (removal.delete(gone), problem) == (True, "")
+    assert os.readlink(folder / "written" / "venv" / "pkg" / "models") == str(models)
+    assert not (folder / "removing").exists()
+
+
 def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
     leased, written = images.root / images.add("a", 400), images.root / images.add("b", 400)
     (written / "compiled-cpython-311" / "numba" / "new").write_text("x")  # by a session that has run for so long
