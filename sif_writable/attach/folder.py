@@ -66,6 +66,16 @@ def default() -> str:
     return os.path.join(data, "attached")
 
 
+def closed_to_others(path: str) -> str:
+    """Return the outermost directory on the way to a path whose mode keeps other users out, or an empty string."""
+    here, found = os.path.realpath(path), ""
+    while here != "/":
+        if not os.stat(here).st_mode & 0o001:
+            found = here
+        here = os.path.dirname(here)
+    return found
+
+
 def make(folder: str) -> Made:
     """Make the folder, or bring it up to date.
 

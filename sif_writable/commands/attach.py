@@ -49,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
         settings, profile = variables.for_site(made.path, arguments.shell)
         lines += ["# In apptainer.conf (or singularity.conf), for every container:", *settings]
         lines += [f"# In a profile script of {arguments.shell}; SIF_WRITABLE=off switches it off:", *profile]
+        if closed := folder.closed_to_others(made.path):
+            _tell(
+                f"{closed} lets nobody else in, so other users' containers cannot bind the folder. Remedy: a place "
+                "that everybody reaches on every node, such as --dir /opt/sif-writable"
+            )
     elif arguments.image:
         looked = look.into(engine, arguments.image, made.path)
         if bad := [path for path in looked.directories if variables.bad_path(path)]:

@@ -136,7 +136,7 @@ def epilog(command: str, program: str = PROGRAM) -> str:
     page = PAGES[command]
     lines = ["examples:"]
     for words, purpose in page.examples:
-        whole = (words if PROGRAM in words else f"{PROGRAM} {words}").replace(f"{PROGRAM} ", f"{program} ")
+        whole = (words if f"{PROGRAM} " in words else f"{PROGRAM} {words}").replace(f"{PROGRAM} ", f"{program} ")
         lines += [f"  {whole}", f"      {purpose}"]
     return "\n".join([*lines, "", f"exit codes: {page.codes}", f"documentation: {DOCUMENTATION}"])
 
@@ -154,8 +154,10 @@ def complete(parser: argparse.ArgumentParser, command: str) -> None:
     parser.epilog = epilog(command, parser.prog[: len(parser.prog) - len(end)])
     parser.formatter_class = _Formatter
     parser.set_defaults(parser=parser)
-    if command not in ("", "cache"):
-        parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong, and what was asked for")
+    # Before a command it counts as well as after it, whose default would undo it.
+    default = argparse.SUPPRESS if command else False
+    words = "say only what is wrong, and what was asked for"
+    parser.add_argument("-q", "--quiet", action="store_true", default=default, help=words)
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:

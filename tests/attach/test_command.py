@@ -111,3 +111,15 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{tmp_path}/file" in done.stderr
     assert "Remedy" in done.stderr
+
+
+def test_an_administrator_learns_that_others_cannot_reach_the_folder(tmp_path: Path) -> None:
+    home = tmp_path / "root"
+    home.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    done = attach(tmp_path, str(home / "x"), "--site")
+    assert done.returncode == 0, done
+    said = done.stderr.replace("\n  ", " ")
+    # Whatever is above: the outermost counts, which a temporary directory may be.
+    assert " lets nobody else in, so other users' containers cannot bind the folder. Remedy: " in said
+    assert "nobody else" not in attach(tmp_path, str(home / "x")).stderr

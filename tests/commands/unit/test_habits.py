@@ -44,8 +44,9 @@ def test_help_ends_with_two_examples_the_exit_codes_and_the_documentation(comman
     assert "exit codes: " in end
     assert end.endswith(f"documentation: {usage.DOCUMENTATION}\n")
     assert all(len(line) <= 80 for line in page.partition("\nexamples:\n")[0].splitlines())
-    if command not in ("", "cache"):
-        assert "-q, --quiet" in page
+    assert "-q, --quiet" in page
+    examples = [line for line in end.splitlines() if line.startswith("  ") and not line.startswith("   ")]
+    assert all("sif-writable " in line for line in examples)
 
 
 def test_commands_that_run_another_show_how() -> None:
@@ -66,6 +67,13 @@ def test_each_example_is_understood(command: str) -> None:
 def test_the_address_is_that_of_the_project() -> None:
     with open(f"{REPOSITORY}/pyproject.toml", encoding="utf-8") as file:
         assert f'Documentation = "{usage.DOCUMENTATION}"\n' in file
+
+
+def test_quiet_counts_before_a_command_and_after_it() -> None:
+    for words in (["-q", "status"], ["status", "-q"], ["cache", "-q", "list"], ["--quiet", "cache", "list"]):
+        assert PARSER.parse_args(words).quiet is True
+    for words in (["status"], ["cache", "list"]):
+        assert PARSER.parse_args(words).quiet is False
 
 
 def test_every_shell_that_is_meant_is_accepted() -> None:
