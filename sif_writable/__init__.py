@@ -147,11 +147,30 @@ def follow(name: str) -> "Any":
 def environment_writable(access: "Any") -> bool:
     """Whether this process may write where packages are imported from.
 
-    That is the prefix and, where a virtual environment has the packages of its base besides, the latter.
+    That is the prefix and, where a virtual environment has the packages of its base or of another one besides, those.
 
     :param access: :func:`os.access`, or what notes the question.
     """
-    return access(sys.prefix, os.W_OK) and (not has_packages_of_base() or access(sys.base_prefix, os.W_OK))
+    if not access(sys.prefix, os.W_OK) or (has_packages_of_base() and not access(sys.base_prefix, os.W_OK)):
+        return False
+    return sys.prefix == sys.base_prefix or not packages_of_image(access)
+
+
+def packages_of_image(access: "Any") -> str:
+    """Return a read-only directory of the image's packages that a virtual environment has besides, or nothing.
+
+    A virtual environment above another one, as images have it, gets at that one's packages by a ``.pth`` file or
+    PYTHONPATH: ``--system-site-packages`` means those of the base. The image's are on the filesystem of its Python.
+
+    :param access: as of :func:`environment_writable`.
+    """
+    own = f"{sys.prefix}/"
+    for entry in sys.path:
+        if not entry.endswith("-packages") or entry.startswith(own) or access(entry, os.W_OK):
+            continue
+        if access(entry, os.F_OK) and os.stat(entry).st_dev == os.stat(sys.base_prefix).st_dev:
+            return entry
+    return ""
 
 
 def has_packages_of_base() -> bool:

@@ -39,7 +39,10 @@ def delivery(ran: bool) -> Delivery:
                     return Delivery(path, "", "")
         if on_path or os.path.realpath(custom) == os.path.realpath(ours):
             return Delivery(ours, "", "")
-        return Delivery("called by another module", "", "")
+        found = os.path.join(parent, "sif_writable.pth")
+        if parent in sys.path and parent not in os.environ.get("PYTHONPATH", "").split(":") and os.path.isfile(found):
+            return Delivery(found, "", "")  # by site.addsitedir of another one: a virtual environment above ours
+        return Delivery("another module, which calls it", "", "")
     if sys.flags.no_site:
         return Delivery("", "this interpreter was started with -S, which switches every start-up hook off", "drop -S")
     if any(os.path.isfile(os.path.join(d, "sif_writable.pth")) for d in _site_directories()):

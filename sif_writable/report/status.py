@@ -82,9 +82,11 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     engine = container.engine(os.environ)
     how = delivery(ran)
     active = sif_writable.state in ("active", "inherited") and bool(outcome and outcome.storage.slots)
-    # Of a virtual environment in a place of the user's own it is the base that cannot be written.
-    of_base = not seen.prefix_writable and os.access(seen.prefix, os.W_OK) and sif_writable.has_packages_of_base()
-    prefix = sys.base_prefix if of_base else seen.prefix
+    # Of a virtual environment in a place of the user's own it is what it has from the image that cannot be written.
+    prefix = seen.prefix
+    if not seen.prefix_writable and os.access(prefix, os.W_OK):
+        of_base = sif_writable.has_packages_of_base() and not os.access(sys.base_prefix, os.W_OK)
+        prefix = sys.base_prefix if of_base else sif_writable.packages_of_image(os.access) or prefix
     prefix_mount = mounts.mount_of(prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [

@@ -37,9 +37,13 @@ uv = 0.13.9
 version_info = 3.11.2
 include-system-site-packages = true
 END
-for name in above by-uv plain; do $name/bin/python -c "$1"; done
+/usr/bin/python3 -m venv --without-pip stacked
+echo 'import site; site.addsitedir("/opt/other/lib/python3.11/site-packages")' > \
+    stacked/lib/python3.11/site-packages/other.pth
+for name in above by-uv plain stacked; do $name/bin/python -c "$1"; done
 above/bin/python -m sif_writable status --json
 above/bin/python -m sif_writable doctor | grep hook:
+COLUMNS=200 stacked/bin/python -m sif_writable status | grep -e '^root' -e started
 """
 
 
@@ -47,15 +51,23 @@ def test_what_the_image_has_is_served_where_it_is_used(squashfs_root: SquashfsRo
     (python,) = [python for python in pythons.found() if python.name == "3.11"][:1] or [or_skip(pythons.get, "3.11")]
     layer = squashfs_root.places.new_folder("layer")
     packages = f"{layer}/usr/lib/python3/dist-packages"
+    other = f"{layer}/opt/other/lib/python3.11/site-packages"  # a virtual environment of the image's, as a base of ones
     os.makedirs(f"{packages}/writes_beside")
     subprocess.run(["cp", "-a", f"{environments.packages(environments.hooked(python))}/.", packages], check=True)
     with open(f"{packages}/writes_beside/__init__.py", "w", encoding="utf-8") as file:
         file.write(BESIDE)
+    os.makedirs(other)
+    subprocess.run(["cp", "-a", f"{packages}/.", other], check=True)
     home = [f"{squashfs_root.places.home}:/data"]  # which can be used, so that only the packages are something to do
     done = squashfs_root.run(["sh", "-c", SCRIPT, "sh", ASK], layer=layer, home="/data", binds=home)
     assert done.returncode == 0, done
-    above, by_uv, plain, *rest = done.stdout.splitlines()
+    above, by_uv, plain, stacked, *rest = done.stdout.splitlines()
     assert [json.loads(line) for line in (above, by_uv, plain)] == [["active", True], ["active", True], [None, None]]
+    assert json.loads(stacked) == ["active", True]
     status, end = json.JSONDecoder().raw_decode("\n".join(rest))
     assert (status["hook"]["state"], status["root"]["prefix"], status["root"]["writable"]) == ("active", "/usr", False)
-    assert "hook: active, for the packages of /usr" in "\n".join(rest)[end:], done
+    end_lines = "\n".join(rest)[end:]
+    assert "hook: active, for the packages of /usr" in end_lines, done
+    site = "/opt/other/lib/python3.11/site-packages"
+    assert f"active, started by {site}/sif_writable.pth" in end_lines, done
+    assert f"root       {site} is read-only for this user" in end_lines, done
