@@ -20,19 +20,24 @@ FOR_USERS = (MODE, *(f"{MODE}_{end}" for end in _FOR_USERS.split()))
 """Variables that users set."""
 KNOWN = frozenset((*FOR_USERS, *(f"{MODE}_{end}" for end in _BETWEEN_PROCESSES.split())))
 """And those that processes hand down; :data:`~sif_writable.session.OLD` begins more."""
+_SAME = 0.85
+"""How alike to one of ours a name is where the mistake is in its beginning (SIF_WRITEABLE_DIR)."""
 
 
 def misspelt(names: Iterable[str]) -> list[str]:
-    """Return a sentence on each variable that begins as ours do and is none.
+    """Return a sentence on each variable that begins as ours do, or nearly so, and is none.
 
     :param names: of an environment.
     """
     found = []
     for name in sorted(names):
-        if not name.upper().startswith((MODE, "SIFWRITABLE")) or name in KNOWN or name.startswith(OLD):
+        upper = name.upper()
+        if not upper.startswith("SIF") or name in KNOWN or name.startswith(OLD):  # others have SIF_IMAGE and the like
+            continue
+        if not upper.startswith((MODE, "SIFWRITABLE")) and not difflib.get_close_matches(upper, FOR_USERS, 1, _SAME):
             continue
         if name == f"{MODE}_LAB":  # of the tests
             continue
-        near = difflib.get_close_matches(name.upper(), FOR_USERS, n=1)
+        near = difflib.get_close_matches(upper, FOR_USERS, n=1)
         found.append(f"{name} is not known and has no effect" + (f"; did you mean {near[0]}?" if near else ""))
     return found

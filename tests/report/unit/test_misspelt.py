@@ -17,7 +17,12 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.pat
     [
         ("SIF_WRITABLE_DIRR", "SIF_WRITABLE_DIR"),
         ("SIF_WRITABLE_PACKAGE", "SIF_WRITABLE_PACKAGES"),
-        ("SIF_WRITEABLE_HOME", ""),  # of another beginning: nobody knows whose it is
+        ("SIF_WRITEABLE_HOME", "SIF_WRITABLE_HOME"),
+        ("SIF_WRITABEL", "SIF_WRITABLE"),
+        ("SIF_WRITEABLE_GPU", "SIF_WRITABLE_GPU"),
+        ("SIF_IMAGE", ""),  # of another beginning: nobody knows whose it is
+        ("SIF_DIR", ""),
+        ("SIFT_HOME", ""),
         ("sif_writable_dir", "SIF_WRITABLE_DIR"),
         ("SIF_WRITABLE_GPU_MEMORY", "SIF_WRITABLE_GPU_MIN_MEMORY"),
         ("SIFWRITABLE_DIR", "SIF_WRITABLE_DIR"),
