@@ -8,7 +8,7 @@ import _frozen_importlib_external as _external
 import os
 import sys
 
-from sif_writable import child, importhook
+from sif_writable import SESSION, child, importhook
 from sif_writable.copies.store import ANYWHERE, Copies, learned_list, moved
 from sif_writable.importhook import NEVER, STDLIB_FOLDERS, place_of, storage_hangs
 
@@ -191,11 +191,25 @@ class Serving:
         """Have the module of a spec, and a package's own modules, executed by us: a failing import is tried again."""
         if spec.submodule_search_locations is not None:
             self._followed.add(spec.name)
+        if self._in_use and self._on_server():
+            from sif_writable.copies import unchanged
+
+            unchanged.read(spec, self.copies.tree)
         if self._watcher is None:
             from sif_writable.copies.execution import Watcher
 
             self._watcher = Watcher(self.copies, self._finder.lead)
         return self._watcher.watched(spec)
+
+    def _on_server(self) -> bool:
+        """Whether the copies lie on a filesystem that asks a server: a network's, or FUSE."""
+        words = os.environ.get(SESSION, "")
+        if words.startswith("2;"):
+            return False
+        from sif_writable.hanging import LOCAL
+        from sif_writable.session import root_and_kind
+
+        return root_and_kind(words, self.copies.tree)[1] != LOCAL
 
     def serve_outside(self, name: str) -> None:
         """Make paths of the image writable that neither a layer nor a copy serves.

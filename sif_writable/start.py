@@ -5,6 +5,7 @@ import os
 import sif_writable
 from sif_writable import child
 from sif_writable.redirects import environment, remember
+from sif_writable.redirects.locations import Locations
 from sif_writable.storage import candidates, choose
 from sif_writable.system import image, surroundings
 
@@ -27,13 +28,16 @@ def run(damaged: "Optional[Problem]") -> str:
     if environ.get(sif_writable.DEBUG) == "1":
         from sif_writable.report import debug
         from sif_writable.stderr import say
-    seen = surroundings.see(environ)
+    asked = remember.begin(environ)
+    seen = surroundings.see(asked)
     if debug:
         say(debug.facts_lines(seen))
-    storage = choose.choose_storage(candidates.places(seen, environ), seen, environ, _take_over)
+    storage = choose.choose_storage(candidates.places(seen, asked), seen, asked, _take_over)
     if debug:
         say(debug.storage_lines(storage))
-    decision = environment.decide(seen, storage, environ)
+    ground = Locations(seen.home)
+    decision = environment.decide(seen, storage, asked, ground)
+    look = remember.Look(seen, storage, ground, decision, asked)
     if debug:
         say(debug.decision_lines(decision))
     outcome = sif_writable.outcome = environment.apply(decision, seen, storage, environ, child.token())
@@ -43,7 +47,7 @@ def run(damaged: "Optional[Problem]") -> str:
         from sif_writable.cleanup import housekeeping
 
         if kept:
-            remember.keep(kept, outcome, environ)
+            remember.keep(kept, outcome, environ, look)
         housekeeping.mark_used(storage, kept)
         housekeeping.keep_in_bounds(storage, seen.identity, environ)
     if damaged:

@@ -15,8 +15,10 @@ from sif_writable.system.timeouts import has_timed_out, may_hang, timed_out
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Optional
 
     from sif_writable.redirects.decision import Decision
+    from sif_writable.redirects.locations import Locations
     from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
@@ -24,12 +26,17 @@ _DECLARED = {MORE_HEAVY: ("heavy", ",,"), PATHS: ("overlay", "::")}
 """Lists to which the image's manifest adds: its key, and what stands between the user's own part and the image's."""
 
 
-def decide(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]") -> "Decision":
-    """Run the decisions on the default locations as they are."""
+def decide(
+    facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", ground: "Optional[Locations]" = None
+) -> "Decision":
+    """Run the decisions on the default locations as they are.
+
+    :param ground: is asked for them; it knows the answers afterwards.
+    """
     from sif_writable.redirects import decide as redirects
     from sif_writable.redirects.locations import Locations
 
-    return redirects.decide(facts, storage, Locations(facts.home), environ)
+    return redirects.decide(facts, storage, ground or Locations(facts.home), environ)
 
 
 def apply(

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from typing import Optional
 
     Answers = tuple[
-        list[tuple[str, frozenset[str], frozenset[str]]], list[tuple[str, str]], list[tuple[str, str, bool]]
+        list[tuple[str, frozenset[str], frozenset[str], frozenset[str]]],
+        list[tuple[str, str]],
+        list[tuple[str, str, bool]],
     ]
-    """Directories with the names that were asked for and those that are there; paths with their state; files, a text,
-    and whether it is in there."""
+    """Directories with the names that were asked for, those of them that are there, and all that were there; paths with
+    their state; files, a text, and whether it is in there."""
 
 
 _ROOTS = (sys.prefix, "/usr", "/usr/local", "/opt/conda")
@@ -108,9 +110,9 @@ class Locations:
             if state != "absent" or (names is None and self._states.get(parent) != "absent"):
                 looked.append((path, state))
         listings = [
-            (directory, frozenset(asked), frozenset(asked.intersection(self._listings[directory] or ())))
+            (directory, frozenset(asked), names.intersection(asked), names)
             for directory, asked in listed.items()
-            if self._listings[directory] is not None
+            if (names := self._listings[directory]) is not None
         ]
         return listings, looked, [(path, text, found) for (path, text), found in self._held.items()]
 

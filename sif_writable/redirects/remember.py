@@ -1,7 +1,7 @@
 """Keep what this start has decided for the next ones, which :mod:`sif_writable.warm` asks whether it still holds.
 
-The cold path of the hook. What the next start would see and decide is asked once more, now that storage is as this one
-leaves it, and all questions are noted.
+The cold path of the hook. All questions of this start are noted. Where it has made something, what the next start would
+see and decide is asked once more, now that storage is as this one leaves it.
 """
 
 from __future__ import annotations
@@ -43,32 +43,86 @@ _ALSO = (
 _WRITABLE = os.W_OK | os.X_OK
 
 
-class _Asked(dict[str, str]):
+class Asked(dict[str, str]):
     """An environment that notes which names it is asked for, so that a plan knows all that it depends on."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        """Take it as it is."""
         super().__init__(environ)
         self.names: set[str] = set()
+        self.every = False
+        """Whether it was asked for all names: a plan that depends on every variable cannot be kept."""
 
     def __getitem__(self, name: str) -> str:
+        """Return a value."""
         self.names.add(name)
         return super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
+        """Whether a variable is set."""
         self.names.add(str(name))
         return super().__contains__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Return a value, or the default."""
         self.names.add(name)
         return super().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
-        raise RuntimeError("a plan that depends on every variable cannot be kept")
+        """Go through all names."""
+        self.every = True
+        return super().__iter__()
 
     def keys(self) -> Any:
-        return self.__iter__()
+        """Return all names."""
+        self.every = True
+        return super().keys()
 
-    items = values = keys
+    def items(self) -> Any:
+        """Return all variables."""
+        self.every = True
+        return super().items()
+
+    def values(self) -> Any:
+        """Return all values."""
+        self.every = True
+        return super().values()
+
+
+def begin(environ: Mapping[str, str]) -> Asked:
+    """Note all questions from now on; return the environment for whoever asks."""
+    world.note()
+    return Asked(environ)
+
+
+class Look:
+    """What a start has seen and decided, with the questions on the way."""
+
+    def __init__(self, facts: Facts, storage: Storage, ground: Locations, decision: Decision, asked: Asked) -> None:
+        """Take it before anything is made; no more questions are noted.
+
+        :param ground: the locations that were looked at; :param asked: the environment that all of them were given.
+        """
+        self.facts, self.storage, self.ground, self.decision, self.asked = facts, storage, ground, decision, asked
+        self.questions = world.noted()
+        self.holds = (
+            self.questions is not None
+            and not any(redirect.make for redirect in decision.redirects)
+            and (not decision.home or decision.home_made)
+        )
+        """Whether the next start sees the same: nothing has been made, and nothing is to be made."""
+
+
+def look(environ: Mapping[str, str]) -> Look:
+    """See and decide as the next start will."""
+    asked = begin(environ)
+    try:
+        facts = surroundings.see(asked)
+        storage = choose.choose_storage(candidates.places(facts, asked), facts, asked)
+        ground = Locations(facts.home)
+        return Look(facts, storage, ground, decide.decide(facts, storage, ground, asked), asked)
+    finally:
+        world.noted()
 
 
 def path(facts: Facts, storage: Storage) -> str:
@@ -86,10 +140,10 @@ def is_due(path: str) -> bool:
         return True
 
 
-def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
+def keep(path: str, outcome: Outcome, environ: Mapping[str, str], seen: Look) -> None:
     """Keep the plan that a start would make now that storage is as this one leaves it.
 
-    :param path: :func:`path`.
+    :param path: :func:`path`; :param seen: by this start, before it has made anything.
     :param environ: the environment before this start has set anything.
 
     Without room for it nothing is lost but some milliseconds at each start.
@@ -98,40 +152,38 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str]) -> None:
     if (watch is not None and not watch.whole) or timeouts.timed_out or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
-        content = _content(outcome, environ)
+        content = _content(outcome, environ, seen if seen.holds else look(environ))
         if content and len(content) < warm.LARGEST // 2:
             write_aside(path, content)
 
 
-def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
+def _content(outcome: Outcome, environ: Mapping[str, str], seen: Look) -> bytes:
     """Return what is kept, or nothing: the next start has to see and decide for itself."""
-    asked = _Asked(environ)
+    facts, storage, ground, decision, asked = seen.facts, seen.storage, seen.ground, seen.decision, seen.asked
+    settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
+    del settings[SESSION]
     world.note()
     try:
-        facts = surroundings.see(asked)
-        storage = choose.choose_storage(candidates.places(facts, asked), facts, asked)
-        ground = Locations(facts.home)
-        decision = decide.decide(facts, storage, ground, asked)
-        settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
-        del settings[SESSION]
         for beside, _, file in decision.companions:
             if beside in settings:
                 world.access(file, os.R_OK)
         if not any(environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
             world.passwd_home()
     finally:
-        questions = world.noted()
+        more = world.noted()
     listings, looked, held = ground.answers()
     if (
-        questions is None
-        or any(redirect.make for redirect in decision.redirects)  # it could not be made, and is tried again
-        or (decision.home and not decision.home_made)
+        not seen.holds  # something could not be made, and is tried again
+        or seen.questions is None
+        or more is None
+        or asked.every
         or any(state == "silent" for _, state in looked)
         or not _is_as_decided(storage, decision, outcome)
         or not all(asked.get(name, "/")[:1] in ("", "/") for name in ("HOME", DIR))  # else by folder
         or (decision.pycache and sys.pycache_prefix != decision.pycache and not sys.dont_write_bytecode)
     ):
         return b""
+    questions = [*seen.questions, *more]
     for place, state in looked:
         questions += _of_location(place, state)
     answered = {(warm.ACCESS, sys.prefix, os.W_OK, facts.prefix_writable)}  # among what is compared
@@ -156,7 +208,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     noted = outcome.watch.noted() if outcome.watch is not None else []
     places = [place for _, place, *_ in questions if place]
     places += [slot.folder for slot in storage.all()]
-    places += [*(place for place, *_ in (*listings, *held, *noted)), facts.home]
+    places += [*(str(each[0]) for each in (*listings, *held, *noted)), facts.home]
     reached = _prefixes(places)
     waited = {point: kind for point, kind in timeouts.may_hang().items() if point in reached}
     names = asked.names.union(_ALSO)
@@ -169,11 +221,11 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
         ),
         [(os.fsencode(name), os.fsencode(environ[name])) for name in sorted(names.intersection(environ))],
         frozenset(map(os.fsencode, environ)),
-        marks(map(os.fsencode, names.difference(environ).union(*(asked_for for _, asked_for, _ in listings)))),
+        marks(map(os.fsencode, names.difference(environ).union(*(asked_for for _, asked_for, *_ in listings)))),
         (waited, reached if timeouts.may_hang() else None),
         grouped(questions),
         held,
-        [(directory, there, frozenset(os.listdir(directory))) for directory, _, there in listings],
+        [(directory, there, names) for directory, _, there, names in listings],
         [each for each in present if each not in single],
         noted,
         (
@@ -188,7 +240,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str]) -> bytes:
     )
     packed = marshal.dumps(first)
     head = len(packed).to_bytes(4, "little") + packed
-    rest = (reached, _in_a_row(names.difference(environ)), [_in_a_row(asked_for) for _, asked_for, _ in listings])
+    rest = (reached, _in_a_row(names.difference(environ)), [_in_a_row(asked_for) for _, asked_for, *_ in listings])
     last = marshal.dumps(rest)
     return warm.seal(head) + head + warm.seal(last) + last
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 86400.0
 """Seconds after which something left aside belongs to a process that was killed."""
+_collected: set[str] = set()
+"""Storage roots that this process has looked through: each folder that it lists is a request to a server."""
 
 
 def make_base(path: str) -> str:
@@ -70,8 +72,10 @@ def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | No
         os.listdir(folder)
     except OSError as error:
         return explain(error, root)
-    with suppress(OSError):
-        collect_leftovers(root)
+    if root not in _collected:
+        _collected.add(root)
+        with suppress(OSError):
+            collect_leftovers(root)
     return ""
 
 
@@ -91,8 +95,8 @@ def collect_leftovers(root: str) -> None:
     import stat
 
     now = time.time()
-    for directory in (root, *_subfolders(root)):
-        for name in names(directory):
+    for directory, listed in _listed(root):
+        for name in listed:
             if not aside.is_ours(name):
                 continue
             path = os.path.join(directory, name)
@@ -106,14 +110,18 @@ def collect_leftovers(root: str) -> None:
                     os.unlink(path)
 
 
-def _subfolders(root: str) -> Iterator[str]:
-    """Yield the folders in which things are built aside: the kinds' folders of every image."""
-    for name in names(root):
+def _listed(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders in which things are built aside, with what is in them: the kinds' folders of every image."""
+    there = names(root)
+    yield root, there
+    for name in there:
         path = os.path.join(root, name)
         if name == layout.DATA:
-            yield path
+            yield path, names(path)
         elif name.startswith(layout.IMAGE):
-            yield path
-            for inner in names(path):
+            within = names(path)
+            yield path, within
+            for inner in within:
                 if inner == layout.CONFIG or inner.startswith((layout.COMPILED, layout.PACKAGES)):
-                    yield os.path.join(path, inner)
+                    folder = os.path.join(path, inner)
+                    yield folder, names(folder)

@@ -12,6 +12,8 @@ import    the same, and a module of the image is imported: one process makes the
 other     the same with a variable set that the kept plan was made without: all is decided anew, and nothing is made
 follower  all is there but the kept plan: it is decided anew, and kept
 cold      the storage is empty when they all start
+copy      warm, without a layer: a package of 500 modules is imported from its writable copy
+image     the same package is imported from the image
 ========  ==========================================================================================================
 
 What 10,000 tasks ask is computed: as many lines as they take.
@@ -24,6 +26,7 @@ import glob
 import json
 import os
 import statistics
+import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,7 +38,15 @@ from tests.lab.plain_machine import PlainMachine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WAYS = ("warm", "import", "other", "follower", "cold")
+WAYS = ("warm", "import", "other", "follower", "cold", "copy", "image")
+MODULES = 500
+PROGRAMS = {"import": "import example", "copy": "import large", "image": "import large"}
+"""What an interpreter does that does not end at once."""
+VARIABLES = {
+    "other": {"MPLCONFIGDIR": "/tmp"},
+    "copy": {"SIF_WRITABLE_OVERLAY": "off", "SIF_WRITABLE_PACKAGES": "large"},
+    "image": {"SIF_WRITABLE_OVERLAY": "off"},
+}
 TASKS = 10_000
 KINDS = (
     ("look up", ("lookup",)),
@@ -43,7 +54,7 @@ KINDS = (
     ("read", ("open", "read", "flush")),
     ("list", ("opendir", "readdir")),
 )
-"""What the columns count; what is left changes something."""
+"""What the columns count; what is left changes something, or is a question of Python's about a file that it opened."""
 _BARE, _MANY, _IMAGE = "/bare/bin/python", "/many.py", "/opt/example"
 
 
@@ -77,14 +88,14 @@ class Bench:
     def batch(self, machine: PlainMachine, way: str, at_a_time: int) -> Batch:
         """Start some, with what is in HOME as it is."""
         log = os.path.join(machine.places.folder, "requests")
-        words = ["/venv/bin/python", "-c", "import example" if way == "import" else "pass"]
+        words = ["/venv/bin/python", "-c", PROGRAMS.get(way, "pass")]
         specification = json.dumps(Specification(argv=words, tasks=at_a_time, at_a_time=at_a_time))
         result = machine.run(
             [_BARE, "-I", "-S", _MANY, specification],
             venv=self.environment,
             binds=[f"{self.bare}:/bare:ro", f"{many.__file__}:{_MANY}:ro"],
             served=[f"{machine.places.home}:{scratch.HOME}:{log}:{self.delay}:{self.valid}"],
-            env={"PYTHONPATH": _IMAGE, **({"MPLCONFIGDIR": "/tmp"} if way == "other" else {})},
+            env={"PYTHONPATH": _IMAGE, **VARIABLES.get(way, {})},
             timeout=600,
         )
         if result.returncode:
@@ -97,14 +108,26 @@ class Bench:
         """Prepare HOME, and start some."""
         with scratch.fresh() as places:
             machine = PlainMachine(places)
-            with open(f"{machine.in_image(_IMAGE)}/example.py", "w", encoding="utf-8"):
-                pass
+            make_packages(machine.in_image(_IMAGE))
             for _ in range(0 if way == "cold" else 2):
-                self.batch(machine, "import" if way == "import" else "warm", 1)
+                self.batch(machine, way if way in PROGRAMS else "warm", 1)
             if way == "follower":
                 for path in glob.glob(f"{glob.escape(places.home)}/.cache/sif-writable/image-*/plan-*"):
                     os.unlink(path)
             return self.batch(machine, way, at_a_time)
+
+
+def make_packages(folder: str) -> None:
+    """Make a module and a package, with bytecode."""
+    os.mkdir(f"{folder}/large")
+    modules = [f"module_{number}" for number in range(MODULES - 1)]
+    texts = {"example": "", "large/__init__": "".join(f"from large import {name}\n" for name in modules)}
+    texts.update((f"large/{name}", f"NAME = {name!r}\n") for name in modules)
+    for name, text in texts.items():
+        with open(f"{folder}/{name}.py", "w", encoding="utf-8") as file:
+            file.write(text)
+    python = next(python for python in pythons.found() if not python.debian)
+    subprocess.run([python.path, "-m", "compileall", "-q", folder], check=True)
 
 
 def main() -> None:
@@ -113,17 +136,18 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=1.0, help="milliseconds of each request (default: 1)")
     parser.add_argument("--valid", type=float, default=30.0, help="seconds that answers are kept (default: 30)")
     parser.add_argument("--at-a-time", default="1,16,64", help="how many start at once (default: 1,16,64)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="which of them (default: all)")
     arguments = parser.parse_args()
     python = next(python for python in pythons.found() if not python.debian)
     bench = Bench(environments.bare(python), environments.of_sources(python), arguments.delay, arguments.valid)
     sizes = [int(size) for size in arguments.at_a_time.split(",")]
-    print(table([bench.measure(way, size) for way in WAYS for size in sizes]))
+    print(table([bench.measure(way, size) for way in arguments.ways.split(",") for size in sizes]))
 
 
 def table(found: Sequence[Batch]) -> str:
     """Return the batches for people: requests of one start, means; milliseconds of one, medians."""
     form = "{:<10}{:>8}{:>10}" + "{:>12}" * len(KINDS) + "{:>9}{:>14}{:>7}"
-    lines = [form.format("", "at once", "requests", *(title for title, _ in KINDS), "change", f"{TASKS:,} tasks", "ms")]
+    lines = [form.format("", "at once", "requests", *(title for title, _ in KINDS), "other", f"{TASKS:,} tasks", "ms")]
     for batch in found:
         columns = [batch.each(kinds) for _, kinds in KINDS]
         figures = [f"{number:.1f}" for number in (batch.all, *columns, batch.all - sum(columns))]

@@ -10,7 +10,7 @@ from sif_writable import child, session
 from sif_writable.redirects import decide
 from sif_writable.redirects.beside import CARRIED
 from sif_writable.redirects.catalog import OPT_IN, ROWS
-from sif_writable.redirects.remember import _Asked
+from sif_writable.redirects.remember import Asked
 from sif_writable.session import was_set
 from sif_writable.storage import candidates
 from sif_writable.storage.chosen import needs_runtime
@@ -68,7 +68,7 @@ def test_a_broken_session_is_harmless(damaged: str) -> None:
 
 def _asked() -> set[str]:
     """Return each variable that a decision asks for."""
-    asked = _Asked({"SIF_WRITABLE_OPT_IN": " ".join(row[0] for row in OPT_IN)})
+    asked = Asked({"SIF_WRITABLE_OPT_IN": " ".join(row[0] for row in OPT_IN)})
     for facts in (make_facts(), make_facts(home="", home_problem="is empty")):
         list(candidates.places(facts, asked))
         needs_runtime(facts, make_storage(), asked)
