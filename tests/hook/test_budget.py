@@ -27,7 +27,7 @@ CALLS = {"writable": 8, "host": 4, "inherited": 17, "active": 87}
 STORAGE_CALLS = 6
 """How many system calls of a warm start name anything in storage."""
 
-REQUESTS = {"warm": 23, "follower": 52}
+REQUESTS = {"warm": 23, "follower": 53}
 """How many requests a node's first start makes that a server of storage has to answer: where all is there; where all is
 but the kept plan, which it makes."""
 
