@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
-    from typing import Optional
+    from typing import Any, Optional
 
 
 class Last:
@@ -40,15 +40,32 @@ def _start() -> None:
         try:
             import sif_writable
         except ImportError:
-            import os
-
-            # The real place: what a link leads to may be another version before this process ends.
-            Last.folder = os.path.realpath(__file__).rsplit("/", 3)[0]
-            sys.meta_path.append(Last)
-            import sif_writable
+            there = False
+        else:
+            there = hasattr(sif_writable, "run")  # not a folder of that name, such as a clone: a namespace of packages
+        if not there:
+            sif_writable = _attached()
     except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` tells what is missing
         return
     sif_writable.run()
+
+
+def _attached() -> "Any":
+    """Load this package from the folder: not by its name, by which a folder of that name would be found again."""
+    import os
+    from _frozen_importlib import module_from_spec
+
+    # The real place: what a link leads to may be another version before this process ends.
+    Last.folder = os.path.realpath(__file__).rsplit("/", 3)[0]
+    sys.meta_path.append(Last)
+    spec: Any = Last.find_spec("sif_writable")
+    sys.modules["sif_writable"] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules["sif_writable"]
+        raise
+    return module
 
 
 _start()

@@ -211,6 +211,14 @@ def test_pythonpath_delivery(bare: Hooked, target: str) -> None:
         assert _by_path(bare, target, [HOOK], STATE, flag) is None
 
 
+def test_pythonpath_with_a_folder_of_our_name(bare: Hooked, target: str) -> None:
+    """A clone, in which the package is one folder further down, or what an uninstall has left."""
+    _write_other(bare, "", "sif_writable/README.md")
+    for path in ([HOOK, OTHER], [OTHER, HOOK]):
+        state, _, module = _by_path(bare, target, path, f"({STATE}, {WITNESSED}, __import__('sif_writable').__file__)")
+        assert (state, module) == ("active", f"{TARGET}/sif_writable/__init__.py")
+
+
 def test_pythonpath_delivery_says_how(bare: Hooked, target: str) -> None:
     path = {"PYTHONPATH": f"{HOOK}:{TARGET}"}
     result = bare.run("-m", "sif_writable", "status", "--json", binds=[f"{target}:{TARGET}:ro"], env=path)
