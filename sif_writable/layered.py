@@ -60,8 +60,10 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
         _be_without()
     if not _begun and not _without and child.KEEP in os.environ:
         _note_wish()
-    _begun = True
+    if spec is not None:  # the standard library tries names that are nowhere, such as `org`
+        _begun = True
     if not _asked and _needs_layer(finder, name, spec) and _enter(finder):
+        _begun = True
         finder.listen()
         return True
     if _inside and spec is not None and spec.has_location and spec.loader is not None:
@@ -242,6 +244,17 @@ def without(environ: "Mapping[str, str]") -> None:
     from sif_writable.mounted import in_layer
 
     inside = in_layer(environ.get(LAYER))
+    if not inside:
+        from sif_writable.layer import enter
+
+        text = enter.read("/proc/self/mountinfo")
+        if enter.MOUNTED in text:  # the variable was lost, or a sandbox has made a namespace below
+            from sif_writable.layer import inherited
+
+            here = inherited.folder(text.splitlines())
+            if here and inherited.is_ours(here):
+                inherited.tell(here)
+                inside = in_layer(os.environ[LAYER])
     if inside[2:]:
         from sif_writable.layer import installers
 

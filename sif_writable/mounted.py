@@ -62,12 +62,14 @@ def covering(prefix: str, directory: str = "") -> str:
 
 
 def is_layer_over_prefix(value: "Optional[str]") -> bool:
-    """Whether the environment can be written since a layer is over it, also where a child has lost the variable.
+    """Whether the environment can be written since a layer is over it.
+
+    That is so as well where a child has lost the variable, and in a namespace below, which a sandbox makes.
 
     :param value: as of :func:`in_layer`.
     """
-    if value is not None:
-        return bool(in_layer(value))
+    if in_layer(value):
+        return True
     try:
         return os.stat(sys.prefix).st_dev != os.stat("/").st_dev and b" - overlay sif-writable " in _mount_table()
     except OSError as error:

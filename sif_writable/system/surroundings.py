@@ -107,7 +107,7 @@ def _ships_bytecode(purelib: str) -> bool:
     ending = os.path.basename(own).partition(".")[2]  # such as cpython-311.opt-1.pyc
     for directory in site_directories(purelib):
         try:
-            names = sorted(os.listdir(directory))
+            names = sorted(world.names(directory))
         except OSError as error:
             let_pass(error)
             continue

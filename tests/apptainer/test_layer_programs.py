@@ -86,13 +86,23 @@ KINDS = {
     "conda": (VENV, ["PYTHON", "-m", "conda"]),
 }
 """How installers are started, once for each kind: the interpreter, and what is run in place of `PYTHON`."""
+# The standard library, too, tries names that are nowhere: pickle asks for `org`.
+OWN = f"""
+try:
+    import nowhere
+except ImportError:
+    import pip
+from pip._internal.cli.main import main
+main({PIP!r})
+"""
 OTHERS = {
     "user": {
         "* clean": ["env", "-i", "HOME=/home/user", "PYTHON", "-m", "pip", *PIP],
-        "own program": ["PYTHON", "-c", f"import pip; from pip._internal.cli.main import main; main({PIP!r})"],
+        "own program": ["PYTHON", "-c", OWN],
     },
     "venv": {
         "clean child": ["env", "-i", "HOME=/home/user", "PYTHON", "-m", "pip", *PIP],
+        "sandbox": ["unshare", "-rm", "PYTHON", "-m", "pip", *PIP],
         "* shell": ["sh", "-c", LINE],
         "notebook": ["PYTHON", "-m", "IPython", "--no-banner", "--colors=nocolor", "-c", f"!{LINE}\n%{LINE}"],
     },

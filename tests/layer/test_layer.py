@@ -417,6 +417,29 @@ if "KILLED" in os.environ: os.kill(os.getpid(), 9)
         assert names == kept
 
 
+def test_an_installer_sees_it_read_only_without_the_variable_and_in_a_sandbox_too(box: Box) -> None:
+    code = """
+from sif_writable import layered, mounted
+assert enter() == ""
+def install(before):
+    if os.fork() == 0:
+        before()
+        found = [mounted.is_layer_over_prefix(os.environ.get(LAYER))]
+        layered.without(os.environ)
+        try:
+            write(SITE + "/during")
+        except OSError as error:
+            found.append(error.errno)
+        tell(found)
+        os._exit(0)
+    os.wait()
+install(lambda: os.environ.pop(LAYER))
+install(lambda: kernel.separate(os.getuid(), os.getgid()))
+"""
+    done = box.run(code)
+    assert (done.stdout, done.stderr) == ("[true, 30]\n" * 2, ""), done
+
+
 def test_an_installer_started_in_a_layer_sees_it_read_only_and_its_parent_does_not(box: Box) -> None:
     code = """
 from sif_writable import layered
