@@ -31,7 +31,7 @@ def restore(ours):
     found, strange = own_path(FOLDER)
     if strange:
         sys.stderr.write(
-            "sif-writable: " + strange + " sets PYTHONPATH in a way that is not understood, and "
+            "sif_writable: " + strange + " sets PYTHONPATH in a way that is not understood, and "
             "APPTAINERENV_PYTHONPATH has taken its place. Remedy: sif-writable attach --image, which does without that "
             "variable.\n"
         )
