@@ -207,7 +207,7 @@ class _Rows:
             downloads, itself = self.storage.slots[DATA], f"{leaf}{ALSO}{self.facts.identity}"
             others = [name for name in downloads.present if name.startswith(leaf + ALSO) and name != itself]
             if leaf in downloads.present and redirect.folder != f"{downloads.folder}/{leaf}":
-                others.append(leaf)
+                others.append(f"{leaf}/{redirect.subfolder}".rstrip("/"))
             found += [(f"{downloads.folder}/{name}", levels) for name in sorted(others)]
         redirect.sources = tuple(found)
 

@@ -44,6 +44,10 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
             # A default below /tmp that cannot be written is not the image's: another user has made it.
             if not foreign_component(source, outcome.facts.uid):
                 seeding.copy(source, inner)
+        if os.path.basename(redirect.folder).startswith(layout.OWN_DATA):
+            downloads = outcome.storage.slots[DATA].folder
+            os.makedirs(inner, 0o700, exist_ok=True)
+            own.note(downloads, redirect.folder, outcome.facts.identity, inner, redirect.levels)
         links.make(new)
 
     try:
@@ -52,9 +56,6 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         else:
             with suppress(FileExistsError):
                 os.mkdir(redirect.folder, 0o700)
-        if os.path.basename(redirect.folder).startswith(layout.OWN_DATA):
-            downloads = outcome.storage.slots[DATA].folder
-            own.note(downloads, redirect.folder, outcome.facts.identity, redirect.seeds, redirect.levels)
     except OSError as error:
         let_pass(error)
         _drop(redirect, error, outcome)

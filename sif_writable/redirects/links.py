@@ -82,6 +82,8 @@ class Links:
         for path, levels in redirect.sources:
             if not has_timed_out(path) and _is_believed(path, outcome):
                 folder, brought = own.read(path) if layout.ALSO in os.path.basename(path) else (path, _NOTHING)
+                if folder and layout.ALSO in os.path.basename(path) and redirect.subfolder:
+                    folder = os.path.join(folder, redirect.subfolder)
                 if folder:
                     self._sources.append((folder, levels, brought))
         self._subfolder = redirect.subfolder

@@ -13,22 +13,21 @@ from sif_writable.storage import layout
 from sif_writable.storage.publish import write_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 
-def note(downloads: str, folder: str, identity: str, seeds: Iterable[str], levels: int) -> None:
-    """Write that file.
+def note(downloads: str, folder: str, identity: str, filled: str, levels: int) -> None:
+    """Write that file, before the folder is there: whoever finds neither makes both.
 
     :param downloads: where the downloads of all images are.
     :param folder: this image's own one of a location, named with :data:`.layout.OWN_DATA`.
-    :param seeds: directories that it was filled from.
+    :param filled: what it is going to be, with what the image brings and nothing else.
     :param levels: how deep its entries are offered (:data:`.beside.LEVELS`).
     :raises OSError: it cannot be written.
     """
-    leaf = os.path.basename(folder)[len(layout.OWN_DATA) :]
-    brought = [name for seed in seeds for name in _entries(seed, "", levels)]
-    text = "\0".join([folder, *dict.fromkeys(brought)])
-    write_aside(f"{downloads}/{leaf}{layout.ALSO}{identity}", os.fsencode(text))
+    image, _, name = folder.rpartition("/")
+    text = "\0".join([f"{os.path.basename(image)}/{name}", *sorted(_entries(filled, "", levels))])
+    write_aside(f"{downloads}/{name[len(layout.OWN_DATA) :]}{layout.ALSO}{identity}", os.fsencode(text))
 
 
 def read(path: str) -> tuple[str, frozenset[str]]:
@@ -40,20 +39,14 @@ def read(path: str) -> tuple[str, frozenset[str]]:
     except OSError as error:
         let_pass(error)
         return "", frozenset()
-    # The storage may be found at another path now: what is believed of the note is the image alone.
-    root = os.path.dirname(os.path.dirname(path))
-    image, _, name = folder.rpartition("/")
-    return f"{root}/{os.path.basename(image)}/{name}", frozenset(brought)
+    root = os.path.dirname(os.path.dirname(path))  # which may be another path than when the note was written
+    return f"{root}/{folder}", frozenset(brought)
 
 
-def _entries(seed: str, below: str, levels: int) -> Iterator[str]:
-    try:
-        with os.scandir(f"{seed}/{below}") as found:
-            entries = [(entry.name, entry.is_dir()) for entry in found]
-    except OSError as error:
-        let_pass(error)
-        return
+def _entries(filled: str, below: str, levels: int) -> Iterator[str]:
+    with os.scandir(f"{filled}/{below}") as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_directory in entries:
         yield below + name
         if is_directory and levels > 1:
-            yield from _entries(seed, f"{below}{name}/", levels - 1)
+            yield from _entries(filled, f"{below}{name}/", levels - 1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 STALE_SECONDS = 86400.0
 """Seconds after which something left aside belongs to a process that was killed."""
 _collected: set[str] = set()
@@ -34,17 +35,23 @@ def make_base(path: str) -> str:
     problem = foreign_component(path, os.geteuid()) if path else ""
     if not problem and not missing and not os.path.isdir(path):
         return f"does not exist and cannot be made: {path!r} is a link to nothing"
+    where, descriptors = missing[-1] if missing else path, []
     try:
-        for folder in reversed(missing):  # os.makedirs makes parents as open as the umask lets them be
-            if problem:
-                break
-            try:
-                os.mkdir(folder, 0o700)
-            except FileExistsError:  # made just now: by another process of ours, or by somebody else
-                problem = foreign_component(folder, os.geteuid())
+        # os.makedirs makes parents as open as the umask lets them be, and somebody can put a link in the place of one.
+        if missing and not problem:
+            descriptors.append(os.open(path or ".", _DIRECTORY))
+        for where in reversed(missing) if not problem else ():
+            name, above = os.path.basename(where), descriptors[-1]
+            with suppress(FileExistsError):  # made just now: by another process of ours, or by somebody else
+                os.mkdir(name, 0o700, dir_fd=above)
+            descriptors.append(os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above))
+            if os.fstat(above).st_mode & 0o002 and os.fstat(descriptors[-1]).st_uid not in (os.geteuid(), 0):
+                return f"leads through {where}, which is somebody else's, in a directory where everybody may make one"
     except OSError as error:
-        where = error.filename or path
         return f"does not exist and cannot be made: {where!r} {explain(error, path)}"
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     return problem
 
 

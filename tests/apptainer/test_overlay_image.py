@@ -114,8 +114,9 @@ def test_an_image_that_runs_out_of_inodes_is_told_before_and_the_remedy_helps(wo
 
 def test_what_the_hook_itself_cannot_write_is_named_with_the_remedy(world: World) -> None:
     world.create(size=512, inodes=300)
-    # Enough to begin with, and too few for all that it makes.
-    begun = "n = 0\nwhile os.statvfs('/opt').f_favail > 72: fill(f'/opt/venv/f{n}', 0); n += 1"
+    # Enough to begin with, and too few for a link to each file in HOME.
+    begun = "for n in range(100): open(os.path.expanduser(f'~/.f{n}'), 'w').close()\n"
+    begun += "n = 0\nwhile os.statvfs('/opt').f_favail > 72: fill(f'/opt/venv/f{n}', 0); n += 1"
     told = world.doctor(before=begun, SIF_WRITABLE_DIR="/var/cache/mine", SIF_WRITABLE_HOME="redirect")
     assert told["redirects"]["level"] == "WARN"
     words = r"\w+ stays as it was: /var/cache/mine/\S+ has no inodes left \(\d+ of \d\d\d free, beside [\d.]+ MiB\)"

@@ -304,6 +304,8 @@ def _described(path: str, *, passing: bool) -> tuple[str, ...]:
                 content = b"exec".ljust(len(words)) + content[len(words) :]
     if "/plan-" in path:  # it says what its start has met, a fault among it; whether it fits is asked anew each time
         return (mode, "whole" if _is_sealed(content) else "half")
+    if "@" in os.path.basename(path):  # it names what the image has brought: what could not be read is left out of both
+        return (mode,) if _names_all(path, content) else (mode, "half")
     if path.endswith("/overlay/proven"):  # it says under which circumstances, and a tracer is one
         return (mode,)
     if path.endswith("/learned"):  # which packages, for whatever reason, in whatever order, however often
@@ -311,6 +313,17 @@ def _described(path: str, *, passing: bool) -> tuple[str, ...]:
         assert all(len(each) in (1, 5) for each in fields), content
         return (mode, *sorted({f"{each[0]} {each[1]}" for each in fields if each[0] in ("package", "path")}))
     return (mode, str(len(content)), hashlib.sha256(content).hexdigest()[:16])
+
+
+def _names_all(path: str, content: bytes) -> bool:
+    """Whether a note names the files that came with the image, which is before the folder is there."""
+    folder, *names = content.decode().split("\0")
+    own = os.path.join(os.path.dirname(os.path.dirname(path)), folder)
+    files = [os.path.join(where, name) for where, _, found in os.walk(own) for name in found]
+    brought = {os.path.relpath(file, own) for file in files if not os.path.islink(file)}
+    return brought <= set(names) and (
+        not os.path.exists(own) or all(os.path.lexists(f"{own}/{name}") for name in names)
+    )
 
 
 def _is_sealed(plan: bytes) -> bool:

@@ -118,7 +118,7 @@ def test_the_image_can_require_a_gpu(room: Container) -> None:
     done = room.run(declared.replace("DECLARED", "{'SIF_WRITABLE_GPU': 'require'}"))
     assert done.stderr == (
         "sif_writable: before 'import torch': There is no NVIDIA GPU on this node: no /dev/nvidia*, no "
-        "/proc/driver/nvidia/version, although SIF_WRITABLE_GPU=require is set.\n"
+        "/proc/driver/nvidia/version, although the image declares gpu: require.\n"
         "sif_writable: remedy: Run it on a node with an NVIDIA GPU.\n"
     )
 

@@ -55,8 +55,10 @@ def bounds(requirements: list[str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a folder with the sdist, and the wheel that is built from it."""
-    folder = str(tmp_path_factory.mktemp("dist"))
-    command = [sys.executable, "-m", "build", "--quiet", "--no-isolation", "--outdir", folder, REPOSITORY]
+    folder, sources = str(tmp_path_factory.mktemp("dist")), str(tmp_path_factory.mktemp("sources") / "copy")
+    # Other tests work below the repository meanwhile, and what they remove would stop the build.
+    shutil.copytree(REPOSITORY, sources, ignore=shutil.ignore_patterns(".lab", "__pycache__", ".*_cache"))
+    command = [sys.executable, "-m", "build", "--quiet", "--no-isolation", "--outdir", folder, sources]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 
