@@ -39,6 +39,9 @@ def read(path: str) -> tuple[str, frozenset[str]]:
     except OSError as error:
         let_pass(error)
         return "", frozenset()
+    image, _, name = folder.partition("/")
+    if not layout.is_image(image) or not name.startswith(layout.OWN_DATA) or "/" in name:  # not as we write it
+        return "", frozenset()
     root = os.path.dirname(os.path.dirname(path))  # which may be another path than when the note was written
     return f"{root}/{folder}", frozenset(brought)
 
