@@ -43,7 +43,9 @@ def threads(path: str = "/proc/self/task") -> str:
 
 
 def switched_off(limit: str = _LIMIT, debian: str = _DEBIAN) -> str:
-    """Say by which setting user namespaces are switched off, or return an empty string."""
+    """Say by which setting user namespaces are switched off, or why this Python cannot ask for one, or nothing."""
+    if not hasattr(os, "posix_spawn"):
+        return "this Python has no os.posix_spawn, and cannot mount either (PyPy)"
     for path in (limit, debian):
         # Not every kernel has each of the settings.
         with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:

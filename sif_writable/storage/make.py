@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_O_PATH = 0o10000000  # os.O_PATH, which PyPy has not
+_DIRECTORY = _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 STALE_SECONDS = 86400.0
 """Seconds after which something left aside belongs to a process that was killed."""
 _collected: set[str] = set()

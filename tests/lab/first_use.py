@@ -41,6 +41,10 @@ def works(places: Scratch, environment: str, *, writable: Sequence[str] = (), la
     for words in (["status"], ["doctor"], ["cache", "list"]):
         done = image.run(argv=["-m", "sif_writable", *words])
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done
+    traced = image.run(argv=["-m", "sif_writable", "trace", "--", PYTHON, "-c", "print(6 * 7)"], env=_QUIET)
+    assert (traced.returncode, traced.stdout[:3], traced.stderr, "Error" in traced.stdout) == (0, "42\n", "", False), (
+        traced
+    )
     if layer:
         with scratch.fresh() as others:
             _works_in_a_layer(Box(others, environment), writable)
