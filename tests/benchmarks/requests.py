@@ -1,4 +1,4 @@
-"""What storage on a server is asked by starts: ``python -m tests.benchmarks.requests [--delay MS] [--at-a-time LIST]``.
+"""What storage on a server is asked by starts: ``python -m tests.benchmarks.requests [--delay MS] [--plus] [...]``.
 
 HOME lies on a FUSE server that counts each request and answers it a millisecond late (`tests/lab/counted.py`). The
 starts of one line share a node that has not asked that server before. What they were told is kept for 30 seconds, as
@@ -52,7 +52,7 @@ KINDS = (
     ("look up", ("lookup",)),
     ("attributes", ("getattr", "statfs", "readlink", "getxattr")),
     ("read", ("open", "read", "flush")),
-    ("list", ("opendir", "readdir")),
+    ("list", ("opendir", "readdir", "readdirplus")),
 )
 """What the columns count; what is left changes something, or is a question of Python's about a file that it opened."""
 _BARE, _MANY, _IMAGE = "/bare/bin/python", "/many.py", "/opt/example"
@@ -81,9 +81,9 @@ class Batch(NamedTuple):
 class Bench:
     """Starts interpreters whose HOME is on a server."""
 
-    def __init__(self, bare: str, environment: str, delay: float, valid: float) -> None:
-        """Take an environment without and one with the package; milliseconds, and seconds that answers are valid."""
-        self.bare, self.environment, self.delay, self.valid = bare, environment, delay, valid
+    def __init__(self, bare: str, environment: str, how: str) -> None:
+        """Take an environment without and one with the package, and the last words of the server's command."""
+        self.bare, self.environment, self.how = bare, environment, how
 
     def batch(self, machine: PlainMachine, way: str, at_a_time: int) -> Batch:
         """Start some, with what is in HOME as it is."""
@@ -94,7 +94,7 @@ class Bench:
             [_BARE, "-I", "-S", _MANY, specification],
             venv=self.environment,
             binds=[f"{self.bare}:/bare:ro", f"{many.__file__}:{_MANY}:ro"],
-            served=[f"{machine.places.home}:{scratch.HOME}:{log}:{self.delay}:{self.valid}"],
+            served=[f"{machine.places.home}:{scratch.HOME}:{log}:{self.how}"],
             env={"PYTHONPATH": _IMAGE, **VARIABLES.get(way, {})},
             timeout=600,
         )
@@ -136,10 +136,12 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=1.0, help="milliseconds of each request (default: 1)")
     parser.add_argument("--valid", type=float, default=30.0, help="seconds that answers are kept (default: 30)")
     parser.add_argument("--at-a-time", default="1,16,64", help="how many start at once (default: 1,16,64)")
+    parser.add_argument("--plus", action="store_true", help="the server lists names with their attributes, as NFS does")
     parser.add_argument("--ways", default=",".join(WAYS), help="which of them (default: all)")
     arguments = parser.parse_args()
     python = next(python for python in pythons.found() if not python.debian)
-    bench = Bench(environments.bare(python), environments.of_sources(python), arguments.delay, arguments.valid)
+    how = f"{arguments.delay}:{arguments.valid}{':plus' if arguments.plus else ''}"
+    bench = Bench(environments.bare(python), environments.of_sources(python), how)
     sizes = [int(size) for size in arguments.at_a_time.split(",")]
     print(table([bench.measure(way, size) for way in arguments.ways.split(",") for size in sizes]))
 

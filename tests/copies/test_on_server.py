@@ -40,28 +40,32 @@ def test_code_is_read_from_the_image_until_it_is_changed(one_image: Image, main_
     env = {**BY_COPY, "PYTHONPATH": "/opt/l/sp", "SIF_WRITABLE_PACKAGES": "fresh"}
     log = f"{one_image.places.folder}/requests"
 
-    def opened(says: str) -> set[str]:
-        """Return which files of the copy's code a start opens, which says this."""
-        served = [f"{one_image.places.home}:{HOME}:{log}:0:30"]
+    def asked(says: str, *how: str) -> dict[str, set[str]]:
+        """Return which modules of the copy a start asks the server for, by kinds of requests; it says this."""
+        served = [":".join((one_image.places.home, HOME, log, "0", "30", *how))]
         argv = [PYTHON, "-c", SAY]
         result = one_image.machine.run(argv, venv=one_image.environment, env=env, served=served)
         if "could not be served" in result.stderr:
             pytest.skip(f"{NOT_RUN}this machine lets nobody mount with FUSE")
         assert (result.returncode, result.stdout, result.stderr) == (0, says, "")
-        asked = counted.requests(log)
+        found: dict[str, set[str]] = {}
+        for kind, _, path in counted.requests(log):
+            if path.endswith((".py", ".pyc")) and "/fresh/" in path:
+                found.setdefault(kind, set()).add(os.path.basename(path).partition(".")[0])
         os.unlink(log)
-        return {
-            os.path.basename(path).partition(".")[0] for kind, _, path in asked if kind == "open" and "/fresh/" in path
-        }
+        return found
 
     path = "/opt/l/sp/fresh/first.py"
-    opened(f"1 1 VALUE = 1 {path} True\n")
-    assert not opened(f"1 1 VALUE = 1 {path} True\n")
+    unchanged = f"1 1 VALUE = 1 {path} True\n"
+    asked(unchanged)
+    one_by_one = {"__init__", "first", "second", "third"}
+    assert asked(unchanged) == {"lookup": one_by_one}
+    assert asked(unchanged, "plus") == {"lookup": {"third"}}, "what there is comes with its name"
     copy = f"{one_image.folder}/tree{path}"
     with open(copy, "r+", encoding="utf-8") as file:  # in place, and as long as it was
         file.write("VALUE = 2\n")
-    assert opened(f"2 1 VALUE = 2 {path} True\n") == {"first"}
+    assert asked(f"2 1 VALUE = 2 {path} True\n")["open"] == {"first"}
     os.unlink(copy)
     write(copy.replace("first", "third"), "VALUE = 33\n")
     os.symlink("third.py", copy)
-    assert opened(f"33 1 VALUE = 33 {path} True\n") >= {"third"}
+    assert asked(f"33 1 VALUE = 33 {path} True\n")["open"] >= {"third"}

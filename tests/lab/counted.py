@@ -1,9 +1,10 @@
-"""Storage on a server that counts and delays each request: ``python counted.py SOURCE POINT LOG DELAY VALID``.
+"""Storage on a server that counts and delays each request: ``python counted.py SOURCE POINT LOG DELAY VALID [plus]``.
 
 It mounts ``SOURCE`` at ``POINT`` through FUSE, says "ready", and appends a line to ``LOG`` for each request: its kind,
 whose it is (a process), and the name or the path that it is about. ``DELAY`` is in milliseconds; ``VALID`` are the
 seconds for which the kernel may answer from what it has been told, as with a network filesystem (0: each question is a
 request, which is what the first start on a node costs). What the kernel never waits for is counted and not delayed.
+With ``plus``, names are listed with what each one is, as NFS does (READDIRPLUS): it is asked no more of one by one.
 
 It needs the right to mount and no package: it speaks the protocol itself (linux/fuse.h, 7.31). Locks are the kernel's.
 """
@@ -35,7 +36,7 @@ NAMES = {
             *("", "lookup", "", "getattr", "setattr", "readlink", "symlink", "", "", "mkdir", "unlink", "rmdir"),
             *("rename", "link", "open", "read", "write", "statfs", "release", "", "fsync", "", "getxattr", "", ""),
             *("flush", "", "opendir", "readdir", "releasedir", "fsyncdir", "", "", "", "", "create"),
-            *(*[""] * 9, "rename"),
+            *(*[""] * 8, "readdirplus", "rename"),
         )
     )
     if name
@@ -50,6 +51,7 @@ _SETATTR = struct.Struct("<II6Q3I5I")
 _SET_MODE, _SET_UID, _SET_GID, _SET_SIZE, _SET_ATIME, _SET_MTIME = 1, 2, 4, 8, 16, 32
 _SET_ATIME_NOW, _SET_MTIME_NOW = 128, 256
 _ASYNC_READ, _ATOMIC_TRUNC, _BIG_WRITES, _AUTO_INVALIDATE, _PARALLEL = 1, 1 << 3, 1 << 5, 1 << 12, 1 << 18
+_LISTS_ATTRIBUTES = 1 << 13  # FUSE_DO_READDIRPLUS
 _KEEP_CACHE = 1 << 1
 _MS_NOSUID, _MS_NODEV = 2, 4
 
@@ -69,9 +71,9 @@ class Request(NamedTuple):
 class Server:
     """Answers from a folder, in which it stands."""
 
-    def __init__(self, device: int, log: int, delay: float, valid: float) -> None:
-        """Take the open device and log, the delay and the time for which answers are valid, in seconds."""
-        self.device, self.log, self.delay = device, log, delay
+    def __init__(self, device: int, log: int, delay: float, valid: float, *, plus: bool) -> None:
+        """Take the open device and log; delay and time for which answers are valid, in seconds; how it lists names."""
+        self.device, self.log, self.delay, self.plus = device, log, delay, plus
         self.valid = divmod(int(valid * 1e9), 10**9)
         self.paths = {1: "."}
         self.numbers: dict[int, int] = {}
@@ -130,6 +132,7 @@ class Server:
         """Agree on what the kernel may do by itself."""
         flags = struct.unpack_from("<4I", request.body)[3]
         flags &= _ASYNC_READ | _ATOMIC_TRUNC | _BIG_WRITES | _PARALLEL | _AUTO_INVALIDATE
+        flags |= _LISTS_ATTRIBUTES if self.plus else 0
         return struct.pack("<4IHHIIHHI28x", 7, 31, 1 << 17, flags, 64, 48, 1 << 17, 1, 0, 0, 0)
 
     # --- Names and numbers
@@ -329,13 +332,26 @@ class Server:
             self.listings[self.last] = found
             return struct.pack("<QII", self.last, 0, 0)
 
-    def do_readdir(self, request: Request) -> bytes:
+    def do_readdirplus(self, request: Request) -> bytes:
+        """List more of a directory, with what is there."""
+        folder = self.path(request.node)
+
+        def about(name: str) -> bytes:
+            try:
+                return self.entry(f"{folder}/{name}")
+            except FileNotFoundError:  # removed since: 0 stands for no answer
+                return bytes(_ENTRY.size + _ATTRIBUTES.size)
+
+        return self.do_readdir(request, about)
+
+    def do_readdir(self, request: Request, about: Callable[[str], bytes] = lambda _: b"") -> bytes:
         """List more of a directory."""
         handle, offset, size = struct.unpack_from("<QQI", request.body)
         listed = b""
         for number, (name, status) in enumerate(self.listings[handle][offset:], offset + 1):
             raw = os.fsencode(name)
-            entry = struct.pack("<QQII", status.st_ino, number, len(raw), stat.S_IFMT(status.st_mode) >> 12) + raw
+            entry = about(name)
+            entry += struct.pack("<QQII", status.st_ino, number, len(raw), stat.S_IFMT(status.st_mode) >> 12) + raw
             entry += bytes(-len(entry) % 8)
             if len(listed) + len(entry) > size:
                 break
@@ -361,7 +377,7 @@ def requests(log: str) -> list[tuple[str, int, str]]:
 
 def main() -> None:
     """Mount, and serve until the process is killed."""
-    source, point, log, delay, valid = sys.argv[1:]
+    source, point, log, delay, valid, *plus = sys.argv[1:]
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40755,user_id={os.getuid()},group_id={os.getgid()},allow_other,default_permissions"
@@ -372,7 +388,7 @@ def main() -> None:
         sys.exit(f"{point} could not be mounted: {os.strerror(ctypes.get_errno())}")
     os.chdir(source)
     os.umask(0)
-    server = Server(device, written, float(delay) / 1e3, float(valid))
+    server = Server(device, written, float(delay) / 1e3, float(valid), plus=plus == ["plus"])
     for _ in range(_THREADS):
         threading.Thread(target=server.serve).start()
     print("ready", flush=True)
