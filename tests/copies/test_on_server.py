@@ -60,7 +60,7 @@ def test_code_is_read_from_the_image_until_it_is_changed(one_image: Image, main_
     asked(unchanged)
     one_by_one = {"__init__", "first", "second", "third"}
     assert asked(unchanged) == {"lookup": one_by_one}
-    assert asked(unchanged, "plus") == {"lookup": {"third"}}, "what there is comes with its name"
+    assert asked(unchanged, "plus") == {"lookup": {"__init__", "third"}}, "the others come with the listing"
     copy = f"{one_image.folder}/tree{path}"
     with open(copy, "r+", encoding="utf-8") as file:  # in place, and as long as it was
         file.write("VALUE = 2\n")
