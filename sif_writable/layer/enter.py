@@ -98,7 +98,7 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         program = os.readlink("/proc/self/exe")
     except OSError as error:
         let_pass(error)
-        return "/proc is not there to be asked"
+        return "/proc is not mounted here, or cannot be read"
     if LAYER in environ:
         from sif_writable import mounted
 
@@ -274,7 +274,7 @@ def _threads(count: int) -> str:
     if count == 1:
         return ""
     if not count:
-        return "/proc is not there to count threads in"
+        return "/proc is not mounted here, so threads cannot be counted"
     return f"{count} threads run in this process, and the kernel asks for a single one"
 
 

@@ -70,7 +70,9 @@ def about(folder: str) -> About:
         let_pass(error)
         lines = [""] * enter.ABOUT
     directories = [line for line in lines[enter.ABOUT :] if line[:1] == "/"]
-    now = make.boot()
+    now = ""
+    with suppress(OSError):  # without /proc nothing tells, and it must not count as another run
+        now = make.boot()
     return About(bool(now and lines[0]) and lines[0] != now, lines[1], lines[2], directories)
 
 

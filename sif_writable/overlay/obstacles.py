@@ -38,7 +38,7 @@ def threads(path: str = "/proc/self/task") -> str:
         count = len(os.listdir(path))
     except OSError as error:
         let_pass(error)
-        return "/proc is not there to count threads in"
+        return "/proc is not mounted here, so threads cannot be counted"
     return "" if count == 1 else f"{count} threads run in this process, and the kernel asks for a single one"
 
 

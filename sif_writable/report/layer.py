@@ -33,8 +33,9 @@ def model(image: str) -> Layer:
     uid_map = enter.read("/proc/self/uid_map")
     program = os.readlink("/proc/self/exe") if os.path.exists("/proc/self/exe") else ""
     uid = os.geteuid()
+    threads = 1 if program else 0  # 0: /proc is not there, which is all that is to be said
     why = enter.obstacle(
-        os.environ, uid=uid, uid_map=uid_map, threads=1, program=program, prefix=sys.prefix, storage=image
+        os.environ, uid=uid, uid_map=uid_map, threads=threads, program=program, prefix=sys.prefix, storage=image
     )
     namespace = os.readlink("/proc/self/ns/mnt") if uid_map else ""
     places = [place for place in enter.places(image, os.path.basename(image), os.geteuid()) if enter.is_private(place)]
@@ -120,7 +121,7 @@ def _pending(folder: str, *, inside: bool) -> Pending:
 
 
 def lines(state: Layer, *, verbose: bool = False) -> list[str]:
-    """Return it as sentences: five at most, but for settings that are not understood.
+    """Return it as sentences: five at most.
 
     :param verbose: name everything.
     """
@@ -153,9 +154,6 @@ def lines(state: Layer, *, verbose: bool = False) -> list[str]:
     more = [f"in place of files of the image: {_some(replaced, named)}"] if replaced else []
     more += [f"set aside: {_some(state['set_aside'], 1_000_000 if verbose else 1)}"] if state["set_aside"] else []
     found += ["; ".join(more)] if more else []
-    if (value := os.environ.get(KEEP, "")) and value.strip().lower() != state["keep"]:
-        allowed = f"{merge.NEW}, {merge.ALL}, {merge.NONE}"
-        found.append(f"{KEEP}={value[:80]!r} is not understood and counts as unset; allowed: {allowed}")
     if state["keep"] != merge.NEW:
         found[0] += f"; {KEEP}={state['keep']}"
     return found

@@ -38,6 +38,8 @@ class Machine(NamedTuple):
     """How many user namespaces a user may have; -1: not known."""
     apparmor: bool
     """Whether AppArmor denies them to programs without a profile of their own."""
+    proc: bool = True
+    """Whether /proc is mounted: else nobody knows what is of the image, and there are no copies either."""
 
     @property
     def is_old(self) -> bool:
@@ -54,7 +56,8 @@ def machine(text: Callable[[str], str] = enter.read) -> Machine:
     users = text(_USERS).strip()
     off = text(_DEBIAN).strip() == "0"
     count = 0 if off else int(users) if users.isdigit() else -1
-    return Machine(os.uname().release, count, text(_APPARMOR).strip() == "1")
+    proc = bool(text("/proc/self/mountinfo"))
+    return Machine(os.uname().release, count, text(_APPARMOR).strip() == "1", proc)
 
 
 def try_now(image: str) -> None:
@@ -102,7 +105,8 @@ def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[
         yield from () if state["in_memory"] else _room(state["place"])
     elif state["why"]:
         cure = remedy(seen, [*places])
-        yield Found(not cure, f"none: {state['why']}; {_COPIES}; {facts}", cure)
+        copies = _COPIES if seen.proc else "nor are there copies, as nothing tells here what is of the image"
+        yield Found(not cure, f"none: {state['why']}; {copies}; {facts}", cure)
     else:
         yield Found(True, f"not tried yet: it is when a program imports from the image; {facts}", "")
     yield from _leftovers(left)
@@ -113,6 +117,8 @@ def remedy(seen: Machine, places: Iterable[str]) -> str:
     wanted = enter.mode(os.environ) != "off"
     if not wanted or enter.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
         return ""
+    if not seen.proc:
+        return "start it with /proc mounted (Apptainer: without --no-mount proc)"
     if seen.is_old:
         return f"a kernel from {'.'.join(map(str, LEAST_KERNEL))} on"
     if seen.users == 0:

@@ -79,3 +79,18 @@ def test_what_people_read(apptainer: Apptainer, sif: str) -> None:
     assert gpu.endswith("\n1\n")
     assert "0 writes under the image; the command ended with 0" in traced
     assert "can be written here" not in traced
+
+
+def test_without_proc_each_command_says_what_is_lacking(apptainer: Apptainer, sif: str) -> None:
+    """A layer that is left cannot be asked about then, and counts as in use."""
+    assert apptainer.exec(sif, [PYTHON, "-c", "import early"]).returncode == 0
+    commands = ("status", "doctor", "cache list", "cache prune --older-than 0min", "trace -- true")
+    script = "; ".join(f"sif-writable {words} 2>&1; echo ==== $?" for words in commands)
+    done = apptainer.exec(sif, ["sh", "-c", script], options=["--no-mount", "proc"])
+    told = done.stdout.split("====")
+    assert [each.split("\n")[0].strip() for each in told[1:]] == ["0"] * len(commands), done.stdout
+    status, doctor = (" ".join(each.split()) for each in told[:2])
+    lacking = "none: /proc is not mounted here, so threads cannot be counted"
+    assert f"layer {lacking}" in status
+    assert f"WARN layer: {lacking}; nor are there copies, " in doctor
+    assert "remedy: start it with /proc mounted (Apptainer: without --no-mount proc)" in doctor

@@ -68,6 +68,7 @@ def test_the_machine_is_looked_at(files: dict[str, str], expected: tuple[int, bo
         (GOOD._replace(apparmor=True), "ext4", "AppArmor profile with the rule `userns,`"),
         (GOOD, "nfs4", "bind a directory of a local disk: --bind DIR:/var/tmp (btrfs, ext2, ext3, ext4, tmpfs, xfs)"),
         (GOOD, "ext4", ""),
+        (GOOD._replace(proc=False), "", "start it with /proc mounted (Apptainer: without --no-mount proc)"),
     ],
 )
 def test_a_refusal_is_told_with_its_remedy(
@@ -77,7 +78,7 @@ def test_a_refusal_is_told_with_its_remedy(
     (found,) = findings(REFUSED, seen, ["/var/tmp/x"], ())
     assert REFUSED["why"] in found.text
     assert f"kernel {seen.kernel}" in found.text
-    assert "get copies instead" in found.text
+    assert ("get copies instead" if seen.proc else "nor are there copies") in found.text
     assert (found.good, words in found.remedy) == (not words, True)
 
 
