@@ -6,6 +6,7 @@ A version is complete when it has its name, and never changes: a running contain
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ import sif_writable
 from sif_writable import MODE, aside
 from sif_writable.attach import sources, variables
 from sif_writable.errors import SifWritableError
+from sif_writable.storage.unserved import short
 from sif_writable.system.filesystem import explain, way
 
 if TYPE_CHECKING:
@@ -86,8 +88,12 @@ def make(folder: str) -> Made:
         _own(folder)
         return _make(folder)
     except OSError as error:
+        where = str(error.filename or folder)
+        # The kernel's filesystems say so of what they do not let anybody make.
+        cannot = error.errno == errno.ENOENT and os.path.isdir(os.path.dirname(where))
+        why = "cannot be made there" if cannot else explain(error)
         raise SifWritableError(
-            f"{error.filename or folder} {explain(error)}, so nothing can be attached. Remedy: another place by --dir."
+            f"{short(where)} {why}, so nothing can be attached. Remedy: another place by --dir."
         ) from error
 
 
@@ -121,7 +127,7 @@ def _own(folder: str) -> None:
             else:  # it is new or empty: the umask or a group's directory has made it so
                 os.chmod(folder, _OPEN)
     if problem:
-        raise SifWritableError(f"{folder} {problem}. Remedy: name another directory by --dir, which is made.")
+        raise SifWritableError(f"{short(folder)} {problem}. Remedy: name another directory by --dir, which is made.")
     if not os.path.lexists(f"{folder}/{MARK}"):
         with open(f"{folder}/{MARK}", "w", encoding="utf-8") as file:
             file.write("Made by sif-writable attach; it may be removed when no container has it bound.\n")

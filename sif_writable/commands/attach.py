@@ -23,7 +23,8 @@ _quiet = False
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--dir", metavar="DIR", help="where to make the folder (default: below ~/.local/share)")
+    where = "where to make the folder (default: below ~/.local/share)"
+    parser.add_argument("--dir", metavar="DIR", help=where)
     add_shell(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -36,10 +37,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check(option: str, word: str | None) -> None:
+    """Look whether an option names anything.
+
+    :raises SifWritableError: it does not, as where a variable of the shell is not set.
+    """
+    if word is not None and not word.strip():
+        raise SifWritableError(f"{option} {word!r} names nothing. Remedy: give a path; is a variable of it not set?")
+    if word is not None and word.startswith("~"):
+        raise SifWritableError(f"{option} {word!r} has a ~ that the shell left as it is. Remedy: write $HOME instead.")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Make the folder, and print what brings it into containers; always 0."""
     global _quiet
     _quiet = arguments.quiet
+    _check("--dir", arguments.dir)
+    _check("--image", arguments.image)
     place = arguments.dir or folder.default()
     _tell_of_place(place)
     engine = look.engine_for(arguments.image) if arguments.image else ""

@@ -113,6 +113,26 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     assert "Remedy" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "word", "said"),
+    [
+        ("--dir", "", "--dir '' names nothing. Remedy: give a path"),
+        ("--dir", " ", "--dir ' ' names nothing. Remedy: give a path"),
+        ("--dir", "~/x", "--dir '~/x' has a ~ that the shell left as it is. Remedy: write $HOME instead."),
+        ("--dir", "/dev/null", "/dev/null is no directory. Remedy: name another directory by --dir"),
+        ("--dir", "/proc/x", "/proc/x cannot be made there, so nothing can be attached. Remedy: another place"),
+        ("--dir", "/nowhere/a\nb", "'/nowhere/a\\nb' has a line break in its path"),
+        ("--image", "", "--image '' names nothing. Remedy: give a path"),
+    ],
+)
+def test_a_path_that_makes_no_sense_is_refused_and_named(tmp_path: Path, option: str, word: str, said: str) -> None:
+    done = attach(tmp_path, f"{tmp_path}/x", option, word, HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_administrator_learns_that_others_cannot_reach_the_folder(tmp_path: Path) -> None:
     home = tmp_path / "root"
     home.mkdir(mode=0o700)
