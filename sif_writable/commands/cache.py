@@ -156,7 +156,8 @@ def _roots(arguments: argparse.Namespace, outcome: Outcome | None) -> list[str] 
     if arguments.action == "list" or arguments.everywhere:
         return roots.known(os.environ)
     if outcome is None:
-        return _bad("no storage was chosen here, outside an image. Remedy: name it with --dir DIR, or add --everywhere")
+        why = text.inactive() or "outside an image"
+        return _bad(f"no storage was chosen here: {why}. Remedy: name it with --dir DIR, or add --everywhere")
     return roots.chosen(outcome)
 
 

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import SESSION, session
+from sif_writable.report import text
+from sif_writable.stderr import say
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one command per variable that this session sets, or that it has taken back; always 0."""
     lines = [removal(arguments.shell, name) for name in names_taken_back()]
     lines += [assignment(arguments.shell, name, value) for name, value in session_variables().items()]
+    if not lines and not arguments.quiet:
+        say([f"nothing is set here: {text.inactive() or 'all defaults work'}"])
     sys.stdout.buffer.write(os.fsencode("".join(line + "\n" for line in lines)))  # paths are bytes, some no text
     return 0
 

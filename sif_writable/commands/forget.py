@@ -46,9 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     names = there if arguments.all else list(dict.fromkeys(_name(word, known, layers) for word in arguments.names))
     if arguments.all == bool(arguments.names):
         arguments.parser.error(_with("give either names or --all", there))
+    if not folder:
+        why = text.inactive() or "no storage was found"
+        return _bad(f"what was learned of an image is not known here: {why}. Remedy: call it where the hook is active")
     unknown = [name for name in names if name not in there]
     if unknown:
-        return _bad(f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image", there)
+        words = f"nothing was learned of {' or '.join(name or repr('') for name in unknown)} in this image"
+        return _bad(_with(words, there))
     result: dict[str, Any] = {"schema": 1, "forgotten": names, "kept": [], "removed": [], "failed": []}
     result.update(copies=any(name in known for name in names), tried=False)
     copied = [path for name in names for path in known.get(name, ())]
@@ -191,6 +195,6 @@ def _with(words: str, known: list[str]) -> str:
     return text.shown(f"{words}; {there}")
 
 
-def _bad(words: str, known: list[str]) -> int:
-    say([_with(words, known)])
+def _bad(words: str) -> int:
+    say([words])
     return 2

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import sif_writable
 from sif_writable import MODE, TARGET, aside
+from sif_writable.commands import usage
 from sif_writable.errors import SifWritableError
 from sif_writable.identity import MANIFEST, PURELIB
 from sif_writable.image import bytecode, environments, inventory, options
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SifWritableError(problem)
     declared = _demands(arguments)
     if not arguments.inner:
+        usage.tell_of_host(arguments)
         _make_target()
         _tell("bind target", f"{TARGET} is there, for --bind DIR:{TARGET}")
     _describe(declared, arguments)
@@ -148,11 +150,8 @@ def _is_installed(name: str) -> bool:
     if spec is None or not rest:
         return spec is not None
     below = rest.replace(".", "/")
-    return any(
-        os.path.exists(f"{folder}/{below}{end}")
-        for folder in spec.submodule_search_locations or ()
-        for end in ("", ".py")
-    )
+    folders = spec.submodule_search_locations or ()
+    return any(os.path.exists(f"{folder}/{below}{end}") for folder in folders for end in ("", ".py"))
 
 
 def _folders() -> list[str]:

@@ -98,9 +98,11 @@ def render(traced: Traced, found: list[Finding], saved: list[str], served: list[
     writable = is_writable()
     where = "in the environment" if writable else "under the image"
     lines = ["", f"sif-writable trace: {count(len(found), 'write')} {where}; the command ended with {traced.code}"]
-    if writable:
+    if writable and found:
         words = f"{sys.prefix} can be written here, so none of this fails here, and it was kept apart; in a read-only "
         lines.append(text.paragraph(f"{words}image it needs what is named below", 2))
+    elif writable:
+        lines.append(text.paragraph(f"{sys.prefix} can be written here, so nothing would fail here", 2))
     if traced.problem:
         words = f"only Python programs were heard, no native code and no other programs: {traced.problem}"
         lines.append(text.paragraph(words, 2))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import NamedTuple
+
+import sif_writable
+from sif_writable.stderr import say
 
 DOCUMENTATION = "https://github.com/OWNER/sif_writable/blob/main/container/README.md"
 """As in ``project.urls`` of pyproject.toml."""
@@ -164,6 +168,13 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     """Declare the command that is to be run, behind two dashes."""
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
     parser.usage = f"%(prog)s [options] {CMD}"
+
+
+def tell_of_host(arguments: argparse.Namespace) -> None:
+    """Say that a command for the build of an image is at work on what seems to be a host."""
+    if sif_writable.state == "host" and not arguments.quiet:
+        words = f"no container is recognised here, so the environment that is changed is this machine's: {sys.prefix}"
+        say([f"{words}. In an image, call this in %post or in a RUN line"])
 
 
 def command_of(arguments: argparse.Namespace) -> list[str]:

@@ -115,7 +115,7 @@ def _of_root(entry: Contents, shown: Shown, now: float) -> list[str]:
     left = sum(item.kind == LEFTOVER for item in rest)
     words = [count(len(rest) - left, "lock file")] if len(rest) > left else []
     words += [f"{count(left, 'thing')} left aside by killed processes"] if left else []
-    if words and (left or shown.all_images):
+    if words and (left or (shown.all_images and lines)):
         lines.append(f"  {', '.join(words)}, {human(sum(item.size for item in rest))}")
     return lines
 
@@ -134,11 +134,12 @@ def _named(image: Image) -> str:
 def _rows(items: list[Item], now: float) -> list[str]:
     """Return a line for each thing that is not empty, the largest first."""
     lines = []
-    for item in sorted(items, key=lambda item: -item.size):
-        if _holds_nothing(item):
-            continue
-        files = count(item.files)
-        lines.append(f"    {item.name:<24} {item.kind:<8} {human(item.size):>9} {files:>12}  {_ago(now - item.used)}")
+    items = [item for item in sorted(items, key=lambda item: -item.size) if not _holds_nothing(item)]
+    name = max((len(item.name) for item in items), default=0)
+    kind = max((len(item.kind) for item in items), default=0)
+    for item in items:
+        cells = f"{item.name:<{max(name, 24)}} {item.kind:<{max(kind, 8)}}"
+        lines.append(f"    {cells} {human(item.size):>9} {count(item.files):>12}  {_ago(now - item.used)}")
         if item.kind == PACKAGES and item.written:
             lines.append(f"      programs wrote {count(item.written)} of it, {human(item.written_size)}")
         if item.problem:

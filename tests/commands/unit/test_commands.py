@@ -152,9 +152,33 @@ def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, te
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("env",), 0, "nothing is set here: {}\n"),
+        (("env", "-q"), 0, ""),
+        (("run", "--", "true"), 0, "true runs as without sif-writable: {}\n"),
+        (("run", "-q", "--", "true"), 0, ""),
+        (("cache", "clear", "numba"), 2, "no storage was chosen here: {}. Remedy: name it with --dir DIR, or "),
+        (("cache", "prune", "--older-than", "1d"), 2, "no storage was chosen here: {}. Remedy: "),
+        (("cache", "forget", "numba"), 2, "what was learned of an image is not known here: {}. Remedy: "),
+        (("cache", "forget", "--all"), 2, "what was learned of an image is not known here: {}. Remedy: "),
+    ],
+)
+def test_where_the_hook_has_nothing_to_do_a_command_says_why(
+    words: tuple[str, ...], code: int, said: str, tmp_path: Path
+) -> None:
+    for mode, why in (("off", "SIF_WRITABLE=off"), ("auto", "not in a container")):
+        done = cli(*words, SIF_WRITABLE=mode, HOME=str(tmp_path))
+        # The hook runs in the command itself where it is off, or where nothing has started it.
+        assert (done.returncode, done.stdout) == (code, "")
+        assert done.stderr.startswith(f"sif_writable: {said.format(why)}" if said else "")
+        assert bool(said) == bool(done.stderr)
+
+
 def test_run_passes_on_what_its_command_says() -> None:
     assert cli("run", "--", "sh", "-c", "exit 7").returncode == 7
-    missing = cli("run", "--", "no-such-program")
+    missing = cli("run", "-q", "--", "no-such-program")
     assert (missing.returncode, missing.stderr) == (127, "sif_writable: no-such-program: command not found\n")
     refused = cli("run", "--", "/etc/passwd")
     assert refused.returncode == 126
@@ -193,7 +217,7 @@ def test_text_folds_at_80_columns_but_never_within_a_path() -> None:
 
 
 def test_only_the_command_that_is_asked_for_is_loaded(tmp_path: Path) -> None:
-    program = "import sys\nfrom sif_writable.commands.cli import main\nmain(['env'])\n"
+    program = "import sys\nfrom sif_writable.commands.cli import main\nmain(['env', '-q'])\n"
     program += "print([name for name in sys.modules if name.startswith('sif_writable.commands.')], file=sys.stderr)"
     environ = {**ENVIRONMENT, "HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
