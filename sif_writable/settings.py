@@ -5,7 +5,7 @@ in :mod:`sif_writable.gpu.demands`. On the cold path of a start.
 """
 
 from sif_writable import DEBUG, MODE
-from sif_writable.child import OPT_IN, OVERLAY
+from sif_writable.child import KEEP, OPT_IN, OVERLAY
 from sif_writable.session import STRICT
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ MODES = {
     MODE: ("auto", "on", "off"),
     HOME: ("auto", "keep", "redirect"),
     OVERLAY: ("auto", "on", "off"),
+    KEEP: ("new", "all", "none"),
     SHARE: ("none", "data"),
     STRICT: ("0", "1"),
     DEBUG: ("0", "1"),
@@ -43,7 +44,7 @@ def misunderstood(environ: "Mapping[str, str]", optional: "Iterable[str]") -> "l
     """
     notes = []
     for name, allowed in MODES.items():
-        value = environ.get(name, "")
+        value = environ.get(name, "").strip() if name == KEEP else environ.get(name, "")
         if value and value.lower() not in (*allowed, *_SYNONYMS.get(name, ())):
             notes.append(f"{name}={value[:80]!r} is not understood and counts as unset; allowed: {', '.join(allowed)}")
     known = list(optional)

@@ -326,14 +326,14 @@ _REQUESTED = f"{child.OPT_IN} names it"
 def _decide_home(facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", decision: Decision) -> None:
     mode = settings.home(environ)
     if mode == "keep" or not (facts.home_problem or mode == "redirect"):
-        decision.home_why = f"kept, as {settings.HOME} says" if mode == "keep" else "works"
+        decision.home_why = f"{facts.home_problem}; kept, as {settings.HOME} says" if facts.home_problem else "works"
         return
     if facts.home_timed_out:
         decision.home_why = f"{TIMED_OUT}; kept, since a private one must link to what is in it"
         return
     why = f"HOME {facts.home_problem}" if facts.home_problem else f"{settings.HOME}=redirect"
     if storage.image is None:
-        decision.home_why = f"{why}, but no place was found for another"
+        decision.home_why = f"{facts.home_problem or 'works'}; no place was found for a private one"
         return
     decision.home = f"{storage.image.folder}/{HOME}"
     decision.home_made = HOME in storage.image.present

@@ -9,19 +9,20 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import sif_writable
-from sif_writable import DIR, importhook
+from sif_writable import DIR, importhook, settings
 from sif_writable.attach import variables
 from sif_writable.redirects import given
 from sif_writable.redirects.folders import STAYS
 from sif_writable.report import usage
 from sif_writable.report.status import current
-from sif_writable.report.text import shown
+from sif_writable.report.text import STATES, shown
 from sif_writable.session import STRICT
+from sif_writable.storage import candidates
 from sif_writable.storage.kinds import CONFIG, KINDS
 from sif_writable.storage.shortage import QUOTA
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only
-from sif_writable.storage.unserved import cure, unmet
+from sif_writable.storage.unserved import cure, remedy, unmet
 from sif_writable.system import mounts
 from sif_writable.system.probe import GIVEN_AWAY, attempt_in
 
@@ -55,7 +56,7 @@ def checks(model: Status) -> list[Check]:
         *_space(model),
         *_usage(model),
         *_redirects(model),
-        *_user_directories(),
+        *_user_directories(model),
         *_host_leaks(),
         *_gpu(model),
     ]
@@ -69,10 +70,13 @@ def _hook(model: Status) -> list[Check]:
         return [Check(FAIL, "hook", model["notes"][-1], "report this text; SIF_WRITABLE=off switches the hook off")]
     if hook["state"] == "off" and not model["root"]["writable"]:
         return [Check(WARN, "hook", "switched off by SIF_WRITABLE=off on a read-only root", "unset SIF_WRITABLE")]
+    if hook["state"] in ("no storage", "elevated"):  # of the former, the line of storage says what to do
+        return [Check(INFO, "hook", f"does nothing here: {STATES[hook['state']]}", "")]
     prefix = model["root"]["prefix"]
     of_base = "" if prefix == sys.prefix else f", for the packages of {prefix}, which this virtual environment uses"
-    words = f"active{of_base}" if hook["active"] else f"not needed here ({hook['state']})"
-    return [Check(PASS, "hook", f"{words}, started by {hook['how']}", "")]
+    if hook["active"]:
+        return [Check(PASS, "hook", f"active{of_base}, started by {hook['how']}", "")]
+    return [Check(PASS, "hook", f"not needed here: {STATES[hook['state']]}; called by {hook['how']}", "")]
 
 
 def _settings(model: Status) -> list[Check]:
@@ -118,20 +122,22 @@ def _storage(model: Status) -> list[Check]:
             unserved = None
         elif place.given and place.label != DIR:
             text, level = f"{place.label} {problem}", WARN
+        elif place.label != DIR and remedy(outcome.storage, place):
+            text, level = f"{candidates.named(place.label, place.base)} {problem}", WARN
         else:
             continue
-        found.append(Check(level, "storage", text, cure(outcome.storage, place)))
+        found.append(Check(level, "storage", shown(text), cure(outcome.storage, place)))
     missing = [kind for kind in KINDS if kind not in outcome.storage.slots]
     if missing:
         what = (
             "no place can be written" if len(missing) == len(KINDS) else f"no place for {' and '.join(missing)} files"
         )
         text = f"{what}: " + "; ".join(f"{e['path']} {e['why']}" for e in model["refused"])
-        remedy = "bind a writable directory to /sif-writable"
+        what_helps = "bind a writable directory to /sif-writable"
         if overlay_is_read_only():
             text += "; the overlay that was given is read-only"
-            remedy += ", or give the overlay without :ro (then to one container at a time)"
-        found.append(Check(FAIL if CONFIG in missing else WARN, "storage", text, remedy))
+            what_helps += ", or give the overlay without :ro (then to one container at a time)"
+        found.append(Check(FAIL if CONFIG in missing else WARN, "storage", text, what_helps))
     for entry in model["storage"]:
         if entry["lasting"] == "memory" and entry["kind"] != "runtime":
             text = f"{entry['kind']} files go to {entry['folder']}, which is memory and is gone after the run"
@@ -153,8 +159,8 @@ def _space(model: Status) -> list[Check]:
         room = look(entry["path"], os.environ)
         if problem and room:
             away = problem.code == GIVEN_AWAY
-            remedy = "name another directory" if away else space_remedy(room, QUOTA)
-            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem.text}", remedy))
+            what_helps = "name another directory" if away else space_remedy(room, QUOTA)
+            found.append(Check(WARN, "space", f"{entry['what']}: {entry['path']} {problem.text}", what_helps))
     if model["space"] and not found:
         found.append(Check(PASS, "space", "enough bytes and inodes are free", ""))
     return found
@@ -187,7 +193,9 @@ def _redirects(model: Status) -> list[Check]:
     ]
     if model["home"]["why"] != "works" and not model["home"]["private"]:
         text = f"HOME={model['home']['value']} {model['home']['why']}"
-        found.append(Check(WARN, "HOME", text, "set SIF_WRITABLE_HOME=auto, or give --home DIR"))
+        kept = settings.home(os.environ) == "keep"
+        first = f"set {settings.HOME}=auto" if kept else "bind a directory to /sif-writable"
+        found.append(Check(WARN, "HOME", text, f"{first}, or give --home DIR"))
     found = found or [Check(PASS, "redirects", f"{len(model['redirects'])} set; none of the user's own is wrong", "")]
     return found + [
         Check(INFO, "redirects", f"{entry['variable']}={entry['value']} {entry['problem']}; few programs miss it", "")
@@ -196,7 +204,7 @@ def _redirects(model: Status) -> list[Check]:
     ]
 
 
-def _user_directories() -> list[Check]:
+def _user_directories(model: Status) -> list[Check]:
     """Ask for the user's directories as libraries do, and see whether they can be used."""
     try:
         import platformdirs
@@ -220,6 +228,8 @@ def _user_directories() -> list[Check]:
         if problem:
             name = f"XDG_{kind.upper()}_HOME"
             cure = "set SIF_WRITABLE_HOME=redirect, or bind a writable HOME"
+            if not model["storage"]:  # a private HOME would have no place
+                cure = "give --home DIR"
             if os.environ.get(name):  # then HOME is not what leads there
                 cure = f"bind it (--bind {given.missing(path)}), or unset {name}"
             found.append(Check(WARN, "user directories", f"the user's {kind} directory {path} {problem}", cure))

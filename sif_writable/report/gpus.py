@@ -35,7 +35,6 @@ def gpus(*, required: bool = False) -> Gpu:
     if found is None or (signs.has_gpu_node(evidence.nodes) and found.problem.code == "hidden"):
         nvml = ask.ask(details=True, timeout=demanded.timeout)
         found = found or diagnosis.from_nvml(evidence, nvml, demanded)
-    found = diagnosis.with_settings(found, demanded)
     return {
         "cause": found.problem.code,
         "severity": found.severity,

@@ -1,6 +1,6 @@
-"""The status model as types: what ``status --json`` prints, and what text and checks are made from.
+"""The status model as types: what ``status --json`` prints, and what text and checks are made from. Sizes are in bytes.
 
-The schema has a version and only grows: a key keeps its meaning until the version changes. Sizes are in bytes.
+The schema has a version and only grows: a key keeps its meaning until the version changes.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ class Refused(TypedDict):
     place: str
     path: str
     why: str
+    remedy: str
+    """Empty where nobody asked for the place, and nothing in it is damaged."""
 
 
 class Home(TypedDict):
@@ -163,12 +165,11 @@ class Redirect(TypedDict):
 
 
 class UserSet(TypedDict):
-    """A known variable that the user set."""
+    """A known variable that the user set; its problem is what is wrong with the place that it names, or empty."""
 
     variable: str
     value: str
     problem: str
-    """What is wrong with the place that it names, or empty."""
     remedy: str
     level: str
     """``warn``, ``info`` where few programs miss it, or empty."""
@@ -338,9 +339,8 @@ class Status(TypedDict):
     left_alone: list[LeftAlone]
     packages: list[Package]
     layer: Layer | None
-    """Null where the hook is not active."""
     overlay: Overlay | None
-    """Null where the hook is not active."""
+    """Both null where the hook is not active."""
     gpu: Gpu | None
     """Null with ``--no-gpu``."""
     settings: list[str]

@@ -106,6 +106,12 @@ def notes(folder: str) -> list[str]:
     if broken:
         verb = "is not understood and was" if broken == 1 else "are not understood and were"
         found.append(f"{count(broken, 'line')} of {folder}/learned {verb} passed over")
+    return found
+
+
+def misnamed() -> list[str]:
+    """Return what is wrong with the names that the user wants copies of."""
+    found = []
     for name in policy.names(os.environ):
         if name in importhook.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")

@@ -20,13 +20,14 @@ from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.redirects.decision import Outcome
 from sif_writable.report import gpus, misspelt, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
-from sif_writable.storage import candidates, choose, marker
+from sif_writable.storage import candidates, choose, marker, unserved
 from sif_writable.storage.kinds import RUNTIME
 from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
 from sif_writable.system import container, manifest, mounts, surroundings
 
 if TYPE_CHECKING:
     from sif_writable.report import model as of
+    from sif_writable.storage.chosen import Storage as Chosen
 
 SIZE_SECONDS = 2.0
 """Seconds that counting sizes may take in all, unless all are asked for."""
@@ -92,6 +93,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     wrong = [
         *misspelt.misspelt(os.environ),
         *settings.misunderstood(os.environ, [row.variable for row in OPT_IN]),
+        *(packages.misnamed() if active else ()),
         *filter(None, [policy.limit(os.environ)[1], limit(os.environ)[1]]),
         *(found["settings"] if found else []),
     ]
@@ -130,9 +132,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         "storage": _storage(outcome, table) if outcome else [],
         "space": space.watched(outcome, seen, table),
         "usage": usage.usage(outcome, os.environ),
-        "refused": [{"place": place.label, "path": place.base, "why": why} for place, why in outcome.storage.refused]
-        if outcome
-        else [],
+        "refused": _refused(outcome.storage) if outcome else [],
         "home": _home(outcome if ran else None, seen),
         "redirects": _redirects(outcome, full=full) if outcome and ran else [],
         "user_set": [_given(each) for each in given.listed(os.environ, outcome.replaced if outcome else ())],
@@ -161,6 +161,13 @@ def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
         "an overlay makes it writable; one container at a time can write an overlay image, a second one is refused "
         "until this one ends (many read it with --overlay o.img:ro, and write to a directory that is bound)"
     )
+
+
+def _refused(storage: Chosen) -> list[of.Refused]:
+    return [
+        {"place": place.label, "path": place.base, "why": why, "remedy": unserved.remedy(storage, place)}
+        for place, why in storage.refused
+    ]
 
 
 def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:

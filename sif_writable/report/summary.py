@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sif_writable.report import overlay, usage
 from sif_writable.report.text import LASTING, STATES, free, home_words, paragraph, shown, width
-from sif_writable.sizes import human
+from sif_writable.sizes import count, human
+from sif_writable.storage import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,8 @@ def _title(model: Status, paint: Painter) -> str:
     hook = model["hook"]
     word = paint("active", "good") if hook["active"] else paint(f"not active ({STATES[hook['state']]})", "warn")
     by = ", as an ancestor of this process has decided" if hook["active"] and hook["by"] == "an ancestor" else ""
-    how = f", started by {shown(hook['how'])}" if hook["how"] and not by else ""
+    started = ", started by" if hook["active"] else "; called by"
+    how = f"{started} {shown(hook['how'])}" if hook["how"] and not by else ""
     return f"{paint('sif_writable ' + model['version'], 'head')}: {word}{by}{how}"
 
 
@@ -56,7 +58,7 @@ def _where(model: Status) -> Iterator[str]:
     yield from _field("root", f"{root['prefix']} is {writable} ({root['filesystem']})", 1)
     if root["note"]:
         yield from _field("overlay", root["note"], 2)
-    yield from _field("HOME", home_words(model["home"]), 2)
+    yield from _field("HOME", home_words(model["home"]), 3)
 
 
 def _storage(model: Status, paint: Painter) -> Iterator[str]:
@@ -69,12 +71,13 @@ def _storage(model: Status, paint: Painter) -> Iterator[str]:
         cells = "  ".join(f"{cell:<{wide}}" for cell, wide in zip(row, widths))
         label = "storage" if model["hook"]["active"] else "would use"
         yield _one("" if number else label, f"{cells}  ", entry["folder"])
-    refused = model["refused"]
+    refused = [entry for entry in model["refused"] if not entry["remedy"]]  # the others are among the wrong
     if refused:
         more = f"; and {len(refused) - 1} more" if len(refused) > 1 else ""
         yield from _field("not used", f"{refused[0]['path']} {refused[0]['why']}{more}", 2)
-    for used in model["usage"][:1]:
-        yield from _field("kept", usage.brief(used), 1)
+    kept = usage.total(model["usage"])
+    if kept or not any(entry["size_bytes"] for entry in model["redirects"]):
+        yield from _field("kept", kept or "nothing so far", 2) if model["usage"] else ()
     for room in model["space"]:
         if room["what"] not in ("storage", "HOME"):
             yield from _field("space", f"{room['what']}: {room['path']}, {room['filesystem']}, {free(room)}", 2)
@@ -96,8 +99,8 @@ def _counts(model: Status) -> Iterator[str]:
         yield from _field("redirects", f"{text}: {_list(names)}" if names else text, 2)
     copied = [entry["name"] for entry in model["packages"] if not entry["how"].startswith("refused")]
     if copied:
-        plural = "s have" if len(copied) > 1 else " has"
-        yield from _field("copies", f"{len(copied)} package{plural} a writable copy, or get one: {_list(copied)}", 2)
+        verbs = "have a writable copy, or get one" if len(copied) > 1 else "has a writable copy, or gets one"
+        yield from _field("copies", f"{count(len(copied), 'package')} {verbs}: {_list(copied)}", 2)
     if model["layer"]:
         from sif_writable.report import layer
 
@@ -126,6 +129,11 @@ def _wrong(model: Status) -> Iterator[str]:
         yield f"{hook['problem']}; remedy: {hook['remedy']}"
     if gpu and gpu["expected"] and gpu["severity"] in ("warn", "fail"):
         yield f"GPU: {gpu['fact']} Remedy: {gpu['remedy']}"
+    if model["refused"] and not model["storage"]:
+        yield "no place can be written, so nothing was changed; remedy: bind a directory: --bind DIR:/sif-writable"
+    for refused in model["refused"]:
+        if refused["remedy"]:
+            yield f"{candidates.named(refused['place'], refused['path'])} {refused['why']}; remedy: {refused['remedy']}"
     yield from model["notes"]
     for entry in model["user_set"]:
         if entry["level"] == "warn":

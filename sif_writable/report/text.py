@@ -82,7 +82,7 @@ def render(model: Status, paint: Painter) -> str:
     by = ", as an ancestor of this process has decided" if hook["active"] and hook["by"] == "an ancestor" else ""
     lines.append(f"{'hook:':<11}{word}{by}")
     if hook["how"]:
-        lines.append(paragraph(f"started by {hook['how']}", 11))
+        lines.append(paragraph(f"{'started' if hook['active'] else 'called'} by {hook['how']}", 11))
     if hook["problem"]:
         lines += [paragraph(hook["problem"], 11), paragraph(f"remedy: {hook['remedy']}", 11)]
     engine = container["engine"] + (f", image {container['image']}" if container["image"] else "")
@@ -137,6 +137,13 @@ STATES = {
 }
 
 
+def inactive() -> str:
+    """Say why the hook has nothing to serve in this process, or return an empty string."""
+    import sif_writable
+
+    return "" if sif_writable.state in ("active", "inherited") else STATES.get(sif_writable.state, "")
+
+
 LASTING = {"persistent": "persistent", "memory": "in memory, gone with the job or the container"}
 """How long a place lasts, where that is said in other words than "as long as"."""
 
@@ -162,7 +169,10 @@ def _storage_lines(model: Status, paint: Painter) -> list[str]:
             lines.append(paragraph(paint(entry["note"], "warn"), 11))
     if not model["storage"]:
         lines.append(paragraph(paint("no place can be written; nothing was changed", "bad"), 2))
-    lines += [paragraph(f"not {entry['place']}: {entry['path']} {entry['why']}", 2) for entry in model["refused"]]
+    for refused in model["refused"]:
+        lines.append(paragraph(f"not {refused['place']}: {shown(refused['path'])} {shown(refused['why'])}", 2))
+        if refused["remedy"]:
+            lines.append(paragraph(f"remedy: {shown(refused['remedy'])}", 4))
     for used in model["usage"]:
         lines.append(paragraph(usage.words(used), 2))
         if used["warning"]:

@@ -65,24 +65,29 @@ def _warning(root: str, size: int, files: int, allowed: Limit | None) -> Advice 
     }
 
 
-def brief(entry: Usage) -> str:
-    """Return what the images keep in a storage root in a few words."""
-    number = entry["images"]
-    verb = f"{number} image{'s' * (number != 1)} keep{'s' * (number == 1)}"
-    if not entry["size_bytes"] and entry["complete"]:
-        return f"{verb} nothing yet"
-    least = "" if entry["complete"] else "at least "
-    files = count(entry["files"], "file or folder", "files and folders")
-    return f"{verb} {least}{human(entry['size_bytes'])} in {files}"
+def total(entries: list[Usage]) -> str:
+    """Return what is kept in all storage roots in a few words, or an empty string: nothing."""
+    found = []
+    complete = all(entry["complete"] for entry in entries)
+    least = "" if complete else "at least "
+    size, files = sum(entry["size_bytes"] for entry in entries), sum(entry["files"] for entry in entries)
+    if size or not complete:
+        images = {entry["images"] for entry in entries if entry["size_bytes"]}
+        number = images.pop() if len(images) == 1 else 0  # of several places nobody knows whose are the same
+        verb = f"{count(number, 'image')} keep{'s' * (number == 1)}" if number else "images keep"
+        found.append(f"{verb} {least}{human(size)} in {count(files, 'file or folder', 'files and folders')}")
+    downloads = sum(entry["downloads_bytes"] for entry in entries)
+    if downloads:
+        number = sum(entry["downloads_files"] for entry in entries)
+        found.append(f"downloads take {least}{human(downloads)} in {count(number)}")
+    return "; ".join(found)
 
 
 def words(entry: Usage) -> str:
     """Return what the images keep in a storage root as a sentence."""
-    text = brief(entry)
+    text = total([entry]) or "nothing is kept so far"
     if entry["written_files"]:
-        text += f", of which programs wrote {human(entry['written_bytes'])} in {count(entry['written_files'])}"
-    if entry["downloads_files"]:
-        text += f"; downloads take {human(entry['downloads_bytes'])} in {count(entry['downloads_files'])}"
+        text += f"; of this programs wrote {human(entry['written_bytes'])} in {count(entry['written_files'])}"
     if entry["limit_bytes"] is None:
         return f"{text}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"

@@ -184,13 +184,13 @@ def _consider_well(
         else:
             unusable = unfit(place.base + "/.", uid=status.st_uid, counted=False, foreign_mode=0)
         if unusable:
-            return unusable
+            return _within(place, root, unusable, storage)
         world.once()
         from sif_writable.storage.roots import make_root
 
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
         if problem:
-            return problem
+            return _within(place, root, problem, storage)
     # The common case in one look: everything goes to the first good place.
     common = kinds is KINDS and marker.executable and not storage.slots and not loose
     counted = marker.counted
@@ -198,9 +198,20 @@ def _consider_well(
         for kind in kinds:
             storage.slots[kind] = Slot(root, place)
         return ""
-    return unfit(root, uid=facts.uid, counted=counted, foreign_mode=foreign_mode) or _share_out(
-        place, root, marker, loose, facts.uid, storage, kinds, foreign_mode, last=postponed is None
-    )
+    unusable = unfit(root, uid=facts.uid, counted=counted, foreign_mode=foreign_mode)
+    if unusable:
+        return _within(place, root, unusable, storage)
+    return _share_out(place, root, marker, loose, facts.uid, storage, kinds, foreign_mode, last=postponed is None)
+
+
+def _within(place: "Candidate", folder: str, problem: str, storage: "Storage") -> str:
+    """Return what is wrong with a place for what is wrong with a folder of ours in it, which is named."""
+    if folder == place.base or not world.exists(folder):
+        return problem
+    storage.folders.append((place, folder))
+    if world.lstat(folder).st_mode & 0o170000 not in (0o040000, 0o120000):
+        problem = "is not a directory"
+    return f"has {folder!r}, which {problem}"
 
 
 def _share_out(
@@ -314,9 +325,9 @@ def _open_kind(kind: str, facts: "Facts", storage: "Storage") -> str:
             problem = explain(error)
     # A root of our own making lets nobody in. A given one may have had a folder of that name for others.
     if not problem and place.given and world.stat(folder).st_mode & 0o022:
-        problem = f"can be written by other users (remedy: chmod go-w {folder})"
+        problem = "can be written by other users"
     if problem:
-        problem = f"{folder[len(root) + 1 :]} in it {problem}"
+        problem = _within(place, folder, problem, storage)
         storage.refused.append((place, problem))
         del storage.slots[kind]
         return problem

@@ -36,7 +36,19 @@ class Slot:
 class Storage:
     """Where each kind goes, and what was refused on the way."""
 
-    __slots__ = ("image", "loose", "refused", "roomy", "shared", "shares", "slots", "small", "take_over", "unshared")
+    __slots__ = (
+        "folders",
+        "image",
+        "loose",
+        "refused",
+        "roomy",
+        "shared",
+        "shares",
+        "slots",
+        "small",
+        "take_over",
+        "unshared",
+    )
 
     def __init__(self) -> None:
         """Start with no place at all."""
@@ -47,6 +59,8 @@ class Storage:
         image."""
         self.refused: list[tuple[Candidate, str]] = []
         """Candidates that were not taken, with a sentence without subject."""
+        self.folders: list[tuple[Candidate, str]] = []
+        """Candidates that were not taken for what is wrong with a folder of ours in them, with that folder."""
         self.loose: list[tuple[Candidate, str]] = []
         """Candidates that keep no code, with the directory from which others could take our folder away."""
         self.small = False

@@ -81,7 +81,7 @@ def _try_root(root: str, *, uid: int, foreign_mode: int, made: bool) -> tuple[st
             return opened(status.st_mode).text, ""
         problem = unfit(root, uid=uid, foreign_mode=foreign_mode, attempt=True)
         if not problem and not made and _is_somebody_elses(root):
-            problem = f"has {root!r}, which is not empty and has no mark of ours (remedy: rename it, or another place)"
+            problem = "is not empty and has no mark of ours"
         if problem:
             return problem, ""
         # Only what the place itself refuses is marked: a failure that passes would be held against it for ever.

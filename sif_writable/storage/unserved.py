@@ -1,10 +1,15 @@
-"""What is said of a place that the user asked for and did not get. Pure."""
+"""What is said of a place that the user asked for and did not get, or that is damaged."""
 
 from __future__ import annotations
 
+import os
+
 from sif_writable import DIR
 from sif_writable.errors import Problem
+from sif_writable.seldom import MARKER
+from sif_writable.signals import let_pass
 from sif_writable.system.timeouts import TIMED_OUT
+from sif_writable.warm import FOLDER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
     from sif_writable.storage.chosen import Storage
 
 REMEDY = "bind a directory of yours that can be written there, or name another one"
+RENAME = "rename it, or name another directory"
 LOOSE_REMEDY = "chmod g-w,o-w or chmod +t {!r}, or name another directory"
 
 
@@ -33,7 +39,31 @@ def cure(storage: Storage, place: Candidate) -> str:
     if place.base[:1] != "/":
         return f'write the whole path, such as {DIR}="$PWD/{short(place.base)}"'
     loose = [directory for other, directory in storage.loose if other is place]
-    return LOOSE_REMEDY.format(loose[0]) if loose else REMEDY
+    if loose:
+        return LOOSE_REMEDY.format(loose[0])
+    return next((_repair(folder) for other, folder in storage.folders if other is place), REMEDY)
+
+
+def remedy(storage: Storage, place: Candidate) -> str:
+    """Return what helps where a place does not serve; nothing where nobody gave it, and it is as it may be."""
+    own = any(other is place for other, _ in (*storage.loose, *storage.folders))
+    return cure(storage, place) if place.given or own else ""
+
+
+def _repair(folder: str) -> str:
+    """Return what helps where a folder of ours is there and does not serve."""
+    try:
+        status = os.lstat(folder)
+        if status.st_mode & 0o170000 != 0o040000 or status.st_uid != os.geteuid():
+            return RENAME
+        if status.st_mode & 0o777 != 0o700:
+            return f"chmod 0700 {folder!r}, or name another directory"
+        is_root = os.path.basename(folder).startswith(FOLDER)
+        somebody_elses = is_root and os.listdir(folder) and not os.path.lexists(f"{folder}/{MARKER}")
+    except OSError as error:
+        let_pass(error)
+        return REMEDY
+    return RENAME if somebody_elses else REMEDY
 
 
 def silence(path: str) -> str:

@@ -22,6 +22,7 @@ VALUES = {
     "SIF_WRITABLE_COPYUP_MAX": ("-1", "inf", MANY),
     "SIF_WRITABLE_MAX": ("-1G", "nan", MANY),
     "SIF_WRITABLE_GPU": ("require,warn", "1", "requre"),
+    "SIF_WRITABLE_KEEP": ("everything", "0", "\udcff"),
     "SIF_WRITABLE_GPU_COUNT": ("-1", "2.5", MANY),
     "SIF_WRITABLE_GPU_MIN_MEMORY": ("-20G", "inf", MANY),
     "SIF_WRITABLE_GPU_MIN_CAPABILITY": ("sm_80", "-8.0", MANY),

@@ -388,8 +388,8 @@ def test_a_folder_of_that_name_which_others_may_write_serves_nothing(places: Scr
 
     as_user(VICTIM, prepare)
     found = settle(given(path), Candidate("next", places.shm, "memory"))
-    remedy = f"(remedy: chmod go-w {path}/sif-writable/data)"
-    assert found["refused"] == [["SIF_WRITABLE_DIR", f"data in it can be written by other users {remedy}"]]
+    words = f"has '{path}/sif-writable/data', which can be written by other users"
+    assert found["refused"] == [["SIF_WRITABLE_DIR", words]]
     assert found["roots"].pop("data") == f"{places.shm}/{NAME}"
     assert set(found["roots"].values()) == {f"{path}/sif-writable"}
 

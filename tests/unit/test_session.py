@@ -78,7 +78,8 @@ def _asked() -> set[str]:
 
 OF_ROWS = {name for row in (*ROWS, *OPT_IN) for name in (row[0], *row[4])} | {row[1] for row in CARRIED}
 DO_NOT_DECIDE = {
-    *("SIF_WRITABLE_STRICT", "SIF_WRITABLE_DEBUG", "SIF_WRITABLE_OVERLAY", "SLURM_TMPDIR", "KUBERNETES_SERVICE_HOST"),
+    *("SIF_WRITABLE_STRICT", "SIF_WRITABLE_DEBUG", "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_KEEP"),
+    *("SLURM_TMPDIR", "KUBERNETES_SERVICE_HOST"),
 }
 """Asked for to name values that are not understood, by the layer at each use, and by place: one node, one pod."""
 

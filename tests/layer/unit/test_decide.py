@@ -61,7 +61,7 @@ def test_a_layer_is_allowed(environ: dict[str, str], facts: dict[str, object]) -
         ({"LOCAL_WORLD_SIZE": "2"}, {}, "one of 2 tasks of a group"),
         ({"KRB5CCNAME": "KEYRING:persistent:1000"}, {}, "keyring"),
         ({}, {"threads": 2}, "2 threads run"),
-        ({}, {"threads": 0}, "/proc is not there"),
+        ({}, {"threads": 0}, "/proc is not mounted here"),
         ({}, {"program": "/usr/bin/gdb"}, "inside another program (gdb)"),
         ({}, {"program": ""}, "inside another program (unknown)"),
         ({}, {"uid_map": "0 0 4294967295\n"}, "more users than one"),
@@ -111,12 +111,6 @@ def test_values_are_understood_alike_for_the_environment_and_for_other_paths() -
         assert overlay.mode({OVERLAY: value}) == enter.mode({OVERLAY: value})
     assert settings.misunderstood({OVERLAY: "Layer"}, ()) == []
     assert "allowed: auto, on, off" in settings.misunderstood({OVERLAY: "layers"}, ())[0]
-
-
-def test_what_is_to_be_kept_and_not_understood_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIF_WRITABLE_KEEP", "everything")
-    *_, line = report.lines(report.model("/nowhere/image-1"))
-    assert line.startswith("SIF_WRITABLE_KEEP='everything' is not understood")
 
 
 def test_in_a_layer_the_image_is_the_one_that_it_was_made_over(monkeypatch: pytest.MonkeyPatch) -> None:

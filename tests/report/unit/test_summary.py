@@ -88,7 +88,7 @@ def test_an_inactive_hook_claims_no_redirects(monkeypatch: pytest.MonkeyPatch) -
 def test_there_are_never_more_than_25_lines(active: Any, many: int) -> None:
     words = " ".join(["something", "that", "is", "wrong"] * 12)
     active["notes"] = [f"{number}: {words}" for number in range(many)]
-    active["refused"] = [{"place": "X", "path": LONG, "why": words}] * many
+    active["refused"] = [{"place": "X", "path": LONG, "why": words, "remedy": words * (many % 2)}] * many
     active["space"] = [
         {
             "path": LONG,
@@ -121,6 +121,65 @@ def test_there_are_never_more_than_25_lines(active: Any, many: int) -> None:
     assert bool(wrong) == bool(many)
     if many > 1:
         assert "more: sif-writable status --verbose" in told[-2]
+
+
+def used(images: int, size: int, downloads: int, **more: Any) -> dict[str, Any]:
+    files = {"files": bool(size) * 3, "downloads_files": bool(downloads) * 2}
+    return {
+        "root": "/s",
+        "images": images,
+        "size_bytes": size,
+        "downloads_bytes": downloads,
+        "complete": True,
+        "warning": None,
+        **files,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ([used(1, 0, 0)], ""),  # what is in use lies in the folder for sockets, or in one that a group shares
+        ([used(1, 0, 5 << 20)], "downloads take 5.0 MiB in 2 files"),
+        ([used(1, 4096, 0)], "1 image keeps 4.0 KiB in 3 files and folders"),
+        ([used(2, 4096, 5 << 20)], "2 images keep 4.0 KiB in 3 files and folders; downloads take 5.0 MiB in 2 files"),
+        (
+            [used(1, 0, 5 << 20), used(3, 4096, 0)],  # code went to another place than downloads
+            "3 images keep 4.0 KiB in 3 files and folders; downloads take 5.0 MiB in 2 files",
+        ),
+        ([used(1, 4096, 0), used(2, 4096, 0)], "images keep 8.0 KiB in 6 files and folders"),
+        ([used(1, 4096, 0, complete=False)], "1 image keeps at least 4.0 KiB in 3 files and folders"),
+    ],
+)
+def test_what_is_kept_does_not_contradict_what_is_in_use(active: Any, kept: list[Any], words: str) -> None:
+    active["usage"] = kept
+    told = " ".join(summary.render(active, PAINT).split())
+    assert f"kept {words} redirects 3 set; 2 in use:" in told if words else "kept" not in told
+    active["redirects"] = []
+    assert words or "kept nothing so far" in " ".join(summary.render(active, PAINT).split())
+
+
+def test_a_place_that_was_asked_for_and_refused_has_its_remedy(active: Any) -> None:
+    why, remedy = "is not an absolute path", "write the whole path"
+    active["refused"] = [
+        {"place": "SIF_WRITABLE_DIR", "path": "x", "why": why, "remedy": remedy},
+        {"place": "SCRATCH", "path": "/scratch", "why": "is on a read-only filesystem", "remedy": ""},
+        {"place": "the user's cache directory", "path": "/h/.cache", "why": "has '/h'", "remedy": "rename it"},
+    ]
+    told = " ".join(summary.render(active, PAINT).split())
+    assert f"wrong SIF_WRITABLE_DIR=x {why}; remedy: {remedy} /h/.cache has '/h'; remedy: rename it more" in told
+    assert "not used /scratch is on a read-only filesystem " in told
+    assert f"remedy: {remedy}" in text.render(active, PAINT)
+    active["storage"] = []
+    told = " ".join(summary.render(active, PAINT).split())
+    assert "wrong no place can be written, so nothing was changed; remedy: bind a directory: --bind DIR:" in told
+
+
+def test_an_inactive_hook_is_called_and_starts_nothing(active: Any) -> None:
+    assert lines(active)[0].endswith(": active, started by /venv/sif_writable.pth")
+    active["hook"].update(state="off", active=False)
+    assert lines(active)[0].endswith(": not active (SIF_WRITABLE=off); called by /venv/sif_writable.pth")
 
 
 def test_every_problem_is_said_whole_with_its_remedy_where_there_is_room(active: Any) -> None:

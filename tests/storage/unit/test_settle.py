@@ -17,7 +17,7 @@ from sif_writable import DIR
 from sif_writable.cleanup.roots import below
 from sif_writable.redirects.earlier import take_over
 from sif_writable.seldom import MARKER
-from sif_writable.storage import candidates, choose
+from sif_writable.storage import candidates, choose, unserved
 from sif_writable.storage import marker as marker_
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.kinds import KINDS
@@ -87,8 +87,41 @@ def test_where_others_can_write_too_the_folder_is_per_user_and_private(tmp_path:
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     os.chmod(root, 0o750)
     assert problems(settle(Candidate("shared", str(tmp_path), "node")))["shared"] == (
-        "is open to other users (mode 0750, safe is 0700)"
+        f"has {str(root)!r}, which is open to other users (mode 0750, safe is 0700)"
     )
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_damaged_folder_of_ours_is_named_with_what_mends_it(tmp_path: Path, given: bool) -> None:
+    root = tmp_path / "sif-writable"
+    place = Candidate("home", str(tmp_path), "persistent", given=given)
+
+    def told() -> tuple[str, str]:
+        storage = settle(place)
+        return storage.refused[0][1], unserved.remedy(storage, place)
+
+    settle(place)
+    os.chmod(root, 0o777)
+    chmod = f"chmod 0700 {str(root)!r}, or name another directory"
+    assert told()[0].startswith(f"has {str(root)!r}, which is open to other users (mode 0777, ")
+    assert told()[1] == chmod
+    os.chmod(root, 0o700)
+    shutil.rmtree(root / "data")
+    (root / "data").touch()
+    assert told() == (f"has '{root}/data', which is not a directory", unserved.RENAME)
+    shutil.rmtree(root)
+    root.touch()
+    assert told() == (f"has {str(root)!r}, which is not a directory", unserved.RENAME)
+    root.unlink()
+    root.symlink_to("/nowhere")
+    assert told()[0].startswith(f"has {str(root)!r}, which is a symbolic link, ")
+    root.unlink()
+    root.mkdir(0o700)
+    (root / "notes.txt").touch()
+    assert told() == (f"has {str(root)!r}, which is not empty and has no mark of ours", unserved.RENAME)
+    full = Candidate("scratch", "/proc/nowhere", "node")
+    storage = settle(full)
+    assert unserved.remedy(storage, full) == ""  # nobody asked for it
 
 
 def test_without_a_sticky_bit_others_could_replace_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
