@@ -8,8 +8,12 @@
 set -eu
 : "${ATTACHED:=$HOME/sif-writable-attached}"
 : "${DOCKER:=docker}"
-image=$1
+image=${1:?names the image to run}
 shift
+if [ ! -d "$ATTACHED/current" ]; then # Docker would make an empty folder there, and nothing would be attached
+    echo "$ATTACHED/current is not there. Remedy: sif-writable attach --dir \"$ATTACHED\"" >&2
+    exit 2
+fi
 
 # What the image says of PYTHONPATH stays, behind ours.
 own=$("$DOCKER" image inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$image" | sed -n 's/^PYTHONPATH=//p')

@@ -64,10 +64,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         everywhere = "all places where the hook looks for storage" + (" (the default)" if action is listing else "")
         where.add_argument("--everywhere", action="store_true", help=everywhere)
         action.add_argument("--json", action="store_true", help="print the result as JSON (schema 1)")
-        reach = "list" if action is listing else "reach"
-        action.add_argument(
-            "--all-images", action="store_true", help=f"{reach} what belongs to other images and what images share, too"
-        )
+        reach = "list what other images have" if action is listing else "reach what other images have and images share"
+        action.add_argument("--all-images", action="store_true", help=f"{reach}, too")
     for name, action in (("list", listing), ("prune", prune), ("clear", clear)):
         usage.complete(action, f"cache {name}")
     for action in (prune, clear):

@@ -89,7 +89,7 @@ PAGES = {
     "run": Page(
         (
             ("run -- R --no-save -f analysis.R", "a program that is not Python, with the same caches"),
-            ("run -- make test", "a shell's, too"),
+            ("run -- make test", "the same for make, and for what it starts"),
         ),
         "those of CMD; 126 it cannot be executed; 127 there is none; 2 where no CMD is given",
     ),

@@ -99,15 +99,22 @@ def outside_words(path: str, variable: str) -> str:
     )
 
 
+_NAMED = 3
+"""Variables that one line names."""
+
+
 def sent_words(what: str, sent: Iterable[str], variables: Iterable[str], bind: str) -> str:
     """Say which variables of the user sent a program to a path that is of no use.
 
     :param what: the path, and what is wrong with it.
-    :param sent: each as ``NAME=VALUE``; :param variables: their names.
+    :param sent: each as ``NAME=VALUE``; :param variables: their names. Of more than three the first are named.
     :param bind: what has to be bound; empty: it is bound, and this user may not write there.
     """
     named = list(sent)
     cure = f"bind that directory (apptainer exec --bind {bind})" if bind else "make that directory writable"
+    if len(named) > _NAMED:
+        first = ", ".join(named[:_NAMED])
+        return f"{what}: {first} and {len(named) - _NAMED} more lead there. Remedy: {cure}."
     return (
         f"{what}: {join(named)} lead{'s' * (len(named) == 1)} there. Remedy: {cure}, or unset "
         f"{join(variables)}, so that a place that can be written is found."

@@ -13,7 +13,7 @@ def words(path: str, *, in_image: bool) -> str:
 
     :param in_image: any variable counts; else, on a mount of the host, those that are known to name a place for files.
     """
-    names = given.sending(path, os.environ, only_known=not in_image)[:3]
+    names = given.sending(path, os.environ, only_known=not in_image)
     if not names:
         return ""
     bind = given.missing(path) if in_image else ""
@@ -22,7 +22,7 @@ def words(path: str, *, in_image: bool) -> str:
 
 def report_missing(path: str) -> None:
     """Say on stderr which variable led to a path whose first directory is not there: what has to be bound."""
-    names = given.sending(os.path.normpath(path), os.environ, only_known=True)[:3]
+    names = given.sending(os.path.normpath(path), os.environ, only_known=True)
     if names:
         values = given.words(names, os.environ)
         messages.say(policy.sent_words(f"{path} is not there", values, names, given.missing(path)))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTAINER = os.path.join(REPOSITORY, "container")
+ATTACHED = "~/sif-writable-attached"
 RECORDING = """#!/bin/sh
 if [ "$1" = image ]; then printf 'A=1\\n%s\\n' "$IMAGE_SAYS"; exit; fi
 env | grep ^PYTHONPATH= || :
@@ -98,10 +99,18 @@ def test_pyxis_is_called_with_the_mount_and_the_variable(tmp_path: Path) -> None
 @pytest.mark.parametrize(("says", "value"), [("B=2", HOOK), ("PYTHONPATH=/opt/app:/b c", f"{HOOK}:/opt/app:/b c")])
 def test_docker_gets_the_images_own_path_behind_ours(tmp_path: Path, says: str, value: str) -> None:
     path = stand_in(tmp_path, "docker")
-    done = run("attach-docker.sh", "image", "python", "a b.py", PATH=path, HOME="/home/me", IMAGE_SAYS=says)
+    words = ("image", "python", "a b.py")
+    missing = run("attach-docker.sh", *words, PATH=path, HOME=str(tmp_path))  # Docker makes an empty folder there
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert f'{ATTACHED}/current is not there. Remedy: sif-writable attach --dir "' in missing.stderr.replace(
+        str(tmp_path), "~"
+    )
+    (tmp_path / "sif-writable-attached" / "current").mkdir(parents=True)
+    done = run("attach-docker.sh", *words, PATH=path, HOME=str(tmp_path), IMAGE_SAYS=says)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "names the image to run" in run("attach-docker.sh", PATH=path, HOME=str(tmp_path)).stderr
     assert done.stdout.splitlines() == [
         *("run", "--rm", "--read-only", "--tmpfs", "/tmp:exec"),
-        *("--volume", f"/home/me/sif-writable-attached/current:{POINT}:ro"),
+        *("--volume", f"{tmp_path}/sif-writable-attached/current:{POINT}:ro"),
         *("--env", f"PYTHONPATH={value}", "image", "python", "a b.py"),
     ]

@@ -122,4 +122,9 @@ def test_the_sentence_names_the_variable_and_what_to_bind() -> None:
         "/no cannot be written: HF_HOME=/no/hf and TORCH_HOME='/no/\\ntorch' lead there. Remedy: bind"
     )
     assert "--bind /no), or unset HF_HOME and TORCH_HOME" in words
+    many = [f"V{number}" for number in range(5)]
+    assert policy.sent_words("/no cannot be written", [f"{name}=/no" for name in many], many, "/no") == (
+        "/no cannot be written: V0=/no, V1=/no, V2=/no and 2 more lead there. Remedy: bind that directory "
+        "(apptainer exec --bind /no)."
+    )
     assert "make that directory writable" in policy.sent_words("/no is full", ["HF_HOME=/no"], ["HF_HOME"], "")
