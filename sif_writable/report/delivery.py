@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from sif_writable.attach import variables
 
+_CALL = "a call of sif_writable.run()"
+
 
 class Delivery(NamedTuple):
     """How the hook is delivered."""
@@ -42,7 +44,8 @@ def delivery(ran: bool) -> Delivery:
         found = os.path.join(parent, "sif_writable.pth")
         if parent in sys.path and parent not in os.environ.get("PYTHONPATH", "").split(":") and os.path.isfile(found):
             return Delivery(found, "", "")  # by site.addsitedir of another one: a virtual environment above ours
-        return Delivery("another module, which calls it", "", "")
+        # Where the host's PYTHONPATH follows an attached folder's, this package may be the host's.
+        return Delivery(custom if custom.endswith("/sif_writable/hook/sitecustomize.py") else _CALL, "", "")
     if sys.flags.no_site:
         return Delivery("", "this interpreter was started with -S, which switches every start-up hook off", "drop -S")
     if any(os.path.isfile(os.path.join(d, "sif_writable.pth")) for d in _site_directories()):

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sif_writable.errors import Problem
 from sif_writable.gpu import ask, demands, diagnosis, signs
 from sif_writable.gpu.check import declared
 from sif_writable.gpu.cuda import highest_cuda, minimum_driver, numbers
@@ -30,9 +31,13 @@ def gpus(*, required: bool = False) -> Gpu:
         demanded.said_by[demands.POLICY] = "--require-gpu is given"
     evidence = signs.gather(environ, sys.path)
     found = diagnosis.from_evidence(evidence, demanded)
+    if found is None and demanded.policy == "off":
+        fact = f"NVML was not asked, as {demanded.who(demands.POLICY)} says."
+        found = diagnosis.Diagnosis(diagnosis.INFO, Problem("not-asked", fact))
     nvml = ask.Nvml()
     # Where the files say that NVML cannot be there, it is not asked; where they say that GPUs are hidden, it is.
-    if found is None or (signs.has_gpu_node(evidence.nodes) and found.problem.code == "hidden"):
+    hidden = found is not None and found.problem.code == "hidden" and demanded.policy != "off"
+    if found is None or (hidden and signs.has_gpu_node(evidence.nodes)):
         nvml = ask.ask(details=True, timeout=demanded.timeout)
         found = found or diagnosis.from_nvml(evidence, nvml, demanded)
     return {

@@ -113,3 +113,14 @@ def test_status_says_what_is_not_known_and_doctor_only_warns(room: Container) ->
     doctor = room.run(program.format(words=["doctor", "--require-gpu"]), **REQUIRE)
     assert "WARN GPU: The GPU could not be checked" in " ".join(doctor.stdout.split())
     assert "FAIL GPU" not in doctor.stdout
+
+
+def test_status_asks_nobody_where_the_user_has_switched_the_check_off(room: Container) -> None:
+    room.with_nv()
+    program = "from sif_writable.commands.cli import main; main({words})"
+    status = room.run(program.format(words=["status"]), SIF_WRITABLE_GPU="off")
+    assert "GPU NVML was not asked, as SIF_WRITABLE_GPU=off says." in " ".join(status.stdout.split())
+    assert not room.calls("nvmlInitWithFlags")
+    required = room.run(program.format(words=["doctor", "--require-gpu"]), SIF_WRITABLE_GPU="off")
+    assert "PASS GPU: A GPU is present" in required.stdout
+    assert room.calls("nvmlInitWithFlags")
