@@ -131,7 +131,7 @@ def _demands(arguments: argparse.Namespace) -> dict[str, list[str]]:
         declared["package"] = list(dict.fromkeys(wanted))
     for path in arguments.overlay or ():
         if not os.path.isabs(path) or not os.path.isdir(path) or options.is_never_mounted_on(os.path.normpath(path)):
-            problems.append(f"--overlay {path!r} is not a directory of this image, given by its absolute path")
+            problems.append(f"--overlay {path!r} is no absolute path of a directory in this image that can be covered")
     if arguments.overlay:
         declared["overlay"] = list(dict.fromkeys(os.path.normpath(path) for path in arguments.overlay))
     if problems and not arguments.inner:

@@ -180,10 +180,12 @@ def tell_of_host(arguments: argparse.Namespace) -> None:
 def command_of(arguments: argparse.Namespace) -> list[str]:
     """Return the command that is to be run.
 
-    :raises SystemExit: there is none: code 2, with the usage on stderr.
+    :raises SystemExit: there is none, or it has no name: code 2, with the usage on stderr.
     """
     argv: list[str] = arguments.argv
     argv = argv[1:] if argv[:1] == ["--"] else argv
     if not argv:
         arguments.parser.error("no command given")
+    if not argv[0].strip():  # such as a variable of the shell that is not set
+        arguments.parser.error(f"the command has no name: {argv[0]!r}")
     return argv

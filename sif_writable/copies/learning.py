@@ -16,6 +16,7 @@ from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
 from sif_writable.copies.units import Unit, directories, installed_with, unit_at
 from sif_writable.errors import SifWritableError
 from sif_writable.layer import others
+from sif_writable.signals import let_pass
 from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
             if words := provide.words_of_a_bind_within(unit):
                 yield words
             continue
-        yield policy.outside_words(path, _variable_for(path))
+        hides = _holds_something(os.path.dirname(path))
+        yield policy.outside_words(path, _variable_for(path), is_file=os.path.isfile(path), hides=hides)
     if not verdict.failed and failures.is_of_a_database(error):
         names = list(dict.fromkeys(culprits.packages_of(error, copies)))
         if names:
@@ -111,6 +113,14 @@ def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) 
                 f"sqlite could not write a database, and does not say which. If one of {policy.join(names)} keeps it "
                 "in its own directory, name that package in SIF_WRITABLE_PACKAGES."
             )
+
+
+def _holds_something(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except OSError as error:
+        let_pass(error)
+        return os.path.isdir(directory)
 
 
 def _variable_for(path: str) -> str:

@@ -86,17 +86,23 @@ def _round_up(size: int) -> str:
 # --- Words for what no copy cures ---
 
 
-def outside_words(path: str, variable: str) -> str:
+def outside_words(path: str, variable: str, *, is_file: bool = False, hides: bool = False) -> str:
     """Say what cures a path of the image that has to be written and belongs to no package.
 
     :param variable: what moves the path, if anything does.
+    :param is_file: it is a file of the image.
+    :param hides: the image has something beside it, which a directory that is bound there would hide.
     """
+    name = os.path.basename(path)
+    begin = f"{path} cannot be written, and it belongs to no package that could have a writable copy. Remedy:"
+    if not variable and is_file:
+        return f"{begin} bind a copy of it there (apptainer exec --bind COPY:{path})."
+    if not variable and hides and "." in name:
+        cure = f"or bind a file there (touch {name}; apptainer exec --bind {name}:{path})"
+        return f"{begin} write it to a directory that is bound, {cure}."
     remedy = f"set {variable} to a directory that can be written, or bind one" if variable else "bind a directory"
-    target = path if variable else os.path.dirname(path) if "." in os.path.basename(path) else path
-    return (
-        f"{path} cannot be written, and it belongs to no package that could have a writable copy. "
-        f"Remedy: {remedy} there (apptainer exec --bind DIRECTORY:{target})."
-    )
+    target = path if variable else os.path.dirname(path) if "." in name else path
+    return f"{begin} {remedy} there (apptainer exec --bind DIRECTORY:{target})."
 
 
 _NAMED = 3

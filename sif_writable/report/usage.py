@@ -87,7 +87,7 @@ def words(entry: Usage) -> str:
     """Return what the images keep in a storage root as a sentence."""
     text = total([entry]) or "nothing is kept so far"
     if entry["written_files"]:
-        text += f"; of this programs wrote {human(entry['written_bytes'])} in {count(entry['written_files'])}"
+        text += f"; programs wrote {human(entry['written_bytes'])} of what images keep"
     if entry["limit_bytes"] is None:
         return f"{text}; nothing goes by itself ({MAX}=off)"
     limits = f"{human(entry['limit_bytes'])} or {entry['limit_files']:,} files"
