@@ -17,12 +17,11 @@ from sif_writable.report import usage
 from sif_writable.report.status import current
 from sif_writable.report.text import STATES, shown
 from sif_writable.session import STRICT
-from sif_writable.storage import candidates
 from sif_writable.storage.kinds import CONFIG, KINDS
 from sif_writable.storage.shortage import QUOTA
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import look, overlay_is_read_only
-from sif_writable.storage.unserved import cure, remedy, unmet
+from sif_writable.storage.unserved import cure, named, remedy, unmet
 from sif_writable.system import mounts
 from sif_writable.system.probe import GIVEN_AWAY, attempt_in
 
@@ -123,7 +122,7 @@ def _storage(model: Status) -> list[Check]:
         elif place.given and place.label != DIR:
             text, level = f"{place.label} {problem}", WARN
         elif place.label != DIR and remedy(outcome.storage, place):
-            text, level = f"{candidates.named(place.label, place.base)} {problem}", WARN
+            text, level = f"{named(place.label, place.base)} {problem}", WARN
         else:
             continue
         found.append(Check(level, "storage", shown(text), cure(outcome.storage, place)))

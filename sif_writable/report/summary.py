@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sif_writable.report import overlay, usage
 from sif_writable.report.text import LASTING, STATES, free, home_words, paragraph, shown, width
 from sif_writable.sizes import count, human
-from sif_writable.storage import candidates
+from sif_writable.storage import unserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ def _wrong(model: Status) -> Iterator[str]:
         yield "no place can be written, so nothing was changed; remedy: bind a directory: --bind DIR:/sif-writable"
     for refused in model["refused"]:
         if refused["remedy"]:
-            yield f"{candidates.named(refused['place'], refused['path'])} {refused['why']}; remedy: {refused['remedy']}"
+            yield f"{unserved.named(refused['place'], refused['path'])} {refused['why']}; remedy: {refused['remedy']}"
     yield from model["notes"]
     for entry in model["user_set"]:
         if entry["level"] == "warn":

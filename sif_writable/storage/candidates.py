@@ -45,11 +45,6 @@ class Candidate:
         self.of_pod = of_pod
 
 
-def named(label: str, base: str) -> str:
-    """Return how a sentence names a candidate: by its variable where it has one."""
-    return f"{label}={base}" if label.replace("_", "").isupper() else base
-
-
 def places(facts: "Facts", environ: "Mapping[str, str]") -> "Iterator[Candidate]":
     """Yield the candidates for storage, best first."""
     pod = "KUBERNETES_SERVICE_HOST" in environ

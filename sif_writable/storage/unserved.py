@@ -36,11 +36,16 @@ def unmet(storage: Storage, label: str = DIR) -> Problem | None:
 
 def cure(storage: Storage, place: Candidate) -> str:
     """Return what helps where a place that was given does not serve."""
+    if not place.base.strip():
+        return f"unset {DIR}, or write the whole path of a directory"
     if place.base[:1] != "/":
         return f'write the whole path, such as {DIR}="$PWD/{short(place.base)}"'
     loose = [directory for other, directory in storage.loose if other is place]
     if loose:
         return LOOSE_REMEDY.format(loose[0])
+    top = "/".join(place.base.split("/")[:2])
+    if not os.path.lexists(top) and ":" not in top:  # a directory of the host's that is not bound
+        return f"bind it (apptainer exec --bind {short(top)}), or name another directory"
     return next((_repair(folder) for other, folder in storage.folders if other is place), REMEDY)
 
 
@@ -66,6 +71,11 @@ def _repair(folder: str) -> str:
     return RENAME if somebody_elses else REMEDY
 
 
+def named(label: str, base: str) -> str:
+    """Return how a sentence names a candidate: by its variable where it has one."""
+    return f"{label}={short(base)}" if label.replace("_", "").isupper() else base
+
+
 def silence(path: str) -> str:
     """Return the line about a filesystem that hangs: or nobody would know what has been waited for."""
     return f"{path} {TIMED_OUT}, and is passed over"
@@ -73,5 +83,5 @@ def silence(path: str) -> str:
 
 def short(value: str) -> str:
     """Quote a value for one line of a terminal."""
-    text = value if value.isprintable() else repr(value)
+    text = value if value.isprintable() and value.strip() == value else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"

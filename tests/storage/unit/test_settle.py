@@ -119,6 +119,16 @@ def test_a_damaged_folder_of_ours_is_named_with_what_mends_it(tmp_path: Path, gi
     root.mkdir(0o700)
     (root / "notes.txt").touch()
     assert told() == (f"has {str(root)!r}, which is not empty and has no mark of ours", unserved.RENAME)
+    for base, cure in (
+        ("/nowhere/of/mine", "bind it (apptainer exec --bind /nowhere), or name another directory"),
+        ("/proc/nowhere", unserved.REMEDY),
+        (" ", "unset SIF_WRITABLE_DIR, or write the whole path of a directory"),
+        ("a/b", 'write the whole path, such as SIF_WRITABLE_DIR="$PWD/a/b"'),
+        ("/dev/null", unserved.REMEDY),
+    ):
+        wrong = Candidate(DIR, base, "persistent", given=True)  # which root could make
+        assert unserved.remedy(settle(wrong), wrong) == cure
+    assert unserved.named(DIR, " ") == "SIF_WRITABLE_DIR=' '"
     full = Candidate("scratch", "/proc/nowhere", "node")
     storage = settle(full)
     assert unserved.remedy(storage, full) == ""  # nobody asked for it
