@@ -1,4 +1,4 @@
-"""Run one command in another root filesystem, as an ordinary user: `python3 enter.py ENTRY`, which is JSON (`Entry`).
+"""Run one command in another root filesystem, as an ordinary user: `python3 enter.py ENTRY`; see `entry.Entry`.
 
 Everything happens in mount and pid namespaces of its own: nothing is left mounted or running afterwards, however the
 command or we end. Where we are not root, a user namespace gives the right to mount.
@@ -6,60 +6,18 @@ command or we end. Where we are not root, a user namespace gives the right to mo
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import json
 import os
 import signal
 import stat
-import subprocess
 import sys
-import traceback
-from typing import TYPE_CHECKING, NoReturn, TypedDict
 
+TYPE_CHECKING = False  # from typing, it takes longer than all that is done here, and this is started thousands of times
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
-
-class Entry(TypedDict):
-    """What to run, and in which world."""
-
-    argv: list[str]
-    environment: dict[str, str]
-    folder: str
-    """The working directory, as seen inside."""
-    uid: int
-    stage: str
-    """An empty folder outside, to mount things on."""
-    tree: str
-    """The new root: a folder, mounted as it is; `/` keeps the present one. Empty where another root is given."""
-    squashfs: str
-    """The new root: a squashfs file, mounted by the kernel; `FILE:OFFSET` where something stands before it."""
-    layer: str
-    """With `squashfs`: a folder whose files are parts of the image too. Empty: there is none."""
-    mirror: bool
-    """The new root: the present one again, on superblocks that are read-only."""
-    layers: list[str]
-    """With `mirror`: `outside:inside`, folders shown in the same way."""
-    overlay: bool
-    """A writable tmpfs overlay on top of the squashfs; the files stay root's."""
-    binds: list[str]
-    """`outside:inside`, `outside:inside:ro` or `outside:inside:noexec`."""
-    images: list[str]
-    """`outside:inside`: files that hold an ext3 or ext4 filesystem, mounted by the kernel."""
-    served: list[str]
-    """`outside:inside:log:delay:valid`: folders shown by a server that counts each request; see `counted`."""
-    tmpfs: list[str]
-    """Folders inside that become an empty tmpfs; one of a size, `FOLDER:SIZE`, lies over the binds."""
-    setuid: bool
-    """Programs may gain privileges, as on an ordinary machine; otherwise never again."""
-    user_namespaces: bool
-    """The command can make user namespaces."""
-    fuse: bool
-    """Ordinary users may open /dev/fuse, as on an ordinary machine."""
-    devices: list[str]
-    """More files in /dev, each a copy of /dev/null: this machine's own /dev stays as it is."""
-
+    from tests.lab.entry import Entry
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -71,7 +29,7 @@ _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 
 def main() -> int:
     """Make the namespaces, run the rest in a child that is the first process of them, and end as it ended."""
-    entry: Entry = json.loads(sys.argv[1])
+    entry: Entry = eval(sys.argv[1])  # noqa: S307 - ours; json would take as long as the rest
     os.umask(0o022)
     uid, gid = os.getuid(), os.getgid()
     _unshare(_CLONE_NEWNS | _CLONE_NEWPID | (_CLONE_NEWUSER if uid else 0))
@@ -142,14 +100,15 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
     elif entry["tree"]:
         _mount(entry["tree"], root, flags=_MS_BIND)
         # The lab may lie on a filesystem where setuid helpers would not work.
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - without a module for it
             _mount("none", root, flags=_MS_REMOUNT | _MS_BIND)
+        except OSError:
+            pass
     elif entry["squashfs"]:
         lower = parts["lower"] if entry["overlay"] or entry["layer"] else root
         # The program, not the system call: it finds a free loop device, which goes with the mount.
         file, _, offset = entry["squashfs"].partition(":")
-        options = f"loop,ro,nosuid,offset={offset or 0}"
-        subprocess.run(["mount", "-t", "squashfs", "-o", options, file, lower], check=True)
+        _run(["mount", "-t", "squashfs", "-o", f"loop,ro,nosuid,offset={offset or 0}", file, lower])
         options = f"lowerdir={entry['layer']}:{lower}" if entry["layer"] else f"lowerdir={lower}"
         if entry["overlay"]:
             options += ",upperdir={upper},workdir={work}".format(**parts)
@@ -178,7 +137,7 @@ def _assemble(entry: Entry, *, privileged: bool) -> str:
             _restrict_bind(root + inside, {"ro": _MS_RDONLY, "noexec": _MS_NOEXEC}[options_given[0]])
     for image in entry["images"]:
         outside, inside = image.split(":")
-        subprocess.run(["mount", "-o", "loop,nosuid,nodev", outside, root + inside], check=True)
+        _run(["mount", "-o", "loop,nosuid,nodev", outside, root + inside])
     for served in entry["served"]:
         _serve(root, *served.split(":"))
     for folder, _, size in (folder.partition(":") for folder in entry["tmpfs"]):
@@ -228,6 +187,8 @@ def _restrict_bind(target: str, flag: int) -> None:
 
 def _serve(root: str, outside: str, inside: str, *how: str) -> None:
     """Start the server that counts requests; it ends with the namespace."""
+    import subprocess
+
     program = os.path.join(os.path.dirname(__file__), "counted.py")
     words = [sys.executable, "-I", program, outside, root + inside, *how]
     server = subprocess.Popen(words, stdout=subprocess.PIPE)
@@ -303,10 +264,18 @@ def _in_child(work: Callable[[], int]) -> NoReturn:
     try:
         code = work()
     except BaseException:  # noqa: BLE001
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run(argv: list[str]) -> None:
+    import subprocess
+
+    subprocess.run(argv, check=True)
 
 
 def _mount(source: str, target: str, kind: str = "none", options: str = "", flags: int = 0) -> None:

@@ -22,7 +22,7 @@ _MAIN = ("3.11", "3.12", "3.10", "3.13", "3.14", "3.9", "3.15")
 """A test that runs on one interpreter runs on the first of these that is there."""
 
 _ASK = (
-    "import sys, sysconfig; import venv, ensurepip;"
+    "import sys, sysconfig; from importlib.util import find_spec; assert find_spec('venv') and find_spec('ensurepip');"
     "print(sys.implementation.name, '%d.%d' % sys.version_info[:2], sysconfig.get_path('purelib'))"
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.lab import enter, measured
+from tests.lab import entry, measured
 from tests.lab.store import LAB, ORDINARY_UID, remove
 
 if TYPE_CHECKING:
@@ -97,8 +96,8 @@ def run(
     devices: Sequence[str] = (),
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in another root as the ordinary user; see `enter.Entry` for each word."""
-    entry = enter.Entry(
+    """Run a command in another root as the ordinary user; see `entry.Entry` for each word."""
+    what = entry.Entry(
         argv=list(argv),
         environment=dict(environment),
         folder=folder,
@@ -119,13 +118,13 @@ def run(
         fuse=fuse,
         devices=list(devices),
     )
-    command = [sys.executable, "-I", enter.__file__, json.dumps(entry)]
+    command = entry.command(what)
     try:
         result = call(command, timeout=timeout, environment=measured.unmeasured())
     except OSError as error:  # seen once on a machine of its own: this very interpreter could not be started
         warnings.warn(f"{sys.executable} was started again after {error!r}", stacklevel=2)
         result = call(command, timeout=timeout, environment=measured.unmeasured())
-    result.args = entry["argv"]  # what a failing test shows
+    result.args = what["argv"]  # what a failing test shows
     return result
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.lab import apt, debian, enter, scratch
+from tests.lab import apt, debian, entry, scratch
 from tests.lab.apptainer_root import Apptainer, Runtime
 from tests.lab.store import LAB
 from tests.lab.unavailable import LabUnavailable
@@ -131,7 +129,7 @@ def running(nodes: int = NODES) -> Iterator[Cluster]:
         _write(settings, _settings(apptainer.inside(state), names))
         _write(os.path.join(state, "cgroup.conf"), "CgroupPlugin=disabled\n")
         _write(os.path.join(state, "munge.key"), os.urandom(64).hex(), 0o600)
-        entry = enter.Entry(
+        what = entry.Entry(
             argv=["sh", "-c", _DAEMONS, "sh", apptainer.inside(state), *names],
             environment={"PATH": apt.SYSTEM_PATH, "LANG": "C.UTF-8", "SLURM_CONF": apptainer.inside(settings)},
             folder="/",
@@ -153,7 +151,7 @@ def running(nodes: int = NODES) -> Iterator[Cluster]:
             devices=[],
         )
         daemons = subprocess.Popen(
-            [sys.executable, "-I", enter.__file__, json.dumps(entry)],
+            entry.command(what),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

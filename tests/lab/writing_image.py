@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Image:
     """A read-only environment with small packages that write, on a machine with empty writable places."""
 
-    def __init__(self, places: Scratch, environment: str) -> None:
+    def __init__(self, places: Scratch, environment: str, machine: PlainMachine | None = None) -> None:
         """Take where to run, and what."""
         self.places = places
         self.environment = environment
-        self.machine = PlainMachine(places)
+        self.machine = machine or PlainMachine(places)
 
     def run(
         self,

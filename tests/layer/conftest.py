@@ -51,11 +51,11 @@ SITE = next(path for path in sys.path if path.endswith("site-packages"))
 class Box:
     """Runs programs in rootless containers on one machine."""
 
-    def __init__(self, places: Scratch, environment: str) -> None:
+    def __init__(self, places: Scratch, environment: str, machine: PlainMachine | None = None) -> None:
         """Take where to run, and what."""
         self.places = places
         self.environment = environment
-        self.machine = PlainMachine(places)
+        self.machine = machine or PlainMachine(places)
         self.runs = 0
         folder = places.home
         for name in (".cache", "sif-writable", "image-test"):

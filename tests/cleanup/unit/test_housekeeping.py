@@ -227,9 +227,9 @@ def test_whether_locks_tell_of_other_nodes(kind: str, options: str, tells: bool)
 
 def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
     for digit in "abc":
-        images.add(digit, 400, files=200)
+        images.add(digit, 400, files=80)
     rounds = 1
-    while not images.tidy(bound=Bound(60, 300)):
+    while not images.tidy(bound=Bound(60, 120)):
         rounds += 1
         assert rounds < 50
     assert rounds > 2
