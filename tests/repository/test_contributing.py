@@ -102,3 +102,17 @@ def test_what_contributing_names_is_there() -> None:
         named = set(re.findall(r"`((?:tests|README|CHANGELOG)[\w./-]*)", file.read()))
     assert {"tests/run", "tests/hook/test_budget.py"} <= named
     assert [name for name in named if not os.path.exists(os.path.join(REPOSITORY, name))] == []
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    """Each folder and each top-level module of the package has its line, and no other."""
+    with open(os.path.join(GITHUB, "CONTRIBUTING.md"), encoding="utf-8") as file:
+        drawn = file.read().partition("\nsif_writable/\n")[2].partition("\ncontainer/ ")[0]
+    named = {name for line in drawn.splitlines() for name in re.findall(r"([a-z_]+(?:\.py|/))(?= )", f"{line} ")}
+    package = os.path.join(REPOSITORY, "sif_writable")
+    there = {os.path.basename(path) for path in glob.glob(f"{package}/*.py")} - {"__main__.py"}
+    there |= {f"{os.path.basename(path)}/" for path in glob.glob(f"{package}/[a-z]*") if os.path.isdir(path)}
+    assert named == there
+    for folder, line in re.findall(r"^  (\w+)/ (.*)", drawn, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", line):
+            assert os.path.exists(f"{package}/{folder}/{name}.py"), (folder, name)
