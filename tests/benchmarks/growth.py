@@ -2,8 +2,13 @@
 
 ``python -m tests.benchmarks.growth [--rounds N] [--svg FILE]`` from the root of the repository; with ``--svg`` it needs
 matplotlib. Each point is ``python -c 'import example'``, a module of site-packages, in a read-only environment whose
-storage is warm, against the same without the package, in turn. System calls are counted beside it (strace), memory
-apart. An address space laid out by chance moves both by about a tenth of a millisecond.
+storage is warm and where packages get copies, against the same without the package, in turn. System calls are counted
+besides (strace), but for those about memory. An address space laid out by chance moves both by about a tenth of a
+millisecond.
+
+At the end it is measured, within a process, what one import takes with no package learned and with 1,000, in turn: the
+first one, which reads the list (processor time), and each further one, by what the finders take: what they find is not
+executed.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from tests.benchmarks import rounds
+from tests.conftest import BY_COPY
 from tests.lab import apt, environments, pythons, scratch
 from tests.lab.plain_machine import WORK, PlainMachine
 from tests.lab.store import ORDINARY_UID
@@ -32,6 +38,21 @@ if TYPE_CHECKING:
 _BARE, _HOOKED, _ROUNDS = "/bare/bin/python", "/venv/bin/python", "/rounds.py"
 _WORDS = ["-c", "import example"]
 _STATE = "import sif_writable; print(sif_writable.state)"
+_FURTHER = 200
+"""Empty modules: one is imported, the others are looked up after it."""
+_FIND = f"""
+import sys, time
+begin = time.process_time()
+import further_0
+first = time.process_time() - begin
+finder, *_ = sys.meta_path
+times = []
+for number in range(1, {_FURTHER}):
+    begin = time.perf_counter()
+    assert finder.find_spec(f"further_{{number}}")
+    times.append(time.perf_counter() - begin)
+print(first, sorted(times)[len(times) // 2])
+"""
 _MEMORY = ("brk", "mmap", "munmap", "mprotect", "mremap", "madvise")
 
 _MORE_ROWS = """
@@ -80,8 +101,39 @@ def main() -> None:
             series.setdefault(name, []).append(point)
             ratio = statistics.median(point.hook) / statistics.median(point.bare)
             print(f"{name:<28}{size:>8}{point.calls:>6} calls{point.more:>7.2f} ms more, ratio {ratio:.3f}", flush=True)
+    print(found_within(hooked, arguments.rounds))
     if arguments.svg:
         draw(series, arguments.svg)
+
+
+def found_within(hooked: str, count: int) -> str:
+    """Measure what one import takes, and what 1,000 learned packages add to it; return both as text."""
+    times: dict[int, list[list[float]]] = {0: [], 1000: []}
+    with scratch.fresh() as places, scratch.fresh() as none, scratch.fresh() as many:
+        environment = environments.copy(hooked, os.path.join(places.folder, "venv"))
+        for number in range(_FURTHER):
+            with open(os.path.join(environments.packages(environment), f"further_{number}.py"), "wb"):
+                pass
+        machines = {0: PlainMachine(none), 1000: PlainMachine(many)}
+        for turn in range(-3, count):
+            for size, machine in machines.items():
+                done = machine.run([_HOOKED, "-c", _FIND], venv=environment, env=BY_COPY)
+                if done.returncode != 0:
+                    raise RuntimeError(done.stderr[-2000:])
+                if turn == -3:
+                    learned(machine.places, environment, size)
+                if turn >= 0:
+                    times[size].append([1e6 * float(word) for word in done.stdout.split()])
+    lines = []
+    for name, least, most in zip(("first import", "each further one"), zip(*times[0]), zip(*times[1000])):
+        more = statistics.median(most) - statistics.median(least)
+        lines.append(f"{name:<28}{_middle(least)} us; with 1,000 packages learned {_middle(most)}, {more:.2f} us more")
+    return "\n".join(lines)
+
+
+def _middle(times: Sequence[float]) -> str:
+    lower, middle, upper = statistics.quantiles(times, n=4)
+    return f"{middle:.2f} ({upper - lower:.2f})"
 
 
 def measure(
@@ -96,7 +148,7 @@ def measure(
     binds = [f"{bare}:/bare:ro", f"{rounds.__file__}:{_ROUNDS}:ro"]
 
     def run(argv: Sequence[str]) -> str:
-        result = machine.run(argv, venv=environment, binds=binds, timeout=3600)
+        result = machine.run(argv, venv=environment, binds=binds, env=BY_COPY, timeout=3600)
         if result.returncode != 0:
             raise RuntimeError(f"{argv[:3]} failed:\n{result.stderr[-2000:]}")
         return result.stdout
@@ -129,7 +181,7 @@ def measure(
 def rows(places: Scratch, environment: str, size: int) -> None:
     """Let the table of locations have that many rows."""
     del places
-    catalog = os.path.join(environments.packages(environment), "sif_writable", "plan", "catalog.py")
+    catalog = os.path.join(environments.packages(environment), "sif_writable", "redirects", "catalog.py")
     with open(catalog, encoding="utf-8") as file:
         text = file.read()
     known = text[text.index("ROWS:") : text.index("OPT_IN")].count('\n    ("')

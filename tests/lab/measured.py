@@ -32,7 +32,7 @@ _PTH = f"0{_MODULE}.pth"
 """It is read before our own, so that all of a start is measured."""
 _STARTING = """import atexit, os, sys
 
-def spawn(path, argv, env, **options):
+def _posix_spawn(path, argv, env, **options):  # the name of the caller's: an error is judged by its innermost frame
     # Without `site`, an interpreter reads no .pth file: the code that it is given begins with what that would do.
     argv = list(argv)
     if "-S" in argv and "-c" in argv:
@@ -55,7 +55,7 @@ if os.path.exists("{0}/settings") and "coverage" not in sys.modules:
         measuring = coverage.process_startup()
         atexit.unregister(measuring._atexit)
         atexit.register(save)
-        posix_spawn, os.posix_spawn = os.posix_spawn, spawn
+        posix_spawn, os.posix_spawn = os.posix_spawn, _posix_spawn
     finally:
         for name in own:
             del os.environ[name]
