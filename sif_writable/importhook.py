@@ -312,9 +312,9 @@ def storage_hangs() -> bool:
     _given_up = hanging.times_out(root, kind)
     if _given_up:
         from sif_writable.stderr import say
-        from sif_writable.storage.unserved import silence
+        from sif_writable.storage.unserved import hanging as line
 
-        say([silence(root)])
+        say([line(root)])
     return _given_up
 
 

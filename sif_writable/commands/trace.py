@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def layer() -> list[str]:
-    """Return the directories in which programs can write here without more ado, since they get a layer."""
+    """Return the directories in which programs can write here anyway, since they get a layer."""
     image = os.path.dirname(importhook.folder())
     if not image:
         return []
@@ -69,8 +69,8 @@ def layer() -> list[str]:
     from sif_writable.report import layer_checks
 
     layer_checks.try_now(image)
-    told = report.model(image)
-    return [] if told["why"] else list(told["over"])
+    state = report.model(image)
+    return [] if state["why"] else list(state["over"])
 
 
 def model(traced: Traced, found: list[Finding], saved: list[str], served: list[str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def render(traced: Traced, found: list[Finding], saved: list[str], served: list[
     elif writable:
         lines.append(text.paragraph(f"{sys.prefix} can be written here, so nothing would fail here", 2))
     if traced.problem:
-        words = f"only Python programs were heard, no native code and no other programs: {traced.problem}"
+        words = f"only writes of Python code were seen, not those of native code and other programs: {traced.problem}"
         lines.append(text.paragraph(words, 2))
     lines += [text.paragraph(f"not watched: {place}", 2) for place in traced.unwatched]
     for title, group in _groups(found):

@@ -107,7 +107,7 @@ def _copy_file(path: str, new: str, status: os.stat_result) -> None:
             while block := os.read(source, _BLOCK):
                 while block:
                     block = block[os.write(target, block) :]
-            os.fchmod(target, mode)  # the umask has had its say
+            os.fchmod(target, mode)  # whatever the umask is
             os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         finally:
             os.close(target)

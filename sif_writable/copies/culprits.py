@@ -48,8 +48,8 @@ def judge(error: BaseException, copies: Copies, handled: BaseException | None = 
 
     :param handled: an error that was handled already when the work began that failed.
     """
-    told = failures.failures(evidence.chain(error, handled), working_directory())
-    failed = [failure for failure in told if is_refused(failure)]
+    refusals = failures.failures(evidence.chain(error, handled), working_directory())
+    failed = [failure for failure in refusals if is_refused(failure)]
     units, detail = packages_holding(failed, copies)
     if not units:
         unit, detail = writer(error, failed, copies)

@@ -28,15 +28,15 @@ _PYTHON_LOADERS = (_external.SourceFileLoader, _external.SourcelessFileLoader)
 _outermost: "Any" = None
 """What :func:`hooks` returned when the outermost import that is under way began."""
 _settled = 0
-"""How much the imports of :data:`registered` have left for ``atexit`` in all."""
+"""How many ``atexit`` callbacks the modules of :data:`registered` have registered in all."""
 begun: "dict[str, Before]" = {}
-"""Packages with what was when their execution began."""
+"""Packages, with the state before their execution."""
 registered: "dict[str, int]" = {}
-"""Modules whose import has left something for ``atexit``, with how much."""
+"""Modules whose import has registered ``atexit`` callbacks, with how many."""
 
 
 def _callbacks() -> int:
-    """Return how much is left for ``atexit``, but for what the standard library leaves there as it is imported."""
+    """Return the number of ``atexit`` callbacks, without those that the standard library registers when imported."""
     import atexit
 
     count = atexit._ncallbacks()  # noqa: SLF001 - there is no other way to ask
@@ -48,7 +48,7 @@ def _callbacks() -> int:
 
 
 def hooks() -> "tuple[Any, ...]":
-    """Return what a program has one of, or a list of: what a module that is executed twice would set or add twice."""
+    """Return the hooks and lists of the process, which a module that is executed twice would set or extend twice."""
     import _signal  # type: ignore[import-not-found]
     import builtins
 
@@ -62,12 +62,12 @@ def hooks() -> "tuple[Any, ...]":
 
 
 class Before:
-    """What was when the execution of a module began, as far as a second one could double it."""
+    """The state before a module is executed, as far as a second execution could change it twice."""
 
     __slots__ = ("callbacks", "handled", "hooks", "settled", "threads", "time")
 
     def __init__(self) -> None:
-        """Look: no system call, and few microseconds."""
+        """Record it, without a system call, in a few microseconds."""
         import _thread
         import time
 
@@ -80,7 +80,7 @@ class Before:
         self.hooks = _outermost
 
     def callbacks_since(self) -> int:
-        """Return how much more is left for ``atexit``, but for what other modules that were imported have left."""
+        """Return how many ``atexit`` callbacks are new, without those of other modules that were imported meanwhile."""
         return _callbacks() - self.callbacks - (_settled - self.settled)
 
 

@@ -65,16 +65,16 @@ _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EOVERFLOW)
 
 
 class Failure(NamedTuple):
-    """A write that was refused, as far as an error tells."""
+    """A write that was refused, according to an error."""
 
     path: str
     """As it was given, made absolute."""
     number: int
-    """The errno, 0 where only words tell."""
+    """The errno, 0 where only the text says it."""
 
 
 def failures(errors: Iterable[BaseException], folder: str) -> list[Failure]:
-    """Return the writes that were refused, as errors tell.
+    """Return the writes that were refused, according to errors.
 
     :param folder: the working directory, for relative paths.
     """

@@ -84,7 +84,7 @@ def set_aside(path: str, folder: str) -> Taken:
 
 
 def _written(path: str, top: str, record: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Return what programs wrote to a copy, as paths below it; what the image has just so does not count.
+    """Return what programs wrote to a copy, as paths below it; without files that are equal in the image.
 
     :param top: where the copy is now.
     """

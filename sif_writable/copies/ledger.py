@@ -152,7 +152,7 @@ def learn(lines: Iterable[Line], copies: Copies, *, again: bool = False) -> None
     with suppress(OSError):
         try:
             descriptor = os.open(f"{copies.folder}/{LEARNED}", flags)
-        except FileNotFoundError:  # its beginning failed; without that, it would lack for ever what is known beforehand
+        except FileNotFoundError:  # it could not be made before: now it is, with the packages that are known to write
             begin(copies.folder)
             descriptor = os.open(f"{copies.folder}/{LEARNED}", flags)
         try:

@@ -129,7 +129,7 @@ _MOST = 1000
 
 
 class _Mine:
-    """Tells what modules have made."""
+    """Recognises what modules have defined."""
 
     def __init__(self, modules: dict[str, Any]) -> None:
         self._names = {*modules}

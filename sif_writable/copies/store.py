@@ -39,7 +39,7 @@ class Copies:
         self.being_copied: set[str] = set()
         """Packages whose copy is being made: what that imports comes from the image."""
         self.untried: set[str] = set()
-        """Packages whose copy was made for the import that is under way: it is not known yet whether they bear it."""
+        """Packages whose copy was made for the import under way: it is not known yet whether they work there."""
         self._wanted: Optional[dict[str, tuple[str, ...]]] = None
 
     def seen(self) -> "list[str]":

@@ -1,4 +1,4 @@
-"""Tell errors that storage has for a moment from those that show that a copy does not help."""
+"""Distinguish momentary errors of storage from those that show that a copy does not help."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _module_name(entry: str) -> str:
 
 
 def directories(more: Iterable[str] = ()) -> list[str]:
-    """Return the directories of sys.path, as they are written and as they are, but not the standard library's.
+    """Return the directories of sys.path, as written and resolved, without those of the standard library.
 
     :param more: further directories; those in one of sys.path are of a namespace and do not count.
     """

@@ -1,4 +1,4 @@
-"""The bytecode of an image, which can never write it later: what is missing, and its compilation."""
+"""Find and compile the bytecode that an image lacks: its packages cannot be compiled into it later."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MANY = 200
-"""Files from which on starting more processes pays."""
+"""Number of files for which it pays to start more processes."""
 
 
 def stale(folders: Iterable[str]) -> list[str]:
-    """Return the sources below some directories whose bytecode is missing or of an older source."""
+    """Return the sources below some directories whose bytecode is missing, or was made from an older source."""
     return [path for path in sources(folders) if not _is_valid(path)]
 
 
@@ -54,7 +54,7 @@ def _is_valid(path: str) -> bool:
             header = file.read(16)
         if header[:4] != importlib.util.MAGIC_NUMBER:
             return False
-        if header[4] & 1:  # by the content of the source
+        if header[4] & 1:  # hash-based: nothing to compare
             return True
         status = os.stat(path)
     except (OSError, IndexError, NotImplementedError):
@@ -74,18 +74,18 @@ def importable() -> list[str]:
     return [entry for entry in found if entry not in ("/", home) and not entry.startswith(home + "/.local/")]
 
 
-def compile_all(paths: Sequence[str], tell: Callable[[str, float], None]) -> list[str]:
-    """Compile these sources; return those that have no bytecode still.
+def compile_all(paths: Sequence[str], progress: Callable[[str, float], None]) -> list[str]:
+    """Compile these sources; return those that still have no bytecode.
 
-    Some cannot be compiled, as templates and old code cannot; of others the directory belongs to somebody else.
+    Templates and old code cannot be compiled, and some directories belong to another user.
 
-    :param tell: is called with a path and the part of the work that is done.
+    :param progress: is called with a path and the part of the work that is done.
     :raises SifWritableError: there is no space.
     """
     failed = []
     with contextlib.closing(parallel(_compile, paths, many=MANY, at_once=16)) as results:
         for number, (path, number_of_error) in enumerate(zip(paths, results)):
-            tell(path, number / len(paths))
+            progress(path, number / len(paths))
             if number_of_error in (errno.ENOSPC, errno.EDQUOT):
                 place = os.path.dirname(path) + "/__pycache__"
                 words = explain(OSError(number_of_error, os.strerror(number_of_error)), place)

@@ -26,7 +26,7 @@ def deliver(environment: Environment) -> str:
             if name == "sif-writable" or not _has(environment, name):
                 _copy(name, environment.purelib)
     except importlib.metadata.PackageNotFoundError as error:
-        name = error.args[0]  # the attribute has come with Python 3.10
+        name = error.args[0]  # its attribute `name` is new in Python 3.10
         return f"{name} is not installed as a distribution here, so it cannot be copied; install it there by pip"
     except OSError as error:
         return f"{error.filename or environment.purelib} {explain(error)}"
@@ -59,7 +59,7 @@ def _copy(name: str, target: str) -> None:
 def starts_hook(environment: Environment) -> bool:
     """Whether an interpreter of this environment runs the hook at its start."""
     words = "import sys; print(getattr(sys.modules.get('sif_writable'), 'state', ''))"
-    # With the hook off it still says so, and does nothing.
+    # Switched off, the hook still runs, and leaves that state.
     done = subprocess.run(
         [environment.executable, "-c", words],
         env={**os.environ, MODE: "off"},

@@ -67,20 +67,20 @@ class Environment(NamedTuple):
 def found(root: str = "/") -> tuple[list[Environment], list[tuple[str, str]]]:
     """Return the environments of the image, and the programs that did not answer, with the reason."""
     environments: dict[tuple[str, str], Environment] = {}
-    silent: list[tuple[str, str]] = []
+    unanswered: list[tuple[str, str]] = []
     tried: set[tuple[str, str]] = set()
     for program in programs(root):
-        # A venv's python is a link to the one that it was made with, so the folder is part of what it is.
+        # A venv's python is a link to the interpreter that made it, so the folder identifies it, too.
         identity = (os.path.dirname(program), os.path.realpath(program))
         if identity in tried:
             continue
         tried.add(identity)
-        told = ask(program)
-        if isinstance(told, str):
-            silent.append((program, told))
+        answer = ask(program)
+        if isinstance(answer, str):
+            unanswered.append((program, answer))
         else:
-            environments.setdefault((told.prefix, told.purelib), told)
-    return list(environments.values()), silent
+            environments.setdefault((answer.prefix, answer.purelib), answer)
+    return list(environments.values()), unanswered
 
 
 def programs(root: str = "/") -> list[str]:

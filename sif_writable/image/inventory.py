@@ -34,7 +34,7 @@ class Distribution(NamedTuple):
     info: str
     """The name of its ``.dist-info`` or ``.egg-info`` there."""
     record: int
-    """Bytes of its RECORD; it differs where the files differ, mostly."""
+    """Bytes of its RECORD, which mostly differ where the files differ."""
 
     @property
     def whole(self) -> str:
@@ -86,7 +86,7 @@ def stamp(path: Iterable[str], baked: Iterable[str] = ()) -> str:
 
 
 def top_levels(distribution: Distribution) -> list[str]:
-    """Return the names that a distribution lets one import, as its RECORD or ``top_level.txt`` tells."""
+    """Return the names that a distribution lets one import, by its RECORD or ``top_level.txt``."""
     info = f"{distribution.folder}/{distribution.info}"
     for name in ("RECORD", "top_level.txt"):
         try:
@@ -107,7 +107,7 @@ def _is_module(first: str) -> bool:
 
 
 class Scan(NamedTuple):
-    """What the sources of an environment tell."""
+    """What was found in the sources of an environment."""
 
     locations: list[tuple[str, str]]
     """Variable, and the distribution whose sources name it."""
@@ -115,11 +115,11 @@ class Scan(NamedTuple):
     """Name as in ``import NAME``, and the ``FILE:LINE`` that writes."""
 
 
-def scan(path: Sequence[str], variables: Iterable[str], tell: Callable[[str, float], None]) -> Scan:
+def scan(path: Sequence[str], variables: Iterable[str], progress: Callable[[str, float], None]) -> Scan:
     """Read the sources of everything that is installed, on all processors.
 
     :param variables: what to look for.
-    :param tell: is called with the name of a package and the part of the work that is done.
+    :param progress: is called with the name of a package and the part of the work that is done.
     """
     wanted = frozenset(variables)
     owners = {name: each.name for each in distributions(path) for name in top_levels(each)}
@@ -128,7 +128,7 @@ def scan(path: Sequence[str], variables: Iterable[str], tell: Callable[[str, flo
     writers: list[tuple[str, str]] = []
     for number, (unit, (named, where)) in enumerate(zip(units, parallel(_scan_unit, units))):
         name = os.path.basename(unit).removesuffix(".py")
-        tell(name, number / len(units))
+        progress(name, number / len(units))
         locations.update((found, owners.get(name, name)) for found in named & wanted)
         if where:
             writers.append((name, where))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GENERAL = frozenset(("TMPDIR", "PYTHONPYCACHEPREFIX"))
-"""Variables that sources name without keeping anything there."""
+"""Variables that many sources name, though they keep nothing there."""
 
 VARIABLES = frozenset(
     row.variable
@@ -48,7 +48,7 @@ def gpu_problems(values: Iterable[tuple[str, str, str]]) -> list[str]:
     """
     listed = list(values)
     given = {variable: (option, value) for variable, option, value in listed}
-    # A blank value is none for a variable; of an option it is what a variable of the recipe did not hold.
+    # An empty variable counts as unset; an empty option is a mistake: a variable of the recipe that was not set.
     read = demands.read({variable: value.strip() or "?" for variable, _, value in listed}, {})
     return [
         f"{given[variable][0]} {given[variable][1][:80]!r} is not understood; allowed: {forms}"
@@ -57,7 +57,7 @@ def gpu_problems(values: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def is_never_mounted_on(path: str) -> bool:
-    """Whether a declared directory would be refused at each start, whatever the image: the root itself, /tmp, ...
+    """Whether a declared directory is refused at each start, in any image: the root itself, /tmp, ...
 
     :param path: normalised, as ``//`` may be, too.
     """

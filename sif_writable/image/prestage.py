@@ -1,8 +1,8 @@
-"""Run a command such that what it caches becomes part of the image, and keep that in order.
+"""Run a command whose caches become part of the image, as seeds.
 
-The area of seeds is laid out as storage is: ``data/NAME``, ``config/NAME``, ``compiled-TAG/NAME`` and ``home``. The
-command writes where the files stay, since some note their own path. What was there before lies aside until it has
-succeeded; the manifest names only what is finished.
+They are laid out like storage: ``data/NAME``, ``config/NAME``, ``compiled-TAG/NAME`` and ``home``. The command writes
+to their final place, since some files contain their own path. What was there before is kept aside until the command
+has succeeded, and the manifest names complete seeds only.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Area:
         self.before = self.path + ".before"
 
     def open(self) -> None:
-        """Begin: what is there is copied aside, unless a killed run has left it there already.
+        """Begin: copy aside what is there, unless a run that was killed has done so.
 
         :raises SifWritableError: it cannot be made.
         """
@@ -94,7 +94,7 @@ class Area:
         )
 
     def close(self, *, keep: bool) -> None:
-        """End: keep what was made, or have everything as it was before."""
+        """End: keep what was made, or restore what was there before."""
         if keep:
             shutil.rmtree(self.before, ignore_errors=True)
             return
@@ -130,9 +130,9 @@ class Area:
         return decision
 
     def tidy(self, decision: Decision) -> tuple[list[Baked], list[str]]:
-        """Take away what must not be baked, let everybody read the rest, and list it.
+        """Remove what must not be baked, let everybody read the rest, and list it.
 
-        :returns: what is baked, and the secrets that were taken away.
+        :returns: what is baked, and the secrets that were removed.
         """
         secrets = _sweep(self.path, decision.home)
         places = {redirect.folder: redirect.variable for redirect in decision.redirects if redirect.folder}

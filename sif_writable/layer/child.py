@@ -145,16 +145,16 @@ def _be_child(work: Callable[[], str], writable: int) -> None:
 
 
 def _result(child: int, readable: int, seconds: float) -> str | None:
-    told = None
+    answer = None
     try:
-        told = _listen(readable, seconds)
+        answer = _listen(readable, seconds)
     finally:
-        if told is None:  # also where a handler of the program ends the waiting
+        if answer is None:  # also where a handler of the program ends the waiting
             with signals.suppress(OSError):
                 os.kill(child, signal.SIGKILL)
         os.close(readable)
         _reap(child)
-    return told
+    return answer
 
 
 def _listen(readable: int, seconds: float) -> str | None:

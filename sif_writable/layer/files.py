@@ -75,7 +75,7 @@ def _names(folder: str) -> list[str]:
 def status_of(path: str) -> os.stat_result | None:
     """Return the status of what has a path, or None: there is nothing.
 
-    :raises OSError: that cannot be told. ``os.path.exists`` and its like take it for nothing.
+    :raises OSError: that cannot be found out. ``os.path.exists`` and its like take it for nothing.
     """
     try:
         return os.lstat(path)

@@ -1,4 +1,4 @@
-"""Has the filesystem run full that holds what is written to a layer? Then what packages write there fails."""
+"""Has the filesystem of a layer run full? Then writes to the layer fail."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sif_writable.signals import let_pass, suppress
 LEAST = 1 << 16
 """Bytes: with fewer free, a write may have failed for want of space."""
 
-told = False
-"""Whether this process has said it."""
+reported = False
+"""Whether this process has reported it."""
 
 
 def line(folder: str) -> str:
-    """Return what is to be said at the end of a process in a layer, of which nobody may have heard: or nothing."""
-    what = "" if told else lack(folder)
+    """Return the sentence for the end of a process in a layer that has run full, unless it was reported; or nothing."""
+    what = "" if reported else lack(folder)
     return words(folder, what) if what else ""
 
 
@@ -41,8 +41,8 @@ def words(folder: str, what: str) -> str:
     :param folder: of the layer.
     :param what: of which there is no more: ``space``, ``inodes``, or ``quota``.
     """
-    global told
-    told = True
+    global reported
+    reported = True
     size = ""
     with suppress(OSError):
         room = os.statvfs(folder)

@@ -35,7 +35,7 @@ def first(
     uid_map: str,
     dead: "Sequence[str]",
 ) -> str:
-    """Have a layer where none stands, unless this process is in one that it was not told of.
+    """Have a layer where none stands, unless this process is in one without knowing it.
 
     :param find: see :func:`.enter.enter`, as of `storage` and what is returned.
     :param layer: whose place is not known yet.
@@ -273,7 +273,7 @@ def origin_of(names: "Iterable[str]") -> str:
 def boot() -> str:
     """Name this run of the machine: what a layer holds is not safe from its crash.
 
-    :raises OSError: it cannot be told. It must not count as another one.
+    :raises OSError: it cannot be found out. It must not count as another one.
     """
     path = "/proc/sys/kernel/random/boot_id"
     name = read(path).strip()

@@ -109,8 +109,8 @@ def states(place: str, names: Sequence[str]) -> dict[str, str]:
         return found
 
     def ask() -> str:
-        told = alive.states(place, asked)
-        return "\n".join([told[name] for name in asked])
+        answers = alive.states(place, asked)
+        return "\n".join([answers[name] for name in asked])
 
     with suppress(RuntimeError, OSError):
         answer = (child.ask(ask, SECONDS) or "").split("\n")
@@ -155,9 +155,9 @@ def in_use(path: str) -> str:
             of_it = [
                 upper for upper, base in bases.items() if base == path or (base and os.path.realpath(base) == real)
             ]
-            told = states(where, of_it)
-            found.update(told.values())
-            if any(told[upper] == DEAD and _waits(f"{where}/{upper}") for upper in of_it):
+            answers = states(where, of_it)
+            found.update(answers.values())
+            if any(answers[upper] == DEAD and _waits(f"{where}/{upper}") for upper in of_it):
                 return "is what a container was made from that has ended, and goes after that one's files"
     if ALIVE in found:
         return "is used by programs that run, and stays until they end"

@@ -203,7 +203,7 @@ def seed(kept: str, upper: str) -> None:
 
 
 def snapshot(upper: str) -> Snapshot:
-    """Return what is in an upper layer, to be told later from what is new."""
+    """Return what is in an upper layer now, to distinguish it later from what is new."""
     return {name: state(status) for _, name, status in walk(upper)}
 
 

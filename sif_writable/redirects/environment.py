@@ -108,9 +108,9 @@ def _tell(storage: "Storage", outcome: Outcome) -> None:
     elif unshared:
         _say_once(unshared, outcome)
     elif timed_out:
-        from sif_writable.storage.unserved import silence
+        from sif_writable.storage.unserved import hanging
 
-        _say_once([silence(path) for path in timed_out], outcome)
+        _say_once([hanging(path) for path in timed_out], outcome)
 
 
 def _hand_down_shared(decision: "Decision", storage: "Storage") -> None:

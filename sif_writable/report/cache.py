@@ -60,12 +60,12 @@ def _entry(item: Item, this: str) -> dict[str, Any]:
 
 
 class Shown(NamedTuple):
-    """What of it is listed."""
+    """Which part of that is listed."""
 
     this: str
     """Identity of the image that this process runs in, or empty."""
     all_images: bool
-    """Also what other images have, and what nobody can use: lock files, what killed processes left."""
+    """Also what other images have, and what no program uses: lock files, leftovers of killed processes."""
     empty: bool = False
     """Also storage that holds nothing."""
 
@@ -112,10 +112,10 @@ def _of_root(entry: Contents, shown: Shown, now: float) -> list[str]:
         keep = "keeps" if count_of_others == 1 else "keep"
         lines.append(f"  {count(count_of_others, 'other image')} {keep} {size} (add --all-images)")
     rest = [item for item in entry.items if item.kind in (LOCK, LEFTOVER)]
-    left = sum(item.kind == LEFTOVER for item in rest)
-    words = [count(len(rest) - left, "lock file")] if len(rest) > left else []
-    words += [f"{count(left, 'thing')} left aside by killed processes"] if left else []
-    if words and (left or (shown.all_images and lines)):
+    leftovers = sum(item.kind == LEFTOVER for item in rest)
+    words = [count(len(rest) - leftovers, "lock file")] if len(rest) > leftovers else []
+    words += [f"{count(leftovers, 'thing')} left behind by killed processes"] if leftovers else []
+    if words and (leftovers or (shown.all_images and lines)):
         lines.append(f"  {', '.join(words)}, {human(sum(item.size for item in rest))}")
     return lines
 
@@ -127,8 +127,8 @@ def names(seen: list[Contents], reach: Reach) -> list[str]:
 
 
 def _named(image: Image) -> str:
-    told = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
-    return f"{layout.image(image.identity)}: {told}"
+    known = ", ".join(filter(None, (image.name, image.prefix))) or "not known which"
+    return f"{layout.image(image.identity)}: {known}"
 
 
 def _rows(items: list[Item], now: float) -> list[str]:
@@ -159,7 +159,7 @@ def _ago(seconds: float) -> str:
 
 
 def reach(removals: Sequence[Removal]) -> str:
-    """Say how much of how many images goes, and where."""
+    """Say how much would be removed, of how many images, and where."""
     items = [removal.item for removal in removals]
     images = len({(item.image) for item in items if item.image})
     whose = [count(images, "image")] if images else []

@@ -20,7 +20,7 @@ from sif_writable.session import STRICT
 from sif_writable.storage.kinds import CONFIG, KINDS
 from sif_writable.storage.shortage import QUOTA
 from sif_writable.storage.shortage import remedy as space_remedy
-from sif_writable.storage.space import look, overlay_is_read_only
+from sif_writable.storage.space import overlay_is_read_only, room_at
 from sif_writable.storage.unserved import cure, named, remedy, unmet
 from sif_writable.system import mounts
 from sif_writable.system.probe import GIVEN_AWAY, attempt_in
@@ -37,7 +37,7 @@ class Check(NamedTuple):
     level: str
     """``PASS``, ``INFO`` (to know, nothing to do), ``WARN`` or ``FAIL``."""
     name: str
-    """What was looked at."""
+    """The subject."""
     text: str
     """What was found."""
     remedy: str
@@ -45,7 +45,7 @@ class Check(NamedTuple):
 
 
 def checks(model: Status) -> list[Check]:
-    """Turn the status model into checks, in the order in which a job would stumble."""
+    """Turn the status model into checks, in the order in which a job would fail by them."""
     return [
         *_hook(model),
         *_settings(model),
@@ -155,7 +155,7 @@ def _space(model: Status) -> list[Check]:
     for entry in model["space"]:
         # No number tells a user's quota on most filesystems; writing a page does, once it is used up.
         problem = attempt_in(entry["path"]) if entry["what"] in ("storage", "HOME") and not entry["warnings"] else None
-        room = look(entry["path"], os.environ)
+        room = room_at(entry["path"], os.environ)
         if problem and room:
             away = problem.code == GIVEN_AWAY
             what_helps = "name another directory" if away else space_remedy(room, QUOTA)
@@ -204,7 +204,7 @@ def _redirects(model: Status) -> list[Check]:
 
 
 def _user_directories(model: Status) -> list[Check]:
-    """Ask for the user's directories as libraries do, and see whether they can be used."""
+    """Ask platformdirs for the user's directories, as libraries do, and check that they can be used."""
     try:
         import platformdirs
 
@@ -236,7 +236,7 @@ def _user_directories(model: Status) -> list[Check]:
 
 
 def _host_leaks() -> list[Check]:
-    """Name what of the host's Python is found first inside the image: ~/.local and PYTHONPATH."""
+    """Name what the image's Python would import from the host before its own packages: ~/.local and PYTHONPATH."""
     if not sif_writable.in_container(sif_writable.environment()):
         return []
     found = []
@@ -253,7 +253,7 @@ def _host_leaks() -> list[Check]:
     root = mounts.mount_of("/")
     hook = f"{os.path.dirname(os.path.abspath(sif_writable.__file__))}/hook"
     for entry in variables.own_entries(os.environ.get("PYTHONPATH", "")):
-        if os.path.realpath(entry) == hook:  # which is how we were brought in
+        if os.path.realpath(entry) == hook:  # it delivers the hook
             continue
         mount = mounts.mount_of(entry)
         if not os.path.isdir(entry):
@@ -275,5 +275,5 @@ def _gpu(model: Status) -> list[Check]:
         return [Check(PASS if found["severity"] == "ok" else INFO, "GPU", found["fact"], "")]
     required = found["policy"] == "require"
     if not required and not found["expected"]:
-        return [Check(INFO, "GPU", f"{found['fact']} Nobody expects one here.", "")]
+        return [Check(INFO, "GPU", f"{found['fact']} None is expected here.", "")]
     return [Check(FAIL if required and found["severity"] == "fail" else WARN, "GPU", found["fact"], found["remedy"])]

@@ -13,7 +13,7 @@ from sif_writable.report import layer
 from sif_writable.sizes import count, human
 from sif_writable.storage.shortage import LOW_INODES
 from sif_writable.storage.shortage import remedy as space_remedy
-from sif_writable.storage.space import look
+from sif_writable.storage.space import room_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -142,7 +142,7 @@ def _existing(path: str) -> str:
 
 
 def _room(place: str) -> Iterator[Found]:
-    room = look(place, os.environ)
+    room = room_at(place, os.environ)
     if room is None:
         return
     few = bool(room.inodes) and room.free_inodes < LOW_INODES
@@ -156,7 +156,7 @@ def full_remedy(place: str, few: bool) -> str:
 
     :param few: inodes run short, not bytes.
     """
-    room = look(place, os.environ)
+    room = room_at(place, os.environ)
     if room is None:
         return "bind a directory with more room: --bind DIR:/sif-writable"
     if "/layers/image-" not in place:

@@ -1,4 +1,4 @@
-"""Variables that begin as ours do and are none: a misspelt one has no effect, and nobody would know."""
+"""Variables whose names are nearly ours: a misspelt one has no effect, and nothing else would say so."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BETWEEN_PROCESSES = "COPIES GPU_CHECKED IN_OVERLAY LAYER PYCACHE REFUSED SAID S
 FOR_USERS = (MODE, *(f"{MODE}_{end}" for end in _FOR_USERS.split()))
 """Variables that users set."""
 KNOWN = frozenset((*FOR_USERS, *(f"{MODE}_{end}" for end in _BETWEEN_PROCESSES.split())))
-"""And those that processes hand down; :data:`~sif_writable.session.OLD` begins more."""
+"""And those that processes hand down to their children; further ones begin with :data:`~sif_writable.session.OLD`."""
 _SAME = 0.85
-"""How alike to one of ours a name is where the mistake is in its beginning (SIF_WRITEABLE_DIR)."""
+"""How similar to one of ours a name must be if the mistake is in its beginning (SIF_WRITEABLE_DIR)."""
 
 
 def misspelt(names: Iterable[str]) -> list[str]:
-    """Return a sentence on each variable that begins as ours do, or nearly so, and is none.
+    """Return a sentence on each variable whose name begins like ours, or nearly so, and is not one of ours.
 
     :param names: of an environment.
     """

@@ -50,7 +50,7 @@ def listed(folder: str) -> list[Package]:
         mounted = os.access(unit.path, os.W_OK)  # then it is imported from where it is
         copied = tree.has(unit.path) and not mounted
         if not copied and line.place == store.ANYWHERE and line.why != "user" and line.name not in refused:
-            continue  # known to write, installed, and not used so far
+            continue  # known to write, and installed, but not used so far
         written, size = units.written(unit, copy) if copied else ([], 0)
         found[line.name] = {
             "name": line.name,
@@ -88,7 +88,7 @@ def _unit(line: Line) -> Unit | None:
 
 
 def notes(folder: str) -> list[str]:
-    """Return what ``status`` has to say besides: what was not understood, and paths that no copy can serve."""
+    """Return further notes for ``status``: what was not understood, and paths that no copy makes writable."""
     lines, broken = ledger.listed(folder)
     found = [
         line.why if " " in line.why else policy.outside_words(line.place, "")

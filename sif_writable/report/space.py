@@ -1,4 +1,4 @@
-"""Room on the filesystems that are written to: storage, a root that is writable, HOME. Who runs short is named."""
+"""Room on the filesystems that are written to: storage, a root that is writable, HOME. What runs short is named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[Sp
     found: list[Space] = []
     devices: set[int] = set()
     for path, what in _used(outcome, seen):
-        room = space.look(path, os.environ, table)
+        room = space.room_at(path, os.environ, table)
         if room is None or os.stat(path).st_dev in devices:
             continue
         devices.add(os.stat(path).st_dev)

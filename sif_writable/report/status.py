@@ -22,7 +22,7 @@ from sif_writable.report import gpus, misspelt, overlay, packages, space, usage
 from sif_writable.report.delivery import delivery
 from sif_writable.storage import candidates, choose, marker, unserved
 from sif_writable.storage.kinds import RUNTIME
-from sif_writable.storage.space import OVERLAY, look, overlay_is_read_only
+from sif_writable.storage.space import OVERLAY, overlay_is_read_only, room_at
 from sif_writable.system import container, manifest, mounts, surroundings
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
             "an overlay is there, but read-only (:ro, or a file that this user may not write): what it holds is seen, "
             "and containers can share it; nothing new goes into it"
         )
-    room = look(seen.prefix, os.environ, table) if seen.prefix_writable else None
+    room = room_at(seen.prefix, os.environ, table) if seen.prefix_writable else None
     if room is None or room.kind != OVERLAY:
         return ""
     return (
@@ -178,7 +178,7 @@ def _storage(outcome: Outcome, table: list[mounts.Mount]) -> list[of.Storage]:
     for kind, slot in slots:
         folder = slot.folder
         mount = mounts.mount_of(folder, table)
-        room = look(folder, os.environ, table)
+        room = room_at(folder, os.environ, table)
         note = ""
         if outcome.storage.small and kind != RUNTIME:
             what = "a small overlay" if room and room.kind == OVERLAY else "the container session's small tmpfs"

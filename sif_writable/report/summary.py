@@ -115,7 +115,9 @@ def _counts(model: Status) -> Iterator[str]:
 
 def _gpu(model: Status) -> Iterator[str]:
     found = model["gpu"]
-    if found is None or (found["expected"] and found["severity"] in ("warn", "fail")):  # the latter is among the wrong
+    if found is None or (
+        found["expected"] and found["severity"] in ("warn", "fail")
+    ):  # that is listed among what is wrong
         return
     kinds = dict.fromkeys(device["name"] for device in found["devices"] if device["name"])
     names = f" {_list([str(name) for name in kinds])}." if kinds else ""
@@ -155,18 +157,20 @@ def _wrong(model: Status) -> Iterator[str]:
 
 
 def _some(wrong: list[str], room: int, paint: Painter) -> list[str]:
-    """Return problems in so many lines: as many as can be said whole, and how many more there are."""
+    """Return problems in at most so many lines: as many as fit whole, and how many more there are."""
     lines: list[str] = []
-    told = 0
+    printed = 0
     for text in wrong:
-        whole = _field("" if told else "wrong", text, MOST)
-        last = told + 1 == len(wrong)
-        if told and len(lines) + len(whole) + (not last) > room:
+        whole = _field("" if printed else "wrong", text, MOST)
+        last = printed + 1 == len(wrong)
+        if printed and len(lines) + len(whole) + (not last) > room:
             break
-        lines += whole if told or len(whole) + (not last) <= room else _field("wrong", text, max(room - (not last), 1))
-        told += 1
-    if told < len(wrong):
-        lines.append(_one("", f"and {len(wrong) - told} more: {_ALL}"))
+        lines += (
+            whole if printed or len(whole) + (not last) <= room else _field("wrong", text, max(room - (not last), 1))
+        )
+        printed += 1
+    if printed < len(wrong):
+        lines.append(_one("", f"and {len(wrong) - printed} more: {_ALL}"))
     lines[0] = lines[0].replace("wrong", paint("wrong", "warn"), 1)
     return lines
 
@@ -181,7 +185,7 @@ def _one(label: str, text: str, path: str = "") -> str:
 
 
 def _field(label: str, text: str, most: int) -> list[str]:
-    """Fold a text into so many lines, never within a path; what does not fit is left out, with a sign."""
+    """Fold a text into at most so many lines, never within a path; what does not fit is replaced by dots."""
     pad = " " * _LABEL
     lines = textwrap.wrap(
         shown(text),

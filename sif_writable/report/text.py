@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sif_writable.report.model import Home, Space, Status, Storage
 
 WIDTH, NARROWEST, WIDEST = 80, 40, 120
-"""Columns of a line where no terminal says otherwise; and the least and the most that are used of one."""
+"""Columns of a line where there is no terminal, and the least and the most that are used of one."""
 MANY_INODES = 1_000_000
-"""Free inodes from which on their number tells nothing."""
+"""Free inodes above which their number is not worth mentioning."""
 WRITTEN = 5
 """Files that are named of what a package wrote."""
 _STYLES = {"good": "32", "bad": "31", "warn": "33", "head": "1"}
@@ -182,7 +182,7 @@ def _storage_lines(model: Status, paint: Painter) -> list[str]:
 
 
 def _space_lines(model: Status, paint: Painter) -> list[str]:
-    """Tell the room where no line of storage does, and what runs short."""
+    """Return the free space of what is not listed as storage, and what runs short."""
     lines = []
     for entry in model["space"]:
         if entry["what"] != "storage":

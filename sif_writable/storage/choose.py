@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 LOOSE = "others may write {!r}, which has no sticky bit, and could put something else in place of our folder"
-"""Why nothing that is executed goes to a place; the blank is the directory, of the place or on the way to it."""
+"""Why a place holds nothing that is executed; the field is the directory at fault, the place or one above it."""
 
 
 def choose_storage(
@@ -48,8 +48,8 @@ def choose_storage(
 ) -> Storage:
     """Try the candidates in order until each kind of location has its place, and its folder there.
 
-    :param take_over: brings into a new folder what an earlier version kept; is given a place that the user gave, the
-        root and the folder.
+    :param take_over: moves what an earlier version kept into a new folder; is called with the place that the user gave,
+        the root and the folder.
     """
     storage = Storage()
     storage.take_over = take_over
@@ -58,7 +58,7 @@ def choose_storage(
     for place in places:
         _take(place, facts, storage, KINDS, postponed)
         if len(storage.slots) == len(KINDS):
-            break  # before the next candidate is looked at: it may be a network mount that hangs
+            break  # the next candidate may be a network mount that hangs
     for place in postponed:
         if len(storage.slots) < len(KINDS):
             storage.small = True
@@ -91,7 +91,7 @@ def _is_roomy(root: str, facts: "Facts") -> bool:
 def _choose_runtime(facts: "Facts", storage: "Storage") -> None:
     """Choose a short path on a local filesystem for sockets, and fall back to where the settings go."""
     for place in local_places():
-        # That another kind found it unfit is not said twice.
+        # A place that was refused for another kind is not reported again.
         if not _consider(place, facts, storage, (RUNTIME,), None) and not _open_kind(RUNTIME, facts, storage):
             return
     settings = storage.slots.get(CONFIG)
@@ -107,7 +107,7 @@ def _take(
     kinds: "tuple[str, ...]",
     postponed: "Optional[list[Candidate]]",
 ) -> None:
-    """Give a place to each kind that it serves and that has none, with its folder; what is wrong with it is kept."""
+    """Give a place to each kind that it serves and that has none, with its folder; note what is wrong with it."""
     problem = _consider(place, facts, storage, kinds, postponed)
     if problem:
         storage.refused.append((place, problem))
@@ -126,7 +126,7 @@ def _consider(
     """Give a place to each kind that it serves and that has none; return what is wrong with it otherwise."""
     try:
         return _consider_well(place, facts, storage, kinds, postponed)
-    except OSError as error:  # it fails between two looks; one place shall not cost the others
+    except OSError as error:  # it fails between two checks; the other candidates may serve
         return explain(error)
 
 
@@ -191,7 +191,7 @@ def _consider_well(
         problem, marker = make_root(root, uid=facts.uid, foreign_mode=foreign_mode)
         if problem:
             return _within(place, root, problem, storage)
-    # The common case in one look: everything goes to the first good place.
+    # The common case, in one check: everything goes to the first good place.
     common = kinds is KINDS and marker.executable and not storage.slots and not loose
     counted = marker.counted
     if common and not unfit(root, uid=facts.uid, room=ROOM, counted=counted, execute=True, foreign_mode=foreign_mode):
@@ -253,7 +253,7 @@ def _share_out(
             problems.append(f"{missing} (for {kind} files)")
         else:
             storage.slots[kind] = Slot(root, place)
-    # Who shares downloads has been told that code is not.
+    # A user who shares downloads knows that code is not shared.
     if withheld and not (storage.shared and storage.shared.place is place):
         storage.loose.append((place, loose))
         problems.append(f"keeps no code and no settings: {LOOSE.format(loose)}")
@@ -280,7 +280,7 @@ def _find_root(place: "Candidate", *, shared: bool, user: int) -> "tuple[str, Ma
 
 
 def itself(base: str) -> str:
-    """Return what a path that the user gave leads to: a link of his is fine, and was looked through."""
+    """Resolve a path that the user gave, if it is a link: a link of his own was followed when it was checked."""
     return os.path.realpath(base) if os.path.islink(base) else base
 
 

@@ -58,9 +58,9 @@ class Storage:
         """The image's own folder, which holds that of settings, the private home, and downloads that lead into the
         image."""
         self.refused: list[tuple[Candidate, str]] = []
-        """Candidates that were not taken, with a sentence without subject."""
+        """Candidates that were not chosen, each with the predicate of a sentence: what is wrong with it."""
         self.folders: list[tuple[Candidate, str]] = []
-        """Candidates that were not taken for what is wrong with a folder of ours in them, with that folder."""
+        """Candidates that were not chosen because of a folder of ours in them, with that folder."""
         self.loose: list[tuple[Candidate, str]] = []
         """Candidates that keep no code, with the directory from which others could take our folder away."""
         self.small = False

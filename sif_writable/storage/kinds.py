@@ -1,7 +1,4 @@
-"""The kinds of what is kept, and what each asks of its place."""
-
-TYPE_CHECKING = False
-
+"""The kinds of files in storage, and what each needs of its place."""
 
 DATA = "data"
 """Downloads, shared between images."""

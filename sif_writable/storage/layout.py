@@ -1,4 +1,4 @@
-"""What bears which name in a storage root: ``data``, ``run``, ``locks``, and a folder for each image.
+"""The names in a storage root: ``data``, ``run``, ``locks``, and a folder for each image.
 
 What a warm start needs of it is named in :mod:`sif_writable.warm`. The hook at import spells the few names that it
 needs, and so does :mod:`sif_writable.layer`: what they load is counted.
@@ -18,8 +18,9 @@ COMPILED, PACKAGES = "compiled-", "packages-"
 OWN_DATA = "data-"
 """In the folder of an image: downloads that lead into the image."""
 ALSO = "@"
-"""Among the downloads, between the name of a folder and an image's identity: a file that says where this image's own
-ones are (:mod:`sif_writable.redirects.own`). No folder has it in its name, as :mod:`sif_writable.warm` knows, too."""
+"""Between the name of a folder and an image's identity in the name of a file among the downloads, which says where that
+image's own ones are (:mod:`sif_writable.redirects.own`). No folder has it in its name: :mod:`sif_writable.warm` relies
+on that."""
 NOTE = "image.txt"
 """In the folder of an image: which image it is, in ``key: value`` lines."""
 USED = "used"

@@ -1,4 +1,4 @@
-"""Does a program import from a folder of copies? That is asked by trying to have its lease alone."""
+"""Does a program import from a folder of copies? To find out, its lease is locked exclusively for a moment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sif_writable.system.mounts import Mount
 
 IN_USE, NO_LOCKS = "in-use", "no-locks"
-"""Codes: a program imports from it; nobody can tell whether one does."""
-_NO_LOCKS = "may be in use by a program of which locks on this filesystem do not tell"
+"""Codes: a program imports from it; it cannot be known whether one does."""
+_NO_LOCKS = "may be in use on another node: locks on this filesystem may be seen on one node only"
 
 
 @contextlib.contextmanager

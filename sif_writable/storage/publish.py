@@ -140,9 +140,9 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
 
 
 def _try_lock(path: str) -> None:
-    """See whether files can be locked here; else filelock would make a soft lock.
+    """Check that files can be locked here; otherwise filelock would make a soft lock.
 
-    That outlives a killed process, and filelock warns of it on the program's stderr.
+    A soft lock outlives a killed process, and filelock warns of it on the program's stderr.
 
     :raises OSError: they cannot.
     """

@@ -33,7 +33,7 @@ _OURS = b"Downloads that a group shares by SIF_WRITABLE_SHARE=data. No program f
 
 
 def share(place: Candidate, status: os.stat_result, loose: str, storage: Storage) -> None:
-    """Find the shared folder of a place, or make it; what keeps it from being one is noted.
+    """Find the shared folder of a place, or make it; or note why there is none.
 
     :param status: of the place; :param loose: from :func:`sif_writable.system.filesystem.way`.
     """

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable.errors import Problem
-from sif_writable.storage.space import HOME, MEMORY, OVERLAY, SESSION, look
+from sif_writable.storage.space import HOME, MEMORY, OVERLAY, SESSION, room_at
 from sif_writable.system.filesystem import MIN_BYTES, MIN_INODES, ROOM, explain
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def lacking(space: Space, *, downloads: bool) -> list[str]:
 
 
 def short_of(space: Space, number: int) -> str:
-    """Say what an error of a write has run short of: only the numbers tell that of ENOSPC.
+    """Say what ran out when a write failed; for ENOSPC only the free numbers show it.
 
-    Whoever was stopped halfway may have cleaned up since, so what is scarcer counts, not what is at zero.
+    The program may have cleaned up since it failed, so what is scarcer counts, not what is at zero.
     """
     if number == errno.EDQUOT:
         return QUOTA
@@ -76,7 +76,7 @@ def complaint(error: OSError, path: str, place: str) -> Problem:
 
     :param place: a directory above the path that exists.
     """
-    room = look(place, os.environ) if error.errno in FULL else None
+    room = room_at(place, os.environ) if error.errno in FULL else None
     text = f"{path} {explain(error, place)}"
     if not room:
         return Problem("write-failed", text)

@@ -31,16 +31,16 @@ class Space(NamedTuple):
     filesystem: str
     """Its type, such as ``ext4``."""
     total: int
-    """Bytes, without what the filesystem keeps for itself."""
+    """Bytes, without those that the filesystem reserves."""
     free: int
-    """Bytes free for this user. A quota counts where the filesystem tells it, as XFS and Lustre do for projects."""
+    """Bytes free for this user. A quota counts where the filesystem reports it, as XFS and Lustre do for projects."""
     inodes: int
-    """Inodes in all; 0 where the filesystem does not count them."""
+    """Inodes in total; 0 where the filesystem does not count them."""
     free_inodes: int
 
 
-def look(path: str, environ: Mapping[str, str], table: list[mounts.Mount] | None = None) -> Space | None:
-    """Measure the room at a path, or return None where that cannot be told."""
+def room_at(path: str, environ: Mapping[str, str], table: list[mounts.Mount] | None = None) -> Space | None:
+    """Measure the room at a path, or return None where it cannot be measured."""
     try:
         space = os.statvfs(path)
         device = os.stat(path).st_dev
@@ -62,7 +62,7 @@ def look(path: str, environ: Mapping[str, str], table: list[mounts.Mount] | None
 
 
 def _kind_of_root(total: int, inodes: int, device: int, home: str) -> str:
-    """Tell what makes the root writable; its mount does not say, its numbers do.
+    """Find out what makes the root writable, by its numbers, since its mount does not say.
 
     A tmpfs has whole mebibytes, an ext3 image has lost some to its own tables. A folder that is given as overlay shows
     the numbers of the filesystem that it lies on, and so do other places there.

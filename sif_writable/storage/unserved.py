@@ -1,4 +1,4 @@
-"""What is said of a place that the user asked for and did not get, or that is damaged."""
+"""The sentences about a place that the user asked for and did not get, or that is damaged."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def named(label: str, base: str) -> str:
     return f"{label}={short(base)}" if label.replace("_", "").isupper() else base
 
 
-def silence(path: str) -> str:
-    """Return the line about a filesystem that hangs: or nobody would know what has been waited for."""
+def hanging(path: str) -> str:
+    """Return the line about a filesystem that hangs: it names what the start has waited for."""
     return f"{path} {TIMED_OUT}, and is passed over"
 
 

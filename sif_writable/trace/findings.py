@@ -1,4 +1,4 @@
-"""From what a traced command changed and tried: who writes what under the image, and what serves it. Pure."""
+"""Who wrote what below the image, from the changes and the events of a traced command. Pure."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Change(NamedTuple):
 
 
 class Record(NamedTuple):
-    """An event that an interpreter told before it happened."""
+    """An event that an interpreter reported, before it happened."""
 
     pid: int
     event: str
     what: str
-    """The path, or the program that is started."""
+    """The path, or the program to start."""
 
 
 class Finding(NamedTuple):
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
 
 def records(text: str) -> list[Record]:
-    """Read what the interpreters told; a line that was cut is left out."""
+    """Read the log of the interpreters; a line that was cut short is skipped."""
     found = []
     for line in text.splitlines():
         fields = line.split("\t", 2)
@@ -63,7 +63,7 @@ def records(text: str) -> list[Record]:
 
 
 def is_bytecode(path: str) -> bool:
-    """Whether a path is compiled bytecode, which nobody misses."""
+    """Whether a path is compiled bytecode, which no program depends on."""
     return path.endswith((".pyc", ".pyo", "/__pycache__")) or "/__pycache__/" in path
 
 
@@ -78,17 +78,18 @@ def findings(
     owner: Callable[[str], tuple[str, str]],
     remedy: Callable[[str, str], str],
 ) -> list[Finding]:
-    """Put together what was seen and what was told.
+    """Return a finding for each write below the image, whether it succeeded or only was tried.
 
+    :param changes: found afterwards; :param reported: by interpreters, meanwhile.
     :param pid: the process of the command itself; :param command: its program.
-    :param is_python: whether a program is Python, or a script for it: then its interpreter tells what it does.
-    :param in_image: whether a path that was told is one of the image.
+    :param is_python: whether a program is Python or a Python script, so that an interpreter reports what it does.
+    :param in_image: whether a reported path lies in the image.
     :param owner: path to (package, directory that holds it).
     :param remedy: path and package to what serves it.
     """
     writers: dict[str, set[int]] = {}
     reported = list(reported)
-    untold = _untold(reported, command, is_python)
+    others = _unreported(reported, command, is_python)
     for record in reported:
         if record.event not in ("python", "path", "program"):
             writers.setdefault(os.path.normpath(record.what), set()).add(record.pid)
@@ -96,7 +97,7 @@ def findings(
 
     def add(path: str, what: str) -> None:
         pids = writers.get(path, set())
-        by = PYTHON if pid in pids else CHILD if pids else untold
+        by = PYTHON if pid in pids else CHILD if pids else others
         package, directory = owner(path)
         found[path] = Finding(path, what, by, package, directory, remedy(path, package))
 
@@ -112,10 +113,10 @@ def findings(
     return sorted(found.values())
 
 
-def _untold(reported: list[Record], command: str, is_python: Callable[[str], bool]) -> str:
-    """Say who has written what no interpreter told of: native code in one of them, or the programs that were started.
+def _unreported(reported: list[Record], command: str, is_python: Callable[[str], bool]) -> str:
+    """Name who may have made the writes that no interpreter reported: native code, or programs that were started.
 
-    Which of them it was, nothing tells that could watch without privileges.
+    Which of them it was can only be seen with privileges.
     """
     programs = [command, *(record.what for record in reported if record.event == "program" and record.what)]
     others = sorted({os.path.basename(program.split()[0]) for program in programs if not is_python(program)})

@@ -1,4 +1,4 @@
-"""What a traced command wrote, whose it is and what serves it; and how that is kept for the next runs."""
+"""Which packages the writes of a traced command belong to, what makes them possible, and how that is saved."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def named(found: Iterable[Finding]) -> list[str]:
 
 
 def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[Finding]:
-    """Judge what was seen and told.
+    """Return a finding for each write of a traced command.
 
-    :param covered: directories in which a layer serves all writes.
+    :param covered: directories in which a layer makes all writes possible.
     """
     from sif_writable.copies import units as packages
     from sif_writable.redirects import variable
@@ -107,9 +107,9 @@ def _is_python(program: str) -> bool:
 
 
 def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[str], str]:
-    """Keep the findings where the next run looks; return what was kept, and what went wrong.
+    """Save the findings for the next run; return what was saved, and what went wrong.
 
-    :param covered: what lies in these directories is served by a layer, so that nothing needs to be kept of it.
+    :param covered: directories in which a layer makes writes possible, so that nothing in them needs to be saved.
     """
     needed = [finding for finding in found if not lies_in(finding.path, covered)]
     packages = {finding.package: finding for finding in needed if finding.package}
@@ -136,7 +136,7 @@ def save(found: Iterable[Finding], covered: Iterable[str] = ()) -> tuple[list[st
         return [], ""
     if not copies.folder:
         return [], "nothing was saved: there is no storage in use to save it in"
-    copies.wanted()  # makes the list with what is known beforehand
+    copies.wanted()  # creates the list, with the packages that are known to write
     lines = [Line(PACKAGE, name, one.directory, "trace", one.path) for name, one in packages.items()]
     ledger.learn(lines, copies)
     if not paths:

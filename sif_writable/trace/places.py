@@ -1,4 +1,4 @@
-"""Which directories a trace looks at: those of the image, or on a host those of the environment alone."""
+"""Which directories a trace covers: those of the image, or on a host those of the environment alone."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def of_environment() -> list[str] | None:
 
 
 def is_of_host(path: str) -> bool:
-    """Whether the host's own lies there, which stays as it is and which can be large."""
+    """Whether a directory of the host is mounted there: that is not covered, and can be large."""
     return bool(image_mounts.host_mount(path))

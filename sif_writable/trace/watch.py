@@ -1,7 +1,8 @@
-"""Run a command such that what it writes under the image is seen.
+"""Run a command, and record what it writes below the image.
 
-Where it can be done, every directory of the image gets an overlay in memory, in namespaces that end with the command:
-whoever writes, it is found there afterwards, and the image stays what it is. Interpreters tell besides what they try.
+Where possible, each directory of the image gets an overlay in memory, in namespaces that end with the command.
+Whichever program writes, the result is found there afterwards, and the image is unchanged. Besides,
+interpreters report what they try.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
 LOG = f"{MODE}_TRACE"
 _PREFIX = "sif-writable-trace-"
 _YOUNG = 60.0
-"""Seconds that a folder may be without a lock: it was made just now."""
+"""Seconds after its creation in which a folder may not have its lock yet."""
 HOOK = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/hook/trace"
 _PROGRAM_FILES = (".py", ".pyi", ".so", ".a", ".h", ".hpp", ".cuh", ".pxd", ".pyx")
-"""Endings of files that are not copied beforehand where they are root's: nobody rewrites them in place."""
+"""Suffixes of files that are not copied beforehand where root owns them: no program rewrites these in place."""
 
 
 class Traced(NamedTuple):
-    """What came of it."""
+    """How a traced command ended, and what it wrote."""
 
     code: int
     """Exit code of the command; 128 and the signal's number where a signal ended it, 127 where there is none."""
     pid: int
     problem: str
-    """Why only interpreters were heard and nothing was watched; empty where everything was."""
+    """Why the directories could not be covered, so that only what interpreters report is known; or empty."""
     unwatched: list[str]
     """Directories of the image that could not be watched."""
     changes: list[Change]
@@ -57,10 +58,10 @@ class Traced(NamedTuple):
 
 
 class _Watched(path_queries.Ground):
-    """The image as it is to be watched: also what can be written in it, as while it is built."""
+    """The image as it is covered: also what can be written in it, as while it is built."""
 
     def writable(self, path: str) -> bool:  # noqa: ARG002
-        """Count nothing as writable; what is mounted in the image is left out by other means."""
+        """Count nothing as writable; what is mounted into the image is excluded elsewhere."""
         return False
 
 
@@ -79,8 +80,8 @@ class _Layer(NamedTuple):
 def run(argv: Sequence[str], *, quiet: bool, image: str = "") -> Traced:
     """Run a command and watch it.
 
-    :param quiet: what it says to stdout goes to stderr.
-    :param image: the name of this image, of its folder in storage.
+    :param quiet: send its stdout to stderr.
+    :param image: the name of this image's folder in storage.
     """
     _collect_killed(tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix=_PREFIX)
@@ -110,12 +111,12 @@ def run(argv: Sequence[str], *, quiet: bool, image: str = "") -> Traced:
         answer.get("problem", "the process that watched has ended"),
         answer.get("unwatched", []),
         changes,
-        records(answer.get("told", "")),
+        records(answer.get("reported", "")),
     )
 
 
 def _hold(folder: str) -> int:
-    """Lock a folder for this process and the one that watches; the kernel takes the lock off when both are gone."""
+    """Lock a folder for this process and the holder of the namespaces; the kernel unlocks it when both have ended."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,7 +155,7 @@ def _pass_signals_to(process: int) -> list[tuple[int, Any]]:
 
 
 def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool, image: str) -> None:
-    """Hold the namespaces while the command runs in them, then tell what it left there."""
+    """Hold the namespaces while the command runs in them, then report what it has changed."""
     answer: dict[str, object] = {}
     try:
         log = f"{folder}/log"
@@ -173,7 +174,7 @@ def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool, 
         _pass_signals_to(pid)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with open(log, encoding="utf-8", errors="backslashreplace") as file:
-            told = file.read()
+            reported = file.read()
         changes = [change for layer in layers for change in _changes(layer)]
         answer = {
             "code": 128 - code if code < 0 else code,
@@ -181,9 +182,9 @@ def _be_holder(argv: Sequence[str], folder: str, writable: int, *, quiet: bool, 
             "problem": problem,
             "unwatched": unwatched,
             "changes": changes,
-            "told": told,
+            "reported": reported,
         }
-    except BaseException as error:  # noqa: BLE001 - the parent tells
+    except BaseException as error:  # noqa: BLE001 - the parent reports it
         answer["problem"] = f"{type(error).__name__}: {error}"
     finally:
         with contextlib.suppress(OSError), open(writable, "wb") as answers:
@@ -204,7 +205,7 @@ def _be_command(argv: Sequence[str], log: str, layers: list[_Layer], *, quiet: b
         if layers:
             points = ":".join(layer.point for layer in layers)
             os.environ[IN_OVERLAY] = f"{obstacles.namespace()};{points}"
-            # This is its layer, which is never published; nobody makes one inside.
+            # It counts as the command's layer: it is never published, and no process makes another one inside.
             os.environ[LAYER] = f"{obstacles.namespace()}:{covering(sys.prefix)}:{image}:{sys.prefix}"
         with contextlib.suppress(OSError):  # the working directory may be what was covered
             os.chdir(os.getcwd())

@@ -37,7 +37,7 @@ def made() -> built.Built:
 def test_the_build_says_what_was_found_and_keeps_the_image_clean(made: built.Built) -> None:
     assert re.search(r"[34] writes in the environment; the command ended with 0", made.told), made.told
     assert "ended with 7" in made.told
-    assert "only Python programs were heard" not in made.told
+    assert "only writes of Python code were seen" not in made.told
     assert made.told.count("No such file or directory") == 3, made.told
     assert re.findall(r"^(?:package|overlay): \S+", made.told, re.MULTILINE) == [
         "package: kivy",

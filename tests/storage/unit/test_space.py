@@ -20,8 +20,8 @@ from sif_writable.storage.space import (
     SESSION,
     Space,
     _kind_of_root,
-    look,
     overlay_is_read_only,
+    room_at,
 )
 from sif_writable.system.mounts import Mount
 from tests.lab.store import REPOSITORY
@@ -100,16 +100,16 @@ def test_kinds_of_real_places(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "below").mkdir(parents=True)
     environ = {"HOME": str(home)}
-    seen = look(str(home / "below"), environ)
+    seen = room_at(str(home / "below"), environ)
     assert seen is not None
     assert (seen.kind, seen.free > 0, seen.total >= seen.free) == (HOME, True, True)
-    elsewhere = look(str(tmp_path), environ)
+    elsewhere = room_at(str(tmp_path), environ)
     assert elsewhere is not None
     assert elsewhere.kind == DISK
-    memory = look("/dev/shm", environ)
+    memory = room_at("/dev/shm", environ)
     assert memory is not None
     assert memory.kind == MEMORY
-    assert look(str(tmp_path / "nothing"), environ) is None
+    assert room_at(str(tmp_path / "nothing"), environ) is None
 
 
 def test_a_read_only_overlay_is_seen_in_the_mount_of_the_root() -> None:
@@ -159,8 +159,8 @@ def on_tmpfs(tmp_path: Path, options: str, script: str) -> subprocess.CompletedP
     ids=["small", "few inodes", "nearly full", "enough"],
 )
 def test_doctor_and_status_warn_before_storage_is_full(tmp_path: Path, size: str, full: str, words: list[str]) -> None:
-    command = f"{sys.executable} -m sif_writable"
-    done = on_tmpfs(tmp_path, size, f"{full or ':'}; {command} doctor || true; {command} status --no-gpu")
+    both = "from sif_writable.commands.cli import main; main(['doctor']); main(['status', '--no-gpu'])"
+    done = on_tmpfs(tmp_path, size, f'{full or ":"}; {sys.executable} -c "{both}"')
     folded = " ".join(done.stdout.split())
     assert [word for word in words if word not in folded] == []
     assert ("nearly full:" in folded) == ("PASS" not in words[0])
