@@ -191,7 +191,7 @@ def test_threads_and_switches(tmp_path: Path) -> None:
     for name in ("1", "2", "3"):
         (tmp_path / name).mkdir()
     assert "3 threads run" in obstacles.threads(str(tmp_path))
-    assert "/proc is not there" in obstacles.threads(str(tmp_path / "none"))
+    assert "/proc is not mounted here" in obstacles.threads(str(tmp_path / "none"))
     limit = tmp_path / "limit"
     limit.write_text("0\n")
     assert "switched off" in obstacles.switched_off(str(limit), str(tmp_path / "none"))
