@@ -45,11 +45,11 @@ folder
 source
     Where the facts of the row were read.
 
-What of the user's and the image's files must be found beside them: :mod:`sif_writable.redirects.beside`. What reading
-the presence of each variable changes: :mod:`sif_writable.redirects.presence`.
+What of the user's and the image's files must be found beside them: :mod:`sif_writable.redirects.beside`. What the
+presence of each variable changes, and packages that have no variable: tests/redirects/presence.py.
 
 Not here: HOME (its repair is a decision of its own), USER and LOGNAME (set when the uid has no passwd entry), what must
-never be set (:mod:`sif_writable.redirects.never_set`), and packages that have no variable (``VIA`` there).
+never be set (:mod:`sif_writable.redirects.never_set`).
 """
 
 from sif_writable.redirects.row import Row

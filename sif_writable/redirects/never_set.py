@@ -1,6 +1,6 @@
-"""What is never set, with the reason, and which packages have no variable of their own.
+"""What is never set, with the reason.
 
-Read by ``status``, by ``doctor`` and by tests; never imported at interpreter start.
+No module imports it: it is for readers, and a test holds the table of locations to it.
 """
 
 NEVER: "tuple[tuple[str, str], ...]" = (
@@ -96,42 +96,3 @@ NEVER: "tuple[tuple[str, str], ...]" = (
     ("SLURM_*", "written by the launcher on the host"),
 )
 """(variable, or a pattern with ``*``; reason)."""
-
-VIA: "tuple[tuple[str, str], ...]" = (
-    ("jedi, parso", "XDG_CACHE_HOME"),
-    ("pyopencl", "XDG_CACHE_HOME"),
-    ("pytools.persistent_dict", "XDG_CACHE_HOME"),
-    ("deepspeed", "TORCH_EXTENSIONS_DIR, TRITON_CACHE_DIR"),
-    ("flash_attn, xformers, bitsandbytes", "TRITON_CACHE_DIR; they have no cache of their own"),
-    ("pyximport", "HOME; or pyximport.install(build_dir=...)"),
-    ("tensorrt", "nothing: its API names the files"),
-    ("ncu, nsys", "TMPDIR"),
-    ("timm, open_clip", "HF_HUB_CACHE, TORCH_HOME; open_clip's URL models: HOME"),
-    ("fontconfig (pango, cairo, Qt, R)", "XDG_CACHE_HOME"),
-    ("spacy", "nothing: models are pip packages"),
-    ("pooch", "XDG_CACHE_HOME"),
-    ("insightface", "HOME; or FaceAnalysis(root=...)"),
-    ("kornia", "TORCH_HOME"),
-    ("scvi, scanpy", "NUMBA_CACHE_DIR for the import; logs and data go to the working directory"),
-    ("omnipath", "HOME"),
-    ("bioservices", "HOME, XDG_CACHE_HOME"),
-    ("genomepy", "HOME, XDG_CACHE_HOME"),
-    ("yt", "HOME"),
-    ("yfinance", "XDG_CACHE_HOME"),
-    ("rdkit", "nothing: it writes no cache"),
-    ("tensorboard", "TMPDIR"),
-    ("neptune", "nothing: results go to the working directory"),
-    ("pyglet", "HOME"),
-    ("streamlit", "HOME"),
-    ("keyring", "HOME"),
-    ("accelerate", "XDG_CACHE_HOME, where its default_config.yaml is linked"),
-    ("onnxruntime", "XDG_CACHE_HOME for CACHE/Microsoft/DeveloperTools (1.32); /tmp/.ses is fixed"),
-    ("ray", "HOME for ~/.ray; RAY_TMPDIR where the user asks for it"),
-    # Seen in tests/corpus.
-    ("tldextract", "XDG_CACHE_HOME; TLDEXTRACT_CACHE would lose the folder per version"),
-    ("bowler, fissix", "XDG_CACHE_HOME"),
-    ("nengo", "HOME"),
-    ("qutip", "HOME"),
-    ("runpod", "HOME"),
-)
-"""(package, what serves it): packages without a variable of their own."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from sif_writable.redirects import beside, catalog, never_set, presence
+from sif_writable.redirects import beside, catalog, never_set
 from sif_writable.storage import kinds
+from tests.redirects import presence
 
 EVERY_ROW = catalog.ROWS + catalog.OPT_IN
 VARIABLES = {row[0]: row for row in EVERY_ROW}
@@ -516,6 +517,12 @@ def test_every_row_says_what_its_presence_changes() -> None:
         assert word in presence.WORDS
         if word not in ("hides", "switches"):
             assert word == word_of(VARIABLES[variable]), variable
+
+
+def test_what_serves_packages_without_a_variable_is_in_the_table() -> None:
+    known = {*VARIABLES, "HOME", "TLDEXTRACT_CACHE"}
+    for package, what in presence.SERVED_BY:
+        assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", what)) <= known, package
 
 
 def test_what_hides_or_switches_is_not_set_as_a_matter_of_course() -> None:

@@ -1,6 +1,6 @@
-"""What reading the mere presence of a row's variable changes: the audit of the table, for tests and contributors.
+"""The audit of the table of locations: what the mere presence of each row's variable changes, and what serves the rest.
 
-Never imported at interpreter start. A variable that is set where it need not be may hide files that a package ships,
+A variable that is set where it need not be may hide files that a package ships,
 overrule a settings file, or switch something on; so each row says what its own does.
 """
 
@@ -151,3 +151,42 @@ PRESENCE: "tuple[tuple[str, str, str], ...]" = (
 )
 """(variable, word, what else is to know)."""
 # fmt: on
+
+SERVED_BY: "tuple[tuple[str, str], ...]" = (
+    ("jedi, parso", "XDG_CACHE_HOME"),
+    ("pyopencl", "XDG_CACHE_HOME"),
+    ("pytools.persistent_dict", "XDG_CACHE_HOME"),
+    ("deepspeed", "TORCH_EXTENSIONS_DIR, TRITON_CACHE_DIR"),
+    ("flash_attn, xformers, bitsandbytes", "TRITON_CACHE_DIR; they have no cache of their own"),
+    ("pyximport", "HOME; or pyximport.install(build_dir=...)"),
+    ("tensorrt", "nothing: its API names the files"),
+    ("ncu, nsys", "TMPDIR"),
+    ("timm, open_clip", "HF_HUB_CACHE, TORCH_HOME; open_clip's URL models: HOME"),
+    ("fontconfig (pango, cairo, Qt, R)", "XDG_CACHE_HOME"),
+    ("spacy", "nothing: models are pip packages"),
+    ("pooch", "XDG_CACHE_HOME"),
+    ("insightface", "HOME; or FaceAnalysis(root=...)"),
+    ("kornia", "TORCH_HOME"),
+    ("scvi, scanpy", "NUMBA_CACHE_DIR for the import; logs and data go to the working directory"),
+    ("omnipath", "HOME"),
+    ("bioservices", "HOME, XDG_CACHE_HOME"),
+    ("genomepy", "HOME, XDG_CACHE_HOME"),
+    ("yt", "HOME"),
+    ("yfinance", "XDG_CACHE_HOME"),
+    ("rdkit", "nothing: it writes no cache"),
+    ("tensorboard", "TMPDIR"),
+    ("neptune", "nothing: results go to the working directory"),
+    ("pyglet", "HOME"),
+    ("streamlit", "HOME"),
+    ("keyring", "HOME"),
+    ("accelerate", "XDG_CACHE_HOME, where its default_config.yaml is linked"),
+    ("onnxruntime", "XDG_CACHE_HOME for CACHE/Microsoft/DeveloperTools (1.32); /tmp/.ses is fixed"),
+    ("ray", "HOME for ~/.ray; RAY_TMPDIR where the user asks for it"),
+    # Seen in tests/corpus.
+    ("tldextract", "XDG_CACHE_HOME; TLDEXTRACT_CACHE would lose the folder per version"),
+    ("bowler, fissix", "XDG_CACHE_HOME"),
+    ("nengo", "HOME"),
+    ("qutip", "HOME"),
+    ("runpod", "HOME"),
+)
+"""(packages without a variable of their own, what serves them)."""
