@@ -29,18 +29,20 @@ def restore(ours):
     :param ours: the folder that PYTHONPATH begins with.
     """
     found, strange = own_path(FOLDER)
-    if strange:
-        sys.stderr.write(
-            "sif_writable: " + strange + " sets PYTHONPATH in a way that is not understood, and "
-            "APPTAINERENV_PYTHONPATH has taken its place. Remedy: sif-writable attach --image, which does without that "
-            "variable.\n"
-        )
     host = os.environ["PYTHONPATH"].split(":")[1:]
     kept = found or host[1:]  # without the word that says whose they are
     os.environ["PYTHONPATH"] = ":".join([ours] + kept)  # noqa: RUF005
     at = sys.path.index(ours) + 1 if ours in sys.path else 0
     rest = [path for path in sys.path[at:] if path not in host]
     sys.path[at:] = [path for path in kept if path not in rest] + rest
+    # At last, since it may fail, and without sif_writable.stderr, which is for Python 3.9 and newer.
+    if strange and sys.stderr is not None:
+        text = (
+            "sif_writable: " + strange + " sets PYTHONPATH in a way that is not understood, and "
+            "APPTAINERENV_PYTHONPATH has taken its place. Remedy: sif-writable attach --image, which does without that "
+            "variable.\n"
+        )
+        os.write(2, text.encode("utf-8"))
 
 
 def own_path(folder):

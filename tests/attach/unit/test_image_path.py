@@ -86,3 +86,19 @@ def test_the_images_own_takes_the_place_of_the_hosts(rest: str, own: list[str], 
     words = [sys.executable, "-I", "-S", "-c", f"import os; os.environ['PYTHONPATH'] = 'H{rest}'\n{program}"]
     done = subprocess.run([*words, HOOK, repr(own)], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (repr(expected), "")
+
+
+@pytest.mark.parametrize("to", ["2>&1", "2>&-", "2> /dev/full"])
+def test_the_path_is_put_back_whether_it_can_be_said_or_not(to: str) -> None:
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import sif_writable_image_path as image\n"
+        "image.own_path = lambda folder: (['/app'], '/strange.sh')\n"
+        "try: image.restore('H')\n"
+        "except OSError: pass  # the caller's to catch\n"
+        "print(os.environ['PYTHONPATH'])"
+    )
+    words = f'"{sys.executable}" -I -S -c "$PROGRAM" {HOOK}'
+    environ = {"PROGRAM": f"import os; os.environ['PYTHONPATH'] = 'H'\n{program}"}
+    done = subprocess.run(["sh", "-c", f"{words} {to}"], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("H:/app\n")
+    assert done.stdout.startswith("sif_writable: /strange.sh sets PYTHONPATH in a way that") == (to == "2>&1")
