@@ -42,7 +42,7 @@ def forget(given: list[str], folder: str) -> None:
 
 
 def give_back_beside(folder: str, tree: str) -> None:
-    """Move back what programs had made beside copies, where the image has nothing of that name."""
+    """Move back what programs had made next to copies, where the image has nothing of that name."""
     place = f"{folder}/{changes.WRITTEN}"
     if not os.path.lexists(place):
         return

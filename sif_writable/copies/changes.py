@@ -1,4 +1,4 @@
-"""Tell which files in a folder of copies are the image's own, and which a program wrote.
+"""Distinguish the image's own files in a folder of copies from those that a program wrote.
 
 Each copy leaves a record: a line for each file, with the size and the time that the copy has. What has no line, or
 another size or time, is a program's work; so is everything where a record is missing. Bytecode never is.
@@ -49,7 +49,7 @@ def lines(record: Mapping[str, tuple[int, int]]) -> bytes:
 
 
 def is_written(name: str, status: os.stat_result, path: str, record: Mapping[str, tuple[int, int]]) -> bool:
-    """Whether a program wrote this file, as far as the record tells.
+    """Whether a program wrote this file, according to the record.
 
     :param name: its path below ``tree``; :param path: where it lies now.
     """

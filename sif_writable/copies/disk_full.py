@@ -1,4 +1,4 @@
-"""Say that what holds a layer has run full, where an error that nobody caught tells of a write that failed for that."""
+"""Report that the filesystem of a layer is full, where an uncaught error comes from a write that failed for that."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ _execute.__code__ = _execute.__code__.replace(
 
 
 def _settle(name: str, before: Before) -> None:
-    """Note what a module has left for ``atexit`` whose import has succeeded: it is not left again with another's."""
+    """Note the ``atexit`` callbacks of an imported module: executing another one again does not repeat them."""
     global _settled
     more = before.callbacks_since()
     if more:

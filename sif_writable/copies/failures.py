@@ -55,7 +55,7 @@ _BETWEEN_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _FRAME = re.compile(r'^([\s|]*)File "([^"\n]+\.pyw?|<[^"\n]*)", line \d+[^\n]*(?:\n\1\s\s[^\n]*)*', re.MULTILINE)
-"""A frame of a traceback as text, with the lines of code below it. HDF5 tells of its own C files likewise."""
+"""A frame of a traceback as text, with the lines of code below it. HDF5 reports its own C files in the same way."""
 _DATABASE = re.compile(r"unable to open database file|readonly database")
 _STARTERS = ("_execute_child", "_posix_spawn")
 """Functions of ``subprocess`` that start a program."""

@@ -80,7 +80,7 @@ def _learn(units: list[Unit], verdict: culprits.Verdict, copies: Copies) -> None
 
 
 def _sentences(error: BaseException, verdict: culprits.Verdict, copies: Copies) -> Iterator[str]:
-    """Yield what to do about the paths of the image that no copy serves."""
+    """Yield what to do about the paths of the image that no copy makes writable."""
     home = os.environ.get("HOME", "")
     missing = failures.missing_home(error, home) if not os.path.isdir(home) else ""
     if missing:

@@ -48,7 +48,7 @@ def provide(spec: ModuleSpec, copies: Copies) -> bool:
 def make(units: Iterable[Unit], why: str, detail: str, copies: Copies) -> str:
     """Copy units and what belongs with them, and have them imported from the copies from now on.
 
-    :param why: the evidence, a word; :param detail: what was seen.
+    :param why: the evidence, a word; :param detail: the path that was refused, or the like.
     :returns: an empty string, or the sentence why there is no copy.
     """
     lease.hold(copies.folder)
@@ -210,7 +210,7 @@ def _copy(units: list[Unit], copies: Copies) -> str:
                 )
             else:
                 with publish.bounded_lock(f"{copies.folder}/{LOCKS}", unit.entry, seconds):
-                    # What another process has made meanwhile may have been written to since.
+                    # Programs may have written to a copy that another process has made meanwhile.
                     if os.path.islink(target) or not os.path.exists(target):
                         _write_stamp(unit, copies.folder, *stamp)
 

@@ -26,14 +26,14 @@ _OURS = ("sif_writable.", "importlib")
 
 
 class Restart:
-    """One beginning. The module itself stays the same object, since others may hold it, and starts empty.
+    """One fresh start of an import. The module stays the same object, since others may hold it, and starts empty.
 
-    Other modules of it and of the copied packages go, where this very import brought them; those that were there before
-    learn their new place.
+    Other modules of its package and of the copied packages are removed if this import brought them; those that were
+    there before get the path of the copy.
     """
 
     def __init__(self, module: ModuleType, spec: ModuleSpec, units: list[Unit], copies: Copies) -> None:
-        """Take back what the last try left behind, and prepare the module for the next; its spec is then ``spec``."""
+        """Undo what the last try left behind, and prepare the module for the next; its spec is then ``spec``."""
         self._copies = copies
         self._units = units
         self._names = list(sys.modules)
@@ -181,7 +181,7 @@ def is_beginning(name: str, package: str) -> bool:
 def obstacle(unit: Unit, importing: str, copies: Copies) -> str:
     """Say why a package that was imported from the image cannot begin afresh, now that one of its modules fails.
 
-    What was taken from it would stay what it was, beside what comes from the copy.
+    Objects that others took from it would remain the image's, next to those of the copy.
     """
     import _thread
 

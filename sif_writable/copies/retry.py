@@ -132,7 +132,7 @@ class SecondTry:
         return False
 
     def _is_tried(self) -> bool:
-        """Whether the copies were used: for a moment, storage may have looked as if they were not there."""
+        """Whether the copies were used: for a moment, storage may have hidden them."""
         units = [unit for unit in self.units if image_mounts.environment_directory(unit.path)]
         if not all(self.copies.has(unit.path) for unit in units):
             return False

@@ -92,10 +92,10 @@ def _hooks(before: execution.Before) -> str:
 
 
 def handed_out(names: Iterable[str]) -> str:
-    """Say what others hold of modules that a second execution would make anew, or return an empty string.
+    """Say which objects of these modules others hold, which a second execution would make anew; or return nothing.
 
-    A function that was put in the place of another one calls what its module calls so: after a second execution that is
-    itself, for ever. What was registered would be registered once more.
+    A function that replaced another one calls the original by a name in its module. After a second execution that name
+    is the function itself, which would call itself for ever. What was registered would be registered twice.
 
     :param names: the modules.
     """
@@ -125,7 +125,7 @@ def handed_out(names: Iterable[str]) -> str:
 
 
 _MOST = 1000
-"""Parts of a container that are looked at."""
+"""Elements of a container that are examined."""
 
 
 class _Mine:

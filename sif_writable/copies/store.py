@@ -62,7 +62,7 @@ class Copies:
         from sif_writable import lease
         from sif_writable.copies import validity
 
-        lease.hold(self.folder)  # before it is seen whether there is a copy
+        lease.hold(self.folder)  # before the copy is checked
         state = validity.state(self.folder, path)
         if state == validity.UNTRUSTED:
             from sif_writable.copies import provide

@@ -28,7 +28,7 @@ _REFUSING = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 def has_passed(error: BaseException, units: Iterable[Unit], copies: Copies) -> bool:
     """Whether an error from a copy says nothing about the copy: storage has failed, or did not answer for a moment.
 
-    What tells the latter is a module that was not found and whose file is there.
+    Storage did not answer if a module was not found though its file is there.
     """
     for this in evidence.chain(error):
         if isinstance(this, OSError) and this.errno in _PASSING:

@@ -35,7 +35,7 @@ class Reader:
         return _external.FileLoader.get_data(self._loader, path)
 
     def _is_unchanged(self) -> bool:
-        """Whether the copy of the source has the size and the time of the image's, which copying has kept."""
+        """Whether the copy of the source still has the size and the time of the image's, as it was copied."""
         try:
             copy, own = os.lstat(self._source), os.stat(self._source[len(self._tree) :])
         except OSError as error:  # a module that a program has made, which the image has not

@@ -1,4 +1,4 @@
-"""See whether a writable copy may be used: whether it is ours, and made from what the image has now.
+"""Check whether a writable copy may be used: whether it is ours, and made from what the image has now.
 
 A copy is the original's for as long as its stamp is. The stamp is made of the names, sizes and times of the package's
 files, of the contents of its first sources, and of its distribution's ``RECORD``, which has the checksums of all that
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
 ENTRIES, RECORDED_ENTRIES = 2000, 200
-"""Files and directories of a package that are looked at, without and with a ``RECORD``: 5 us each."""
+"""Files and directories of a package that are compared, without and with a ``RECORD``: 5 us each."""
 SOURCES, SOURCE_BYTES = 32, 1 << 16
 """Sources of a package that are read, and how many bytes of each."""
 STAMPS = "/stamps"

@@ -84,7 +84,7 @@ def found(root: str = "/") -> tuple[list[Environment], list[tuple[str, str]]]:
 
 
 def programs(root: str = "/") -> list[str]:
-    """List the programs that look like Python 3, shortest paths first; other filesystems are not entered."""
+    """List the programs that look like Python 3, shortest paths first; no other filesystem is searched."""
     found: list[str] = []
     device = os.stat(root).st_dev
     stack = [(root.rstrip("/"), 0)]

@@ -136,7 +136,7 @@ def scan(path: Sequence[str], variables: Iterable[str], progress: Callable[[str,
 
 
 def _scan_unit(unit: str) -> tuple[frozenset[str], str]:
-    """Return the upper-case names in a package's sources, and where one of them writes beside itself."""
+    """Return the upper-case names in a package's sources, and where a source writes into its own directory."""
     named: set[bytes] = set()
     marked = []
     for source in _sources(unit):

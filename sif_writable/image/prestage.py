@@ -145,7 +145,7 @@ class Area:
         return sorted(baked), secrets
 
     def is_full(self) -> bool:
-        """Whether there is hardly any space left."""
+        """Whether almost no space is free."""
         space = os.statvfs(self.path)
         return space.f_bavail * space.f_frsize < MIN_BYTES or (bool(space.f_files) and space.f_favail < 16)
 

@@ -1,4 +1,4 @@
-"""Whether a package's sources write beside themselves: read at build time only, for what ``prepare`` lists.
+"""Do a package's sources write into their own directory? Read at build time only, for what ``prepare`` lists.
 
 A name is tainted when it is made from the module's own ``__file__`` or ``__path__``; a write is a call that makes or
 changes files and is given something tainted. That finds what people write, without running it. It is a hint for

@@ -153,7 +153,7 @@ def _space(model: Status) -> list[Check]:
         for warning in entry["warnings"]
     ]
     for entry in model["space"]:
-        # No number tells a user's quota on most filesystems; writing a page does, once it is used up.
+        # Most filesystems report no quota of a user; writing a page shows that it is used up.
         problem = attempt_in(entry["path"]) if entry["what"] in ("storage", "HOME") and not entry["warnings"] else None
         room = room_at(entry["path"], os.environ)
         if problem and room:
@@ -209,7 +209,7 @@ def _user_directories(model: Status) -> list[Check]:
         import platformdirs
 
         kinds = {kind: getattr(platformdirs, f"user_{kind}_dir") for kind in ("cache", "config", "data", "state")}
-    except Exception as error:  # noqa: BLE001 - whatever it is that bears this name
+    except Exception as error:  # noqa: BLE001 - it may be any module of this name
         spec = importlib.util.find_spec("platformdirs")
         why = f"{spec.origin} is not platformdirs" if spec else "platformdirs is not installed"
         text = f"they were not asked for: {why} ({type(error).__name__}: {error})"

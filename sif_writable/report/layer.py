@@ -1,4 +1,4 @@
-"""What is said of the writable layer: whether programs of this environment get one, what they wrote, what is kept."""
+"""The writable layer: whether programs of this environment get one, what they wrote, and what of it is kept."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _some(names: list[str], most: int = _NAMED) -> str:
 
 
 def details(item: Item) -> dict[str, Any]:
-    """Return what is known of something that layers have left.
+    """Return the details of something that a layer has left in storage or on this node.
 
     ===========  ==========================================================================================
     kind         keys

@@ -1,4 +1,4 @@
-"""The preflight of the writable layer: whether one is possible here, what stands in its way, what others have left."""
+"""The preflight of the writable layer: whether one is possible here, what prevents it, what ended layers have left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COPIES = "packages that write beside themselves get copies instead"
 
 
 class Machine(NamedTuple):
-    """What of this machine decides whether a layer is possible."""
+    """The properties of this machine that decide whether a layer is possible."""
 
     kernel: str
     users: int
@@ -49,7 +49,7 @@ class Machine(NamedTuple):
 
 
 def machine(text: Callable[[str], str] = enter.read) -> Machine:
-    """Look at it.
+    """Read them.
 
     :param text: returns the text of a file, or an empty string.
     """
@@ -61,7 +61,7 @@ def machine(text: Callable[[str], str] = enter.read) -> Machine:
 
 
 def try_now(image: str) -> None:
-    """Have a layer tried for this environment, where none was in these circumstances: in a child, and once."""
+    """Try a layer for this environment in a child process, if none was tried in these circumstances yet."""
     from sif_writable import layered
 
     if not image or layered._inside:  # noqa: SLF001
@@ -89,7 +89,7 @@ class Found(NamedTuple):
 
 
 def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[Contents]) -> Iterator[Found]:
-    """Yield whether a layer is possible, and what is to be known of what layers have left.
+    """Yield whether a layer is possible, and what layers that have ended have left.
 
     :param state: see :func:`sif_writable.report.layer.model`.
     :param places: where layers of this image could lie on this node.

@@ -88,7 +88,7 @@ class Space(TypedDict):
     """The room on a filesystem that is written to."""
 
     path: str
-    """Where it was looked at."""
+    """The path at which it was measured."""
     what: str
     """What it is there for: ``storage``, ``the image, writable here``, ``HOME``."""
     kind: str
@@ -121,7 +121,7 @@ class Usage(TypedDict):
     complete: bool
     """Whether all was counted in time."""
     limit_bytes: int | None
-    """What they may keep (``SIF_WRITABLE_MAX``); null: everything is kept."""
+    """What they may keep (``SIF_WRITABLE_MAX``); null: there is no limit."""
     limit_files: int | None
     warning: Advice | None
 

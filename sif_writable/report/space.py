@@ -53,7 +53,7 @@ def watched(outcome: Outcome | None, seen: Facts, table: list[Mount]) -> list[Sp
 
 
 def _is_uncounted(room: space.Space, lack: str) -> bool:
-    """Whether a filesystem tells of nothing that is free, and yet a file can be made."""
+    """Whether a filesystem reports that nothing is free, though a file can be made."""
     nothing = room.free_inodes == 0 if lack == INODES else room.total == 0
     return nothing and attempt_in(room.path) is None
 

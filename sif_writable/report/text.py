@@ -138,7 +138,7 @@ STATES = {
 
 
 def inactive() -> str:
-    """Say why the hook has nothing to serve in this process, or return an empty string."""
+    """Say why the hook has nothing to do in this process, or return an empty string."""
     import sif_writable
 
     return "" if sif_writable.state in ("active", "inherited") else STATES.get(sif_writable.state, "")

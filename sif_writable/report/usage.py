@@ -66,7 +66,7 @@ def _warning(root: str, size: int, files: int, allowed: Limit | None) -> Advice 
 
 
 def total(entries: list[Usage]) -> str:
-    """Return what is kept in all storage roots in a few words, or an empty string: nothing."""
+    """Return in a few words what all storage roots hold, or an empty string if that is nothing."""
     found = []
     complete = all(entry["complete"] for entry in entries)
     least = "" if complete else "at least "

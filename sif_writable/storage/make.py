@@ -1,4 +1,4 @@
-"""Make the places of storage and the folders of kinds, and collect what killed processes left there."""
+"""Make the folders of storage, and remove what killed processes left there."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _O_PATH = 0o10000000  # os.O_PATH, which PyPy has not
 _DIRECTORY = _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 STALE_SECONDS = 86400.0
-"""Seconds after which something left aside belongs to a process that was killed."""
+"""Seconds after which an unfinished folder or file must be that of a killed process."""
 _collected: set[str] = set()
-"""Storage roots that this process has looked through: each folder that it lists is a request to a server."""
+"""Storage roots that this process has searched: on a server, each folder that it lists is a request."""
 
 
 def make_base(path: str) -> str:
@@ -59,7 +59,7 @@ def make_base(path: str) -> str:
 def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | None = None) -> str:
     """Make the folder of a kind below its root, each level private; return an empty string or what is wrong.
 
-    :param take_over: makes it with what an earlier version kept, if anything; is given the root and the folder.
+    :param take_over: makes the folder from what an earlier version kept, if anything; is called with root and folder.
     """
     path = root
     try:
@@ -74,7 +74,7 @@ def make_tree(folder: str, root: str, take_over: Callable[[str, str], None] | No
                     os.rmdir(path)
                     given = status.st_uid != os.geteuid()
                     return (given_away(status.st_uid) if given else opened(status.st_mode)).text
-            # The process that made the folder may have been killed before it could say what it is.
+            # The process that made the folder may have been killed before it wrote the note.
             if part.startswith(layout.IMAGE) and not os.path.lexists(f"{path}/{layout.NOTE}"):
                 _note_image(path)
         os.listdir(folder)
@@ -99,7 +99,7 @@ def _note_image(folder: str) -> None:
 
 
 def collect_leftovers(root: str) -> None:
-    """Remove what processes of this user that were killed left aside in a storage root of ours more than a day ago."""
+    """Remove what killed processes of this user were building in a storage root of ours more than a day ago."""
     import stat
 
     now = time.time()

@@ -8,8 +8,8 @@ from sif_writable.signals import let_pass
 UNCOUNTED = "uncounted"
 NO_LOCKS = "nolock"
 FINDINGS = (NO_LOCKS, UNCOUNTED)
-"""What a marker may say after ``exec`` or ``noexec``: files cannot be locked; the filesystem tells that no bytes or no
-inodes are free, although files can be made."""
+"""What a marker may say after ``exec`` or ``noexec``: files cannot be locked; the filesystem reports that no bytes or
+no inodes are free, although files can be made."""
 UNTRIED = "untried"
 """What it says where the trial failed for a cause that will pass: the folder is ours, the next start tries again."""
 OURS = "All that is in this folder is sif-writable's: it may be listed, measured and removed."
@@ -35,7 +35,7 @@ class Marker(str):
 
     @property
     def counted(self) -> bool:
-        """Whether its filesystem tells truly how many bytes and inodes are free."""
+        """Whether its filesystem reports correctly how many bytes and inodes are free."""
         return UNCOUNTED not in self.split()
 
 

@@ -69,7 +69,7 @@ def publish(
 
 
 def put(folder: str, fill: Callable[[str], None], *, aside_in: str, over_link: bool = False) -> None:
-    """Build a folder aside, and rename it into place; what another process has put there meanwhile serves as well.
+    """Build a folder aside, and rename it into place; what another process has put there meanwhile is as good.
 
     The parameters are those of :func:`publish`, and so is what is raised.
     """
@@ -128,7 +128,7 @@ def bounded_lock(directory: str, name: str, seconds: float = LOCK_SECONDS) -> It
         else:
             lock = FileLock(path, timeout=seconds)
         lock.acquire()
-    except Exception as error:  # noqa: BLE001 - not in time, no locks here, or another module bears the name filelock
+    except Exception as error:  # noqa: BLE001 - not in time, no locks here, or another module has the name filelock
         let_pass(error)
         lock = None
     try:

@@ -22,7 +22,7 @@ LAYERS = "layers"
 
 
 def is_for_us(base: str) -> bool:
-    """Whether a place that was given is our folder itself: it bears the name, and nothing of anybody else is in it."""
+    """Whether a place that was given is our folder itself: it has the name, and nothing of anybody else is in it."""
     if os.path.basename(base) != FOLDER:
         return False
     try:
@@ -45,7 +45,7 @@ def _is_somebody_elses(root: str) -> bool:
     A cleaner of old files takes the mark away and leaves the folders. Nobody else has one with the name of an image.
     """
     listed = os.listdir(root)
-    # What is kept for layers is made here before anything else, and bears its own mark.
+    # The folder of layers is made before anything else, and has a mark of its own.
     others = [name for name in _others(listed) if not (name == LAYERS and os.path.lexists(f"{root}/{name}/{MARKER}"))]
     if MARKER in listed or not others:
         return False

@@ -35,7 +35,7 @@ def unmet(storage: Storage, label: str = DIR) -> Problem | None:
 
 
 def cure(storage: Storage, place: Candidate) -> str:
-    """Return what helps where a place that was given does not serve."""
+    """Return what helps where a place that the user gave cannot be used."""
     if not place.base.strip():
         return f"unset {DIR}, or write the whole path of a directory"
     if place.base[:1] != "/":
@@ -50,13 +50,13 @@ def cure(storage: Storage, place: Candidate) -> str:
 
 
 def remedy(storage: Storage, place: Candidate) -> str:
-    """Return what helps where a place does not serve; nothing where nobody gave it, and it is as it may be."""
+    """Return what helps where a place cannot be used; nothing for an undamaged one that nobody gave."""
     own = any(other is place for other, _ in (*storage.loose, *storage.folders))
     return cure(storage, place) if place.given or own else ""
 
 
 def _repair(folder: str) -> str:
-    """Return what helps where a folder of ours is there and does not serve."""
+    """Return what helps where a folder of ours exists and cannot be used."""
     try:
         status = os.lstat(folder)
         if status.st_mode & 0o170000 != 0o040000 or status.st_uid != os.geteuid():

@@ -46,7 +46,7 @@ class Finding(NamedTuple):
     directory: str
     """The directory that holds the package."""
     remedy: str
-    """What makes it possible in a read-only image."""
+    """What makes the write possible in a read-only image."""
 
 
 def records(text: str) -> list[Record]:
@@ -80,12 +80,12 @@ def findings(
 ) -> list[Finding]:
     """Return a finding for each write below the image, whether it succeeded or only was tried.
 
-    :param changes: found afterwards; :param reported: by interpreters, meanwhile.
+    :param changes: found after the command; :param reported: by interpreters, while it ran.
     :param pid: the process of the command itself; :param command: its program.
     :param is_python: whether a program is Python or a Python script, so that an interpreter reports what it does.
     :param in_image: whether a reported path lies in the image.
     :param owner: path to (package, directory that holds it).
-    :param remedy: path and package to what serves it.
+    :param remedy: path and package to what makes the write possible.
     """
     writers: dict[str, set[int]] = {}
     reported = list(reported)

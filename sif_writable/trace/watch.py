@@ -309,7 +309,7 @@ def _changes(layer: _Layer) -> Iterator[Change]:
             found.append((name, CREATED if old is None else CHANGED, status.st_size))
     found = [one for one in found if not is_bytecode(f"/{one[0]}")]
     for name, what, size in found:
-        # A directory has changed by what is in it; for itself it counts when nothing is left of that.
+        # A directory changes with its entries; it is listed itself only where none of these is listed.
         if what == CHANGED and any(other.startswith(f"{name}/") for other, _, _ in found):
             continue
         yield Change(f"{layer.point}/{name}", what, size)
