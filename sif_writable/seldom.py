@@ -52,14 +52,14 @@ def mounts(table: bytes) -> "tuple[list[bytes], list[bytes], list[bytes]]":
     return [line[0] for line in lines], [line[1] for line in lines], [line[2] for line in lines]
 
 
-def rest(content: bytes, seal: "Callable[[bytes], bytes]") -> "Any":
+def rest(content: bytes, checksum: "Callable[[bytes], bytes]") -> "Any":
     """Return what of a plan is needed only where something is new: paths, and which names were asked for.
 
     :param content: the end of the file, with its check sum.
-    :param seal: :func:`sif_writable.warm.seal`.
+    :param checksum: :func:`sif_writable.warm.checksum`.
     :raises ValueError: it is damaged.
     """
-    if seal(content[8:]) != content[:8]:
+    if checksum(content[8:]) != content[:8]:
         raise ValueError("damaged")
     loads = marshal.loads
     return loads(content[8:])

@@ -35,9 +35,9 @@ def run(damaged: "Optional[Problem]") -> str:
     storage = choose.choose_storage(candidates.places(seen, asked), seen, asked, _take_over)
     if debug:
         say(debug.storage_lines(storage))
-    ground = Locations(seen.home)
-    decision = environment.decide(seen, storage, asked, ground)
-    look = remember.Look(seen, storage, ground, decision, asked)
+    queries = Locations(seen.home)
+    decision = environment.decide(seen, storage, asked, queries)
+    decided = remember.Decided(seen, storage, queries, decision, asked)
     if debug:
         say(debug.decision_lines(decision))
     outcome = sif_writable.outcome = environment.apply(decision, seen, storage, environ, child.token())
@@ -47,7 +47,7 @@ def run(damaged: "Optional[Problem]") -> str:
         from sif_writable.cleanup import housekeeping
 
         if kept:
-            remember.keep(kept, outcome, environ, look)
+            remember.keep(kept, outcome, environ, decided)
         housekeeping.mark_used(storage, kept)
         housekeeping.keep_in_bounds(storage, seen.identity, environ)
     if damaged:

@@ -163,7 +163,7 @@ def _holds(
 ) -> "Any":
     """Return what was decided if each question has the answer of then, or else None."""
     size = _HEAD + int.from_bytes(content[8:_HEAD], "little")
-    if seal(content[8:size]) != content[:8]:
+    if checksum(content[8:size]) != content[:8]:
         return None
     loads = marshal.loads
     then, values, names, marks, hanging, questions, held, listings, present, noted, kept = loads(content[_HEAD:size])
@@ -176,12 +176,12 @@ def _holds(
     if not names.issuperset(data):
         new = [name for name in data.keys() - names if is_marked(name, marks)]
         if new:
-            rest = sif_writable.follow("seldom").rest(content[size:], seal)
+            rest = sif_writable.follow("seldom").rest(content[size:], checksum)
             if sif_writable.follow("seldom").any_asked(new, rest[1]):
                 return None
     waited, reached = hanging
     if wait or waited:
-        rest = rest or (reached is None and sif_writable.follow("seldom").rest(content[size:], seal))
+        rest = rest or (reached is None and sif_writable.follow("seldom").rest(content[size:], checksum))
         points = wait.points if wait else {}
         if {point: kind for point, kind in points.items() if point in (reached or rest[0])} != waited:
             return None
@@ -195,7 +195,7 @@ def _holds(
             return None
         new = [name for name in map(os.fsencode, others.union(listed) - others) if is_marked(name, marks)]
         if new:
-            rest = rest or sif_writable.follow("seldom").rest(content[size:], seal)
+            rest = rest or sif_writable.follow("seldom").rest(content[size:], checksum)
             if sif_writable.follow("seldom").any_asked(new, rest[2][number]):
                 return None
     for folder, needed, given in present:  # of what has come, only what other images fetched counts
@@ -277,7 +277,7 @@ def space(found: os.statvfs_result) -> "tuple[Any, ...]":
     )
 
 
-def seal(body: bytes) -> bytes:
+def checksum(body: bytes) -> bytes:
     """Return the check sum of a part of a kept plan; another version's does not fit."""
     return source_hash(_PLAN_KEY, sif_writable.__version__.encode() + body)
 

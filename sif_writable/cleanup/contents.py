@@ -95,7 +95,7 @@ class Contents(NamedTuple):
     """Whether all was counted within the bound."""
 
 
-def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
+def inspect_root(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
     """Look at everything in a storage root that is ours.
 
     :param known: kind to the names of its folders.
@@ -115,7 +115,7 @@ def look(root: str, known: Mapping[str, frozenset[str]]) -> Contents:
             found.append(("", name, LEFTOVER))
     points = _mounted_below(root)
     items = [item for entry in found for item in _items(root, *entry, "", points, None)]
-    of_images = look_at_images(root, images(root), known)
+    of_images = inspect_images(root, images(root), known)
     return of_images._replace(items=items + of_images.items)
 
 
@@ -124,7 +124,7 @@ def _names_nothing(path: str) -> bool:
     return layout.ALSO in os.path.basename(path) and not os.path.isdir(own.read(path)[0])
 
 
-def look_at_images(
+def inspect_images(
     root: str, listed: Iterable[str], known: Mapping[str, frozenset[str]], bound: Bound | None = None
 ) -> Contents:
     """Look at what some images have in a storage root.

@@ -141,7 +141,7 @@ def tidy(root: str, this: str, allowed: Limit, bound: Bound, now: float) -> bool
     :param this: name of the folder of the image of this process, or empty.
     :param now: seconds since 1970.
     """
-    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, images, look_at_images
+    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, images, inspect_images
     from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN
 
     listed = images(root)
@@ -154,7 +154,7 @@ def tidy(root: str, this: str, allowed: Limit, bound: Bound, now: float) -> bool
             done = _tidy_image(root, name, bound, now) and done
     size = entries = 0
     for at, name in enumerate(kept):  # the most recently used first, so what is beyond the limit needs no counting
-        found = look_at_images(root, [name], KNOWN, bound)
+        found = inspect_images(root, [name], KNOWN, bound)
         if not found.complete:
             return False
         size += sum(item.size for item in found.items)
@@ -215,7 +215,7 @@ def _finish(root: str, listed: list[str], bound: Bound) -> bool:
 
 def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     """Remove what can be made again of an image that is not used; return whether that came to its end."""
-    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, is_mounted, look_at_images
+    from sif_writable.cleanup.contents import RECENT_DAYS, image_used, inspect_images, is_mounted
     from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN
     from sif_writable.cleanup.removal import delete, move_aside, remove_copies
     from sif_writable.system.listing import names
@@ -223,7 +223,7 @@ def _tidy_image(root: str, name: str, bound: Bound, now: float) -> bool:
     image = f"{root}/{name}"
     if is_mounted(image):
         return True
-    found = look_at_images(root, [name], KNOWN, bound)
+    found = inspect_images(root, [name], KNOWN, bound)
     if not found.complete:
         return False
     recent = RECENT_DAYS * DAY

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sif_writable import session
-from sif_writable.cleanup.contents import Contents, look
+from sif_writable.cleanup.contents import Contents, inspect_root
 from sif_writable.cleanup.policy import KNOWN
 from sif_writable.seldom import uid_outside
 from sif_writable.storage import candidates, marker
@@ -71,5 +71,5 @@ def contents(found: Iterable[str]) -> tuple[list[Contents], list[tuple[str, str]
             refused.append((root, problem))
         elif (status.st_dev, status.st_ino) not in looked_at:  # the same one by two ways
             looked_at.add((status.st_dev, status.st_ino))
-            seen.append(look(root, KNOWN))
+            seen.append(inspect_root(root, KNOWN))
     return seen, refused

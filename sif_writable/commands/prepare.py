@@ -263,7 +263,7 @@ def _others(arguments: argparse.Namespace) -> int:
         if not environment.supported:
             _tell("left out", f"{name}: sif-writable needs Python 3.9, so programs of this one run without the hook")
             continue
-        problem = deliver.deliver(environment)
+        problem = deliver.install_into(environment)
         if problem:
             say([f"{name} gets no hook: {problem}"])
             code = 2

@@ -196,7 +196,7 @@ def _copy(units: list[Unit], copies: Copies) -> str:
         given: list[str] = []
         try:
             record = record_of(unit)
-            stamp = validity.seal(unit.path, record), record
+            stamp = validity.fingerprint(unit.path, record), record
             copying.mirror(unit.directory, copies.tree)
             if unit.is_package:
 
@@ -226,9 +226,9 @@ def _copy(units: list[Unit], copies: Copies) -> str:
     return ""
 
 
-def _write_stamp(unit: Unit, folder: str, seal: str, record: str) -> None:
+def _write_stamp(unit: Unit, folder: str, fingerprint: str, record: str) -> None:
     """Write what a copy is made of, before it appears: a copy without that is not used."""
     path = validity.stamp_file(folder, unit.path)
     with suppress(FileExistsError):
         os.mkdir(os.path.dirname(path), 0o700)
-    publish.write_aside(path, os.fsencode(f"{seal}\n{record}\n{unit.path}\n"))
+    publish.write_aside(path, os.fsencode(f"{fingerprint}\n{record}\n{unit.path}\n"))

@@ -244,7 +244,7 @@ def written(unit: Unit, copy: str) -> tuple[list[str], int]:
     return found, size
 
 
-def beside(tree: str, directories: Iterable[str]) -> list[str]:
+def made_next_to(tree: str, directories: Iterable[str]) -> list[str]:
     """Return what was made in a mirror of the image beside the copies: paths of the image that the image lacks."""
     return [
         f"{directory}/{name}"

@@ -36,16 +36,16 @@ _S_IFMT, _S_IFDIR, _S_IFREG, _S_IFLNK, _OTHERS_WRITE = 0o170000, 0o040000, 0o100
 class Stamp:
     """What a copy was made from."""
 
-    __slots__ = ("path", "record", "seal")
+    __slots__ = ("fingerprint", "path", "record")
 
-    def __init__(self, seal: str, record: str, path: str) -> None:
+    def __init__(self, fingerprint: str, record: str, path: str) -> None:
         """Take what is kept.
 
-        :param seal: 16 hexadecimal digits that stand for the original.
+        :param fingerprint: 16 hexadecimal digits that stand for the original.
         :param record: the path of the ``RECORD`` that counts, or an empty string.
         :param path: of the original.
         """
-        self.seal = seal
+        self.fingerprint = fingerprint
         self.record = record
         self.path = path
 
@@ -79,7 +79,7 @@ def read_stamp(file: str) -> "Optional[Stamp]":
     return Stamp(fields[0], fields[1], fields[2]) if len(fields) == 4 else None
 
 
-def seal(path: str, record: str) -> str:
+def fingerprint(path: str, record: str) -> str:
     """Return what stands for an original as the image has it: 16 hexadecimal digits.
 
     :param path: of a package or a module; :param record: of its distribution's ``RECORD``, or an empty string.
@@ -176,7 +176,7 @@ def state(folder: str, path: str) -> str:
     if not (_is_ours(folder) and _is_ours(folder + "/tree") and _is_ours(copy)):
         return UNTRUSTED
     known = read_stamp(stamp_file(folder, path))
-    return GOOD if known is not None and known.seal == seal(path, known.record) else CHANGED
+    return GOOD if known is not None and known.fingerprint == fingerprint(path, known.record) else CHANGED
 
 
 def _is_ours(path: str) -> bool:

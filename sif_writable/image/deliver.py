@@ -19,7 +19,7 @@ NEEDED = ("platformdirs", "filelock", "nvidia-ml-py")
 _SKIPPED = ("__pycache__", ".pyc")
 
 
-def deliver(environment: Environment) -> str:
+def install_into(environment: Environment) -> str:
     """Copy the package, its hook and what it needs into an environment; return an empty string or what is wrong."""
     try:
         for name in ("sif-writable", *NEEDED):

@@ -185,7 +185,7 @@ def _neighbour(layer: Layer) -> "Optional[tuple[int, int]]":
 
                 found = neighbours.member(other, record)
                 if found is not None:
-                    layer.directories = neighbours.left(layer.directories, neighbours.covered(found[0]))
+                    layer.directories = neighbours.not_covered(layer.directories, neighbours.covered(found[0]))
                     return found
     return None
 

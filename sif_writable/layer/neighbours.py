@@ -40,7 +40,7 @@ def _is_layer(line: str) -> bool:
     return ",volatile" in line or ",fsync=volatile" in line  # as Linux 6.18 has it
 
 
-def left(directories: Sequence[str], others: Sequence[str]) -> list[str]:
+def not_covered(directories: Sequence[str], others: Sequence[str]) -> list[str]:
     """Return the directories that no other layer is over: a third overlay cannot be stacked on the image's and theirs.
 
     Nor is one made over a directory that another layer lies in.

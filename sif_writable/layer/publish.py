@@ -11,7 +11,7 @@ from sif_writable.child import KEEP
 from sif_writable.layer import alive, child, forget, full, generations, merge
 from sif_writable.layer.enter import read
 from sif_writable.layer.join import note_member
-from sif_writable.layer.seen import about, kept_of, look
+from sif_writable.layer.seen import about, kept_of, read_changes
 from sif_writable.signals import let_pass, suppress
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def publish(
     target = target or recorded
     if origin and origin not in os.listdir(target):
         raise FileNotFoundError(errno.ENOENT, "the storage of that run is not there", target)
-    layer, seen, changes, kept = look(folder, original)
+    layer, seen, changes, kept = read_changes(folder, original)
 
     def still() -> bool:
-        again = look(folder, original)[0]
+        again = read_changes(folder, original)[0]
         return again.state == layer.state and alive.is_last(folder, alone)
 
     done = generations.publish(target, layer, still if alone else None)

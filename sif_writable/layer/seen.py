@@ -208,7 +208,7 @@ class Seen:
         return merge.keep(changes, how, replaces=self.replaces, installed=installed, takes_place=self.takes_place)
 
 
-def look(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
+def read_changes(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
     """Return what of a layer is published, and what it was chosen from.
 
     :param original: tells where the directory with a number is seen as it is in the image.

@@ -216,8 +216,8 @@ def is_kept(folder: str, *, in_it: bool = False, of_this_image: bool = False) ->
         newest = records.read(target, make.newest_generation(target))
         if in_it:
             with inherited.image(folder) as original:
-                return generations.has(newest, seen.look(folder, lambda _, directory: original(directory))[0])
-        layer = seen.look(folder, lambda _, directory: directory)[0]
+                return generations.has(newest, seen.read_changes(folder, lambda _, directory: original(directory))[0])
+        layer = seen.read_changes(folder, lambda _, directory: directory)[0]
         state, _ = newest.layers.get(layer.name, ("", 0))
         return generations.has(newest, layer) if of_this_image else state == layer.state
     except (OSError, ValueError) as error:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Protocol
 
-    class Ground(Protocol):
-        """What :func:`decide` asks about paths; :class:`sif_writable.overlay.path_queries.Ground` answers."""
+    class PathQueries(Protocol):
+        """What :func:`decide` asks about paths; :class:`sif_writable.overlay.path_queries.PathQueries` answers."""
 
         def exists(self, path: str) -> bool: ...  # noqa: D102
         def is_directory(self, path: str) -> bool: ...  # noqa: D102
@@ -103,18 +103,18 @@ def named(environ: Mapping[str, str], prefix: str, purelib: str) -> Iterator[Wan
             yield Wanted(f"{purelib}/{name.replace('.', '/')}", PATHS)
 
 
-def decide(wanted: Iterable[Wanted], ground: Ground, mode: str) -> Plan:
+def decide(wanted: Iterable[Wanted], queries: PathQueries, mode: str) -> Plan:
     """Decide what is mounted where."""
     targets: dict[str, Target] = {}
     refused: list[tuple[str, str]] = []
     for one in dict.fromkeys(wanted):
         path = os.path.normpath(one.path)
         problem = "" if mode != OFF else f"{path} gets no overlay: {MODE}=off."
-        problem = problem or _problem(one, path, ground)
+        problem = problem or _problem(one, path, queries)
         if problem:
             refused.append((path, problem))
             continue
-        for target in _targets(path, one.why, ground):
+        for target in _targets(path, one.why, queries):
             known = targets.get(target.point)
             if known is not None:
                 how = OVERLAY if OVERLAY in (known.how, target.how) else GRAFT
@@ -124,20 +124,20 @@ def decide(wanted: Iterable[Wanted], ground: Ground, mode: str) -> Plan:
     return Plan(tuple(_without_nested(targets)), tuple(refused))
 
 
-def _problem(one: Wanted, path: str, ground: Ground) -> str:
+def _problem(one: Wanted, path: str, queries: PathQueries) -> str:
     """Say why a path is refused; an empty string also where nothing is to be done for it."""
     if not one.path.startswith("/") or ".." in one.path.split("/"):
         return f"{one.path!r} gets no overlay: it is not an absolute path without '..'."
     if path in NEVER or path.startswith(tuple(never + "/" for never in NEVER[1:])):
         return f"{path} gets no overlay: it is not a directory of the image that could have one."
-    place = existing(path, ground)
+    place = existing(path, queries)
     if place == "/":
         return (
             f"{path} gets no overlay: it would lie in the root directory itself. "
             f"Remedy: bind a directory there (apptainer exec --bind DIRECTORY:{path})."
         )
-    point = ground.host_mount(path)
-    if point and not ground.writable(place):
+    point = queries.host_mount(path)
+    if point and not queries.writable(place):
         return (
             f"{path} gets no overlay: {point} is bound in from the host, and stays as it is. "
             "Remedy: bind it such that it can be written (without :ro)."
@@ -145,46 +145,46 @@ def _problem(one: Wanted, path: str, ground: Ground) -> str:
     return ""
 
 
-def existing(path: str, ground: Ground) -> str:
+def existing(path: str, queries: PathQueries) -> str:
     """Return the path, or the nearest directory above it that exists."""
-    while not ground.exists(path):
+    while not queries.exists(path):
         path = os.path.dirname(path)
     return path
 
 
-def _targets(path: str, why: str, ground: Ground) -> Iterator[Target]:
-    place = existing(path, ground)
-    directory = place if ground.is_directory(place) else os.path.dirname(place)
-    if ground.writable(place) and ground.writable(directory):
+def _targets(path: str, why: str, queries: PathQueries) -> Iterator[Target]:
+    place = existing(path, queries)
+    directory = place if queries.is_directory(place) else os.path.dirname(place)
+    if queries.writable(place) and queries.writable(directory):
         return  # a bind, or an overlay of ours
-    entries = ground.entries(directory)
-    big = place != directory and ground.size(place) > MAX_COPY
+    entries = queries.entries(directory)
+    big = place != directory and queries.size(place) > MAX_COPY
     if entries is None or len(entries) > MAX_ENTRIES or big:
         yield Target(directory, OVERLAY, (path,), why)
     elif path != directory or not entries:
         yield Target(directory, GRAFT, (path,), why)
     else:
-        yield from whole(directory, why, ground)
+        yield from whole(directory, why, queries)
 
 
-def whole(directory: str, why: str, ground: Ground) -> Iterator[Target]:
+def whole(directory: str, why: str, queries: PathQueries) -> Iterator[Target]:
     """Yield what makes a directory with all it holds writable.
 
     The kernel refuses an overlay over a directory in which the container engine has mounted something (``/etc``, with
     its resolv.conf): what lies below that mount must stay covered. There the directories within get overlays.
     """
-    mounts = ground.mounts_below(directory)
+    mounts = queries.mounts_below(directory)
     if not mounts:
         yield Target(directory, OVERLAY, (directory,), why)
         return
-    entries = ground.entries(directory) or []
+    entries = queries.entries(directory) or []
     # Small files are copied where they are wanted, so name them; a mount point stays the mount that it is.
-    files = [path for path in (f"{directory}/{name}" for name in entries) if not ground.is_directory(path)]
+    files = [path for path in (f"{directory}/{name}" for name in entries) if not queries.is_directory(path)]
     yield Target(directory, GRAFT, tuple(path for path in files if path not in mounts) or (directory,), why)
     for name in entries:
         path = f"{directory}/{name}"
-        if ground.is_directory(path) and path not in mounts and not ground.writable(path):
-            yield from whole(path, why, ground)
+        if queries.is_directory(path) and path not in mounts and not queries.writable(path):
+            yield from whole(path, why, queries)
 
 
 def _without_nested(targets: dict[str, Target]) -> Iterator[Target]:

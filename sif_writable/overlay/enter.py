@@ -90,9 +90,9 @@ def serve(
     """
     try:
         asked = [one._replace(path=path_queries.resolved(one.path)) for one in wanted]
-        decided = decide.decide(asked, path_queries.Ground(), decide.mode(environ))
+        decided = decide.decide(asked, path_queries.PathQueries(), decide.mode(environ))
         if decided.targets and enter_layer():
-            decided = decide.decide(asked, path_queries.Ground(), decide.mode(environ))
+            decided = decide.decide(asked, path_queries.PathQueries(), decide.mode(environ))
         refused.extend(pair for pair in decided.refused if pair not in refused)
         problem = enter(decided, environ, image)
     except Exception as error:  # noqa: BLE001 - an overlay is never worth a program

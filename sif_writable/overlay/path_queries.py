@@ -9,7 +9,7 @@ from sif_writable.system import image_mounts
 from sif_writable.system.mounts import mounts
 
 
-class Ground:
+class PathQueries:
     """Answers what :func:`sif_writable.overlay.decide.decide` asks."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sif_writable.storage.chosen import Storage
     from sif_writable.system.surroundings import Facts
 
-    class Ground(Protocol):
+    class PathQueries(Protocol):
         """What decide() asks about default locations; :class:`sif_writable.redirects.locations.Locations` answers."""
 
         def state(self, path: str) -> str: ...  # noqa: D102
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
         def lies_on(self, path: str, device: int) -> bool: ...  # noqa: D102
 
 
-def decide(facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]") -> Decision:
+def decide(facts: "Facts", storage: "Storage", queries: "PathQueries", environ: "Mapping[str, str]") -> Decision:
     """Decide every redirect, HOME, the user's name and the bytecode folder."""
     decision = Decision()
     decision.notes = settings.misunderstood(environ, [row.variable for row in OPT_IN])
     _decide_home(facts, storage, environ, decision)
-    rows = _Rows(facts, storage, ground, environ, decision)
+    rows = _Rows(facts, storage, queries, environ, decision)
     for row in ROWS:
         rows.decide(row)
     opted = settings.opted(environ)
@@ -72,17 +72,22 @@ class _Rows:
         "environ",
         "facts",
         "given",
-        "ground",
         "homeless",
+        "queries",
         "storage",
     )
 
     def __init__(
-        self, facts: "Facts", storage: "Storage", ground: "Ground", environ: "Mapping[str, str]", decision: Decision
+        self,
+        facts: "Facts",
+        storage: "Storage",
+        queries: "PathQueries",
+        environ: "Mapping[str, str]",
+        decision: Decision,
     ) -> None:
         self.facts = facts
         self.storage = storage
-        self.ground = ground
+        self.queries = queries
         self.environ = environ
         self.decision = decision
         self.bases = default_bases(facts, environ)
@@ -122,7 +127,7 @@ class _Rows:
             self._leave(variable, default, form, extra, word, why)
             return
         # Nothing of this image needs the folder of the row to be there; while it is built, anything may.
-        unused = variable in _USED_BY and not (own or self.baking or self.ground.installs(_USED_BY[variable][0]))
+        unused = variable in _USED_BY and not (own or self.baking or self.queries.installs(_USED_BY[variable][0]))
         file = self._decided_in(variable)
         if file or (unused and not _USED_BY[variable][1]):
             why = f"{file} of the user decides it" if file else "nothing that uses it is installed"
@@ -167,7 +172,7 @@ class _Rows:
         if variable in _DECIDING:
             for decided, template, text in DECIDED_IN:
                 path = resolve(template, self.bases, self.environ) if decided == variable else ""
-                if path and self.ground.holds(path, text):
+                if path and self.queries.holds(path, text):
                     return path
         return ""
 
@@ -177,13 +182,13 @@ class _Rows:
             return False
         path = resolve(default, self.bases, self.environ)
         if variable in HIDING:
-            return kind == DATA and (default.partition("/")[0] in self.homeless or self.ground.works(path))
-        return variable in STAYING and self.ground.state(path) == "writable"
+            return kind == DATA and (default.partition("/")[0] in self.homeless or self.queries.works(path))
+        return variable in STAYING and self.queries.state(path) == "writable"
 
     def _is_repaired(self, default: str) -> bool:
         """Whether a default that cannot be used can be used in the private HOME: nothing read-only is linked there."""
         in_home = self.decision.home and default.partition("/")[0] in OF_HOME
-        return bool(in_home) and self.ground.state(resolve(default, self.bases, self.environ)) == "absent"
+        return bool(in_home) and self.queries.state(resolve(default, self.bases, self.environ)) == "absent"
 
     def _find(self, redirect: Redirect, when: str, defaults: "tuple[str, ...]", own: str, leaf: str) -> None:
         """Say what the folder must offer of the default locations: all that is there, or settings alone."""
@@ -191,16 +196,16 @@ class _Rows:
         if variable in _LINKING:
             redirect.linking = True
             for _, old in linked(redirect, self.facts, self.environ):
-                self.ground.state(old)  # so that a later start asks it again
+                self.queries.state(old)  # so that a later start asks it again
         levels = redirect.levels = _LEVELS.get(variable, 1 if redirect.kind in (DATA, CONFIG) else 0)
         if when == ALWAYS or not levels or variable in UNSEEDED:
             return
         found = []
         for template in defaults:
             path = resolve(template, self.bases, self.environ)
-            if path[:1] == "/" and self.ground.state(path) in ("writable", "read-only"):
+            if path[:1] == "/" and self.queries.state(path) in ("writable", "read-only"):
                 found.append((path, levels))
-                redirect.offers = "linked" if self.ground.state(path) == "writable" else redirect.offers or "seeded"
+                redirect.offers = "linked" if self.queries.state(path) == "writable" else redirect.offers or "seeded"
         if own:
             redirect.offers = redirect.offers or "seeded"
         if redirect.kind == DATA:  # what other images fetched
@@ -230,10 +235,10 @@ class _Rows:
         path = resolve(default, self.bases, self.environ)
         if base in self.homeless:
             # Below a HOME that cannot be used there may still be a bind mount that can.
-            if when != ALWAYS and path and self.ground.state(path) == "writable":
+            if when != ALWAYS and path and self.queries.state(path) == "writable":
                 return _WORKS, _BY_DEFAULT
             return _MOVES, f"HOME {self.facts.home_problem}"
-        works = bool(path) and self.ground.works(path)
+        works = bool(path) and self.queries.works(path)
         if works and base in self.chosen:
             return _STAYS, f"the user set {SET_BY[base]}, which decides it"
         if when == ALWAYS:
@@ -257,7 +262,7 @@ class _Rows:
 
     def _lies_in_memory(self, path: str) -> bool:
         small = self.facts.session_device
-        return small is not None and self.ground.lies_on(path, small)
+        return small is not None and self.queries.lies_on(path, small)
 
     def _leave(self, variable: str, default: str, form: str, extra: str, word: str, why: str) -> None:
         """Leave a location where it is, and pin it there when what it hangs on moves away."""
@@ -289,13 +294,13 @@ class _Rows:
             return f"{flags},base_compiledir={folder}".lstrip(","), ""
         # Of a default with a pattern in it, the part before the pattern tells whether it is there.
         default = resolve(template, self.bases, self.environ)
-        there = default and self.ground.state(default.partition("/%")[0]) not in ("absent", "silent")
+        there = default and self.queries.state(default.partition("/%")[0]) not in ("absent", "silent")
         entries = [folder, default] if there and ":" not in default and not self.baking else [folder]
         if form == "comma_list":
             entries.append(self.facts.prefix + "/pkgs")
             if any("," in entry for entry in entries):
                 return "", "the storage path has a comma, which this list cannot express"
-            return ",".join([folder, *[each for each in entries[1:] if self.ground.state(each) != "absent"]]), ""
+            return ",".join([folder, *[each for each in entries[1:] if self.queries.state(each) != "absent"]]), ""
         if own and form == "path_list":
             entries.insert(1, own)
         return ":".join(entries) + (":" if form == "path_list_open" else ""), ""
@@ -308,11 +313,11 @@ class _Rows:
         redirect.make = form in ("mkdir", "base", "path_list", "path_list_open")
         if redirect.kind != RUNTIME and redirect.variable not in UNSEEDED:
             paths = (resolve(template, self.bases, self.environ) for template in defaults)
-            redirect.seeds = tuple(path for path in paths if path and self.ground.state(path) == "read-only")
+            redirect.seeds = tuple(path for path in paths if path and self.queries.state(path) == "read-only")
         if own:
             redirect.seeds = (own, *redirect.seeds)
         offered = linked(redirect, self.facts, self.environ) if redirect.linking else ()
-        if redirect.seeds or redirect.sources or any(self.ground.state(old) != "absent" for _, old in offered):
+        if redirect.seeds or redirect.sources or any(self.queries.state(old) != "absent" for _, old in offered):
             redirect.make = True
 
 

@@ -27,16 +27,16 @@ _DECLARED = {MORE_HEAVY: ("heavy", ",,"), PATHS: ("overlay", "::")}
 
 
 def decide(
-    facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", ground: "Optional[Locations]" = None
+    facts: "Facts", storage: "Storage", environ: "Mapping[str, str]", queries: "Optional[Locations]" = None
 ) -> "Decision":
     """Run the decisions on the default locations as they are.
 
-    :param ground: is asked for them; it knows the answers afterwards.
+    :param queries: is asked for them; it knows the answers afterwards.
     """
     from sif_writable.redirects import decide as redirects
     from sif_writable.redirects.locations import Locations
 
-    return redirects.decide(facts, storage, ground or Locations(facts.home), environ)
+    return redirects.decide(facts, storage, queries or Locations(facts.home), environ)
 
 
 def apply(

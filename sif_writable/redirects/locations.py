@@ -9,7 +9,7 @@ import sys
 from sif_writable.identity import PURELIB
 from sif_writable.signals import let_pass
 from sif_writable.system import world
-from sif_writable.system.filesystem import holds, look
+from sif_writable.system.filesystem import access_state, holds
 from sif_writable.system.timeouts import has_timed_out, timed_out
 
 TYPE_CHECKING = False
@@ -44,10 +44,10 @@ class Locations:
         self._devices: dict[str, int] = {}
 
     def state(self, path: str) -> str:
-        """Return what :func:`sif_writable.system.filesystem.look` does."""
+        """Return what :func:`sif_writable.system.filesystem.access_state` does."""
         known = self._states.get(path)
         if known is None:
-            known = self._states[path] = self._look(path)
+            known = self._states[path] = self._access_state(path)
         return known
 
     def works(self, path: str) -> bool:
@@ -116,7 +116,7 @@ class Locations:
         ]
         return listings, looked, [(path, text, found) for (path, text), found in self._held.items()]
 
-    def _look(self, path: str) -> str:
+    def _access_state(self, path: str) -> str:
         home, parent = self._home, _parent(path)
         if timed_out and has_timed_out(path):  # before its directory is listed
             return "silent"
@@ -126,7 +126,7 @@ class Locations:
             names = self._listings[parent] if parent in self._listings else self._names(parent)
             if names is not None and path.rpartition("/")[2] not in names:
                 return "absent"
-        return look(path)
+        return access_state(path)
 
     def _names(self, directory: str) -> "Optional[frozenset[str]]":
         names: Optional[frozenset[str]]

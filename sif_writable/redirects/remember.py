@@ -95,15 +95,15 @@ def begin(environ: Mapping[str, str]) -> Asked:
     return Asked(environ)
 
 
-class Look:
+class Decided:
     """What a start has seen and decided, with the questions on the way."""
 
-    def __init__(self, facts: Facts, storage: Storage, ground: Locations, decision: Decision, asked: Asked) -> None:
+    def __init__(self, facts: Facts, storage: Storage, queries: Locations, decision: Decision, asked: Asked) -> None:
         """Take it before anything is made; no more questions are noted.
 
-        :param ground: the locations that were looked at; :param asked: the environment that all of them were given.
+        :param queries: the answers about default locations; :param asked: the environment that all of them were given.
         """
-        self.facts, self.storage, self.ground, self.decision, self.asked = facts, storage, ground, decision, asked
+        self.facts, self.storage, self.queries, self.decision, self.asked = facts, storage, queries, decision, asked
         self.questions = world.noted()
         self.holds = (
             self.questions is not None
@@ -113,14 +113,14 @@ class Look:
         """Whether the next start sees the same: nothing has been made, and nothing is to be made."""
 
 
-def look(environ: Mapping[str, str]) -> Look:
+def see_and_decide(environ: Mapping[str, str]) -> Decided:
     """See and decide as the next start will."""
     asked = begin(environ)
     try:
         facts = surroundings.see(asked)
         storage = choose.choose_storage(candidates.places(facts, asked), facts, asked)
-        ground = Locations(facts.home)
-        return Look(facts, storage, ground, decide.decide(facts, storage, ground, asked), asked)
+        queries = Locations(facts.home)
+        return Decided(facts, storage, queries, decide.decide(facts, storage, queries, asked), asked)
     finally:
         world.noted()
 
@@ -140,7 +140,7 @@ def is_due(path: str) -> bool:
         return True
 
 
-def keep(path: str, outcome: Outcome, environ: Mapping[str, str], seen: Look) -> None:
+def keep(path: str, outcome: Outcome, environ: Mapping[str, str], seen: Decided) -> None:
     """Keep the plan that a start would make now that storage is as this one leaves it.
 
     :param path: :func:`path`; :param seen: by this start, before it has made anything.
@@ -152,14 +152,14 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str], seen: Look) ->
     if (watch is not None and not watch.whole) or timeouts.timed_out or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
-        content = _content(outcome, environ, seen if seen.holds else look(environ))
+        content = _content(outcome, environ, seen if seen.holds else see_and_decide(environ))
         if content and len(content) < warm.LARGEST // 2:
             write_aside(path, content)
 
 
-def _content(outcome: Outcome, environ: Mapping[str, str], seen: Look) -> bytes:
+def _content(outcome: Outcome, environ: Mapping[str, str], seen: Decided) -> bytes:
     """Return what is kept, or nothing: the next start has to see and decide for itself."""
-    facts, storage, ground, decision, asked = seen.facts, seen.storage, seen.ground, seen.decision, seen.asked
+    facts, storage, queries, decision, asked = seen.facts, seen.storage, seen.queries, seen.decision, seen.asked
     settings = {name: value for name, value in os.environ.items() if environ.get(name) != value}
     del settings[SESSION]
     world.note()
@@ -171,7 +171,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str], seen: Look) -> bytes:
             world.passwd_home()
     finally:
         more = world.noted()
-    listings, looked, held = ground.answers()
+    listings, looked, held = queries.answers()
     if (
         not seen.holds  # something could not be made, and is tried again
         or seen.questions is None
@@ -242,7 +242,7 @@ def _content(outcome: Outcome, environ: Mapping[str, str], seen: Look) -> bytes:
     head = len(packed).to_bytes(4, "little") + packed
     rest = (reached, _in_a_row(names.difference(environ)), [_in_a_row(asked_for) for _, asked_for, *_ in listings])
     last = marshal.dumps(rest)
-    return warm.seal(head) + head + warm.seal(last) + last
+    return warm.checksum(head) + head + warm.checksum(last) + last
 
 
 def grouped(questions: Iterable[world.Question]) -> list[tuple[int, list[tuple[str, Any, Any]]]]:
@@ -292,7 +292,7 @@ def _roots(storage: Storage) -> dict[str, str]:
 
 
 def _of_location(place: str, state: str) -> list[world.Question]:
-    """Return what a start has to ask so that :func:`sif_writable.system.filesystem.look` would say the same."""
+    """Return what a start has to ask so that :func:`sif_writable.system.filesystem.access_state` would say the same."""
     if state == "writable":
         return [(warm.ACCESS, place, _WRITABLE, True)]
     there = state != "absent"

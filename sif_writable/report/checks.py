@@ -95,7 +95,7 @@ def _overlay(model: Status) -> list[Check]:
 def _layer(model: Status) -> list[Check]:
     if not model["layer"]:
         return []
-    from sif_writable.cleanup.contents import look_at_images, on_this_node
+    from sif_writable.cleanup.contents import inspect_images, on_this_node
     from sif_writable.cleanup.policy import KNOWN
     from sif_writable.layer import enter
     from sif_writable.report import layer, layer_checks
@@ -103,7 +103,7 @@ def _layer(model: Status) -> list[Check]:
     image = os.path.dirname(importhook.folder())
     layer_checks.try_now(image)
     places = enter.places(image, os.path.basename(image), os.geteuid())
-    left = [look_at_images(os.path.dirname(image), [os.path.basename(image)], KNOWN), *on_this_node()]
+    left = [inspect_images(os.path.dirname(image), [os.path.basename(image)], KNOWN), *on_this_node()]
     found = layer_checks.findings(layer.model(image), layer_checks.machine(), places, left)
     return [Check(PASS if one.good else WARN, "layer", one.text, one.remedy) for one in found]
 

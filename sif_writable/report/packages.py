@@ -13,7 +13,7 @@ from sif_writable.copies import ledger, policy, store, units
 from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
 from sif_writable.overlay.decide import existing
-from sif_writable.overlay.path_queries import Ground
+from sif_writable.overlay.path_queries import PathQueries
 from sif_writable.sizes import count
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ def notes(folder: str) -> list[str]:
     found = [
         line.why if " " in line.why else policy.outside_words(line.place, "")
         for line in lines
-        if line.what == PATH and line.name != "-" and not os.access(existing(line.place, Ground()), os.W_OK)
+        if line.what == PATH and line.name != "-" and not os.access(existing(line.place, PathQueries()), os.W_OK)
     ]
     levels = {line.place for line in lines if line.what == PACKAGE and line.place != store.ANYWHERE}
     levels |= {os.path.dirname(place) for place in levels}
-    made = units.beside(folder + "/tree", sorted(levels))
+    made = units.made_next_to(folder + "/tree", sorted(levels))
     if made:
         found.append(f"made beside packages, in {folder}/tree: {', '.join(made)}")
     unreadable = ledger.unreadable(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable.cleanup.contents import images, look_at_images
+from sif_writable.cleanup.contents import images, inspect_images
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.cleanup.policy import IDLE_DAYS, KNOWN, MAX, NEAR, limit
 from sif_writable.sizes import count, human
@@ -33,7 +33,7 @@ def usage(outcome: Outcome | None, environ: Mapping[str, str]) -> list[Usage]:
 def _of(root: str, allowed: Limit | None) -> Usage:
     listed = images(root)
     bound = Bound(SECONDS, ENTRIES)
-    found = look_at_images(root, listed, KNOWN, bound)
+    found = inspect_images(root, listed, KNOWN, bound)
     shared = measure(data, [], None, bound) if os.path.isdir(data := f"{root}/{layout.DATA}") else None
     size, files = sum(item.size for item in found.items), sum(item.entries for item in found.items)
     return {

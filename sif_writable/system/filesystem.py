@@ -242,7 +242,7 @@ def explain(error: OSError, path: str = "") -> str:
     return words.get(error.errno or 0) or f"fails with: {error.strerror or error}"
 
 
-def look(path: str) -> str:
+def access_state(path: str) -> str:
     """Return ``absent``, ``writable``, ``read-only``, or ``silent``: below what has not answered this process.
 
     A dangling link counts as read-only, since mkdir fails.

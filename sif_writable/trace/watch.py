@@ -57,7 +57,7 @@ class Traced(NamedTuple):
     reported: list[Record]
 
 
-class _Watched(path_queries.Ground):
+class _Watched(path_queries.PathQueries):
     """The image as it is covered: also what can be written in it, as while it is built."""
 
     def writable(self, path: str) -> bool:  # noqa: ARG002

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable.cleanup import housekeeping, removal
-from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.contents import inspect_root
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, KNOWN, Limit
 from sif_writable.copies import changes
@@ -120,7 +120,9 @@ def test_what_programs_wrote_outlives_the_copy_and_returns_to_it(one_image: Imag
     _write(own, "mine")
     _write(changed, "value = 33\n")
     _write(one_image.copy("site-packages/made_beside.txt"), "mine")
-    (item,) = (item for item in look(os.path.dirname(os.path.dirname(folder)), KNOWN).items if item.kind == "packages")
+    (item,) = (
+        item for item in inspect_root(os.path.dirname(os.path.dirname(folder)), KNOWN).items if item.kind == "packages"
+    )
     assert item.written == 4  # and large.made
     assert item.files > 600
     (pruned, again) = drive(

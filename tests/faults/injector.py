@@ -332,7 +332,7 @@ def _is_sealed(plan: bytes) -> bool:
     from sif_writable import warm
 
     size = 12 + int.from_bytes(plan[8:12], "little")
-    return warm.seal(plan[8:size]) == plan[:8] and warm.seal(plan[size + 8 :]) == plan[size : size + 8]
+    return warm.checksum(plan[8:size]) == plan[:8] and warm.checksum(plan[size + 8 :]) == plan[size : size + 8]
 
 
 def difference(found: Listing, wanted: Listing) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from sif_writable import aside
 from sif_writable.cleanup import policy
-from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.contents import inspect_root
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.trace import watch
@@ -171,7 +171,7 @@ def test_of_a_killed_copy_up_nothing_runs_on_and_the_next_run_is_whole(one_image
 
 def _prune_tomorrow(image: Image) -> None:
     """Do what `cache prune --dead` does in two days: the time of a file's last change cannot be dated back."""
-    contents = look(f"{image.places.home}/.cache/sif-writable", KNOWN)
+    contents = inspect_root(f"{image.places.home}/.cache/sif-writable", KNOWN)
     everything = policy.Reach("", all_images=True)
     plan = policy.prune([contents], reach=everything, now=time.time() + 2 * DAY, dead=True)
     assert all(not done.problem for done in remove(plan.removals, None))

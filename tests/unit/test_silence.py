@@ -20,7 +20,7 @@ from sif_writable.storage import choose
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.chosen import Storage
 from sif_writable.system import filesystem, timeouts
-from sif_writable.system.filesystem import look
+from sif_writable.system.filesystem import access_state
 from sif_writable.system.surroundings import home_problem
 from sif_writable.system.timeouts import TIMED_OUT, may_hang_in, responds
 from tests.lab import measured
@@ -182,14 +182,14 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     (tmp_path / "link").symlink_to(mount)
     (tmp_path / "mount" / "file").write_text("text")
     locations = Locations(mount)
-    assert look(f"{mount}/home") == "writable"
+    assert access_state(f"{mount}/home") == "writable"
     assert home_problem(f"{mount}/home") == TIMED_OUT
     assert silent == ["mount"]
     assert not responds(f"{mount}/another")
     assert responds(str(tmp_path))
     assert responds(f"{mount}s")
     assert silent == ["mount"]
-    assert look(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
+    assert access_state(f"{mount}/home") == locations.state(f"{mount}/home") == "silent"
     assert not locations.works(f"{mount}/home")
     assert locations.answers()[0] == []  # nothing was listed
     assert not filesystem.holds(f"{mount}/file", "text")
@@ -204,8 +204,8 @@ def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[s
     for _ in range(2):
         assert not responds(str(home / ".cache"))
         assert silent == ["well", "mount"]
-    assert look(str(home / ".cache" / "x")) == "silent"
-    assert look(str(home)) == "writable"
+    assert access_state(str(home / ".cache" / "x")) == "silent"
+    assert access_state(str(home)) == "writable"
 
 
 def test_the_next_place_is_taken(tmp_path: Path, silent: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.cleanup import policy
-from sif_writable.cleanup.contents import Contents, Image, Item, look
+from sif_writable.cleanup.contents import Contents, Image, Item, inspect_root
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.report import cache as report
@@ -279,7 +279,7 @@ def test_only_what_is_ours_is_seen(store: Store) -> None:
     shutil.rmtree(store.root / "run", ignore_errors=True)
     (store.root / "run").symlink_to(outside)
     (store.root / "image-fedcba9876543210").symlink_to(outside)
-    seen = look(str(store.root), KNOWN)
+    seen = inspect_root(str(store.root), KNOWN)
     assert not {"mine", "precious", "pip"} & {entry.name for entry in seen.items}
     assert "fedcba9876543210" not in seen.images
     done = store.cache("prune", "--yes", "--older-than", "0d", "--dead", "--all-images")
@@ -405,7 +405,7 @@ def test_what_a_process_has_mounted_stays_until_it_ends(store: Store) -> None:
         done = store.cache(*words)
         assert problem in " ".join(done.stdout.split())
         # One that has come since it was looked at.
-        seen = look(str(store.root), KNOWN)
+        seen = inspect_root(str(store.root), KNOWN)
         free = [seen._replace(items=[i._replace(problem="") for i in seen.items])]
         chosen, _ = policy.clear(free, words[2:], reach=ALL, now=time.time())
         assert [entry.problem for entry in remove(chosen.removals, None)] == [problem]
@@ -428,13 +428,16 @@ def test_dead_images_go_whole_and_locks_that_are_held_stay(store: Store) -> None
     locks = store.root / "locks"
     locks.mkdir(exist_ok=True)
     (locks / "stale.lock").write_text("")
-    contents = look(str(store.root), KNOWN)
+    contents = inspect_root(str(store.root), KNOWN)
     assert contents.images["fedcba9876543210"].name == "/old.sif"
     with FileLock(str(locks / "held.lock")):
         # The change of a file's state cannot be dated back, so the question is asked in a month.
         later = time.time() + 30 * DAY
         plan = policy.prune(
-            [contents, look(str(store.root), KNOWN)], reach=policy.Reach("", all_images=True), now=later, dead=True
+            [contents, inspect_root(str(store.root), KNOWN)],
+            reach=policy.Reach("", all_images=True),
+            now=later,
+            dead=True,
         )
         removals = [removal for removal in plan.removals if removal.item.image in ("", "fedcba9876543210")]
         done = {entry.item.name: entry.problem for entry in remove(removals, None)}

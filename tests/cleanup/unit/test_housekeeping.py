@@ -162,7 +162,7 @@ def test_what_programs_wrote_stays_and_is_counted(images: Images) -> None:
     assert usage.words(usage._of(str(images.root), None)).endswith("nothing goes by itself (SIF_WRITABLE_MAX=off)")
     assert told["warning"]
     assert "keep more than what they may" in told["warning"]["text"]
-    (seen,) = contents.look(str(images.root), policy.KNOWN).images.values()
+    (seen,) = contents.inspect_root(str(images.root), policy.KNOWN).images.values()
     assert seen.used <= images.now  # that something was removed is no use
     assert images.tidy()
     assert sorted(str(path.relative_to(image)) for path in image.rglob("*") if path.is_file()) == left

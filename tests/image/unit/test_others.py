@@ -50,7 +50,7 @@ def other(tmp_path: Path) -> Environment:
 
 def test_a_copy_starts_the_hook_where_pth_files_are_read(installed: Path, other: Environment) -> None:
     assert not deliver.starts_hook(other)
-    assert deliver.deliver(other) == ""
+    assert deliver.install_into(other) == ""
     assert deliver.starts_hook(other)
     assert {"filelock", "platformdirs", "pynvml.py", "sif_writable.pth"} <= set(os.listdir(other.purelib))
     assert not os.path.exists(f"{other.prefix}/bin/sif-writable")
@@ -58,10 +58,10 @@ def test_a_copy_starts_the_hook_where_pth_files_are_read(installed: Path, other:
         shutil.rmtree(f"{other.purelib}/{needed}")
         with open(f"{other.purelib}/{needed}.py", "w", encoding="utf-8") as file:
             file.write("own = True\n")
-    assert deliver.deliver(other) == ""
+    assert deliver.install_into(other) == ""
     assert not os.path.exists(f"{other.purelib}/filelock")
     shutil.rmtree(installed / NAME)
-    assert deliver.deliver(other).startswith("sif-writable is not installed as a distribution here")
+    assert deliver.install_into(other).startswith("sif-writable is not installed as a distribution here")
 
 
 def test_what_cannot_be_copied_is_named(installed: Path, other: Environment) -> None:
@@ -69,7 +69,7 @@ def test_what_cannot_be_copied_is_named(installed: Path, other: Environment) -> 
     shutil.rmtree(other.purelib)
     with open(other.purelib, "w", encoding="utf-8"):
         pass
-    assert deliver.deliver(other) == f"{other.purelib} is not a directory"
+    assert deliver.install_into(other) == f"{other.purelib} is not a directory"
 
 
 @pytest.mark.parametrize("hidden", [False, True])

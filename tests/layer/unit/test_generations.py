@@ -353,16 +353,16 @@ def test_what_may_still_be_written_is_not_published_at_an_exit(node: Node, monke
     monkeypatch.setattr(alive, "is_last", lambda *_: False)
     assert (at_exit(), newest_generation(node.storage)) == ([], 0)
     monkeypatch.setattr(alive, "is_last", lambda *_: True)
-    real = seen.look
+    real = seen.read_changes
 
     def writing(*words: Any) -> Any:
         found = real(*words)
         node.write(layer, "cache/x", "whole")
         return found
 
-    monkeypatch.setattr(publish, "look", writing)
+    monkeypatch.setattr(publish, "read_changes", writing)
     assert (at_exit(), newest_generation(node.storage)) == ([], 0)
-    monkeypatch.setattr(publish, "look", real)
+    monkeypatch.setattr(publish, "read_changes", real)
     assert (at_exit(), node.newest()) == ([], {"cache/x": "whole"})
 
 
@@ -404,7 +404,7 @@ def test_a_package_of_the_image_that_was_removed_or_linked_elsewhere_is_there_ag
     if os.getuid() == 0:  # what the kernel makes for a removed directory
         os.unlink(f"{layer}/0/lib/other")
         os.mknod(f"{layer}/0/lib/other", stat.S_IFCHR, os.makedev(0, 0))
-        _, found, changes, kept = seen.look(layer, lambda _, directory: node.image + directory)
+        _, found, changes, kept = seen.read_changes(layer, lambda _, directory: node.image + directory)
         assert sorted(kept.dropped) == ["/v/lib/other/__init__.py", "/v/lib/other/data", f"{PKG}/module.py/x"]
         assert found.installed(changes) == set(kept.dropped)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sif_writable.cleanup import contents, housekeeping, policy
-from sif_writable.cleanup.contents import look
+from sif_writable.cleanup.contents import inspect_root
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
@@ -48,12 +48,12 @@ class Left(Node):
 
     def kinds(self) -> dict[str, tuple[str, int, str]]:
         """Return what is listed: name to kind, files that nothing brings back, and why it cannot be removed."""
-        items = look(self.root, KNOWN).items
+        items = inspect_root(self.root, KNOWN).items
         return {self.names.get(i.path, i.name): (i.kind, i.written, i.problem) for i in items if i.name != "image.txt"}
 
     def pruned(self, **options: object) -> tuple[set[str], list[str]]:
         """Return what would go."""
-        found = [look(self.root, KNOWN)]
+        found = [inspect_root(self.root, KNOWN)]
         plan = policy.prune(found, reach=ALL, now=time.time() + 90 * DAY, **options)  # type: ignore[arg-type]
         return {self.names.get(removal.item.path, removal.item.name) for removal in plan.removals}, plan.notes
 
@@ -92,7 +92,7 @@ def test_prune_takes_what_is_made_again_and_names_what_waits(left: Left) -> None
 
 
 def test_clear_removes_data_too_and_a_newest_generation_is_followed_by_an_empty_one(left: Left) -> None:
-    found = [look(left.root, KNOWN)]
+    found = [inspect_root(left.root, KNOWN)]
     plan, wrong = policy.clear(found, [f"image-{THIS}/layer"], reach=ALL, now=time.time())
     assert wrong == []
     done = remove(plan.removals, None)
@@ -174,7 +174,7 @@ def test_what_is_being_made_and_a_generation_that_is_mounted_itself_count_as_in_
 
 
 def test_what_is_told_of_single_things(left: Left) -> None:
-    items = {left.names.get(item.path, item.name): item for item in look(left.root, KNOWN).items}
+    items = {left.names.get(item.path, item.name): item for item in inspect_root(left.root, KNOWN).items}
     left.put(f"{left.image}{PKG}/only-here", "")
     told = {name: " ".join(report.about(item)) for name, item in items.items()}
     assert told["gen-1"] == f"kept, by {PKG}/cache; published by {os.uname().nodename}"
