@@ -151,15 +151,15 @@ def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
     """Say what is to know of an overlay that the user gave."""
     if overlay_is_read_only(table):
         return (
-            "an overlay is there, but read-only (:ro, or a file that this user may not write): what it holds is seen, "
-            "and containers can share it; nothing new goes into it"
+            "an overlay is there, read-only (:ro, or a file that this user may not write): what it holds is seen, and "
+            "nothing new goes into it"
         )
     room = room_at(seen.prefix, os.environ, table) if seen.prefix_writable else None
     if room is None or room.kind != OVERLAY:
         return ""
     return (
-        "an overlay makes it writable; one container at a time can write an overlay image, a second one is refused "
-        "until this one ends (many read it with --overlay o.img:ro, and write to a directory that is bound)"
+        "an overlay makes it writable; one container at a time can write an overlay image, many can read it "
+        "(--overlay o.img:ro)"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sif_writable.copies.ledger import PACKAGE, Line
 from sif_writable.errors import SifWritableError
 from sif_writable.identity import PURELIB
-from sif_writable.system import manifest, surroundings
+from sif_writable.system import listing, manifest, surroundings
 from sif_writable.trace import places
 from sif_writable.trace.findings import findings as judged
 from sif_writable.trace.findings import tops
@@ -80,10 +80,14 @@ def findings(traced: Traced, command: str, covered: Iterable[str] = ()) -> list[
             )
         if name := variable.moves(path, known):
             return f"{name}, set to a directory that can be written"
-        bind = path if os.path.isdir(path) or path.count("/") == 1 else os.path.dirname(path)
-        if path.count("/") == 1:
-            return f"a bind (apptainer exec --bind DIRECTORY:{bind})"
-        return f"SIF_WRITABLE_OVERLAY_PATHS={path}, or a bind (apptainer exec --bind DIRECTORY:{bind})"
+        above = os.path.dirname(path)
+        if os.path.isdir(path):
+            bind = f"a bind (apptainer exec --bind DIRECTORY:{path})"
+        elif listing.names(above) or above == "/":  # a directory there would hide what the image has
+            bind = f"a bind of a file or directory of yours (apptainer exec --bind YOURS:{path})"
+        else:
+            bind = f"a bind (apptainer exec --bind DIRECTORY:{above})"
+        return bind if above == "/" else f"SIF_WRITABLE_OVERLAY_PATHS={path}, or {bind}"
 
     return judged(
         *(traced.changes, reported, traced.pid, command),

@@ -166,7 +166,7 @@ def test_who_meets_an_image_that_is_in_use(world: World) -> None:
         assert IN_USE in told[pair]
     shared = json.loads(told["o.img:ro", "o.img:ro"])
     assert (shared["hook"]["active"], shared["root"]["writable"]) == (True, False)
-    assert shared["root"]["note"].startswith("an overlay is there, but read-only")
+    assert shared["root"]["note"].startswith("an overlay is there, read-only")
 
 
 def test_an_image_that_this_user_may_not_write_is_read_only(world: World) -> None:

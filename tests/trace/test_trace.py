@@ -90,7 +90,9 @@ def test_every_write_is_seen_whoever_writes_and_what_a_layer_serves_is_not_kept(
     assert by_path[f"{PACKAGES}/kivy/by-python"]["package"] == "kivy"
     assert by_path[f"{PACKAGES}/kivy/by-python"]["directory"] == PACKAGES
     assert "PYTHON_JULIAPKG_PROJECT, set to a directory" in by_path["/opt/venv/julia_env"]["remedy"]
-    assert by_path["/newdir"]["remedy"] == "a bind (apptainer exec --bind DIRECTORY:/newdir)"
+    assert (
+        by_path["/newdir"]["remedy"] == "a bind of a file or directory of yours (apptainer exec --bind YOURS:/newdir)"
+    )
     assert "SIF_WRITABLE_OVERLAY_PATHS=/var/log/tool" in by_path["/var/log/tool"]["remedy"]
     remedy = by_path[f"{PACKAGES}/kivy/by-python"]["remedy"]
     if isinstance(world, Kernel):  # this user namespace has more users than one: no layer
