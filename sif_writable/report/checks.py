@@ -13,7 +13,7 @@ from sif_writable import DIR, importhook, settings
 from sif_writable.attach import variables
 from sif_writable.redirects import given
 from sif_writable.redirects.folders import STAYS
-from sif_writable.report import usage
+from sif_writable.report import overlay, usage
 from sif_writable.report.status import current
 from sif_writable.report.text import STATES, shown
 from sif_writable.session import STRICT
@@ -89,7 +89,9 @@ def _settings(model: Status) -> list[Check]:
 
 def _overlay(model: Status) -> list[Check]:
     note = model["root"]["note"]
-    return [Check(PASS, "overlay", note, "")] if note else []
+    found = [Check(PASS, "overlay", note, "")] if note else []
+    refused = overlay.refusals(model["overlay"]) if model["overlay"] else []
+    return found + [Check(WARN, "paths", text.rstrip("."), "") for text in refused]  # each ends with its remedy
 
 
 def _layer(model: Status) -> list[Check]:

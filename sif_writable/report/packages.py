@@ -9,9 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from sif_writable import importhook
+from sif_writable.child import PATHS
 from sif_writable.copies import ledger, policy, store, units
 from sif_writable.copies.ledger import PACKAGE, PATH, REFUSED, Line
 from sif_writable.copies.units import Unit
+from sif_writable.identity import PURELIB
+from sif_writable.overlay import decide
 from sif_writable.overlay.decide import existing
 from sif_writable.overlay.path_queries import PathQueries
 from sif_writable.sizes import count
@@ -67,6 +70,10 @@ def listed(folder: str) -> list[Package]:
     return sorted(found.values(), key=lambda entry: entry["name"])
 
 
+def _given_paths() -> list[str]:
+    return [word.strip() for word in os.environ.get(PATHS, "").replace(",", ":").split(":")]
+
+
 def _how(refused: str, *, copied: bool, mounted: bool) -> str:
     if copied:
         return "copy"
@@ -110,8 +117,13 @@ def notes(folder: str) -> list[str]:
 
 
 def misnamed() -> list[str]:
-    """Return what is wrong with the names that the user wants copies of."""
-    found = []
+    """Return what is wrong with the names of packages that the user wants copies of, or to be writable in place."""
+    found = [
+        f"{PATHS} names {os.path.relpath(one.path, PURELIB)[:80]!r}, which is no whole path, no package that is "
+        "installed, nor the word prefix"
+        for one in decide.named(os.environ, sys.prefix, PURELIB)
+        if one.path.startswith(f"{PURELIB}/") and not os.path.exists(one.path) and one.path not in _given_paths()
+    ]
     for name in policy.names(os.environ):
         if name in importhook.NEVER:
             found.append(f"SIF_WRITABLE_PACKAGES names {name[:80]!r}, which sif_writable itself needs as it is")

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import importhook, session, settings
+from sif_writable import DIR, importhook, session, settings
 from sif_writable.cleanup import policy
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.copies.policy import limit
@@ -94,6 +94,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
         *misspelt.misspelt(os.environ),
         *settings.misunderstood(os.environ, [row.variable for row in OPT_IN]),
         *(packages.misnamed() if active else ()),
+        *_unshared(outcome),
         *filter(None, [policy.limit(os.environ)[1], limit(os.environ)[1]]),
         *(found["settings"] if found else []),
     ]
@@ -161,6 +162,14 @@ def _root_note(seen: surroundings.Facts, table: list[mounts.Mount]) -> str:
         "an overlay makes it writable; one container at a time can write an overlay image, many can read it "
         "(--overlay o.img:ro)"
     )
+
+
+def _unshared(outcome: Outcome | None) -> list[str]:
+    """Say where a wish to share has no place."""
+    chosen = outcome.storage if outcome else None
+    if not settings.shares_data(os.environ) or not chosen or chosen.shared or chosen.unshared:
+        return []
+    return [f"{settings.SHARE}=data has no effect: no {DIR} that can be used names what a group may write"]
 
 
 def _refused(storage: Chosen) -> list[of.Refused]:

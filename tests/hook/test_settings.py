@@ -42,10 +42,16 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
         "sif_writable: before 'import torch': SIF_WRITABLE_GPU"
     ]
     env["SIF_WRITABLE_OPT_IN"] = "NOTHING"
+    env["SIF_WRITABLE_SHARE"] = "data"  # understood, but without a place
+    env["SIF_WRITABLE_OVERLAY_PATHS"] = "no_such_package"
     notes = json.loads(hooked.run("-m", "sif_writable", "status", "--json", env=env).stdout)["notes"]
     told = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())
     for name, value in env.items():
         sentence = f"{name}={value[:80]!r} is not understood and counts as unset; allowed: "
+        sentence = {
+            "SIF_WRITABLE_SHARE": f"{name}=data has no effect: no SIF_WRITABLE_DIR that can be used names what",
+            "SIF_WRITABLE_OVERLAY_PATHS": f"{name} names 'no_such_package', which is no whole path, no package that",
+        }.get(name, sentence)
         if value == "NOTHING":
             sentence = f"{name} names 'NOTHING', which can not be switched on; allowed: "
         assert [note.startswith(sentence) for note in notes].count(True) == 1, name
