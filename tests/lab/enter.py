@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import sys
+import warnings  # noqa: F401 - os.execvpe imports it, in a root that may have no Python where ours is
 
 TYPE_CHECKING = False  # from typing, it takes longer than all that is done here, and this is started thousands of times
 if TYPE_CHECKING:
@@ -263,10 +264,13 @@ def _in_child(work: Callable[[], int]) -> NoReturn:
     code = 125
     try:
         code = work()
-    except BaseException:  # noqa: BLE001
-        import traceback
+    except BaseException as error:  # noqa: BLE001
+        try:
+            import traceback
 
-        traceback.print_exc()
+            traceback.print_exc()
+        except ImportError:  # in the other root
+            sys.stderr.write(f"{error!r}\n")
     finally:
         sys.stderr.flush()
         os._exit(code)
