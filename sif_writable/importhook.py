@@ -78,6 +78,7 @@ class Finder:
     def serving(self) -> "Serving":
         """Return what serves packages that cannot be written where they lie."""
         if self._serving is None:
+            first_import.load("copies.store", "serving")
             from sif_writable import serving
 
             self._serving = serving.Serving(self)
@@ -147,7 +148,7 @@ class Finder:
         try:
             return self._served(spec, target)
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
-            _note(problem)
+            first_import.note(problem)
             return spec
 
     def ask_others(
@@ -188,17 +189,15 @@ class Finder:
 
     def _enters_layer(self, name: str, spec: "Optional[ModuleSpec]") -> bool:
         try:
+            first_import.load("layered")
             from sif_writable import layered
 
-            entered = layered.enters(self, name, spec)
+            anew = layered.enters(self, name, spec)
             self.layer = not layered.problem
-            if not entered:
-                return False
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-            _note(problem)
+            first_import.note(problem)
             return False
-        self.read_only.clear()
-        return True
+        return anew
 
     def listen(self) -> None:
         """See to it that errors which nobody catches are learned from; at the end it is seen whether there was one."""
@@ -229,7 +228,7 @@ class Finder:
                 if evidence.may_concern_us(error):
                     self.serving.learn(error)
             except Exception as problem:  # noqa: BLE001 - the user has an error already
-                _note(problem)
+                first_import.note(problem)
 
     def serve_outside(self, name: str = "") -> None:
         """Make what is declared outside the environment writable, or what a package of :data:`OUTSIDE` writes to."""
@@ -262,15 +261,11 @@ def install() -> Finder:
 
 
 def remove() -> None:
-    """Leave ``sys.meta_path`` as it was found."""
-    _installed.clear()
+    """Leave ``sys.meta_path`` and the finders of the path as they were found."""
+    finder = _installed.pop("finder", None)
+    if finder is not None and finder._serving is not None:  # noqa: SLF001 - it is not made for this
+        finder._serving.release()  # noqa: SLF001
     sys.meta_path[:] = [found for found in sys.meta_path if type(found).__module__ != __name__]
-
-
-def _note(problem: BaseException) -> None:
-    from sif_writable.stderr import note
-
-    note(problem)
 
 
 # --- Modules, and where they lie ---

@@ -7,12 +7,11 @@ Loaded at the first import of what is not the standard library, unless ``SIF_WRI
 import os
 import sys
 
-from sif_writable import LAYER, child, importhook, let_pass
-from sif_writable.importhook import NAMESPACE_PATH, STDLIB_FOLDERS, is_read_only, place_of, storage_hangs
+from sif_writable import LAYER, child, first_import, importhook, let_pass
+from sif_writable.importhook import NAMESPACE_PATH, is_read_only, place_of, storage_hangs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any, Optional
 
@@ -31,8 +30,6 @@ _begun = False
 _without = False
 """Whether this process is an installer."""
 _inside = LAYER in os.environ
-_over: "Optional[list[str]]" = None
-"""The directories of the layer that this process is in, once somebody has asked."""
 _written: "Optional[frozenset[str]]" = None
 _learned: "Optional[bool]" = None
 _left_out = False
@@ -65,7 +62,7 @@ def enters(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -
     if not _asked and _needs_layer(finder, name, spec) and _enter(finder):
         _begun = True
         finder.listen()
-        return True
+        return _looks_again()
     if _inside and spec is not None and spec.has_location and spec.loader is not None:
         finder.listen()  # for what fails outside the layer's directories
     return False
@@ -120,7 +117,9 @@ def _be_without() -> None:
     """Have no layer; where this process is in one, have the environment read-only as without it."""
     global _asked, _without
     _asked = _without = True
-    without(os.environ)
+    from sif_writable.layer import installers
+
+    installers.without(os.environ)
 
 
 def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpec]") -> bool:
@@ -144,28 +143,42 @@ def _needs_layer(finder: importhook.Finder, name: str, spec: "Optional[ModuleSpe
 
 def _enter(finder: importhook.Finder) -> bool:
     """Have the environment writable as a whole, if that changes nothing else."""
-    global _asked, _inside, _over, problem
+    global _asked, _inside, problem
     _asked = True
     if storage_hangs():
         return False
+    first_import.age()
+    first_import.load("layer.enter")
     from sif_writable.layer import enter
 
     image = os.path.dirname(finder.folder)
-    problem = enter.enter(directories, image, os.path.basename(image), os.environ)
+    problem = enter.enter(_directories, image, os.path.basename(image), os.environ)
     if problem:
         return False
     _inside = True
-    _over = None if enter.current is None else enter.current.directories
-    if enter.current is not None and not enter.current.fresh:
-        _look_again(enter.current.directories)
+    finder.read_only.clear()
     return True
 
 
-def _look_again(directories: "Sequence[str]") -> None:
-    """Have the import system list the directories of a layer anew, whose times are those of the image's.
+def _directories() -> "list[str]":
+    from sif_writable.system import image_mounts
 
+    return image_mounts.directories_to_cover()
+
+
+def _looks_again() -> bool:
+    """Have the import system list the directories of a layer anew, if something was written to it; return whether so.
+
+    Their times are those of the image's.
     ``PathFinder.invalidate_caches`` would drop the standard library's, too, and loads 95 modules since CPython 3.13.
     """
+    from sif_writable.layer import enter
+
+    if enter.current is None:
+        return True
+    if enter.current.fresh:
+        return False
+    directories = enter.current.directories
     for path, found in list(sys.path_importer_cache.items()):
         if any(path == directory or path.startswith(f"{directory}/") for directory in directories):
             if found is None:  # it was not there
@@ -177,37 +190,7 @@ def _look_again(directories: "Sequence[str]") -> None:
         places._epoch += 1  # noqa: SLF001 - as the import system itself does
     if "importlib.metadata" in sys.modules:
         sys.modules["importlib.metadata"].MetadataPathFinder.invalidate_caches()
-
-
-def directories() -> "list[str]":
-    """Return the environment directories of the image that a layer covers, the environment itself first.
-
-    The standard library is not among them unless it lies in the environment: nothing writes there, and each of its
-    files that is looked up through one more overlay asks the FUSE server of the image once more (15 us).
-    """
-    from sif_writable.system import image_mounts
-
-    table = image_mounts.mounts()
-    library = [os.path.realpath(directory) for directory in STDLIB_FOLDERS]
-    found = []
-    for directory in image_mounts.environment_directories():
-        if directory in library:
-            continue
-        if os.path.realpath(directory) != directory or not os.path.isdir(directory) or os.access(directory, os.W_OK):
-            continue
-        if table.is_image(directory) and not table.host_mounts_below(directory):  # the host's is never covered
-            found.append(directory)
-    return found
-
-
-def covers(directory: str) -> bool:
-    """Whether a directory lies in the layer that this process is in."""
-    global _over
-    if _over is None:
-        from sif_writable.mounted import in_layer
-
-        _over = in_layer(os.environ.get(LAYER))[2:] if _inside else []
-    return any(f"{directory}/".startswith(f"{top}/") for top in _over)
+    return True
 
 
 def may_need_copies(folder: str) -> bool:
@@ -234,28 +217,3 @@ def _names_a_directory(path: str) -> bool:
         return False
     finally:
         os.close(descriptor)
-
-
-def without(environ: "Mapping[str, str]") -> None:
-    """Have an installer that was started in a layer see the environment read-only, as without us.
-
-    :raises OSError: that is not possible; what it installs is gone with the layer then, and said so.
-    """
-    from sif_writable.mounted import in_layer
-
-    inside = in_layer(environ.get(LAYER))
-    if not inside:
-        from sif_writable.layer import enter
-
-        text = enter.read("/proc/self/mountinfo")
-        if enter.MOUNTED in text:  # the variable was lost, or a sandbox has made a namespace below
-            from sif_writable.layer import inherited
-
-            here = inherited.folder(text.splitlines())
-            if here and inherited.is_ours(here):
-                inherited.tell(here)
-                inside = in_layer(os.environ[LAYER])
-    if inside[2:]:
-        from sif_writable.layer import installers
-
-        installers.cover(inside[0], inside[1])

@@ -8,7 +8,7 @@ import _frozen_importlib_external as _external
 import os
 import sys
 
-from sif_writable import SESSION, child, importhook
+from sif_writable import LAYER, SESSION, child, first_import, importhook
 from sif_writable.copies.store import ANYWHERE, Copies, learned_list, moved
 from sif_writable.importhook import NEVER, STDLIB_FOLDERS, place_of, storage_hangs
 
@@ -36,6 +36,8 @@ class Serving:
         self._followed: set[str] = set()
         """Packages whose modules are watched."""
         self._watcher: Optional[Watcher] = None
+        self._layer: list[str] = []
+        """The directories of the layer that this process is in, once it was asked for and there was one."""
         self._learned: Optional[str] = None
         """The list of packages that have copies, once somebody has asked."""
 
@@ -124,9 +126,7 @@ class Serving:
         self, spec: "ModuleSpec", directory: str, path: str, target: "Optional[ModuleType]"
     ) -> "ModuleSpec":
         """Serve what is another user's in a layer as it is served without one: there, too, it cannot be written."""
-        from sif_writable import layered
-
-        if not layered.covers(directory):
+        if not self._is_covered(directory):
             return spec
         if self._needs_copy(spec.name, directory) and self.copies.provides(spec, path):
             spec = moved(spec, self.copies.tree)
@@ -134,6 +134,22 @@ class Serving:
         elif os.access(path, os.W_OK):
             return spec
         return spec if target is not None else self.watch(spec)
+
+    def _is_covered(self, directory: str) -> bool:
+        """Whether a directory lies in the layer that this process is in."""
+        if not self._layer:
+            from sif_writable.mounted import in_layer
+
+            self._layer = in_layer(os.environ.get(LAYER))[2:]
+        return any(f"{directory}/".startswith(f"{top}/") for top in self._layer)
+
+    def release(self) -> None:
+        """Have the path's own finders be what they were: at its end an interpreter holds them longest, too."""
+        for found in list(sys.path_importer_cache.values()):
+            if type(found) is _Served:
+                found.__class__ = _external.FileFinder  # type: ignore[assignment]
+                for name in ("finder", "serving"):
+                    vars(found).pop(name, None)
 
     def serve_to_others(self, spec: "ModuleSpec") -> "ModuleSpec":
         """Return the spec of the copy, or this one, to a finder that is asked before us."""
@@ -143,9 +159,7 @@ class Serving:
         try:
             return self.serve(spec, _NOBODY)
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the image's own package is there
-            from sif_writable.stderr import note
-
-            note(problem)
+            first_import.note(problem)
             return spec
 
     def _needs_copy(self, name: str, directory: str) -> bool:
@@ -196,6 +210,7 @@ class Serving:
 
             unchanged.read(spec, self.copies.tree)
         if self._watcher is None:
+            first_import.load("copies.execution")
             from sif_writable.copies.execution import Watcher
 
             self._watcher = Watcher(self.copies, self._finder.lead)
@@ -219,9 +234,7 @@ class Serving:
         try:
             self._serve_outside(name)
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong with us, the program goes on
-            from sif_writable.stderr import note
-
-            note(problem)
+            first_import.note(problem)
 
     def _serve_outside(self, name: str) -> None:
         from sif_writable.settings import IN_OVERLAY
@@ -242,14 +255,13 @@ class Serving:
 class _Served(_external.FileFinder):
     """Finds packages in their copies for whoever asks the path's finders himself, such as jaxtyping and pytest."""
 
-    serving: Serving
-    finder: importhook.Finder
-
     def find_spec(self, fullname: str, target: "Optional[ModuleType]" = None) -> "Optional[ModuleSpec]":
-        spec = super().find_spec(fullname, target)
-        if spec is None or spec.loader is None or self.finder not in sys.meta_path:
+        known = dict(vars(self))  # another thread may release it meanwhile
+        spec = _external.FileFinder.find_spec(self, fullname, target)
+        if spec is None or spec.loader is None or known.get("finder") not in sys.meta_path:
             return spec
-        return self.serving.serve_to_others(spec)
+        found: ModuleSpec = known["serving"].serve_to_others(spec)
+        return found
 
 
 _NOBODY: "Any" = object()

@@ -18,7 +18,7 @@ Making a file may take 0.2 ms on a disk's filesystem, so there are no more of th
 import os
 import sys
 
-from sif_writable import LAYER, let_pass
+from sif_writable import LAYER, first_import, let_pass
 from sif_writable.child import OVERLAY as MODE
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Layer:
         self.origin = ""
         """Of the generations, where this process makes it."""
         self.fresh = False
-        """Whether nothing but the image is in it: this process has just made it, and no earlier run wrote anything."""
+        """Whether nothing but the image is in it: nothing was written to it yet, nor by an earlier run."""
 
     @property
     def folder(self) -> str:
@@ -116,11 +116,13 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
         layer = Layer(place, token, image)
         record = current_record(layer)
         if record and is_private(place):
+            first_import.load("layer.join")
             from sif_writable.layer import join
 
             if join.join(layer, record, namespace):
                 return ""
             dead.append(record)
+    first_import.load("layer.join", "layer.kernel", "layer.make")
     from sif_writable.layer import make
 
     return make.first(find, Layer("", token, image), storage, namespace, uid_map, dead)
@@ -169,7 +171,13 @@ def current_record(layer: Layer) -> str:
 
 def directories(folder: str) -> "list[str]":
     """Return what a layer was made over."""
-    return [line for line in read(f"{folder}/about").splitlines()[ABOUT:] if line[:1] == "/"]
+    return about(folder)[1]
+
+
+def about(folder: str) -> "tuple[str, list[str]]":
+    """Return of a layer the folder of what earlier runs wrote, or an empty string, and what it was made over."""
+    lines = read(f"{folder}/about").splitlines()
+    return "".join(lines[1:2]), [line for line in lines[ABOUT:] if line[:1] == "/"]
 
 
 def read(path: str) -> str:
@@ -246,7 +254,10 @@ def obstacle(
 
 def parallel(environ: "Mapping[str, str]") -> str:
     """Say by what this process is known to be one rank of many, or return an empty string."""
-    for name in environ:
+    data = getattr(environ, "_data", None)  # of os.environ, in which each name is decoded by itself
+    text = "\n" + ("\n".join(environ) if data is None else os.fsdecode(b"\n".join(data)))
+    hints = [start for start in (*_RANK_PREFIXES, *_RANK_VARIABLES) if f"\n{start}" in text]
+    for name in environ if hints else ():
         if name in _RANK_VARIABLES or (name.startswith(_RANK_PREFIXES) and not name.startswith(_SETTINGS)):
             return f"this is a rank of an MPI program ({name} is set), and its ranks share memory"
     # srun says how many tasks the step has; a batch script knows only the number for the job.

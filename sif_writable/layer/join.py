@@ -58,7 +58,7 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     number, _, device = words.partition(":")
     if not number.isdigit() or not device.isdigit():
         return False
-    layer.directories = enter.directories(layer.folder)
+    base, layer.directories = enter.about(layer.folder)
     if not layer.directories:
         return False
     if namespace == f"mnt:[{number}]":
@@ -94,7 +94,18 @@ def join(layer: Layer, record: str, namespace: str) -> bool:
     except OSError as error:  # no space: others find it in /proc
         let_pass(error)
     entered(layer, os.readlink("/proc/self/ns/mnt"))
+    # One in memory says only below its own mount what is in it.
+    layer.fresh = not base and layer.name.startswith("upper-") and not _is_written(layer)
     return True
+
+
+def _is_written(layer: Layer) -> bool:
+    """Whether something was written to a layer, as far as that is known."""
+    try:
+        return any(os.listdir(upper) for upper in layer.uppers())
+    except OSError as error:
+        let_pass(error)
+        return True
 
 
 def is_here(layer: Layer, record: str, namespace: str) -> bool:

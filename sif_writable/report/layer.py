@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sif_writable import LAYER, layered
+from sif_writable import LAYER
 from sif_writable.child import KEEP, OVERLAY
 from sif_writable.cleanup import layers
 from sif_writable.layer import decide, enter, files, forget, make, memory, merge, records, survey, trial
@@ -78,7 +78,7 @@ def model(image: str) -> Layer:
 
 def _bound_into() -> str:
     """Say that something of the host's is bound into every directory that could have a layer, or nothing."""
-    if layered.directories():
+    if image_mounts.directories_to_cover():
         return ""
     table = image_mounts.mounts()
     for directory in image_mounts.environment_directories():

@@ -14,6 +14,7 @@ from sif_writable.sizes import count, human
 from sif_writable.storage.shortage import LOW_INODES
 from sif_writable.storage.shortage import remedy as space_remedy
 from sif_writable.storage.space import room_at
+from sif_writable.system import image_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +74,7 @@ def try_now(image: str) -> None:
     ):
         return
     name = os.path.basename(image)
-    wanted = decide.distinct([*filter(decide.can_be_named, layered.directories())])
+    wanted = decide.distinct([*filter(decide.can_be_named, image_mounts.directories_to_cover())])
     here = trial.circumstances(wanted, uid_map)
     if wanted and make.settled(enter.places(image, name, uid), 0, here) is None:
         table = kernel.table(enter.read("/proc/self/mountinfo"))

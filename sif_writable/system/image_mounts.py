@@ -220,6 +220,25 @@ def _site_directories(prefix: str) -> "Iterator[str]":
     yield f"{prefix}/lib/python3/dist-packages"
 
 
+def directories_to_cover() -> "list[str]":
+    """Return the environment directories of the image that a layer covers, the environment itself first.
+
+    The standard library is not among them unless it lies in the environment: nothing writes there, and each of its
+    files that is looked up through one more overlay asks the FUSE server of the image once more (15 us).
+    """
+    table = mounts()
+    library = os.path.realpath(os.path.dirname(os.__file__))
+    found = []
+    for directory in environment_directories():
+        if directory in (library, f"{library}/lib-dynload"):
+            continue
+        if os.path.realpath(directory) != directory or not os.path.isdir(directory) or os.access(directory, os.W_OK):
+            continue
+        if table.is_image(directory) and not table.host_mounts_below(directory):  # the host's is never covered
+            found.append(directory)
+    return found
+
+
 def environment_directory(path: str, directories: "Optional[Iterable[str]]" = None) -> str:
     """Return the environment directory of the image that a path lies in, or an empty string.
 

@@ -367,6 +367,19 @@ def test_other_failures_are_left_alone(one_image: Image, name: str) -> None:
     assert not one_image.has(f"{SP}/{name}")
 
 
+def test_an_import_that_fails_where_no_more_files_can_be_opened_fails_as_without_us(one_image: Image) -> None:
+    program = """
+import resource, sys
+def hook(event, arguments):
+    if event == "exec" and "lacking" in arguments[0].co_filename:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+sys.addaudithook(hook)
+import lacking
+"""
+    ours, plain = (one_image.run(program, env=env) for env in ({}, {"SIF_WRITABLE": "off"}))
+    assert (ours.returncode, ours.stdout, ours.stderr) == (1, "executed lacking\n", plain.stderr)
+
+
 def test_half_imported_modules_are_dropped(one_image: Image) -> None:
     assert one_image.says("import half, half.late, sys; print(half.early.count, half.late.flag)") == "1 True\n"
 
@@ -378,6 +391,21 @@ def test_an_import_that_works_loads_nothing_of_ours(one_image: Image) -> None:
         "print(quiet.value, sorted(n for n in set(sys.modules) - old if 'sif' in n), type(quiet.__loader__).__name__)"
     )
     assert told == "3 [] SourceFileLoader\n"
+
+
+def test_the_finders_of_the_path_are_given_back_at_the_end(one_image: Image) -> None:
+    program = """
+import atexit, sys
+def tell():
+    print(sorted({type(finder).__module__ for finder in sys.path_importer_cache.values() if finder is not None}))
+atexit.register(tell)  # before ours, so it runs after
+import quiet
+tell()
+"""
+    assert (
+        one_image.says(program)
+        == "['_frozen_importlib_external', 'sif_writable.serving']\n['_frozen_importlib_external']\n"
+    )
 
 
 def test_a_write_in_a_thread_is_learned(one_image: Image) -> None:

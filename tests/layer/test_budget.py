@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.exact
 
-FINDER = {"atexit", "sif_writable.first_import", "sif_writable.importhook"}
+FINDER = {"atexit", "gc", "sif_writable.first_import", "sif_writable.importhook"}
 JOINING = FINDER | {
     *("_ctypes", "quiet", "quiet.sub", "sif_writable.layered"),
     *(f"sif_writable.layer{name}" for name in ("", ".enter", ".join")),
@@ -27,8 +27,10 @@ MAKING = JOINING | {"sif_writable.layer.kernel", "sif_writable.layer.make"}
 MADE = ["mkdir"] * 4 + ["open"] * 2 + ["symlink"]
 """What is made in the place of the layers for one directory: its folder, `about`, `members`, `hidden`, the upper
 directory, the work directory; and the link of the container. The rest is the kernel's."""
-CALLS = {"made": 186, "joined": 72, "library": 0}
+CALLS = {"none": 36, "made": 175, "joined": 72, "library": 0}
 """How many system calls more than without a layer, memory apart: what is measured, and a little.
+
+`none`: how many more than without us the import takes where there is no layer, the start apart.
 
 Among them are those that read the list of packages with a copy, which other users' files need in a layer, too, and one
 that tells whether a package is another user's.
@@ -51,7 +53,9 @@ HOLD = "import quiet, sys; print(1, flush=True); sys.stdin.read()"
 ON, OFF = (f"env -i USER=user LANG=C.UTF-8 HOME={HOME}/{words}" for words in ("on", "off SIF_WRITABLE_OVERLAY=off"))
 """With and without a layer, by no ancestor's decisions. Each has storage of its own, as what a start keeps is of one
 setting: all starts are warm."""
+_WITHOUT = f"{OFF} SIF_WRITABLE=off"
 HELD = f"""
+rm -f in out
 mkfifo in out
 {ON} {PYTHON} -c '{HOLD}' < in > out &
 exec 3> in 4< out
@@ -95,18 +99,66 @@ def test_system_calls_and_files(box: Box, strace: str) -> None:
     script = _script(
         *(traced("none", "quiet", OFF), traced("made", "quiet"), HELD % traced("joined", "quiet")),
         *(traced("library", "bisect"), traced("library-none", "bisect", OFF)),
+        *(traced("without", "quiet", _WITHOUT), traced("without-library", "bisect", _WITHOUT)),
     )
     result = box.shell(script, env=_environ())
     if result.returncode != 0 and "ptrace" in result.stderr:
         pytest.skip(f"{NOT_RUN}this machine does not let processes be traced")
     assert (result.returncode, result.stderr) == (0, ""), result
-    found = {name: _calls(box, name) for name in ("none", "made", "joined", "library", "library-none")}
+    names = ("none", "made", "joined", "library", "library-none", "without", "without-library")
+    found = {name: _calls(box, name) for name in names}
     assert not any("sif_writable/start." in call for calls in found.values() for call in calls)  # which decides anew
     more = {name: len(found[name]) - len(found["none"]) for name in ("made", "joined")}
+    count = {name: len(calls) for name, calls in found.items()}
+    more["none"] = count["none"] - count["library-none"] - (count["without"] - count["without-library"])
     more["library"] = len(found["library"]) - len(found["library-none"])
     assert all(more[name] <= most for name, most in CALLS.items()), more
     assert sorted(_making(found["made"])) == MADE
     assert _making(found["joined"]) == []
+
+
+def test_directories_are_listed_anew_where_something_was_written(box: Box) -> None:
+    """The time of a directory does not tell: what is written may have any."""
+    ask = "from sif_writable.layer import enter; told = enter.current.fresh"
+    write = f"""
+import os, quiet, sys
+{ask}
+site = os.path.dirname(os.path.dirname(quiet.__file__))
+then = os.stat(site)
+with open(site + "/later.py", "w") as file:
+    file.write("value = 5")
+os.utime(site, ns=(then.st_atime_ns, then.st_mtime_ns))
+print(told)
+"""
+    read = f"import quiet, sys; {ask}; import later; print(told, later.value)"
+    for name, text in (("write.py", write), ("read.py", read)):
+        with open(os.path.join(box.places.work, name), "w", encoding="utf-8") as file:
+            file.write(text)
+    result = box.shell(_script(HELD % f"{ON} {PYTHON} write.py; {ON} {PYTHON} read.py"), env=_environ())
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\nFalse 5\n", ""), result
+
+
+def test_no_garbage_collection_is_brought_on(box: Box) -> None:
+    """Even where a collection is near; and what the program has frozen stays so."""
+    program = """
+import gc
+if FREEZE:
+    gc.freeze()
+gc.set_threshold(700, 10, 10)
+frozen, before = gc.get_freeze_count(), gc.get_stats()
+near = [[] for _ in range(680 - gc.get_count()[0])]
+import quiet, sys
+more = sum(new["collections"] - old["collections"] for new, old in zip(gc.get_stats(), before))
+print(more, gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() == frozen, "sif_writable.layer" in sys.modules)
+"""
+    for freeze in ("False", "True"):
+        with open(os.path.join(box.places.work, f"{freeze}.py"), "w", encoding="utf-8") as file:
+            file.write(program.replace("FREEZE", freeze))
+    result = box.shell(_script(HELD % f"{ON} {PYTHON} False.py; {ON} {PYTHON} True.py"), env=_environ())
+    told = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert told[0] == "0 True (700, 10, 10) True True"
+    assert told[1].endswith("True (700, 10, 10) True True")
 
 
 def _calls(box: Box, name: str) -> list[str]:

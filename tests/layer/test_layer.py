@@ -419,13 +419,14 @@ if "KILLED" in os.environ: os.kill(os.getpid(), 9)
 
 def test_an_installer_sees_it_read_only_without_the_variable_and_in_a_sandbox_too(box: Box) -> None:
     code = """
-from sif_writable import layered, mounted
+from sif_writable import mounted
+from sif_writable.layer import installers
 assert enter() == ""
 def install(before):
     if os.fork() == 0:
         before()
         found = [mounted.is_layer_over_prefix(os.environ.get(LAYER))]
-        layered.without(os.environ)
+        installers.without(os.environ)
         try:
             write(SITE + "/during")
         except OSError as error:
@@ -442,13 +443,13 @@ install(lambda: kernel.separate(os.getuid(), os.getgid()))
 
 def test_an_installer_started_in_a_layer_sees_it_read_only_and_its_parent_does_not(box: Box) -> None:
     code = """
-from sif_writable import layered
+from sif_writable.layer import installers
 assert enter() == ""
 write(SITE + "/before")
 child = os.fork()
 if child == 0:
     os.chdir(SITE)
-    layered.without(os.environ)
+    installers.without(os.environ)
     try:
         write("during")
     except OSError as error:

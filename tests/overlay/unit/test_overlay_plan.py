@@ -183,8 +183,13 @@ def test_folder_names_are_one_to_one_and_short() -> None:
         ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "many"}, False),
     ],
 )
-def test_ranks(environ: dict[str, str], refused: bool) -> None:
+def test_ranks(environ: dict[str, str], refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bool(parallel(environ)) is refused
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert bool(parallel(os.environ)) is refused
 
 
 def test_threads_and_switches(tmp_path: Path) -> None:
