@@ -62,6 +62,8 @@ def _module(name: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
+    if sys.stdout is None:  # closed: what is printed goes nowhere, as with print()
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     ran = sif_writable.state != "not run"
     if not ran:  # `pip install --target`, or -S: the commands work all the same
         sif_writable.run()
@@ -82,11 +84,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.hook_ran = ran
     try:
         code: int = _module(arguments.command).run(arguments)
-        sys.stdout.flush()
+        return code if (problem := _flush()) is None else _unwritten(problem)
     except SifWritableError as error:
         say([str(error)])
         return 2
     except BrokenPipeError:  # `sif-writable status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        _discard()
         return 0
-    return code
+    except KeyboardInterrupt:
+        _discard()
+        return 130  # as shells say of SIGINT
+
+
+def _flush() -> OSError | None:
+    """Write what is buffered; return why that is not possible."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return error
+    return None
+
+
+def _unwritten(error: OSError) -> int:
+    say([f"standard output cannot be written: {error.strerror}. Remedy: send it elsewhere, or make room"])
+    _discard()
+    return 2
+
+
+def _discard() -> None:
+    """Send what is still buffered nowhere: the interpreter flushes once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.commands import cli as cli_module
 from sif_writable.commands.cli import COMMANDS
 from sif_writable.commands.env import SHELLS, assignment, syntax
 from sif_writable.report.text import paragraph
@@ -210,6 +211,31 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_where_standard_output_cannot_be_written_one_line_says_so() -> None:
+    for words in ("status", "env --shell fish", "doctor --json"):
+        shell = f"{sys.executable} -m sif_writable {words}"
+        full, closed = (
+            subprocess.run(
+                ["sh", "-c", f"{shell} {where}"], capture_output=True, text=True, check=False, env=ENVIRONMENT
+            )
+            for where in (">/dev/full", ">&-")
+        )
+        assert "Traceback" not in full.stderr + closed.stderr
+        assert closed.returncode in (0, 1)
+        if words != "env --shell fish":  # which prints nothing where the hook is off
+            assert full.returncode == 2
+            assert "sif_writable: standard output cannot be written: No space left on device. Remedy: " in full.stderr
+
+
+def test_an_interrupt_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sif_writable.commands.status.run", interrupted)
+    monkeypatch.setattr(cli_module, "_discard", lambda: None)
+    assert cli_module.main(["status"]) == 130
 
 
 def test_text_folds_at_80_columns_but_never_within_a_path() -> None:
