@@ -61,8 +61,6 @@ _SHUT = 1 | 2 | 4  # os.ST_RDONLY, os.ST_NOSUID, os.ST_NODEV
 _BOOTED = range(0xEFFFFFF0, 0xF0000008)
 """Numbers of the mount namespace that the kernel boots with: the static one of Linux 6.18 (MNT_NS_INIT_INO), and the
 first ones that it gave before, which nothing gives back."""
-FIRST_PIDS = "pid:[4026531836]"
-"""The pid namespace that the kernel boots with (PROC_PID_INIT_INO)."""
 _root: "Optional[os.stat_result]" = None
 
 
@@ -211,8 +209,6 @@ def in_container(data: "Mapping[bytes, bytes]") -> bool:
             _root = os.stat("/")
             if _root.st_uid not in (0, 65534):  # that of a booted system is root's
                 return True
-            if os.readlink("/proc/self/ns/pid") != FIRST_PIDS and (not os.major(_root.st_dev) or _root.st_ino > 128):
-                return True  # and it is the top of a disk, which has a small number
     except (OSError, ValueError) as error:
         let_pass(error)
         return signed  # no host is without /proc

@@ -9,15 +9,19 @@ another one's, what is known decides, and in doubt it is a host. It imports only
 import os
 import sys
 
-from sif_writable import FIREJAIL, FIRST_PIDS, let_pass
+from sif_writable import FIREJAIL, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Optional
 
+FIRST_PIDS = "pid:[4026531836]"
+"""The pid namespace that the kernel boots with (PROC_PID_INIT_INO)."""
 _FIRST_USERS = "user:[4026531837]"
 """The user namespace that the kernel boots with (PROC_USER_INIT_INO)."""
+_BOOTED_BY = ("/run/systemd/system", "/run/openrc/softlevel")
+"""What the first process of a machine leaves (sd_booted(3), openrc's rc.c)."""
 
 
 def is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
@@ -56,12 +60,18 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
         return sandboxed  # by bubblewrap; a service with ProtectSystem=strict lacks the latter, and is the host's
     if first is not None and not own_pids:
         return here[:2] != first[:2]
-    is_disk = directory == b"/" and device.partition(b":")[0] not in (b"0", b"7") and _has_devtmpfs(table)
-    if is_disk and not (read_only and own_pids and sandboxed):
-        return False  # all of a disk, and no image in a file, with the kernel's own /dev: as a system is booted
+    devtmpfs = _kind_of_dev(table) == b"devtmpfs"
+    if directory == b"/" and device.partition(b":")[0] not in (b"0", b"7") and devtmpfs:
+        # All of a disk, and no image in a file, with the kernel's own /dev: as a system is booted.
+        return read_only and own_pids and sandboxed
+    if any(fields[4:5] == [b"/etc/hosts"] for fields in table):
+        return True  # engines bring their own; of a machine it is a file
     if own_pids or os.readlink("/proc/self/ns/user") != _FIRST_USERS:
-        return True
-    return b"SHIFTER_IMAGE" in data or (signed and os.access("/.singularity.d", 0))  # engines with rights of root
+        if sandboxed and read_only:
+            return True
+        # A job may have such namespaces on a diskless node, and a whole machine, such as LXC's, has them.
+        return (sandboxed or read_only or not devtmpfs) and not any(os.access(path, 0) for path in _BOOTED_BY)
+    return b"SHIFTER_IMAGE" in data  # an engine with rights of root, which copies its files of /etc
 
 
 def below_proot() -> bool:
@@ -101,7 +111,7 @@ def root_in(table: "list[list[bytes]]") -> "Optional[tuple[bytes, bytes, bool]]"
     return found
 
 
-def _has_devtmpfs(table: "list[list[bytes]]") -> bool:
-    """Whether /dev is the kernel's own, as a booted system has it and a container of OCI has not."""
+def _kind_of_dev(table: "list[list[bytes]]") -> bytes:
+    """Return what /dev is: the kernel's own ``devtmpfs`` of a booted system, which a container of OCI has not."""
     kinds = [fields[fields.index(b"-") + 1] for fields in table if len(fields) > 9 and fields[4] == b"/dev"]
-    return kinds[-1:] == [b"devtmpfs"]
+    return kinds[-1] if kinds else b""

@@ -36,6 +36,14 @@ _JOB = "unshare -m --propagation slave"
 _STRICT = (  # as systemd does it
     "mount --rbind / {root} && cd {root} && mount -o remount,bind,ro {root} && mount --move . / && exec chroot ."
 )
+_DISKLESS = f"""{_JOB} sh -ec '
+mount -t tmpfs none {{root}} && cd {{root}} && mkdir new up work
+mount -t overlay none -o lowerdir=/,upperdir=up,workdir=work new && cd new
+for name in proc sys dev; do mount --rbind /$name $name; done
+mount -t tmpfs none run && mkdir -p run/systemd/system
+for path in {REPOSITORY} {{places}}; do mkdir -p .$path && mount --bind $path .$path; done
+pivot_root . mnt && umount -l /mnt
+exec {{job}}'"""
 _USER = f"setpriv --reuid {ORDINARY_UID} --regid {ORDINARY_UID} --clear-groups"
 HOSTS = {
     "a machine": "{python}",
@@ -56,6 +64,12 @@ HOSTS = {
     "the same, of an ordinary user's": f"{_JOB} sh -c '{_STRICT} {_USER} {{python}}'",
     "a booted root that is read-only, where other users' processes are hidden": (
         f"{_JOB} sh -c 'mount -o remount,bind,ro / && mount -t tmpfs none /proc/1 && exec {{python}}'"
+    ),
+    "a job with processes of its own on a diskless machine": _DISKLESS.replace(
+        "{job}", f"unshare -mpf --mount-proc {_USER} {{python}}"
+    ),
+    "a user namespace of an ordinary user's there, with processes of its own": _DISKLESS.replace(
+        "{job}", f"{_USER} unshare -Urmpf --mount-proc {{python}}"
     ),
     "a disk, where other users' processes are hidden": f"{_JOB} sh -c 'mount -t tmpfs none /proc/1 && exec {{python}}'",
 }
@@ -78,7 +92,12 @@ def test_no_host_is_active(places: Scratch, squashfs_image: str, host: str) -> N
         script.write(ASK)
     python = f"{HOSTS_PYTHON} -B {program}"
     command = HOSTS[host].format(
-        python=python, root=places.new_folder("root"), table=table, file=file, offset=offset or 0
+        python=python,
+        root=places.new_folder("root"),
+        table=table,
+        file=file,
+        offset=offset or 0,
+        places=places.folder,
     )
     result = scratch.call(["sh", "-c", command], timeout=60, environment={"PATH": apt.SYSTEM_PATH})
     assert result.returncode == 0, result

@@ -133,6 +133,8 @@ class PlainMachine:
         if self._system:
             return
         os.makedirs(os.path.join(self._tree, "etc"))
+        if os.getuid() == 0:  # whose engine's root is; that of a machine is root's
+            os.chown(self._tree, store.ORDINARY_UID, store.ORDINARY_UID)
         for folder in ("proc", "sys", "dev"):
             os.mkdir(os.path.join(self._tree, folder))
         for name in _SYSTEM:

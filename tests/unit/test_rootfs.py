@@ -21,9 +21,18 @@ OSTREE = f"{DEV}\n27 1 0:30 / / ro,relatime shared:1 - overlay composefs ro,lowe
 SUBVOLUME = "24 27 0:6 / /dev rw - tmpfs none rw\n27 1 0:30 /@ / rw - btrfs /dev/vda rw"
 SUBVOLUME_READ_ONLY = SUBVOLUME.replace("/ rw", "/ ro", 1)
 SANDBOX = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV
-SETUID = f"{DEV}\n68 116 0:40 / / rw,nodev - overlay overlay ro,lowerdir=/var/lib/apptainer/mnt/session/l"
+HOSTS = "90 68 254:0 /etc/hosts /etc/hosts rw - ext4 /dev/vda rw"
+SETUID = f"{DEV}\n{HOSTS}\n68 116 0:40 / / rw,nodev - overlay overlay ro,lowerdir=/var/lib/apptainer/mnt/session/l"
+CHARLIECLOUD = f"{DEV}\n{HOSTS}\n68 116 253:1 /home/me/image / ro,nosuid - xfs /dev/dm-1 rw"
+WAREWULF = f"{DEV}\n27 1 0:2 / / rw - tmpfs rootfs rw"
+OWN_DEV = "24 27 0:6 / /dev rw,nosuid - tmpfs tmpfs rw"
+LXC = f"{OWN_DEV}\n27 1 0:31 /lxc/a/rootfs / rw - zfs pool/a rw"
+PRIVATE_DEVICES = DISK_READ_ONLY.replace(DEV, OWN_DEV)
+OVER_DISK = DISK.replace(DEV, OWN_DEV)
+DOCKER_DEV = f"{DEV}\n{HOSTS}\n30 1 0:50 / / rw - overlay overlay rw,lowerdir=/a"
 RUNC = "30 1 0:50 / / ro - overlay overlay rw,lowerdir=/a\n31 30 0:51 / /dev rw - tmpfs tmpfs rw"
 CHANGED = "31 27 0:51 / /proc rw - proc proc rw"
+BOOTED = ("/run/systemd/system",)
 APPTAINER = {"APPTAINER_CONTAINER": "/x.sif"}
 
 
@@ -36,7 +45,7 @@ class Row(NamedTuple):
     """What the table of the first process says; empty where it is hidden."""
     data: dict[str, str]
     ns: str = OWN_NS
-    pids: str = sif_writable.FIRST_PIDS
+    pids: str = rootfs.FIRST_PIDS
     users: str = FIRST_USERS
     files: tuple[str, ...] = ()
     status: str = "Name:\tpython\nTracerPid:\t0\n"
@@ -59,6 +68,27 @@ ROWS = {
         False, DISK_READ_ONLY, "", APPTAINER, files=("/.singularity.d",)
     ),
     "a job with processes of its own": Row(False, DISK, "", {"CH_RUNNING": "1"}, pids=OWN_PIDS),
+    "such a job on a diskless machine": Row(False, DISKLESS, "", {}, pids=OWN_PIDS, files=BOOTED),
+    "such a job there, where a variable leaked": Row(False, DISKLESS, "", APPTAINER, pids=OWN_PIDS, files=BOOTED),
+    "such a job on a machine in memory": Row(False, WAREWULF, WAREWULF, {"CH_RUNNING": "1"}, pids=OWN_PIDS),
+    "such a job on a machine made of an image": Row(
+        False, WAREWULF, WAREWULF, {}, pids=OWN_PIDS, files=("/.singularity.d",)
+    ),
+    "such a job on ostree": Row(False, OSTREE, OSTREE, {}, pids=OWN_PIDS, files=BOOTED),
+    "such a job on btrfs": Row(False, SUBVOLUME.replace("tmpfs", "devtmpfs"), "", {"container": "oci"}, pids=OWN_PIDS),
+    "a job with users of its own there, where processes are hidden": Row(
+        False, SUBVOLUME.replace("tmpfs", "devtmpfs"), "", {"CH_RUNNING": "1"}, users=OWN_USERS
+    ),
+    "a machine made of an image, where processes are hidden": Row(False, WAREWULF, "", {}, files=("/.singularity.d",)),
+    "a machine of LXC, where a variable leaked": Row(
+        False, LXC, LXC, {"KUBERNETES_SERVICE_HOST": "x"}, pids=OWN_PIDS, users=OWN_USERS, files=BOOTED
+    ),
+    "a service with ProtectSystem=strict, PrivateDevices and PrivatePIDs": Row(
+        False, PRIVATE_DEVICES, PRIVATE_DEVICES, {}, pids=OWN_PIDS, files=BOOTED
+    ),
+    "bubblewrap that shows all of a machine as it is, where a variable leaked": Row(
+        False, OVER_DISK, OVER_DISK, APPTAINER, pids=OWN_PIDS, flags=SANDBOX & ~os.ST_RDONLY, files=BOOTED
+    ),
     "a changed root on a machine": Row(False, CHANGED, DISK, {}),
     "Apptainer with setuid": Row(True, SETUID, DISK, APPTAINER, files=("/.singularity.d",)),
     "the same, where processes are hidden": Row(True, SETUID, "", APPTAINER, files=("/.singularity.d",)),
@@ -66,6 +96,13 @@ ROWS = {
     "Apptainer without privileges": Row(True, SETUID, "", APPTAINER, users=OWN_USERS, owner=1000),
     "Shifter, where processes are hidden": Row(True, RUNC, "", {"SHIFTER_IMAGE": "a"}),
     "runc": Row(True, RUNC, "", {}, pids=OWN_PIDS),
+    "Docker with the devices and /run of the machine": Row(
+        True, DOCKER_DEV, DOCKER_DEV, {}, pids=OWN_PIDS, files=("/.dockerenv", *BOOTED)
+    ),
+    "Charliecloud in a job with processes of its own": Row(
+        True, CHARLIECLOUD, CHARLIECLOUD, {"CH_RUNNING": "1"}, pids=OWN_PIDS, users=OWN_USERS, files=BOOTED
+    ),
+    "Apptainer with setuid and --pid": Row(True, SETUID, SETUID, APPTAINER, pids=OWN_PIDS),
     "Enroot": Row(True, RUNC, DISK, {}, users=OWN_USERS),
     "a service with ProtectSystem=strict": Row(False, DISK_READ_ONLY, DISK, {}),
     "the same, where a variable leaked": Row(False, DISK_READ_ONLY, DISK, APPTAINER),
