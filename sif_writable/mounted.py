@@ -18,10 +18,19 @@ def mounted_at(path: str) -> bool:
     if not os.access(path, os.F_OK):
         return False
     try:
-        if os.stat(path).st_dev != os.stat("/").st_dev:
+        device = os.stat(path).st_dev
+        if device not in (os.stat("/").st_dev, os.stat(sys.base_prefix).st_dev):
             return True
         # A bind from the root's own filesystem: a sandbox, or a Charliecloud image that is a directory.
-        return os.fsencode(path) in [line.split(b" ", 5)[4] for line in _mount_table().splitlines()]
+        table = [line.split(b" ", 5) for line in _mount_table().splitlines()]
+        wanted = os.fsencode(path)
+        here = [fields[2:4] for fields in table if fields[4] == wanted]
+        if not here or not here[-1][1].endswith(wanted):
+            return bool(here)
+        # Or a piece of the image, where an engine puts the root together from those (Apptainer's underlay).
+        number, shown = here[-1]
+        base = shown[: -len(wanted)]
+        return [number, base + b"/usr", b"/usr"] not in [fields[2:5] for fields in table]
     except (OSError, IndexError) as error:
         let_pass(error)
         return False

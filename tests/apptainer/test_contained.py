@@ -32,3 +32,10 @@ def test_a_choice_of_the_user_stands(apptainer: Apptainer, sif: str) -> None:
     options = ["--containall", "--bind", bind, "--env", "TMPDIR=/dev/shm"]
     done = apptainer.exec(sif, ["/opt/venv/bin/python", "-c", LOOK], options=options)
     assert json.loads(done.stdout)[0] == "/dev/shm"
+
+
+def test_a_piece_of_the_image_is_no_bind(apptainer: Apptainer, sif: str) -> None:
+    done = apptainer.exec(sif, ["/opt/venv/bin/python", "-m", "sif_writable", "doctor"], options=["--underlay"])
+    assert done.returncode == 0, done
+    assert "PASS storage" in done.stdout, done
+    assert "bind at /sif-writable" not in done.stdout
