@@ -66,7 +66,8 @@ def _binds(environ: Mapping[str, str], ours: list[str]) -> dict[str, str]:
 
 def _is_ours(bind: str) -> bool:
     """Whether a bind is one that was printed before, perhaps for another folder or image."""
-    inside = [*_BETWEEN_FIELDS.split(bind), ""][1]
+    fields = _BETWEEN_FIELDS.split(bind)
+    inside = fields[1] if len(fields) > 1 else bind  # as Apptainer says it in a container
     return inside == POINT or inside.endswith(f"/{PTH}")
 
 

@@ -38,6 +38,7 @@ PTH = "sif_writable/hook/sif_writable_attached.pth"
         # What was printed before goes, also for another folder or image.
         ({"APPTAINER_BIND": f"/old/current:/sif-writable-attached,/data,{OURS}"}, f"/data,{OURS}", HOOK),
         ({"APPTAINER_BIND": f"/o/{PTH}:/opt/v/sif_writable_attached.pth,/d"}, f"/d,{OURS}", HOOK),
+        ({"APPTAINER_BIND": "/sif-writable-attached,/d"}, f"/d,{OURS}", HOOK),
         ({"APPTAINERENV_PYTHONPATH": f"{HOOK}:/mine:{HOST}:/host"}, OURS, f"{HOOK}:/mine"),
         ({"APPTAINERENV_PYTHONPATH": f"{HOOK}:{HOST}:/gone", "PYTHONPATH": "/host"}, OURS, f"{HOOK}:{HOST}:/host"),
     ],
