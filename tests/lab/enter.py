@@ -164,7 +164,7 @@ def _mirror(entry: Entry, root: str, points: str, empty: str) -> None:
         elif os.path.isdir(f"/{name}"):
             os.mkdir(shown)
             os.makedirs(f"{points}/{name}", exist_ok=True)
-            if name not in ("dev", "proc", "sys"):
+            if name not in ("dev", "proc", "sys", "run"):  # the last says that a machine is booted
                 _show_read_only(f"{points}/{name}", f"/{name}", shown)
     for layer in entry["layers"]:
         outside, inside = layer.split(":")

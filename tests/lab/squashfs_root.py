@@ -54,6 +54,11 @@ class SquashfsRoot:
         usual = [f"{places[name]}:{name}" for name in writable]
         if "/dev/shm" not in writable:  # the machine's own would show
             usual.append(f"{self.places.shm}:/dev/shm:ro")
+        if overlay_tmpfs:  # by this it differs from the root of a diskless node
+            hosts = os.path.join(self.places.folder, "hosts")
+            with open(hosts, "w", encoding="utf-8"):
+                pass
+            usual.append(f"{hosts}:/etc/hosts")
         environment = {"PATH": PATH, "LANG": "C.UTF-8"}
         if home is not None:
             environment["HOME"] = home
