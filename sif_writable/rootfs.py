@@ -43,9 +43,9 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
     if below_proot():
         return True
     own_pids = os.readlink("/proc/self/ns/pid") != FIRST_PIDS
-    if data.get(b"container") == FIREJAIL and not signed:  # the host's root, with a mount over each part of it
-        return own_pids
     table = _lines("self")
+    if data.get(b"container") == FIREJAIL and not signed:  # the host's root, with a mount over each part of it
+        return own_pids and any(fields[4:5] == [b"/run/firejail/mnt"] for fields in table)
     here = root_in(table)
     if here is None:  # a directory that somebody has changed his root to
         return signed
@@ -61,11 +61,13 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
     if first is not None and not own_pids:
         return here[:2] != first[:2]
     devtmpfs = _kind_of_dev(table) == b"devtmpfs"
-    if directory == b"/" and device.partition(b":")[0] not in (b"0", b"7") and devtmpfs:
-        # All of a disk, and no image in a file, with the kernel's own /dev: as a system is booted.
+    is_disk = directory == b"/" and device.partition(b":")[0] not in (b"0", b"7")  # all of it, and no image in a file
+    if is_disk and devtmpfs:  # which is the kernel's own /dev: as a system is booted
         return read_only and own_pids and sandboxed
     if any(fields[4:5] == [b"/etc/hosts"] for fields in table):
         return True  # engines bring their own; of a machine it is a file
+    if is_disk and not read_only:
+        return False  # a sandbox that shows a machine's root as it is
     if own_pids or os.readlink("/proc/self/ns/user") != _FIRST_USERS:
         if sandboxed and read_only:
             return True

@@ -32,6 +32,8 @@ OVER_DISK = DISK.replace(DEV, OWN_DEV)
 DOCKER_DEV = f"{DEV}\n{HOSTS}\n30 1 0:50 / / rw - overlay overlay rw,lowerdir=/a"
 RUNC = "30 1 0:50 / / ro - overlay overlay rw,lowerdir=/a\n31 30 0:51 / /dev rw - tmpfs tmpfs rw"
 CHANGED = "31 27 0:51 / /proc rw - proc proc rw"
+JAIL = "50 27 0:60 / /run/firejail/mnt rw,nosuid - tmpfs tmpfs rw"
+FIREJAIL = {"container": "firejail"}
 BOOTED = ("/run/systemd/system",)
 APPTAINER = {"APPTAINER_CONTAINER": "/x.sif"}
 
@@ -89,6 +91,10 @@ ROWS = {
     "bubblewrap that shows all of a machine as it is, where a variable leaked": Row(
         False, OVER_DISK, OVER_DISK, APPTAINER, pids=OWN_PIDS, flags=SANDBOX & ~os.ST_RDONLY, files=BOOTED
     ),
+    "the same, where systemd does not run": Row(
+        False, OVER_DISK, OVER_DISK, APPTAINER, pids=OWN_PIDS, flags=SANDBOX & ~os.ST_RDONLY
+    ),
+    "a job started from Firejail, on a diskless machine": Row(False, DISKLESS, "", FIREJAIL, pids=OWN_PIDS),
     "a changed root on a machine": Row(False, CHANGED, DISK, {}),
     "Apptainer with setuid": Row(True, SETUID, DISK, APPTAINER, files=("/.singularity.d",)),
     "the same, where processes are hidden": Row(True, SETUID, "", APPTAINER, files=("/.singularity.d",)),
@@ -116,6 +122,7 @@ ROWS = {
     "gVisor, whose namespaces have other numbers": Row(
         True, RUNC, "", {"KUBERNETES_SERVICE_HOST": "x"}, ns="mnt:[3]", pids="pid:[1]"
     ),
+    "Firejail on a diskless machine": Row(True, f"{JAIL}\n{DISKLESS}", "", FIREJAIL, pids=OWN_PIDS),
     "PRoot": Row(True, DISKLESS, DISK, {}, ns=HOST_NS, status="Name:\tpython\nTracerPid:\t7\n"),
 }
 
