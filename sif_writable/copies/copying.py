@@ -39,7 +39,7 @@ def mirror(directory: str, tree: str) -> None:
             present = set(os.listdir(into))
             try:
                 names = os.listdir(level)
-            except PermissionError:  # what is in it is reached by name only
+            except PermissionError:  # it can be searched, but not listed
                 return
             for name in names:
                 # Bytecode of modules beside the package is written there.
@@ -47,7 +47,7 @@ def mirror(directory: str, tree: str) -> None:
                     with suppress(FileExistsError):
                         os.symlink(f"{level}/{name}", f"{into}/{name}")
 
-        if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link: as a neighbour of an earlier copy
+        if os.path.islink(mirror) or not os.path.isdir(mirror):  # a link, made as a neighbour of an earlier copy
             os.makedirs(os.path.dirname(mirror), 0o700, exist_ok=True)
             publish.put(mirror, link, aside_in=os.path.dirname(tree), over_link=True)
         link(mirror)
@@ -62,7 +62,7 @@ def copy_tree(source: str, target: str) -> int:
     :raises OSError: the target cannot be written. What cannot be read becomes a link to the image.
     """
     made = 0
-    in_layer = others.covers(source)  # where all can be written that is this user's own
+    in_layer = others.covers(source)  # where every file of this user can be written
     stack = [(source, target)]
     while stack:
         here, there = stack.pop()
@@ -80,7 +80,7 @@ def copy_tree(source: str, target: str) -> int:
                         os.mkdir(new, stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRWXU)
                         stack.append((path, new))
                         made -= 1
-                    else:  # unreadable, or something writable that is mounted there
+                    else:  # it is unreadable, or something writable is mounted there
                         os.symlink(path, new)
                 elif stat.S_ISREG(status.st_mode):
                     if policy.is_linked(entry.name, status.st_size):

@@ -46,7 +46,7 @@ def in_image(unit: Unit, copies: Copies) -> Unit:
 def judge(error: BaseException, copies: Copies, handled: BaseException | None = None) -> Verdict:
     """Find whose copies cure an error: of the packages that hold what was refused, else of the one that wrote it.
 
-    :param handled: an error that was handled already when the work began that failed.
+    :param handled: an error that was already being handled when the failing work began.
     """
     refusals = failures.failures(evidence.chain(error, handled), working_directory())
     failed = [failure for failure in refusals if is_refused(failure)]
@@ -90,8 +90,8 @@ def packages_holding(failed: Iterable[Failure], copies: Copies) -> tuple[list[Un
 def writer(error: BaseException, failed: Iterable[Failure], copies: Copies) -> tuple[Unit | None, str]:
     """Return the package whose code could not write a path of the environment that lies in no package, and that path.
 
-    From its copy it reaches another place by ``..``. A package that was given the path by others is found likewise;
-    then its copy cures nothing, and is taken back.
+    From its copy, ``..`` leads to a place that can be written. A package that was given the path by others is found,
+    too; its copy then does not help, and is taken back.
     """
     paths = [failure.path for failure in failed if not _is_closed(failure.path)]
     beside = [path for path in paths if is_in_no_package(path, copies)]
@@ -129,7 +129,7 @@ def of_image(path: str, copies: Copies) -> str:
 def _is_curable(unit: Unit, copies: Copies, path: str = "") -> bool:
     """Whether a unit is the image's, cannot be written, and has not been imported from a copy of its own.
 
-    :param path: what it could not write: in a layer that may be another user's where the unit is not.
+    :param path: what it could not write; in a layer it may belong to another user although the unit does not.
     """
     if unit.name in NEVER or _is_copied(unit, copies):
         return False

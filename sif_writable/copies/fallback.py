@@ -80,7 +80,7 @@ def prepare(module: ModuleType, error: BaseException, before: execution.Before, 
     unit = culprits.in_image(units.unit_of_spec(spec), copies)
     learned = any(line.what == PACKAGE and line.place == unit.directory for line in ledger.listed(copies.folder)[0])
     if not learned or store.ANYWHERE in copies.wanted().get(unit.name, ()):
-        return None  # somebody has asked for the copy
+        return None  # the user or the image has asked for the copy
     own = spec.name + "."
     loaded = [this for name, this in sys.modules.items() if name.startswith(own)]
     if any(units.is_extension(getattr(this, "__file__", None)) for this in (module, *loaded)):

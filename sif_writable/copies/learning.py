@@ -64,7 +64,7 @@ def _take_back(verdict: culprits.Verdict, copies: Copies) -> None:
 def _learn(units: list[Unit], verdict: culprits.Verdict, copies: Copies) -> None:
     known = copies.wanted()
     served = all({unit.directory, store.ANYWHERE} & {*known.get(unit.name, ())} for unit in units)
-    if served and not others.is_others(verdict.detail):  # in a layer it counts by what was refused
+    if served and not others.is_others(verdict.detail):  # in a layer, the refused path decides
         refused = {line.name: line.why for line in ledger.listed(copies.folder)[0] if line.what == REFUSED}
         for unit in units:
             if unit.name in refused:

@@ -65,7 +65,7 @@ def make(units: Iterable[Unit], why: str, detail: str, copies: Copies) -> str:
         ledger.refuse(asked[0], problem, copies)
         return problem
     known = copies.wanted()
-    anew = others.is_others(detail)  # in a layer it counts by what was refused
+    anew = others.is_others(detail)  # in a layer, the refused path decides
     new = [unit for unit in listed if unit.directory not in known.get(unit.name, ()) or (anew and unit in asked)]
     lines = [
         Line(PACKAGE, unit.name, unit.directory, why, detail if unit in asked else f"installed with {asked[0].name}")
@@ -177,7 +177,7 @@ def _room(name: str, units: list[Unit], folder: str) -> str:
     size = measure(units)
     allowed, _ = policy.limit(os.environ)
     try:
-        with suppress(FileExistsError):  # it is not there where its beginning failed: this says why
+        with suppress(FileExistsError):  # it is missing if it could not be begun: this raises the reason
             os.mkdir(folder, 0o700)
         space = os.statvfs(folder)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Try a failing import once more, from the writable copies that cure its error.
 
-Loaded when an import from a read-only directory has failed with an error that tells of a refused write.
+Loaded when an import from a read-only directory has failed with an error that shows a refused write.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ class SecondTry:
         self.loader = new.spec.loader  # type: ignore[assignment]
 
     def goes_on(self, error: BaseException) -> bool:
-        """Whether there is yet another try after one that has failed; if not, everything is as after the first.
+        """Whether a further try follows one that has failed; if not, everything is restored to what the first one left.
 
-        A cure that does not cure is taken back; where storage has failed, it has not been tried.
+        Copies that did not help are taken back, unless it was storage that failed.
         """
         copies, tried = self.copies, self._is_tried()
         if tried and len(self.tries) < _MOST_TRIES and evidence.tells_of_a_refusal(error):
@@ -127,7 +127,7 @@ class SecondTry:
             if not any(
                 culprits.is_in_no_package(failure.path, copies) for failure in culprits.judge(self.first, copies).failed
             ):
-                setattr(self.first, culprits.ANSWERED, True)  # otherwise there is more to say about the path
+                setattr(self.first, culprits.ANSWERED, True)  # otherwise more is said about the path
             messages.say(f"A writable copy of {names} was tried and is not used any more: {why}.")
         return False
 
@@ -150,7 +150,7 @@ def prepare(module: ModuleType, error: BaseException, before: execution.Before, 
     """Decide whether the failed import of a module is tried again, and make everything ready for it.
 
     :param module: the package or module, half executed.
-    :param before: what was when its execution began.
+    :param before: the state before its execution.
     """
     spec = module.__spec__
     if spec is None or spec.name in _tried or type(module) is not ModuleType:

@@ -1,9 +1,9 @@
 """Check whether a writable copy may be used: whether it is ours, and made from what the image has now.
 
-A copy is the original's for as long as its stamp is. The stamp is made of the names, sizes and times of the package's
-files, of the contents of its first sources, and of its distribution's ``RECORD``, which has the checksums of all that
-an installer has brought; where there is one, fewer files are looked at. Images keep whole seconds, and some builds give
-every file the same time, so that times alone would not do.
+A copy is valid as long as its stamp matches the original. The stamp is made of the names, sizes and times of the
+package's files, of the contents of its first sources, and of its distribution's ``RECORD``, which has the checksums of
+all that an installer has brought; where there is one, fewer files are looked at. Images keep whole seconds, and some
+builds give every file the same time, so that times alone would not do.
 
 It is asked whenever a package with a copy is imported, and imports only ``os``, ``sys`` and what is built in.
 """
@@ -39,7 +39,7 @@ class Stamp:
     __slots__ = ("fingerprint", "path", "record")
 
     def __init__(self, fingerprint: str, record: str, path: str) -> None:
-        """Take what is kept.
+        """Hold what a stamp file says.
 
         :param fingerprint: 16 hexadecimal digits that stand for the original.
         :param record: the path of the ``RECORD`` that counts, or an empty string.
@@ -80,7 +80,7 @@ def read_stamp(file: str) -> "Optional[Stamp]":
 
 
 def fingerprint(path: str, record: str) -> str:
-    """Return what stands for an original as the image has it: 16 hexadecimal digits.
+    """Return the fingerprint of an original in the image: 16 hexadecimal digits.
 
     :param path: of a package or a module; :param record: of its distribution's ``RECORD``, or an empty string.
     :raises OSError: it cannot be read at the moment.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def gpus(*, required: bool = False) -> Gpu:
-    """Ask for the GPUs, whoever expects one or not.
+    """Ask for the GPUs, also where none is expected.
 
     :param required: take it as if SIF_WRITABLE_GPU said ``require``.
     """
