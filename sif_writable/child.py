@@ -64,8 +64,8 @@ _NO_INPUT = b"LD_LIBRARY_PATH"
 
 stage: "Any" = None
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
-timed_out = False
-"""Whether an ancestor's storage did not answer in time: a new decision passes it over, and it is not asked again."""
+timed_out = ""
+"""An ancestor's storage that did not answer in time: a new decision passes it over, and it is not asked again."""
 handed: "dict[str, Optional[bytes]]" = {}
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
@@ -149,10 +149,7 @@ def is_current(session: str) -> bool:
         hanging: Any = sif_writable.follow("hanging")
         for kind, root in zip(fields[0][1:], roots):
             if kind != hanging.LOCAL and hanging.times_out(root, kind):
-                from sif_writable.system import timeouts
-
-                timeouts.mark_timed_out(root)
-                timed_out = True
+                timed_out = root
                 return False
     uid = int(fields[1].rpartition(".")[2])
     for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name

@@ -14,6 +14,9 @@ LOCAL, REMOTE, FUSE = "s", "n", "f"
 TIMEOUT = 10.0
 """Seconds. A filesystem that has not answered by then is looked at no more."""
 
+timed_out: "list[str]" = []
+"""Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
+
 _MAX_LINKS = 40
 _LONGEST = 4096
 """Bytes. The kernel does not take longer paths."""
@@ -89,9 +92,7 @@ class Waiting:
             if not first:
                 raise TimeoutError
             if times_out(point, kind):
-                from sif_writable.system import timeouts
-
-                timeouts.mark_timed_out(path)  # who decides anew shall not wait for it again
+                timed_out.append(point)  # who decides anew shall not wait for it again
                 raise TimeoutError
             del self._left[point]
 

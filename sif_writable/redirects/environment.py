@@ -5,12 +5,12 @@ import sys
 
 from sif_writable import DIR, SESSION
 from sif_writable.child import COPIES, MORE_HEAVY, PATHS, PYCACHE, SHARED_IN, inputs
-from sif_writable.hanging import LOCAL, hangable_mount_on
+from sif_writable.hanging import LOCAL, hangable_mount_on, timed_out
 from sif_writable.redirects.decision import Outcome
 from sif_writable.session import OLD, REFUSED, SAID, check_sum, was_set
 from sif_writable.storage import candidates, layout
 from sif_writable.storage.kinds import COMPILED, CONFIG
-from sif_writable.system.timeouts import has_timed_out, may_hang, timed_out
+from sif_writable.system.timeouts import has_timed_out, may_hang
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ Loaded where no earlier start has left its plan.
 import os
 import sys
 
+from sif_writable.hanging import timed_out
 from sif_writable.identity import PURELIB
 from sif_writable.signals import let_pass
 from sif_writable.system import world
 from sif_writable.system.filesystem import access_state, holds
-from sif_writable.system.timeouts import has_timed_out, timed_out
+from sif_writable.system.timeouts import has_timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import sif_writable
-from sif_writable import DEBUG, DIR, SESSION, identity, warm
+from sif_writable import DEBUG, DIR, SESSION, hanging, identity, warm
 from sif_writable.child import FIELDS, MORE_HEAVY, PATHS
 from sif_writable.redirects import decide
 from sif_writable.redirects.locations import Locations
@@ -149,7 +149,7 @@ def keep(path: str, outcome: Outcome, environ: Mapping[str, str], seen: Decided)
     Without room for it nothing is lost but some milliseconds at each start.
     """
     watch = outcome.watch
-    if (watch is not None and not watch.whole) or timeouts.timed_out or sif_writable.LAYER in environ:
+    if (watch is not None and not watch.whole) or hanging.timed_out or sif_writable.LAYER in environ:
         return
     with suppress(OSError):
         content = _content(outcome, environ, seen if seen.holds else see_and_decide(environ))

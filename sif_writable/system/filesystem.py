@@ -7,9 +7,10 @@ writable superblock), so the answer comes from the very folder: cheap calls firs
 import os
 
 from sif_writable import seldom, warm
+from sif_writable.hanging import timed_out
 from sif_writable.signals import let_pass
 from sif_writable.system import world
-from sif_writable.system.timeouts import has_timed_out, timed_out
+from sif_writable.system.timeouts import has_timed_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 import os
 
-from sif_writable import hanging, warm
-from sif_writable.hanging import hangable_mount_on
+from sif_writable import child, hanging, warm
+from sif_writable.hanging import hangable_mount_on, timed_out
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from typing import Optional
 
 TIMED_OUT = f"has not answered for {hanging.TIMEOUT:.0f} seconds"
-timed_out: "list[str]" = []
-"""Mount points and paths that did not answer this process; what lies below them is not looked at any more."""
 _answered: "set[str]" = set()
 """Mount points that answered this process."""
 _may_hang: "Optional[dict[str, str]]" = None
@@ -82,15 +80,13 @@ def responds(path: str) -> bool:
     return False
 
 
-def mark_timed_out(path: str) -> None:
-    """Look no more at what did not answer: the first mount on the way to a path."""
-    point, _ = hangable_mount_on(path, may_hang())
-    timed_out.append(point or path)
-
-
 def has_timed_out(path: str) -> bool:
     """Whether a path lies where there was no answer."""
     for place in timed_out:  # noqa: SIM110 - a generator costs a frame
         if path == place or path.startswith(place + "/"):
             return True
     return False
+
+
+if child.timed_out:
+    timed_out.append(hangable_mount_on(child.timed_out, may_hang())[0] or child.timed_out)

@@ -173,7 +173,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     monkeypatch.setattr(timeouts, "_may_hang", points)
     monkeypatch.setattr(hanging, "times_out", ask)
     yield asked
-    timeouts.timed_out.clear()
+    hanging.timed_out.clear()
     timeouts._answered.clear()
 
 

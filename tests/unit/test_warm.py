@@ -10,7 +10,7 @@ import pytest
 
 from sif_writable import hanging, identity, warm
 from sif_writable.redirects import remember
-from sif_writable.system import filesystem, timeouts, world
+from sif_writable.system import filesystem, world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def test_nobody_waits_for_a_place_that_is_not_needed(
     scratch.mkdir()
     monkeypatch.setattr(sys, "prefix", f"{tmp_path}/none")
     monkeypatch.setattr(warm, "mounts", lambda: ([b"x"], [os.fsencode(scratch)], [b"nfs4"]))
-    monkeypatch.setattr(timeouts, "timed_out", [])
+    monkeypatch.setattr(hanging, "timed_out", timed_out := list[str]())
     monkeypatch.setattr(hanging, "times_out", silent)
     data = {b"HOME": os.fsencode(tmp_path / "home"), b"SCRATCH": os.fsencode(scratch)}
     if works or not answers:
@@ -138,4 +138,5 @@ def test_nobody_waits_for_a_place_that_is_not_needed(
     else:
         assert warm.find(data) is None
     assert waited == [str(scratch)] * asked
+    assert timed_out == ([] if answers else [str(scratch)])
     assert warm.start(data) == ""
