@@ -350,9 +350,8 @@ def test_a_condition_of_an_advice_is_in_the_form() -> None:
 # --- what is never set
 
 
-@pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: str(row[0]))
-def test_no_row_is_on_the_never_list(row: tuple[Any, ...]) -> None:
-    assert not is_never(row[0])
+def test_no_row_is_on_the_never_list() -> None:
+    assert [row[0] for row in EVERY_ROW if is_never(row[0])] == []
 
 
 def test_home_is_never_a_row() -> None:
@@ -403,9 +402,8 @@ def test_a_row_has_its_shape(row: tuple[Any, ...]) -> None:
     assert source
 
 
-@pytest.mark.parametrize("row", EVERY_ROW, ids=lambda row: str(row[0]))
-def test_a_template_has_a_known_base(row: tuple[Any, ...]) -> None:
-    for template in templates(row):
+def test_a_template_has_a_known_base() -> None:
+    for template in [template for row in EVERY_ROW for template in templates(row)]:
         base, slash, rest = template.partition("/")
         assert base in BASES | {""}, template
         assert bool(rest) == bool(slash), template

@@ -209,7 +209,7 @@ def test_starts_at_the_same_moment_agree(tmp_path: Path, name: str) -> None:
         ready, go = os.pipe()
         answer, told = os.pipe()
         children = []
-        for _ in range(12):
+        for _ in range(8):
             children.append(os.fork())
             if children[-1] == 0:
                 try:
@@ -223,7 +223,7 @@ def test_starts_at_the_same_moment_agree(tmp_path: Path, name: str) -> None:
         os.close(go)
         with open(answer) as file:
             assert set(file.read().split()) == {str(place if name == "sif-writable" else place / "sif-writable")}
-        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 12
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
 
 
 def test_what_we_marked_is_our_folder_whatever_its_name(tmp_path: Path) -> None:
