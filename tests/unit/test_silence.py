@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable import hanging, session
+from sif_writable import child, hanging, session
 from sif_writable.hanging import FUSE, LOCAL, REMOTE, hangable_mount_on
 from sif_writable.redirects import decide, folders
 from sif_writable.redirects import decision as decision_
@@ -193,6 +194,17 @@ def test_it_is_asked_once_and_not_looked_at_any_more(tmp_path: Path, silent: lis
     assert not locations.works(f"{mount}/home")
     assert locations.answers()[0] == []  # nothing was listed
     assert not filesystem.holds(f"{mount}/file", "text")
+
+
+def test_storage_that_a_child_has_waited_for_is_not_asked_by_its_own_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hanging, "times_out", lambda *_: True)
+    monkeypatch.setattr(child, "timed_out", "")
+    assert not child.is_current(f"2{REMOTE};{child.token()};;{child.inputs()};{tmp_path}")
+    importlib.reload(timeouts)  # as it is loaded then
+    assert timeouts.has_timed_out(f"{tmp_path}/x")
+    hanging.timed_out.clear()
 
 
 def test_each_filesystem_on_the_way_is_asked_once(tmp_path: Path, silent: list[str]) -> None:
