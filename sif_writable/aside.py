@@ -14,6 +14,22 @@ _LONGEST = 100
 _DIGITS = 16
 
 
+class Usable:
+    """While it lasts, the umask takes nothing of what is made from this user himself.
+
+    Scripts have 0177 for their secrets: nobody gets into a directory that is made then, such as ``~/.cache``, ever.
+    """
+
+    def __enter__(self) -> None:
+        """Let the umask count for others only."""
+        self._umask = os.umask(0o077)
+        os.umask(self._umask & 0o077)
+
+    def __exit__(self, *_: object) -> None:
+        """Let it count again."""
+        os.umask(self._umask)
+
+
 def path(directory: str, what: str = "", begin: str = NEW) -> str:
     """Return an unused path in a directory for something that is to be ``what``; mkdir, symlink and open make it."""
     middle = os.fsdecode(os.fsencode(what)[:_LONGEST]) + "-" if what else ""

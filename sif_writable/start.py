@@ -3,7 +3,7 @@
 import os
 
 import sif_writable
-from sif_writable import child
+from sif_writable import aside, child
 from sif_writable.redirects import environment, remember
 from sif_writable.redirects.locations import Locations
 from sif_writable.storage import candidates, choose
@@ -22,6 +22,11 @@ def run(damaged: "Optional[Problem]") -> str:
 
     :param damaged: what is wrong with the session that an ancestor has handed down, if anything.
     """
+    with aside.Usable():
+        return _run(damaged)
+
+
+def _run(damaged: "Optional[Problem]") -> str:
     image.find_layer()
     environ = dict(os.environ)  # os.environ encodes and decodes at each look-up
     debug: Optional[ModuleType] = None

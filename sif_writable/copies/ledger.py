@@ -76,7 +76,7 @@ def begin(folder: str) -> str:
     lines += [str(Line(PACKAGE, name, ANYWHERE, "catalogue", why)) for name, why, _ in WRITERS]
     lines += [str(line) for line in _declared()]
     text = "".join(f"{line}\n" for line in lines)
-    with suppress(OSError):
+    with suppress(OSError), aside.Usable():
         # Level by level, and never the storage root: where storage has gone, a root that is open to others would stay.
         for path in (os.path.dirname(folder), folder, folder + "/tree"):
             with suppress(FileExistsError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sif_writable import lease
+from sif_writable import aside, lease
 from sif_writable.copies import carry_over, copying, ledger, policy, store, validity
 from sif_writable.copies.known_writers import WRITERS
 from sif_writable.copies.ledger import PACKAGE, REFUSED, Line
@@ -51,8 +51,12 @@ def make(units: Iterable[Unit], why: str, detail: str, copies: Copies) -> str:
     :param why: the evidence, a word; :param detail: the path that was refused, or the like.
     :returns: an empty string, or the sentence why there is no copy.
     """
+    with aside.Usable():
+        return _make(list(units), why, detail, copies)
+
+
+def _make(asked: list[Unit], why: str, detail: str, copies: Copies) -> str:
     lease.hold(copies.folder)
-    asked = list(units)
     if known_before := _why_taken_back(asked, copies):
         return known_before
     problem = _not_of_image(asked)

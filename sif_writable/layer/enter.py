@@ -125,7 +125,12 @@ def enter(find: "Callable[[], Sequence[str]]", storage: str, image: str, environ
     first_import.load("layer.join", "layer.kernel", "layer.make")
     from sif_writable.layer import make
 
-    return make.first(find, Layer("", token, image), storage, namespace, uid_map, dead)
+    umask = os.umask(0o077)
+    os.umask(umask & 0o077)  # as in `aside.Usable`
+    try:
+        return make.first(find, Layer("", token, image), storage, namespace, uid_map, dead)
+    finally:
+        os.umask(umask)
 
 
 def places(storage: str, image: str, uid: int) -> "Iterator[str]":

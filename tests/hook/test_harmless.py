@@ -271,6 +271,25 @@ def test_a_program_in_a_user_namespace(hooked: Hooked) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "'active'\n", "")
 
 
+_UNDER_UMASK = """
+umask 0177
+{python} -c "import os, sys, writes_beside; print(sys.modules['sif_writable'].state, oct(os.umask(0)))"
+umask 022
+{python} -c "import writes_beside; print('again')"
+mkdir ~/.cache/by-a-program
+find ~/.cache ! -perm -700 -type d ! -name __pycache__
+"""
+
+
+def test_a_umask_that_takes_from_the_user_himself_spoils_no_directory(hooked: Hooked) -> None:
+    """As scripts have it that write secrets: what is made under it is there for all later programs."""
+    image = hooked.copy()
+    image.write("writes_beside.py", "import os\nopen(os.path.dirname(__file__) + '/made', 'a').close()\n")
+    script = _UNDER_UMASK.format(python=PYTHON)
+    result = image.machine.run(["sh", "-c", script], venv=image.environment, env={"SIF_WRITABLE_OVERLAY": "off"})
+    assert (result.returncode, result.stdout.splitlines()) == (0, ["active 0o177", "again"]), result
+
+
 def _assert_no_traceback(stderr: str, *, lines: int) -> None:
     assert "Traceback" not in stderr
     assert len(stderr.splitlines()) <= lines, stderr
