@@ -210,7 +210,7 @@ class Serving:
 
             unchanged.read(spec, self.copies.tree)
         if self._watcher is None:
-            first_import.load("copies.execution")
+            first_import.load("evidence", "copies.execution")  # an error that follows costs not one call more
             from sif_writable.copies.execution import Watcher
 
             self._watcher = Watcher(self.copies, self._finder.lead)

@@ -6,8 +6,9 @@ Loaded with the first package of a read-only directory.
 import _frozen_importlib_external as _external
 import sys
 
-from sif_writable import first_import, let_pass
+from sif_writable import first_import
 from sif_writable.copies.store import FILE_LOADERS
+from sif_writable.evidence import is_of_a_handler, tells_of_a_refusal
 from sif_writable.importhook import storage_hangs
 
 if "_functools" in sys.builtin_module_names:
@@ -112,7 +113,7 @@ def _execute(watcher: "Watcher", loader: "Any", module: "ModuleType") -> None:  
                         again.loader.exec_module(module)
                         break
                     except (Exception, SystemExit) as error:
-                        if watcher.is_of_a_handler(error):
+                        if is_of_a_handler(error):
                             raise
                         if not again.goes_on(error):
                             first = again.first
@@ -173,24 +174,11 @@ class Watcher:
             spec.loader = _Standing(loader, self)  # type: ignore[assignment] # it is what a loader is by __getattr__
         return spec
 
-    def is_of_a_handler(self, error: BaseException) -> bool:
-        """Whether a signal handler of the program raised an error while our code ran."""
-        from sif_writable import evidence
-
-        return evidence.is_of_a_handler(error)
-
     def try_again(self, module: "ModuleType", error: BaseException, before: Before) -> "Any":
         """Return the next try of a failed import, or None."""
         try:
-            from sif_writable import evidence
-        except Exception as problem:  # noqa: BLE001 - no more files can be opened, which is the user's own error
-            let_pass(problem)
-            return None
-        try:
-            refused = evidence.tells_of_a_refusal(error, before.handled)
-            if not (refused or module.__name__ in self.copies.untried):
-                return None
-            if evidence.is_of_a_handler(error) or storage_hangs():
+            refused = tells_of_a_refusal(error, before.handled)
+            if not (refused or module.__name__ in self.copies.untried) or is_of_a_handler(error) or storage_hangs():
                 return None
             self._lead()
             if not refused:
