@@ -1,30 +1,32 @@
-"""Make Python packages work in a read-only container image.
-
-Imported at every interpreter start of an environment that has it installed. Here is the hook, as far as it finds out
-whether there is anything to do: on a host, where the root can be written, and during a build this module is all that is
-loaded. So it imports only ``os`` and ``sys``, which ``site`` has loaded already, and looks into the dictionary behind
-``os.environ``, whose names and values are bytes: there a look-up takes a twentieth of the time.
-"""
+"""Make Python packages work in a read-only container image."""
+# Imported at every interpreter start of an environment that has it installed. Here is the hook, as far as it finds out
+# whether there is anything to do: on a host, where the root can be written, and during a build this module is all that
+# is loaded. So it imports only os and sys, which `site` has loaded already, and looks into the dictionary behind
+# os.environ, whose names and values are bytes: there a look-up takes a twentieth of the time.
+#
+# What costs here, and in the modules that each start of a child and a warm start load besides (`child`, `warm`,
+# `hanging`), is less what is done than what is read: 5 thousand instructions for a function, 1.2 for each name that
+# occurs for the first time, 1.2 for a long docstring, and for annotations a tuple (from Python 3.14 on a function). So
+# types are in comments, and of what is to be said the docstring has the first sentence.
 
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Optional
+    from typing import Any
 
-    from sif_writable.redirects.decision import Outcome
+    from sif_writable.redirects.decision import Outcome  # noqa: F401
 
 __version__ = "0.1.0"
 
 state = "not run"
 """What :func:`run` did: a word of :func:`gate`, ``elevated``, ``inherited``, ``active``, ``no storage``, ``failed``."""
 
-outcome: "Optional[Outcome]" = None
+outcome = None  # type: Outcome | None
 """The facts and the plan of this process, when it decided for itself."""
 
-failure: "Optional[BaseException]" = None
+failure = None  # type: BaseException | None
 """What went wrong in the hook; ``sif-writable status`` prints it."""
 
 MODE = "SIF_WRITABLE"
@@ -45,26 +47,18 @@ that of the image for this prefix, and the paths can be written.
 TARGET = "/sif-writable"
 """The well-known bind target."""
 
-OFF = ("off", "0", "no", "false", "never")
-ON = ("on", "1", "yes", "true", "always")
+OFF = "off 0 no false never".split()  # noqa: SIM905 - one string is read faster than five
+ON = "on 1 yes true always".split()  # noqa: SIM905
 
-_BUILD = (b"APPTAINER_LABELS", b"SINGULARITY_LABELS", b"APPTAINER_ROOTFS", b"SINGULARITY_ROOTFS")
-"""The first two are set in %post, the others in %setup (apptainer 1.4: internal/pkg/build/stage.go)."""
-_ENGINE = (
-    *(b"APPTAINER_CONTAINER", b"SINGULARITY_CONTAINER", b"CH_RUNNING", b"KUBERNETES_SERVICE_HOST"),
-    b"SHIFTER_IMAGE",
-)
 FIREJAIL = b"firejail"
 """The value of ``container`` in a sandbox of Firejail, which shows the host's root with parts of it read-only."""
-_SHUT = 1 | 2 | 4  # os.ST_RDONLY, os.ST_NOSUID, os.ST_NODEV
-"""Flags of a root that no booted system can do with, but for the first: bubblewrap has all three."""
 _BOOTED = range(0xEFFFFFF0, 0xF0000008)
 """Numbers of the mount namespace that the kernel boots with: the static one of Linux 6.18 (MNT_NS_INIT_INO), and the
 first ones that it gave before, which nothing gives back."""
-_root: "Optional[os.stat_result]" = None
+_root = None  # type: os.stat_result | None
 
 
-def run() -> None:
+def run():  # type: () -> None
     """Activate this process if it runs in a read-only image; never raise, never print to stdout, act once."""
     global state, failure
     # A venv runs .pth lines twice (python/cpython#75723): only then is it known whether it has its base's packages.
@@ -82,23 +76,22 @@ def run() -> None:
         failure = error
 
 
-def environment() -> "Mapping[bytes, bytes]":
+def environment():  # type: () -> dict[bytes, bytes]
     """Return the environment of this process as it is, without a copy: names and values are bytes."""
-    return getattr(os.environ, "_data", os.environb)
+    return getattr(os.environ, "_data", os.environb)  # type: ignore[arg-type]
 
 
-def gate(data: "Mapping[bytes, bytes]") -> str:
-    """Return why this process is left alone, or an empty string.
-
-    ``off``: ``SIF_WRITABLE=off``; ``build``: an image build; ``host``: not in a container; ``writable``: nothing to
-    do, as far as is known while the site directories of the environment are read.
-    """
+def gate(data):  # type: (dict[bytes, bytes]) -> str
+    """Return why this process is left alone, or an empty string."""
+    # `off`: SIF_WRITABLE=off; `build`: an image build; `host`: not in a container; `writable`: nothing to do, as far as
+    # is known while the site directories of the environment are read.
     mode = data.get(MODE.encode(), b"").decode("ascii", "replace").lower()
     if mode in OFF:
         return "off"
     if mode in ON:
         return ""
-    for name in _BUILD:
+    # The first two are set in %post, the others in %setup (apptainer 1.4: internal/pkg/build/stage.go).
+    for name in (b"APPTAINER_LABELS", b"SINGULARITY_LABELS", b"APPTAINER_ROOTFS", b"SINGULARITY_ROOTFS"):
         if name in data:
             return "build"
     if not in_container(data):
@@ -118,11 +111,8 @@ def gate(data: "Mapping[bytes, bytes]") -> str:
     return "writable"
 
 
-def follow(name: str) -> "Any":
-    """Import a module of ours for the start, as the import system does, which takes three times as long.
-
-    :param name: one directly in this package.
-    """
+def follow(name):  # type: (str) -> Any
+    """Import a module of this package for the start, as the import system does, which takes three times as long."""
     full = f"{__name__}.{name}"
     modules = sys.modules
     loader: Any = type(__spec__.loader)
@@ -142,36 +132,23 @@ def follow(name: str) -> "Any":
     return modules[full]
 
 
-def environment_writable(access: "Any") -> bool:
+def environment_writable(access):  # type: (Any) -> bool
     """Whether this process may write where packages are imported from.
-
-    That is the prefix and, where a virtual environment has the packages of its base or of another one besides, those.
 
     :param access: :func:`os.access`, or what notes the question.
     """
-    if not access(sys.prefix, os.W_OK) or (has_packages_of_base() and not access(sys.base_prefix, os.W_OK)):
+    # That is the prefix and, where a virtual environment has the packages of its base or of another one besides, those.
+    prefix = sys.prefix
+    if not access(prefix, os.W_OK) or (has_packages_of_base() and not access(sys.base_prefix, os.W_OK)):
         return False
-    return sys.prefix == sys.base_prefix or not packages_of_image(access)
+    if prefix != sys.base_prefix:
+        for entry in sys.path:
+            if entry.endswith("-packages") and not entry.startswith(prefix + "/"):
+                return not follow("mounted").packages_of_image(access)
+    return True
 
 
-def packages_of_image(access: "Any") -> str:
-    """Return a read-only directory of the image's packages that a virtual environment has besides, or nothing.
-
-    A virtual environment above another one, as images have it, gets at that one's packages by a ``.pth`` file or
-    PYTHONPATH: ``--system-site-packages`` means those of the base. The image's are on the filesystem of its Python.
-
-    :param access: as of :func:`environment_writable`.
-    """
-    own = f"{sys.prefix}/"
-    for entry in sys.path:
-        if not entry.endswith("-packages") or entry.startswith(own) or access(entry, os.W_OK):
-            continue
-        if access(entry, os.F_OK) and os.stat(entry).st_dev == os.stat(sys.base_prefix).st_dev:
-            return entry
-    return ""
-
-
-def has_packages_of_base() -> bool:
+def has_packages_of_base():  # type: () -> bool
     """Whether this is a virtual environment with ``--system-site-packages``, as soon as ``site`` knows it."""
     if sys.prefix == sys.base_prefix:
         return False
@@ -179,9 +156,15 @@ def has_packages_of_base() -> bool:
     return sys.prefix in prefixes and sys.base_prefix in prefixes
 
 
-def has_sign(data: "Mapping[bytes, bytes]") -> bool:
+def has_sign(data):  # type: (dict[bytes, bytes]) -> bool
     """Whether a container engine has left its sign, which may have leaked to a host or be left over there."""
-    for name in _ENGINE:
+    for name in (
+        b"APPTAINER_CONTAINER",
+        b"SINGULARITY_CONTAINER",
+        b"CH_RUNNING",
+        b"KUBERNETES_SERVICE_HOST",
+        b"SHIFTER_IMAGE",
+    ):
         if name in data:
             return True
     container = data.get(b"container")
@@ -191,20 +174,19 @@ def has_sign(data: "Mapping[bytes, bytes]") -> bool:
     return access("/.singularity.d", 0) or access("/.dockerenv", 0) or access("/run/.containerenv", 0)
 
 
-def in_container(data: "Mapping[bytes, bytes]") -> bool:
-    """Whether ``/`` is a container's, by its mount and its namespaces; which engine's is for :mod:`~.system.container`.
-
-    It is looked at where an engine has left its sign, and where it could be no booted system's or is read-only. What
-    takes more than a look is asked in :mod:`sif_writable.rootfs`.
-    """
+def in_container(data):  # type: (dict[bytes, bytes]) -> bool
+    """Whether ``/`` is a container's, by its mount and its namespaces."""
+    # It is looked at where an engine has left its sign, and where it could be no booted system's (of ST_RDONLY,
+    # ST_NOSUID and ST_NODEV such a one can do with the first alone: bubblewrap has all three) or is read-only. What
+    # takes more than a look is asked in `rootfs`.
     global _root
     signed = has_sign(data)
     try:
-        shut = not signed and os.statvfs("/").f_flag & _SHUT
+        shut = not signed and os.statvfs("/").f_flag & 7
         if not (signed or shut or data.get(b"container") == FIREJAIL):
             return False
         if int(os.readlink("/proc/self/ns/mnt")[5:-1]) in _BOOTED:  # PRoot makes no namespace
-            return bool(shut or os.statvfs("/").f_flag & _SHUT) and bool(follow("rootfs").below_proot())
+            return bool(shut or os.statvfs("/").f_flag & 7) and bool(follow("rootfs").below_proot())
         if signed:
             _root = os.stat("/")
             if _root.st_uid not in (0, 65534):  # that of a booted system is root's
@@ -215,7 +197,7 @@ def in_container(data: "Mapping[bytes, bytes]") -> bool:
     return bool(follow("rootfs").is_containers(data, signed=signed))
 
 
-def let_pass(error: BaseException) -> None:
+def let_pass(error):  # type: (BaseException) -> None
     """Raise an error again that is of a handler of the program; called wherever a class like OSError is caught."""
     trace = error.__traceback__
     if trace is None or trace.tb_next is None:  # a system call raised it

@@ -5,21 +5,19 @@ Loaded by each process that is not left alone. It imports only what is loaded al
 
 import os
 import sys
+from _imp import source_hash
 
 import sif_writable
 from sif_writable import MODE, SESSION, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
-    from typing import Any, Optional
+    from typing import Any
 
-    passed: Sequence[str]
-    library: Sequence[str]
-    finders: list[Any]
-    this: Any
+    passed = library = ()  # type: tuple[str, ...]
+    finders = []  # type: list[Any]
+    this = None  # type: Any
 
 FIELDS = 5
 """How many fields a session has. Only the last one may have a semicolon in it."""
@@ -43,13 +41,12 @@ KEEP = "SIF_WRITABLE_KEEP"
 OPT_IN = "SIF_WRITABLE_OPT_IN"
 """The variable with those that are redirected only on request, with commas or blanks between them."""
 
-_AT_SECURE = 23
-_INPUTS_KEY = 0x5349465F494E5056
 _INPUT_ENDS = (
-    *(b"HOME", b"DIR", b"DIRS", b"DIRECTORY", b"FOLDER", b"CACHE", b"_cache", b"TMP", b"TEMP", b"DATA"),
-    *(b"_FLAGS", b"_PATH", b"_PATHS", b"_ROOT", b"_BASE", b"_SHARE"),
+    *(b"DIR", b"CACHE", b"_PATH", b"_FLAGS", b"HOME", b"DIRS", b"DIRECTORY", b"FOLDER", b"_cache", b"TMP", b"TEMP"),
+    *(b"DATA", b"_PATHS", b"_ROOT", b"_BASE", b"_SHARE"),
 )
-"""How most variables end that a decision depends on, those of packages that are not in the table yet included."""
+"""How most variables end that a decision depends on, those of packages that are not in the table yet included: the most
+frequent ends first."""
 _INPUTS = frozenset(
     (
         *(b"USER", b"LOGNAME", b"LNAME", b"USERNAME", b"SCRATCH", b"PYTHONPYCACHEPREFIX", b"PYTHONNOUSERSITE"),
@@ -59,22 +56,17 @@ _INPUTS = frozenset(
     )
 )
 """The others; tests/unit/test_session.py compares both with all that is asked for."""
-_NO_INPUT = b"LD_LIBRARY_PATH"
-"""What ends like one, differs often between a process and its child, and decides nothing."""
 
-stage: "Any" = None
+stage = None  # type: Any
 """What waits in ``sys.meta_path`` for the first import that is not the standard library's."""
 timed_out = ""
 """An ancestor's storage that did not answer in time: a new decision passes it over, and it is not asked again."""
-handed: "dict[str, Optional[bytes]]" = {}
+handed = {}  # type: dict[str, bytes | None]
 """Variables that :mod:`sif_writable.importhook` goes by, as they were when this process began."""
 
 
-def start(data: "Mapping[bytes, bytes]") -> str:
-    """Do as an ancestor has decided, where that holds here; otherwise decide; return the state.
-
-    :param data: the environment (:func:`sif_writable.environment`).
-    """
+def start(data):  # type: (dict[bytes, bytes]) -> str
+    """Do as an ancestor has decided, where that holds here; otherwise decide; return the state."""
     damaged = None
     if SESSION.encode() in data:
         mode = data.get(MODE.encode(), b"").decode("ascii", "replace").lower()
@@ -97,12 +89,10 @@ def start(data: "Mapping[bytes, bytes]") -> str:
     return state or str(sif_writable.follow("start").run(damaged))
 
 
-def elevated() -> bool:
-    """Whether this program has rights that its caller lacks, whose environment it then must not obey.
-
-    It was set-user-id or set-group-id, or has file capabilities. The latter leave the ids alone; the kernel tells the
-    program's loader (AT_SECURE in getauxval(3)).
-    """
+def elevated():  # type: () -> bool
+    """Whether this program has rights that its caller lacks, whose environment it then must not obey."""
+    # It was set-user-id or set-group-id, or has file capabilities. The latter leave the ids alone; the kernel tells the
+    # program's loader: AT_SECURE in getauxval(3), which is 23.
     try:
         descriptor = os.open("/proc/self/auxv", os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:  # which such a program gets where it may not be looked into
@@ -115,28 +105,30 @@ def elevated() -> bool:
     finally:
         os.close(descriptor)
     names = words[::2]
-    return _AT_SECURE in names and words[2 * names.index(_AT_SECURE) + 1] != 0
+    return 23 in names and words[2 * names.index(23) + 1] != 0
 
 
-def token() -> str:
+def token():  # type: () -> str
     """Name this very container run: the mount of ``/`` (its mtime is the container's start) and the user."""
     root = os.stat("/")
     return f"{root.st_dev:x}.{root.st_ino:x}.{root.st_mtime_ns:x}.{os.geteuid()}"
 
 
-def inputs() -> str:
+def inputs():  # type: () -> str
     """Return sixteen hexadecimal digits for all variables of this process that a decision depends on, ours included."""
-    from _imp import source_hash  # built in
-
     variables = sif_writable.environment()
-    names = [name for name in variables if name.endswith(_INPUT_ENDS) or name in _INPUTS]
-    if _NO_INPUT in names:
-        names.remove(_NO_INPUT)
+    names = []
+    for name in variables:
+        if name.endswith(_INPUT_ENDS) or name in _INPUTS:
+            names.append(name)  # noqa: PERF401 - before Python 3.12 a comprehension is a function to be read
+    if b"LD_LIBRARY_PATH" in names:  # it differs often between a process and its child, and decides nothing
+        names.remove(b"LD_LIBRARY_PATH")
     names.sort()
-    return source_hash(_INPUTS_KEY, b"\0".join([*names, *map(variables.__getitem__, names)])).hex()
+    names.extend(map(variables.__getitem__, names[:]))
+    return source_hash(0x5349465F494E5056, b"\0".join(names)).hex()
 
 
-def is_current(session: str) -> bool:
+def is_current(session):  # type: (str) -> bool
     """Whether a session was written in this container run, for what is wanted here, and its storage is still there."""
     global timed_out
     fields = session.split(";", FIELDS - 1)
@@ -146,11 +138,9 @@ def is_current(session: str) -> bool:
         return True
     roots = fields[4].split(":")
     if fields[0].strip("2s"):  # not all of it is served by this kernel
-        hanging: Any = sif_writable.follow("hanging")
-        for kind, root in zip(fields[0][1:], roots):
-            if kind != hanging.LOCAL and hanging.times_out(root, kind):
-                timed_out = root
-                return False
+        timed_out = sif_writable.follow("hanging").first_that_times_out(fields[0][1:], roots)
+        if timed_out:
+            return False
     uid = int(fields[1].rpartition(".")[2])
     for root in roots:  # a cleaner of /tmp may have removed it, and somebody have taken the name
         if not is_own(root, uid):
@@ -158,7 +148,7 @@ def is_current(session: str) -> bool:
     return os.access(roots[0], os.W_OK)  # it may have become read-only
 
 
-def is_own(root: str, uid: int) -> bool:
+def is_own(root, uid):  # type: (str, int) -> bool
     """Whether a storage root is still a directory of this user's, which nobody else may write."""
     try:
         status = os.lstat(root)
@@ -168,13 +158,11 @@ def is_own(root: str, uid: int) -> bool:
     return status.st_uid == uid and status.st_mode & 0o170322 == 0o040300
 
 
-def install(data: "Mapping[bytes, bytes]") -> None:
-    """Wait for the first import of somebody's package, once; only then :mod:`sif_writable.importhook` is loaded.
-
-    What waits is a function that holds nothing: ``sys.meta_path`` lives to the very end of an interpreter, and with it
-    all that the globals of a finder lead to. With ``os`` among them the end of each process takes longer by 1.3 % of
-    a start.
-    """
+def install(data):  # type: (dict[bytes, bytes]) -> None
+    """Wait for the first import of somebody's package, once; only then :mod:`sif_writable.importhook` is loaded."""
+    # What waits is a function that holds nothing: sys.meta_path lives to the very end of an interpreter, and with it
+    # all that the globals of a finder lead to. With `os` among them the end of each process takes longer by 1.3 % of a
+    # start.
     global stage
     if stage is not None:
         return
@@ -197,24 +185,25 @@ def install(data: "Mapping[bytes, bytes]") -> None:
 
 
 def _find_spec(
-    name: str, path: "Optional[Sequence[str]]" = None, target: "Optional[ModuleType]" = None
-) -> "Optional[ModuleSpec]":
-    """Find nothing, or as the finder does that is in place from now on.
-
-    That is put in place where this was not asked first, too: whoever stands before it is asked by it. The names that
-    are seen here are those that :func:`install` gives.
-    """
+    name,  # type: str
+    path=None,  # type: list[str] | None
+    target=None,  # type: Any
+):
+    # type: (...) -> ModuleSpec | None
+    """Find nothing, or as the finder does that is in place from now on."""
+    # That is put in place where this was not asked first, too: whoever stands before it is asked by it. The names that
+    # are seen here are those that `install` gives.
     top = name.partition(".")[0]
     ours = top == "sif_writable" and path is not None
     if not ours:
-        if top in passed:  # noqa: F821
+        if top in passed:
             return None
-        if top in library and name != "multiprocessing.process" and finders[0] is this:  # noqa: F821
+        if top in library and name != "multiprocessing.process" and finders[0] is this:
             return None
     elif name == "sif_writable.first_import":
         return None
     import sif_writable  # it is not among the names that this function sees
 
     found: Any = sif_writable.follow("first_import")
-    spec: Optional[ModuleSpec] = found.of_ours(name, path) if ours else found.go_on(name, path, target)
+    spec: ModuleSpec | None = found.of_ours(name, path) if ours else found.go_on(name, path, target)
     return spec

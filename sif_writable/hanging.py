@@ -2,11 +2,8 @@
 
 import os
 
+import sif_writable
 from sif_writable import let_pass
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 LOCAL, REMOTE, FUSE = "s", "n", "f"
 """Who serves a filesystem: this kernel, a remote server, or a FUSE daemon. The last two can hang."""
@@ -22,12 +19,12 @@ _LONGEST = 4096
 """Bytes. The kernel does not take longer paths."""
 
 
-def path_in_table(point: bytes) -> str:
+def path_in_table(point):  # type: (bytes) -> str
     """Return a path of the kernel's table of mounts with its blanks and other characters that are escaped there."""
     return os.fsdecode(point).replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
-def may_hang_in(mounted: "Iterable[bytes]", kinds: "Iterable[bytes]", local: bytes) -> "dict[str, str]":
+def may_hang_in(mounted, kinds, local):  # type: (list[bytes], list[bytes], bytes) -> dict[str, str]
     """Return where filesystems are that may stop answering, but for the root, with REMOTE or FUSE.
 
     :param mounted: mount points, as in the kernel's table.
@@ -41,7 +38,7 @@ def may_hang_in(mounted: "Iterable[bytes]", kinds: "Iterable[bytes]", local: byt
     return found
 
 
-def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str]":
+def hangable_mount_on(path, points):  # type: (str, dict[str, str]) -> tuple[str, str]
     """Return (mount point, kind) of the first of ``points`` that resolving a path passes through, or ("", LOCAL).
 
     Only what lies before that mount is looked at, since links there may lead to it.
@@ -71,74 +68,89 @@ def hangable_mount_on(path: str, points: "Mapping[str, str]") -> "tuple[str, str
     return "", LOCAL
 
 
-class Waiting:
-    """Waits for filesystems that may stop answering, for each once."""
+def wait_for(path, points, *, first=True):  # type: (str, dict[str, str], bool) -> None
+    """Wait until the filesystems on the way to a path have answered.
 
-    def __init__(self, points: "dict[str, str]") -> None:
-        """Take the points, from :func:`may_hang_in`."""
-        self.points = points
-        self._left = dict(points)
-
-    def wait_for(self, path: str, *, first: bool = True) -> None:
-        """Wait until the filesystems on the way to a path have answered.
-
-        :param first: whether storage may have to be there: else nobody waits.
-        :raises TimeoutError: one does not, or would have to be waited for.
-        """
-        while self._left:
-            point, kind = hangable_mount_on(path, self._left)
-            if not point:
-                break
-            if not first:
-                raise TimeoutError
-            if times_out(point, kind):
-                timed_out.append(point)  # who decides anew shall not wait for it again
-                raise TimeoutError
-            del self._left[point]
+    :param points: from :func:`may_hang_in`; what has answered is taken out, and not waited for again.
+    :param first: whether storage may have to be there: else nobody waits.
+    :raises TimeoutError: one does not, or would have to be waited for.
+    """
+    while points:
+        point, kind = hangable_mount_on(path, points)
+        if not point:
+            break
+        if not first:
+            raise TimeoutError
+        if times_out(point, kind):
+            timed_out.append(point)  # who decides anew shall not wait for it again
+            raise TimeoutError
+        del points[point]
 
 
-def times_out(path: str, kind: str) -> bool:
+def answer_as_then(
+    waited,  # type: dict[str, str]
+    reached,  # type: frozenset[str]
+    points,  # type: dict[str, str]
+    left,  # type: dict[str, str]
+):
+    # type: (...) -> bool
+    """Wait for what was waited for then, if the same may hang now.
+
+    :param reached: all directories on the way to what is asked.
+    :param points: where filesystems are that may; :param left: those that have not answered yet.
+    :raises TimeoutError: one does not answer.
+    """
+    if {point: kind for point, kind in points.items() if point in reached} != waited:
+        return False
+    for point in waited:
+        wait_for(point, left)
+    return True
+
+
+def times_out(path, kind):  # type: (str, str) -> bool
     """Whether the filesystem under a path does not answer for :data:`TIMEOUT` seconds.
 
-    No call has a time limit, so somebody else has to ask. A thread costs a third of a child. But from a FUSE server
-    that has taken a request and is stuck with it, not even SIGKILL frees who asked (request_wait_answer in the kernel's
-    fs/fuse/dev.c), and no process ends before its threads.
+    No call has a time limit, so somebody else has to ask: a thread, which costs a third of a child, or a child.
 
     :param kind: :data:`REMOTE` or :data:`FUSE`.
     """
-    return _times_out_for_child(path) if kind == FUSE and _is_alone() else _times_out_for_thread(path)
+    return bool(sif_writable.follow("fuse").times_out(path)) if kind == FUSE else times_out_for_thread(path)
 
 
-def _is_alone() -> bool:
-    """Whether this process may fork: what other threads have locked would stay locked in the child."""
-    try:
-        return len(os.listdir("/proc/self/task")) == 1
-    except OSError as error:
-        let_pass(error)
-        return False
+def first_that_times_out(kinds, roots):  # type: (str, list[str]) -> str
+    """Return the first of a session's storage roots that does not answer, or an empty string.
+
+    :param kinds: a letter for each root.
+    """
+    for kind, root in zip(kinds, roots):
+        if kind != LOCAL and times_out(root, kind):
+            return root
+    return ""
 
 
-def _ask(path: str) -> None:
+def ask(path):  # type: (str) -> None
+    """Wait for an answer."""
     try:
         os.statvfs(path)  # always reaches the server; stat may be answered from the attribute cache
     except (OSError, ValueError):
         return  # which is an answer, too
 
 
-def _times_out_for_thread(path: str) -> bool:
+def times_out_for_thread(path):  # type: (str) -> bool
+    """Let a thread ask, for :data:`TIMEOUT` seconds."""
     import _thread
 
     asked = _thread.allocate_lock()
     asked.acquire()
     names: list[str] = []
 
-    def ask() -> None:
+    def in_thread():  # type: () -> None
         names.append(f"/proc/self/task/{_thread.get_native_id()}")
-        _ask(path)
+        ask(path)
         asked.release()
 
     try:
-        _thread.start_new_thread(ask, ())
+        _thread.start_new_thread(in_thread, ())
     except RuntimeError as error:  # this process may have no more threads: all is as with a filesystem that answers
         let_pass(error)
         return False
@@ -151,42 +163,3 @@ def _times_out_for_thread(path: str) -> bool:
             break
         asked.acquire(True, 0.00002)
     return False
-
-
-def _times_out_for_child(path: str) -> bool:
-    from sif_writable import signals
-
-    own = signals.own_child()
-    try:
-        with own:
-            own.pid = signals.fork()
-            return _is_given_up(own.pid, path)
-    except (OSError, RuntimeError) as error:  # no more processes, or none from here: as above
-        let_pass(error)
-        return False
-
-
-def _is_given_up(child: int, path: str) -> bool:
-    import time
-
-    if not child:
-        try:
-            # A reader of the parent's pipe sees no end of file while this child holds the write end.
-            os.closerange(0, 1 + max([int(name) for name in os.listdir("/proc/self/fd")]))
-            _ask(path)
-        finally:
-            os._exit(0)
-    begun, pause, killed = time.monotonic(), 0.0002, False
-    try:
-        while os.waitpid(child, os.WNOHANG)[0] == 0:
-            if killed and time.monotonic() > begun + TIMEOUT + 1:
-                return True
-            if not killed and time.monotonic() > begun + TIMEOUT:
-                os.kill(child, 9)
-                killed = True
-            time.sleep(pause)
-            pause = min(1.5 * pause, 0.02)
-    except OSError as error:  # nobody waits for children here (SIGCHLD is ignored), and this one has ended
-        let_pass(error)
-        return killed
-    return killed

@@ -1,4 +1,4 @@
-"""What is mounted over the image here? Something at the bind target, or a writable layer over the environment.
+"""What is over the image here, or beside it? A mount at the bind target, a layer, packages of another environment.
 
 It imports only what is loaded already.
 """
@@ -10,7 +10,7 @@ from sif_writable import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Optional
 
 
 def mounted_at(path: str) -> bool:
@@ -84,3 +84,20 @@ def is_layer_over_prefix(value: "Optional[str]") -> bool:
     except OSError as error:
         let_pass(error)
         return False
+
+
+def packages_of_image(access: "Any") -> str:
+    """Return a read-only directory of the image's packages that a virtual environment has besides, or nothing.
+
+    A virtual environment above another one, as images have it, gets at that one's packages by a ``.pth`` file or
+    PYTHONPATH: ``--system-site-packages`` means those of the base. The image's are on the filesystem of its Python.
+
+    :param access: as of :func:`sif_writable.environment_writable`.
+    """
+    own = f"{sys.prefix}/"
+    for entry in sys.path:
+        if not entry.endswith("-packages") or entry.startswith(own) or access(entry, os.W_OK):
+            continue
+        if access(entry, os.F_OK) and os.stat(entry).st_dev == os.stat(sys.base_prefix).st_dev:
+            return entry
+    return ""

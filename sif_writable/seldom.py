@@ -2,6 +2,7 @@
 
 import marshal
 import os
+import sys
 from _imp import source_hash
 
 from sif_writable import let_pass
@@ -46,10 +47,24 @@ def ask(kind: int, path: str, more: "Any", mounted: "Sequence[bytes]") -> "Any":
     return False
 
 
-def mounts(table: bytes) -> "tuple[list[bytes], list[bytes], list[bytes]]":
-    """Return what :func:`sif_writable.warm.mounts` does, from a table in which something has an empty name."""
+def mounts(table: bytes) -> "tuple[bytes, list[bytes], list[bytes]]":
+    """Return what :func:`sif_writable.warm.mounts` does, from a table in which options have blanks."""
     lines = [line.split(b" ") for line in table.splitlines()]
-    return [line[0] for line in lines], [line[1] for line in lines], [line[2] for line in lines]
+    return table, [line[1] for line in lines], [line[2] for line in lines]
+
+
+def is_in_layer(table: bytes) -> bool:
+    """Whether this process is in a layer of which the variable was cleaned, by the table of :func:`~.warm.mounts`."""
+    lines = [line.split(b" ") for line in table.splitlines()]
+    return any(line[0] == b"sif-writable" and line[2] == b"overlay" for line in lines)
+
+
+def say_once(lines: "list[str]", said: str) -> None:
+    """Say lines, unless an ancestor has said the same."""
+    if getattr(sys.modules.get("sif_writable.session"), "said", "") != said:
+        from sif_writable.stderr import say
+
+        say(lines)
 
 
 def rest(content: bytes, checksum: "Callable[[bytes], bytes]") -> "Any":

@@ -16,14 +16,14 @@ from sif_writable import DEBUG, DIR, LAYER, SESSION, TARGET, child, let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from typing import Any, Optional
+    from collections.abc import Iterable, Iterator  # noqa: F401
+    from typing import Any
 
 IMAGE, PLAN = "image", "plan"
 """How the name of an image's folder in storage begins, before its identity; and in there that of a kept plan, before
 the interpreter tag, with a dash between. The other names are in :mod:`sif_writable.storage.layout`."""
-LARGEST, DAY = 1 << 20, 86400.0
-"""Bytes of a file that are read; seconds, of which the time of a kept plan is not renewed more often."""
+LARGEST = 1 << 20
+"""Bytes of a file that are read."""
 FOLDER = "sif-writable"
 """The name of the one folder that we make in a place."""
 MIN_BYTES, ROOM, SMALL, MIN_INODES = 16 << 20, 256 << 20, 1 << 30, 64
@@ -48,18 +48,15 @@ LOCAL = (
 """Types of filesystems that do not stop answering, or only together with the image; of another one it may happen."""
 
 
-def start(data: "Mapping[bytes, bytes]") -> str:
+def start(data):  # type: (dict[bytes, bytes]) -> str
     """Set what an earlier start has decided, without a session; return the state, or nothing: it does not hold here."""
     try:
         kept = find(data)
     except (OSError, ValueError) as error:
         let_pass(error)
         return ""
-    return _apply(kept) if kept else ""
-
-
-def _apply(kept: "Any") -> str:
-    """Set the variables, and hand them down: what :func:`sif_writable.redirects.remember.keep` has kept."""
+    if not kept:
+        return ""
     settings, (kinds, done, roots), pycache, user_site, said, lines = kept
     environ: Any = sif_writable.environment()
     environ.update(settings)
@@ -72,35 +69,30 @@ def _apply(kept: "Any") -> str:
     if user_site == "ignore" or (user_site and getattr(sys.modules.get("site"), "USER_SITE", None)):
         sif_writable.follow("usersite").again(user_site)
     os.environ[SESSION] = f"2{kinds};{child.token()};{done};{child.inputs()};{roots}"
-    if lines and getattr(sys.modules.get("sif_writable.session"), "said", "") != said:  # an ancestor has said the same
-        from sif_writable.stderr import say
-
-        say(lines)
+    if lines:
+        sif_writable.follow("seldom").say_once(lines, said)
     child.install(environ)
     return "active"
 
 
-def find(data: "Mapping[bytes, bytes]") -> "Any":
-    """Return what an earlier start has decided, as :func:`_apply` is given it, or None.
-
-    Storage is looked for where :func:`sif_writable.storage.candidates.places` does. A plan counts if this user owns it
-    and nobody else may write it; whose the folders are that it lies in, is asked by the plan itself.
+def find(data):  # type: (dict[bytes, bytes]) -> Any
+    """Return what an earlier start has decided (:func:`sif_writable.redirects.remember.keep`), or None.
 
     :raises OSError: the image or a place cannot be read at the moment, or does not answer.
     """
-    sources, mounted, kinds = mounts()
+    # Storage is looked for where `sif_writable.storage.candidates.places` does. A plan counts if this user owns it and
+    # nobody else may write it; whose the folders are that it lies in, is asked by the plan itself.
+    table, mounted, kinds = mounts()
     if LAYER.encode() in data or data.get(DEBUG.encode()) == b"1":
         return None
-    if b"sif-writable" in sources:  # in a layer of which the variable was cleaned
-        for source, kind in zip(sources, kinds):
-            if source == b"sif-writable" and kind == b"overlay":
-                return None
-    wait: Any = None
+    if b"\nsif-writable " in b"\n" + table and sif_writable.follow("seldom").is_in_layer(table):
+        return None
+    left: Any = None
+    points: Any = {}
     for kind in set(kinds):
         if b" %s " % kind not in LOCAL:
-            hanging: Any = sif_writable.follow("hanging")
-            points = hanging.may_hang_in(mounted, kinds, LOCAL)
-            wait = hanging.Waiting(points) if points else None
+            points = sif_writable.follow("hanging").may_hang_in(mounted, kinds, LOCAL)
+            left = dict(points)
             break
     uid = user = os.geteuid()
     if not uid:
@@ -114,9 +106,9 @@ def find(data: "Mapping[bytes, bytes]") -> "Any":
     image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
     name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
     writable = sif_writable.environment_writable(os.access)
-    for number, (base, given) in enumerate(_places(data, home, target, writable, wait)):
-        if wait:
-            wait.wait_for(base, first=not number)  # nobody waits for a later one where an earlier one may do
+    for number, (base, given) in enumerate(_places(data, home, target, writable, left)):
+        if left:  # nobody waits for a later one where an earlier one may do
+            sif_writable.follow("hanging").wait_for(base, left, first=not number)
         try:
             place = os.stat(base)
         except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions tell
@@ -128,16 +120,21 @@ def find(data: "Mapping[bytes, bytes]") -> "Any":
             if plan is None or plan.st_uid != uid or plan.st_mode & 0o170022 != 0o100000:
                 continue
             same = uid, user, home, target, writable, manifest, sys.dont_write_bytecode
-            kept = _holds(content, same, data, mounted, wait)
-            if kept and abs(time.time() - plan.st_mtime) > DAY:
+            kept = _holds(content, same, data, mounted, points, left)
+            if kept and abs(time.time() - plan.st_mtime) > 86400:  # it is renewed once a day
                 kept = kept if sif_writable.follow("seldom").use(root, name, kept[0]) else None
             return kept and kept[1:]
     return None
 
 
 def _places(
-    data: "Mapping[bytes, bytes]", home: str, target: bool, writable: bool, wait: "Any"
-) -> "Iterator[tuple[str, bool]]":
+    data,  # type: dict[bytes, bytes]
+    home,  # type: str
+    target,  # type: bool
+    writable,  # type: bool
+    left,  # type: Any
+):
+    # type: (...) -> Iterator[tuple[str, bool]]
     """Yield where storage may be, and whether the user gave it."""
     if given := data.get(DIR.encode()):
         yield os.fsdecode(given), True
@@ -148,8 +145,8 @@ def _places(
     if (cache := data.get(b"XDG_CACHE_HOME", b""))[:1] == b"/":
         yield os.fsdecode(cache), False
     if home[:1] == "/" and home != "/":
-        if wait:
-            wait.wait_for(home)
+        if left:
+            sif_writable.follow("hanging").wait_for(home, left)
         if os.access(f"{home}/.", os.W_OK | os.X_OK):
             yield f"{home}/.cache", False
     for name in (b"SLURM_TMPDIR", b"SCRATCH", b"TMPDIR"):
@@ -159,8 +156,14 @@ def _places(
 
 
 def _holds(
-    content: bytes, same: "tuple[Any, ...]", data: "Mapping[bytes, bytes]", mounted: "Sequence[bytes]", wait: "Any"
-) -> "Any":
+    content,  # type: bytes
+    same,  # type: Any
+    data,  # type: dict[bytes, bytes]
+    mounted,  # type: list[bytes]
+    points,  # type: Any
+    left,  # type: Any
+):
+    # type: (...) -> Any
     """Return what was decided if each question has the answer of then, or else None."""
     size = _HEAD + int.from_bytes(content[8:_HEAD], "little")
     if checksum(content[8:size]) != content[:8]:
@@ -174,26 +177,25 @@ def _holds(
             return None
     rest: Any = None
     if not names.issuperset(data):
-        new = [name for name in data.keys() - names if is_marked(name, marks)]
+        new = marked(data.keys() - names, marks)
         if new:
             rest = sif_writable.follow("seldom").rest(content[size:], checksum)
             if sif_writable.follow("seldom").any_asked(new, rest[1]):
                 return None
     waited, reached = hanging
-    if wait or waited:
+    if points:
         rest = rest or (reached is None and sif_writable.follow("seldom").rest(content[size:], checksum))
-        points = wait.points if wait else {}
-        if {point: kind for point, kind in points.items() if point in (reached or rest[0])} != waited:
+        if not sif_writable.follow("hanging").answer_as_then(waited, reached or rest[0], points, left):
             return None
-        for point in waited:
-            wait.wait_for(point)
+    elif waited:
+        return None
     if not _same(questions, mounted):
         return None
     for number, (directory, there, others) in enumerate(listings):
         listed = os.listdir(directory)
         if not there.issubset(listed):
             return None
-        new = [name for name in map(os.fsencode, others.union(listed) - others) if is_marked(name, marks)]
+        new = marked(map(os.fsencode, others.union(listed) - others), marks)
         if new:
             rest = rest or sif_writable.follow("seldom").rest(content[size:], checksum)
             if sif_writable.follow("seldom").any_asked(new, rest[2][number]):
@@ -208,7 +210,7 @@ def _holds(
     return kept
 
 
-def _same(questions: "Iterable[Any]", mounted: "Sequence[bytes]") -> bool:
+def _same(questions, mounted):  # type: (list[Any], list[bytes]) -> bool
     """Whether questions have the same answers: by kind, each path, what more is asked, and the answer.
 
     An error is its number.
@@ -246,27 +248,28 @@ def _same(questions: "Iterable[Any]", mounted: "Sequence[bytes]") -> bool:
     return True
 
 
-def is_marked(name: bytes, marks: bytes) -> bool:
-    """Whether a name may be one of those that were asked for, of which there may be many (a Bloom filter).
+def marked(names, marks):  # type: (Iterable[bytes], bytes) -> list[bytes]
+    """Return those of these names that may be among those asked for, of which there may be many (a Bloom filter)."""
+    found = []
+    for name in names:
+        first, second = places_of(name)
+        if marks[first >> 3] >> (first & 7) & marks[second >> 3] >> (second & 7) & 1:
+            found.append(name)
+    return found
 
-    :param marks: from :func:`sif_writable.redirects.remember.marks`.
-    """
-    first, second = places_of(name)
-    return bool(marks[first >> 3] >> (first & 7) & marks[second >> 3] >> (second & 7) & 1)
 
-
-def places_of(name: bytes) -> "tuple[int, int]":
-    """Return the two bits that stand for a name."""
+def places_of(name):  # type: (bytes) -> tuple[int, int]
+    """Return the two bits that stand for a name (:func:`sif_writable.redirects.remember.marks`)."""
     found = int.from_bytes(source_hash(_PLAN_KEY, name), "little")
     return found % MARKS, (found >> 32) % MARKS
 
 
-def about(status: os.stat_result, devices: "dict[int, int]") -> "tuple[int, int, int, int]":
+def about(status, devices):  # type: (os.stat_result, dict[int, int]) -> tuple[int, int, int, int]
     """Return of a file what a decision asks. A device number differs in each run; which are equal does not."""
     return status.st_mode, status.st_uid, status.st_gid, devices.setdefault(status.st_dev, len(devices))
 
 
-def space(found: os.statvfs_result) -> "tuple[Any, ...]":
+def space(found):  # type: (os.statvfs_result) -> tuple[Any, ...]
     """Return of a filesystem what a decision asks: its flags, and what is enough."""
     free = found.f_bavail * found.f_frsize
     return (
@@ -277,24 +280,22 @@ def space(found: os.statvfs_result) -> "tuple[Any, ...]":
     )
 
 
-def checksum(body: bytes) -> bytes:
+def checksum(body):  # type: (bytes) -> bytes
     """Return the check sum of a part of a kept plan; another version's does not fit."""
     return source_hash(_PLAN_KEY, sif_writable.__version__.encode() + body)
 
 
-def mounts() -> "tuple[list[bytes], list[bytes], list[bytes]]":
-    """Return what is mounted, where, and the types of filesystems (proc_pid_mounts(5)).
-
-    To look at the places themselves may be to wait.
-    """
+def mounts():  # type: () -> tuple[bytes, list[bytes], list[bytes]]
+    """Return the table of what is mounted, where that is, and the types of filesystems (proc_pid_mounts(5))."""
+    # To look at the places themselves may be to wait. Of six fields in a line each but the last ends with a blank.
     table = _read("/proc/self/mounts")[0]
-    fields = table.split()
-    if len(fields) != 3 * fields.count(b"0"):  # what is mounted may have no name: of six fields the last two are zeros
+    fields = table.split(b" ")
+    if len(fields) != 5 * table.count(b"\n") + 1:
         return sif_writable.follow("seldom").mounts(table)  # type: ignore[no-any-return]
-    return fields[::6], fields[1::6], fields[2::6]
+    return table, fields[1::5], fields[2::5]
 
 
-def identity(purelib: str) -> "tuple[str, bytes]":
+def identity(purelib):  # type: (str) -> tuple[str, bytes]
     """Return the image identity (:mod:`sif_writable.identity`), and the text of the manifest as far as starts need it.
 
     :param purelib: the folder that holds this package.
@@ -331,7 +332,7 @@ def identity(purelib: str) -> "tuple[str, bytes]":
     return source_hash(_IDENTITY_KEY, packed).hex(), manifest
 
 
-def _read(path: str) -> "tuple[bytes, Optional[os.stat_result]]":
+def _read(path):  # type: (str) -> tuple[bytes, os.stat_result | None]
     """Return what is in a file, and what is known of it; nothing where it is not there.
 
     :raises OSError: it cannot be read at the moment.

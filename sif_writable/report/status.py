@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import sif_writable
-from sif_writable import DIR, importhook, session, settings
+from sif_writable import DIR, importhook, mounted, session, settings
 from sif_writable.cleanup import policy
 from sif_writable.cleanup.measure import Bound, measure
 from sif_writable.copies.policy import limit
@@ -87,7 +87,7 @@ def status(*, ran: bool = True, full: bool = False, gpu: bool = True, gpu_requir
     prefix = seen.prefix
     if not seen.prefix_writable and os.access(prefix, os.W_OK):
         of_base = sif_writable.has_packages_of_base() and not os.access(sys.base_prefix, os.W_OK)
-        prefix = sys.base_prefix if of_base else sif_writable.packages_of_image(os.access) or prefix
+        prefix = sys.base_prefix if of_base else mounted.packages_of_image(os.access) or prefix
     prefix_mount = mounts.mount_of(prefix, table)
     found = gpus.gpus(required=gpu_required) if gpu else None
     wrong = [

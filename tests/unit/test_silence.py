@@ -119,7 +119,7 @@ def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
 def test_nobody_waits_for_longer_than_the_patience_lasts(kind: str, left: bool) -> None:
     """Who writes for others to read, and has ended, is not kept from it by the one who asks."""
     program = f"""
-    hanging._ask = lambda path: time.sleep(100)
+    hanging.ask = lambda path: time.sleep(100)
     hanging.TIMEOUT = 0.3
     begun = time.monotonic()
     print(hanging.times_out("/", {kind!r}), 0.3 <= time.monotonic() - begun < 30, alone())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from sif_writable import hanging, identity, warm
+from sif_writable import hanging, identity, seldom, warm
 from sif_writable.redirects import remember
 from sif_writable.system import filesystem, world
 
@@ -91,20 +91,20 @@ def test_what_was_noted_is_answered_as_then_until_something_changes(tmp_path: Pa
 
 def test_names_that_were_asked_for_are_marked_and_hardly_any_other() -> None:
     marks = remember.marks(b"ASKED_FOR_%d" % number for number in range(1000))
-    assert all(warm.is_marked(b"ASKED_FOR_%d" % number, marks) for number in range(1000))
-    assert sum(warm.is_marked(b"ANOTHER_%d" % number, marks) for number in range(1000)) < 50
+    assert len(warm.marked((b"ASKED_FOR_%d" % number for number in range(1000)), marks)) == 1000
+    assert len(warm.marked((b"ANOTHER_%d" % number for number in range(1000)), marks)) < 50
     assert len(marks) == len(remember.marks([]))
 
 
-@pytest.mark.parametrize(
-    ("first", "name"), [("/dev/x / ext4 rw 0 0\n", "/dev/x"), (" / ext4 rw 0 0\n", ""), ("0 / ext4 rw 0 0\n", "0")]
-)
-def test_what_is_mounted_may_have_any_name(monkeypatch: pytest.MonkeyPatch, first: str, name: str) -> None:
-    table = f"{first}server:/x /my\\040home nfs4 rw,vers=4.2 0 0\n".encode()
+@pytest.mark.parametrize("name", ["/dev/x", "", "0", "sif-writable"])
+@pytest.mark.parametrize("options", ["rw,vers=4.2", "rw,name=with blanks", ""])
+def test_what_is_mounted_may_have_any_name(monkeypatch: pytest.MonkeyPatch, name: str, options: str) -> None:
+    table = f"{name} / overlay rw 0 0\nserver:/x /my\\040home nfs4 {options} 0 0\nx /y ext4 rw 0 0\n".encode()
     monkeypatch.setattr(warm, "_read", lambda _: (table, None))
-    expected = [name.encode(), b"server:/x"], [b"/", b"/my\\040home"], [b"ext4", b"nfs4"]
-    assert warm.mounts() == expected
-    assert hanging.may_hang_in(*expected[1:], warm.LOCAL) == {"/my home": hanging.REMOTE}
+    where, kinds = [b"/", b"/my\\040home", b"/y"], [b"overlay", b"nfs4", b"ext4"]
+    assert warm.mounts() == (table, where, kinds)
+    assert hanging.may_hang_in(where, kinds, warm.LOCAL) == {"/my home": hanging.REMOTE}
+    assert seldom.is_in_layer(table) == (name == "sif-writable")
 
 
 def test_what_cannot_be_asked_again_is_not_kept() -> None:
@@ -128,7 +128,7 @@ def test_nobody_waits_for_a_place_that_is_not_needed(
         (tmp_path / "home").mkdir()
     scratch.mkdir()
     monkeypatch.setattr(sys, "prefix", f"{tmp_path}/none")
-    monkeypatch.setattr(warm, "mounts", lambda: ([b"x"], [os.fsencode(scratch)], [b"nfs4"]))
+    monkeypatch.setattr(warm, "mounts", lambda: (b"", [os.fsencode(scratch)], [b"nfs4"]))
     monkeypatch.setattr(hanging, "timed_out", timed_out := list[str]())
     monkeypatch.setattr(hanging, "times_out", silent)
     data = {b"HOME": os.fsencode(tmp_path / "home"), b"SCRATCH": os.fsencode(scratch)}
