@@ -103,7 +103,7 @@ def find(data):  # type: (dict[bytes, bytes]) -> Any
     target = TARGET.encode() in mounted
     if not target and os.access(TARGET, os.F_OK):  # or a link leads to a mount
         target = os.stat(TARGET).st_dev != os.stat("/").st_dev
-    image, manifest = identity(os.path.dirname(os.path.dirname(__file__)))
+    image, manifest = identity(__file__.rsplit("/", 2)[0])
     name = f"{IMAGE}-{image}/{PLAN}-{sys.implementation.cache_tag}"
     writable = sif_writable.environment_writable(os.access)
     for number, (base, given) in enumerate(_places(data, home, target, writable, left)):
@@ -231,7 +231,8 @@ def _same(questions, mounted):  # type: (list[Any], list[bytes]) -> bool
                 if kind <= LSTAT:
                     found = about((os.lstat if kind else os.stat)(path), devices)
                 elif kind == THERE:
-                    os.lstat(path)
+                    if not (answer and access(path, os.F_OK)):  # which costs a sixth, and may follow a link to nowhere
+                        os.lstat(path)
                     found = True
                 elif kind == LINK:
                     found = os.readlink(path)
@@ -296,11 +297,8 @@ def mounts():  # type: () -> tuple[bytes, list[bytes], list[bytes]]
 
 
 def identity(purelib):  # type: (str) -> tuple[str, bytes]
-    """Return the image identity (:mod:`sif_writable.identity`), and the text of the manifest as far as starts need it.
-
-    :param purelib: the folder that holds this package.
-    :raises OSError: the image cannot be read at the moment.
-    """
+    """Return the image identity (:mod:`sif_writable.identity`), and of the manifest what starts need."""
+    # `purelib` is the folder that holds this package. OSError: the image cannot be read at the moment.
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     usual = sys.platlibdir == "lib" and purelib == f"{sys.prefix}/lib/{version}/site-packages"
     of_any: Any = None if usual else sif_writable.follow("identity")

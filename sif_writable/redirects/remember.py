@@ -307,9 +307,11 @@ def _is_answered(question: world.Question, roots: set[tuple[int, str]], closed: 
     """Whether a question has an answer already.
 
     A root of this user's with mode 0700, on a filesystem that is not read-only, can be written by him; what holds a
-    folder that the user gave is asked as it is listed.
+    folder that the user gave is asked as it is listed; and a start has just come by the folders of this package.
     """
-    kind, place, *_ = question
+    kind, place, _, answer = question
+    if kind == warm.THERE:
+        return bool(answer) and warm.__file__.startswith(f"{place}/")
     return (kind == warm.ACCESS and (warm.LSTAT, place) in roots) or (kind == warm.STAT and place in closed)
 
 

@@ -89,6 +89,18 @@ def test_what_was_noted_is_answered_as_then_until_something_changes(tmp_path: Pa
     assert not warm._same(grouped, warm.mounts()[1])
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("found", ["nothing", "a directory", "a link", "a link that leads nowhere"])
+def test_what_is_there_need_not_lead_anywhere(tmp_path: Path, found: str, there: bool) -> None:
+    place = tmp_path / "place"
+    if found == "a directory":
+        place.mkdir()
+    elif found != "nothing":
+        place.symlink_to(tmp_path if found == "a link" else "nowhere")
+    assert warm._same([(warm.THERE, [(str(place), None, there)])], []) == (there == (found != "nothing"))
+    assert warm._same([(warm.THERE, [(f"{place}/below", None, False)])], [])
+
+
 def test_names_that_were_asked_for_are_marked_and_hardly_any_other() -> None:
     marks = remember.marks(b"ASKED_FOR_%d" % number for number in range(1000))
     assert len(warm.marked((b"ASKED_FOR_%d" % number for number in range(1000)), marks)) == 1000
