@@ -5,6 +5,7 @@ It imports only what is loaded already, and then the finder.
 
 import os
 import sys
+from _thread import get_ident  # built in, and loaded already
 
 import sif_writable
 from sif_writable import child, let_pass
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any, Optional
+
+_at_work: "set[int]" = set()
+"""Threads that put the finder in place."""
 
 
 def load(*names: str) -> None:
@@ -129,15 +133,22 @@ def of_ours(name: str, path: "Sequence[str]") -> "Optional[ModuleSpec]":
 
 def finder() -> "Any":
     """Put the finder in place, and return it."""
-    age()
-    load("importhook")
-    from sif_writable import importhook
+    this = get_ident()
+    _at_work.add(this)
+    try:
+        age()
+        load("importhook")
+        from sif_writable import importhook
 
-    return importhook.install()
+        return importhook.install()
+    finally:
+        _at_work.discard(this)
 
 
 def go_on(name: str, path: "Optional[Sequence[str]]", target: "Optional[ModuleType]") -> "Optional[ModuleSpec]":
     """Put the finder in place, and return what it finds."""
+    if get_ident() in _at_work:  # where the standard library is asked for as well, what we import ourselves is
+        return None
     stage = child.stage
     try:
         if sys.meta_path[0] is not stage and stage in sys.meta_path:  # our own modules are not others' to rewrite

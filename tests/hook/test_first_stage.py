@@ -84,3 +84,15 @@ def test_a_finder_that_cannot_be_loaded_leaves_the_imports_to_others(hooked: Hoo
     changed.write("somebody.py", "VALUE = 1\n")
     asked = "(__import__('somebody').VALUE, repr(sys.modules['sif_writable'].failure))"
     assert changed.ask(asked) == (1, "RuntimeError('spoilt')")
+
+
+def test_the_finder_comes_where_the_standard_library_is_asked_for_too(each: Hooked) -> None:
+    """Where bytecode goes to storage: an image that ships none, or none of ``-O``."""
+    image = each.copy()
+    image.write("writes_beside.py", "import os\nopen(os.path.dirname(__file__) + '/made', 'a').close()\n")
+    program = (
+        "import sys, writes_beside, sif_writable; "
+        "print(sif_writable.failure, bool(sys.pycache_prefix), '/packages-' in writes_beside.__file__)"
+    )
+    done = image.run("-OO", "-c", program, env={"SIF_WRITABLE_OVERLAY": "off"})
+    assert (done.returncode, done.stdout) == (0, "None True True\n"), done
