@@ -143,6 +143,11 @@ def _storage(model: Status) -> list[Check]:
         if entry["lasting"] == "memory" and entry["kind"] != "runtime":
             text = f"{entry['kind']} files go to {entry['folder']}, which is memory and is gone after the run"
             found.append(Check(WARN, "storage", text, "bind a directory: --bind DIR:/sif-writable"))
+    found += [
+        Check(WARN, "storage", entry["text"].rstrip("."), entry["remedy"].rstrip("."))
+        for entry in model["problems"]
+        if entry["code"] == "not-shared"
+    ]
     if model["storage"] and not found:
         found.append(Check(PASS, "storage", model["storage"][0]["folder"] + " and its neighbours can be written", ""))
     return found

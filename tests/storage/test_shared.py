@@ -161,6 +161,9 @@ def test_a_place_that_no_group_shares_is_said(base: str, owner: int, group: int,
     assert (done.returncode, why in done.stderr) == (0, True), done
     assert "Remedy: " in done.stderr
     assert "sif-writable-shared" not in os.listdir(base)
+    doctor = run(base, VICTIM, ["-m", "sif_writable", "doctor"])
+    assert "WARN storage: " in doctor.stdout, doctor
+    assert why in doctor.stdout.replace("\n     ", " "), doctor
 
 
 def test_what_one_has_alone_stays_found(base: str, places: Scratch) -> None:
