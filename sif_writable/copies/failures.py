@@ -59,6 +59,7 @@ _FRAME = re.compile(r'^([\s|]*)File "([^"\n]+\.pyw?|<[^"\n]*)", line \d+[^\n]*(?
 _DATABASE = re.compile(r"unable to open database file|readonly database")
 _STARTERS = ("_execute_child", "_posix_spawn")
 """Functions of ``subprocess`` that start a program."""
+_STARTING = re.compile(rf'^[\s|]*File "[^"\n]*", line \d+, in (?:{"|".join(_STARTERS)})$', re.MULTILINE)
 _SPAWNERS = frozenset(("posix_spawn", "posix_spawnp"))
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EOVERFLOW)
 """The last is how a layer refuses files of other users whose mode permits writing."""
@@ -134,14 +135,16 @@ def _is_of_a_program(error: BaseException) -> bool:
     The error of a worker process has no traceback but the text of one, in what it came from.
     """
     frame = _innermost(error)
-    if frame is not None and (frame.f_code.co_name in _STARTERS or {*frame.f_code.co_names} & _SPAWNERS):
+    if frame is not None and {*frame.f_code.co_names} & _SPAWNERS:
+        return True
+    if any(this.f_code.co_name in _STARTERS for this in _frames(error)):
         return True
     return error.__cause__ is not None and _tells_of_a_program(said(error.__cause__))
 
 
 def _tells_of_a_program(text: str) -> bool:
-    """Whether the innermost frame of a traceback in words is where a program is started."""
-    return text.rpartition('File "')[2].partition("\n")[0].rpartition(", in ")[2].strip() in _STARTERS
+    """Whether a traceback in words goes through where a program is started; what starts it may be wrapped."""
+    return _STARTING.search(text) is not None
 
 
 def _folder(error: BaseException, folder: str) -> str:
@@ -155,10 +158,17 @@ def _folder(error: BaseException, folder: str) -> str:
 
 
 def _innermost(error: BaseException) -> Any:
-    traceback, frame = error.__traceback__, None
-    while traceback is not None:
-        frame, traceback = traceback.tb_frame, traceback.tb_next
+    frame = None
+    for frame in _frames(error):  # noqa: B007 - the last one is meant
+        pass
     return frame
+
+
+def _frames(error: BaseException) -> Iterator[Any]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
 
 
 def is_of_a_database(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -245,11 +245,30 @@ RUNS: dict[str, Callable[[str], object]] = {
     "a child": lambda path: subprocess.run([path], check=True),
     "posix_spawn": lambda path: os.posix_spawn(path, [path], {}),
     "a child by posix_spawn": lambda path: subprocess.run([path], check=True, close_fds=False),
+    "a child by what wraps posix_spawn": lambda path: _wrapped(
+        lambda: subprocess.run([path], close_fds=False, check=True)
+    ),
+    "a worker's child by what wraps posix_spawn": lambda path: _as_from_a_worker(
+        lambda: _wrapped(lambda: subprocess.run([path], close_fds=False, check=True))
+    ),
     "a worker's child": lambda path: _as_from_a_worker(lambda: subprocess.run([path], check=True)),
     "a worker's child by posix_spawn": lambda path: _as_from_a_worker(
         lambda: subprocess.run([path], check=True, close_fds=False)
     ),
 }
+
+
+def _wrapped(work: Callable[[], object]) -> None:
+    """Start with an ``os.posix_spawn`` that a tracer has put its own function around."""
+    spawn: Any = os.posix_spawn
+
+    def traced(*arguments: Any, **options: Any) -> int:
+        number: int = spawn(*arguments, **options)
+        return number
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "posix_spawn", traced)
+        work()
 
 
 def _as_from_a_worker(work: Callable[[], object]) -> None:
