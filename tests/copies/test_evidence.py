@@ -68,6 +68,7 @@ def test_a_program_that_fails_for_another_reason_is_as_without_us(app: Image, re
     ]
 
 
+@pytest.mark.exact
 def test_such_an_error_reads_no_file(app: Image) -> None:
     """The end of a program that fails makes not one system call more than that of one which does not have us."""
     strace = apt.find("strace")

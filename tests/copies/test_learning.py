@@ -74,6 +74,7 @@ assert threading.excepthook is mine
     assert result.stderr.count(_PROMISE) == len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.exact
 def test_modules_that_tell_are_as_without_us(one_image: Image) -> None:
     program = """
 import quiet, sys

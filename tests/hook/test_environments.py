@@ -32,6 +32,7 @@ def build_environment(each_build: Python) -> str:
     return str(or_skip(owned, each_build, environments.of_sources))
 
 
+@pytest.mark.exact
 def test_another_build(places: Scratch, each_build: Python, build_environment: str) -> None:
     first_use.works(places, build_environment, layer=each_build.build != "pypy")
 

@@ -59,6 +59,7 @@ def _assert_ends(hooked: Hooked, call: str) -> None:
         assert end.stderr.count("KeyboardInterrupt") == 1
 
 
+@pytest.mark.exact
 def test_what_a_handler_raises_during_a_start_is_told(hooked: Hooked) -> None:
     handler = "def handler(number, frame): raise RuntimeError('the time is over')"
     interrupted = _interrupting(

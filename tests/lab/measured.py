@@ -53,6 +53,9 @@ if os.path.exists("{0}/settings") and "coverage" not in sys.modules:
     try:
         import coverage
         measuring = coverage.process_startup()
+    except Exception:  # the working directory is gone, or HOME cannot be read: nothing is measured there
+        pass
+    else:
         atexit.unregister(measuring._atexit)
         atexit.register(save)
         posix_spawn, os.posix_spawn = os.posix_spawn, _posix_spawn

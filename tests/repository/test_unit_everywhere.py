@@ -32,7 +32,7 @@ def test_unit_tests_pass(each_python: Python) -> None:
     # Bytecode of several interpreters side by side is fine; pytest's cache folder is not.
     folders = ["tests/unit", *sorted(glob.glob(f"{glob.escape(REPOSITORY)}/tests/*/unit"))]
     command = [f"{environment}/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COVERAGE"))}
     done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert " passed" in done.stdout.splitlines()[-1]
