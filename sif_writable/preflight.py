@@ -82,18 +82,18 @@ class CheckedLoader:
         if module is not None and getattr(module, "__loader__", None) is self:
             module.__loader__ = self._loader
 
-    def _exec_module(self, module: ModuleType) -> None:
+    def _exec_module(self, module: ModuleType) -> None:  # pragma: no cover - it has another name
         self._begin(module)
         if self._ordinary is None:
             _bootstrap._init_module_attrs(self._spec, module, override=True)  # noqa: SLF001
         self._loader.exec_module(module)
 
-    def _create_module(self, spec: ModuleSpec) -> Any:
+    def _create_module(self, spec: ModuleSpec) -> Any:  # pragma: no cover - it has another name
         self._begin(None)
         spec.loader = self  # type: ignore[assignment] # for exec_module, which tells the module
         return self._loader.create_module(spec)
 
-    def _load_module(self, *name: str) -> ModuleType:
+    def _load_module(self, *name: str) -> ModuleType:  # pragma: no cover - it has another name
         self._begin(None)
         module: ModuleType = self._loader.load_module(*name)
         return module

@@ -31,7 +31,9 @@ def watched(spec: "Optional[ModuleSpec]", listen: "Callable[[], None]") -> "Opti
     return spec
 
 
-def _execute(loader: "Any", listen: "Callable[[], None]", module: "ModuleType") -> None:
+def _execute(  # pragma: no cover - it has another name
+    loader: "Any", listen: "Callable[[], None]", module: "ModuleType"
+) -> None:
     vars(loader).pop("exec_module", None)  # from now on the loader is what it is without us
     loader.exec_module(module)
     listen()

@@ -222,8 +222,9 @@ def _held(values: Any, stays: tuple[object, ...], own: str) -> str:
         if any(value is module for module in stays):
             continue
         if isinstance(value, ModuleType):
-            if value.__name__.startswith(own):
-                return value.__name__
+            name = str(getattr(value, "__name__", ""))  # a module that was emptied has none
+            if name.startswith(own):
+                return name
             continue
         for each in (value, type(value)):
             where = getattr(each, "__module__", None) if callable(each) else None
