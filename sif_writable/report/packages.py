@@ -42,7 +42,8 @@ def listed(folder: str) -> list[Package]:
     found: dict[str, Package] = {}
     tree = store.Copies(folder)
     wanted = [line for line in lines if line.what == PACKAGE]
-    wanted += [Line(PACKAGE, name, store.ANYWHERE, "user", "") for name in policy.names(os.environ)]
+    named = [name for name in policy.names(os.environ) if name not in importhook.NEVER]  # see `misnamed`
+    wanted += [Line(PACKAGE, name, store.ANYWHERE, "user", "") for name in named]
     for line in sorted(wanted, key=lambda line: line.place == store.ANYWHERE):
         if line.name in found:
             continue

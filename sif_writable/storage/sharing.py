@@ -67,7 +67,9 @@ def _find(folder: str, base: str, group: int) -> str:
         world.once()
         _make(folder, base, group)
     found = world.lstat(folder)
-    if found.st_mode & 0o170000 != 0o040000 or not world.exists(f"{folder}/{MARKER}"):
+    if found.st_mode & 0o170000 != 0o040000:
+        return f"has {SHARED!r}, which is no directory (remedy: rename it)"
+    if not world.exists(f"{folder}/{MARKER}"):
         return f"has {SHARED!r}, which is not empty and has no mark of ours (remedy: rename it)"
     if found.st_gid != group or found.st_mode & 0o2072 != 0o2070:
         return (

@@ -94,3 +94,6 @@ def test_a_folder_without_our_mark_is_not_used(base: Path) -> None:
     (base / layout.SHARED / MARKER).touch()
     (base / layout.SHARED).chmod(0o755)
     assert "of mode 0755" in str(chosen(base).unshared)
+    (base / layout.SHARED).rename(base / "elsewhere")
+    (base / layout.SHARED).symlink_to("elsewhere")
+    assert "which is no directory" in str(chosen(base).unshared)
