@@ -74,6 +74,8 @@ def replicate(folder: str, place: str) -> tuple[str, str]:
                 os.unlink(target)
             os.rename(aside, target)
         except FileNotFoundError:  # superseded and removed meanwhile
+            if make.newest_generation(folder) == number:
+                raise  # it is damaged
             continue
         except OSError as error:
             let_pass(error)
@@ -82,7 +84,7 @@ def replicate(folder: str, place: str) -> tuple[str, str]:
         finally:
             files.remove(aside)
         return target, line
-    return "", ""
+    raise OSError(errno.EAGAIN, "others have published all the time", folder)
 
 
 def _copy(newest: Generation, aside: str) -> None:

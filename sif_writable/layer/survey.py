@@ -113,9 +113,9 @@ def states(place: str, names: Sequence[str]) -> dict[str, str]:
         return "\n".join([answers[name] for name in asked])
 
     with suppress(RuntimeError, OSError):
-        answer = (child.ask(ask, SECONDS) or "").split("\n")
-        if len(answer) == len(asked):
-            return {**found, **dict(zip(asked, answer))}
+        answer = child.ask(ask, SECONDS)
+        if answer is not None:
+            return {**found, **dict(zip(asked, answer.split("\n")))}
     return {**found, **dict.fromkeys(asked, UNKNOWN)}
 
 
@@ -188,16 +188,17 @@ def remove(path: str) -> str:
         return problem
     lock = -1
     try:
-        with suppress(FileNotFoundError):  # it is half of a layer
-            lock = alive.lock(path) if kind(name) == UPPER else -1
+        if kind(name) == UPPER:
+            with suppress(FileNotFoundError):  # it is half of a layer
+                lock = alive.lock(path)
+                if lock < 0:
+                    return "is being read by another process, which keeps what is in it"
         gone = f"{place}/{replicas.GONE}{os.urandom(8).hex()}"
         os.rename(path, gone)
         if problem := in_use(path):  # a layer was made from it just now: it says so before it looks whether it is there
             os.rename(gone, path)
             return problem
         files.remove(gone)
-    except BlockingIOError:
-        return "is being read by another process, which keeps what is in it"
     finally:
         if lock >= 0:
             os.close(lock)
