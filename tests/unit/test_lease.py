@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -55,3 +56,52 @@ def test_a_folder_that_cannot_hold_it_has_none(tmp_path: Path) -> None:
         assert lease.held(str(folder)) is None
         with pytest.raises(OSError, match=r"No such file|Too many levels"):
             lease._lock(str(folder))
+
+
+def test_where_files_cannot_be_locked_there_is_no_lease_and_no_second_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    asked: list[int] = []
+
+    def refuse(descriptor: int, _: int) -> NoReturn:
+        asked.append(descriptor)
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = str(tmp_path)
+    for _ in range(2):
+        lease.hold(folder)
+    assert lease.held(folder) is None
+    assert len(asked) == 1
+    assert os.listdir(folder) == [lease.NAME]
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lease._lock(folder)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lease_that_was_removed_while_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    removed = [f"{tmp_path}/{lease.NAME}"] * 2
+
+    def remove(*_: object) -> None:
+        if removed:
+            os.unlink(removed.pop())
+
+    monkeypatch.setattr(fcntl, "flock", remove)
+    descriptor = lease._lock(str(tmp_path))
+    assert descriptor is not None
+    assert lease.is_there(str(tmp_path), descriptor)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    os.utime(descriptor, (0, 0))
+    lease._touch(descriptor)
+    assert os.fstat(descriptor).st_mtime > lease.DAY
+    os.close(descriptor)
+    lease._touch(descriptor)  # of a daemon that has closed all its descriptors
