@@ -97,5 +97,5 @@ def _run(process: "Any", learn: "Callable[[BaseException], None]") -> None:
     except (Exception, SystemExit) as error:
         learn(error)
         if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next  # without this frame
+            error.__traceback__ = error.__traceback__.tb_next  # without this frame, since CPython 3.11
         raise

@@ -95,7 +95,7 @@ def programs(root: str = "/") -> list[str]:
         except OSError:
             continue
         for entry in entries:
-            if entry.name == "bin" and entry.is_dir():
+            if entry.name == "bin" and os.path.isdir(entry.path):  # a link to itself is none
                 found += _in_bin(entry.path)
             elif depth < DEPTH and entry.name not in _SKIPPED and entry.path not in _SKIPPED_PATHS:
                 try:

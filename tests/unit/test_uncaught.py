@@ -82,7 +82,8 @@ def test_a_thread_and_a_process_are_learned_from(learned: list[BaseException | N
         Broken()._bootstrap()  # type: ignore[attr-defined]
     assert [type(each) for each in learned] == [ZeroDivisionError, OSError]
     assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][-1] == "run"
-    assert "_run" not in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    if sys.version_info >= (3, 11):  # an older one puts the frame back
+        assert "_run" not in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
 
 def test_a_process_with_work_of_its_own_is_left_alone(learned: list[BaseException | None]) -> None:

@@ -61,6 +61,9 @@ def test_the_learned_list_survives_anything() -> None:
         ("def save(to): open(to, 'a')\nsave(__file__ + '.log')", True),
         ("if not os.access(os.path.dirname(__file__), os.W_OK): raise RuntimeError", True),
         ("os.open(__file__ + 'x', os.O_RDWR | os.O_CREAT)", True),
+        ("os.open(__file__ + 'x', 0o101)", True),
+        ("os.open(__file__ + 'x', 0)", False),
+        ("open(__file__ + 'x', True)", False),
         ("p = files(__package__) / 'x'\np.write_text('')", True),
         ("open(os.path.join(os.path.dirname(__file__), 'x'))", False),
         ("open(os.path.join(os.path.dirname(__file__), 'x'), 'rb').read()", False),
@@ -73,6 +76,16 @@ def test_what_sources_tell(tmp_path: Path, source: str, writes: bool) -> None:
     path = tmp_path / "m.py"
     path.write_text(source)
     assert bool(Sources([str(path)]).write()) == writes
+
+
+def test_so_much_of_sources_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "open(__file__ + 'x', 'w')"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(text if name == "b" else " " * len(text))
+    paths = [f"{tmp_path}/{name}.py" for name in ("a", "none", "b")]
+    assert Sources(paths).write() == f"{tmp_path}/b.py:1"
+    monkeypatch.setattr("sif_writable.image.sources.MAX_BYTES", len(text))
+    assert Sources(paths).write() == ""
 
 
 def test_sources_of_several_modules(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -68,6 +69,13 @@ def test_a_manifest_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> 
         writer.update(str(tmp_path / "none"), {"gpu": ["warn"]})
 
 
+def test_nothing_half_written_is_left_of_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(SifWritableError, match="cannot be written"):
+        writer.update(str(tmp_path), {"gpu": ["warn"]})
+    assert os.listdir(tmp_path) == [MANIFEST]
+
+
 def test_demands_become_variables() -> None:
     declared = {"gpu": ["require"], "gpu-min-memory": ["20GiB"], "stamp": ["x"]}
     assert manifest.demands(declared) == {"SIF_WRITABLE_GPU": "require", "SIF_WRITABLE_GPU_MIN_MEMORY": "20GiB"}
@@ -131,6 +139,9 @@ def test_scan(lib: Path) -> None:
     assert found.locations == [("MPLCONFIGDIR", "B"), ("NUMBA_CACHE_DIR", "a_dist")]
     assert found.writers == [("a", f"{lib}/a/w.py:2")]
     assert [name for name, _ in told] == ["a", "b", "bad"]
+    os.unlink(lib / "a" / "w.py")
+    (lib / "a" / "w.py").symlink_to("nowhere")  # as some installers leave one
+    assert inventory.scan([str(lib)], options.VARIABLES, lambda *_: None).writers == []
     assert all(0 <= part <= 1 for _, part in told)
 
 
@@ -152,6 +163,14 @@ def test_bytecode(lib: Path) -> None:
     left = bytecode.compile_all(stale, lambda _path, _part: None)
     assert left == [f"{lib}/bad.py"]
     assert bytecode.stale([str(lib)]) == left
+    for source, flags in ((b"\0\0\0\0", 0), (importlib.util.MAGIC_NUMBER, 1)):
+        compiled = importlib.util.cache_from_source(f"{lib}/b.py")
+        with open(compiled, "r+b") as file:
+            file.write(source + bytes([flags]))
+        # Of another version; then of a hash, with which nothing is compared.
+        assert bytecode.stale([str(lib)]) == ([f"{lib}/b.py", *left] if not flags else left)
+    os.unlink(compiled)
+    assert bytecode.compile_all([f"{lib}/b.py"], lambda _path, _part: None) == []
     os.utime(lib / "b.py", (5, 5))
     assert sorted(bytecode.stale([str(lib)])) == [f"{lib}/b.py", f"{lib}/bad.py"]
 
@@ -178,13 +197,43 @@ def test_environments(tmp_path: Path) -> None:
         (tmp_path / folder / "python3").symlink_to(sys.executable)
     (tmp_path / "usr" / "bin" / "python3.99").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "usr" / "bin" / "python3.99").chmod(0o755)
+    (tmp_path / "usr" / "bin" / "python3.98").symlink_to(sys.executable)  # is one that was asked
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / "bin").symlink_to("bin")
     (tmp_path / "usr" / "bin" / "python3-config").symlink_to(sys.executable)
     found = [os.path.relpath(path, tmp_path) for path in environments.programs(str(tmp_path))]
-    assert found == ["usr/bin/python3", "usr/bin/python3.99", "opt/env/bin/python3"]
+    assert found == ["usr/bin/python3", "usr/bin/python3.98", "usr/bin/python3.99", "opt/env/bin/python3"]
     answers, silent = environments.found(str(tmp_path))
     assert {each.name for each in answers} == {sys.implementation.name}
     assert [program for program, _ in silent] == [f"{tmp_path}/usr/bin/python3.99"]
     assert answers[0].supported
+
+
+@pytest.mark.parametrize("call", ["scandir", "listdir"])
+def test_folders_that_cannot_be_listed_hold_no_interpreters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / "closed" / "bin").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    real = getattr(os, call)
+
+    def closed(path: str) -> object:
+        if "closed" in path:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, call, closed)
+    assert environments.programs(str(tmp_path)) == [f"{tmp_path}/bin/python3"]
+
+
+def test_the_cuda_of_a_base_image_is_named_by_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VERSION", "12.6.3")
+    for name in ("cuda-12.6", "cuda", "share"):
+        (tmp_path / name).mkdir()
+    assert inventory.cuda([], str(tmp_path)) == [("12.6", f"{tmp_path}/cuda-12.6"), ("12.6.3", "CUDA_VERSION")]
+    monkeypatch.delenv("CUDA_VERSION")
+    assert inventory.cuda([], f"{tmp_path}/nothing") == []
 
 
 # --- What is planned with seeds.

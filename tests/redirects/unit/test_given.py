@@ -12,6 +12,7 @@ from sif_writable.copies import policy
 from sif_writable.redirects import given
 from sif_writable.redirects.catalog import OPT_IN, ROWS
 from sif_writable.session import was_set
+from sif_writable.system.timeouts import TIMED_OUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,13 @@ def test_what_is_wrong_with_a_value(tmp_path: Path, variable: str, text: str, pr
     names = {"there": tmp_path, "file": tmp_path / "file", "dangling": tmp_path / "dangling"}
     (found,) = given.listed({variable: text.format(**names), "HOME": str(tmp_path)})
     assert (found.problem, bool(found.remedy)) == (problem, bool(problem))
+
+
+def test_a_place_that_does_not_answer_is_not_the_users_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given, "responds", lambda path: path != "/gone/torch")
+    (found,) = given.listed({"TORCH_HOME": "/gone/torch"})
+    assert found.problem == TIMED_OUT
+    assert found.remedy == "see what holds up its server, or unset TORCH_HOME"
 
 
 def test_what_this_package_has_set_is_not_the_users() -> None:

@@ -24,6 +24,13 @@ def test_what_was_noted_is_read_also_at_another_path(tmp_path: Path) -> None:
     assert found == (str(tmp_path / "two" / IMAGE / "data-torch"), frozenset({"hub", "hub/checkpoints"}))
 
 
+def test_what_cannot_be_read_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    for name in ("folder", "link", "nothing"):
+        assert own.read(f"{tmp_path}/{name}") == ("", frozenset())
+
+
 @pytest.mark.parametrize(
     "text", ["", "../../home", f"{IMAGE}/../data-x", f"{IMAGE}/data-x/..", "/etc", f"{IMAGE}/home"]
 )

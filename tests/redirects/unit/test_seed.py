@@ -12,6 +12,7 @@ import pytest
 from sif_writable import aside
 from sif_writable.redirects import seeding
 from sif_writable.redirects.watch import Watch
+from sif_writable.storage import publish as publishing
 from sif_writable.storage.make import collect_leftovers
 from sif_writable.storage.publish import bounded_lock, publish
 from sif_writable.system import image_mounts
@@ -263,10 +264,22 @@ def test_leftovers_of_killed_processes_are_collected_and_nothing_that_only_looks
     for path in (*old, fresh, *elsewhere, *user):
         tree(Path(path), {"half": 1})
         os.utime(path, (0, 0))
+    old.append(aside.path(str(tmp_path), "file"))
+    Path(old[-1]).touch()
+    os.utime(old[-1], (0, 0))
     os.utime(fresh)
     collect_leftovers(str(tmp_path))
     assert [path for path in old if os.path.lexists(path)] == []
     assert [path for path in (fresh, *elsewhere, *user) if not os.path.lexists(path)] == []
+
+
+def test_a_link_that_is_put_back_each_time_is_left_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "MAX_RELINKED", 0)  # as if another process had been faster so many times
+    (tmp_path / "new").mkdir()
+    (tmp_path / "folder").symlink_to("elsewhere")
+    with pytest.raises(NotADirectoryError):
+        publishing._rename_over_link(f"{tmp_path}/new", f"{tmp_path}/folder")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "new"]
 
 
 def test_names_aside_are_random_bounded_and_known_again(tmp_path: Path) -> None:

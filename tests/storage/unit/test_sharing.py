@@ -14,12 +14,11 @@ from sif_writable.redirects.decision import Outcome
 from sif_writable.seldom import MARKER
 from sif_writable.storage import choose, layout, sharing
 from sif_writable.storage.candidates import Candidate
+from sif_writable.storage.chosen import Storage
 from tests.lab.decisions import Ground, make_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from sif_writable.storage.chosen import Storage
 
 UID = os.geteuid()
 SHARE = {"SIF_WRITABLE_SHARE": "data"}
@@ -29,6 +28,14 @@ def chosen(base: Path) -> Storage:
     """Return the storage of a user who gives this place and wants to share."""
     place = Candidate("SIF_WRITABLE_DIR", str(base), "persistent", given=True)
     return choose.choose_storage([place], make_facts(uid=UID, user=UID), SHARE)
+
+
+def shared_by(base: Path, status: os.stat_result | None = None, loose: str = "") -> Storage:
+    """Return storage that shares a place, or says why not."""
+    storage = Storage()
+    place = Candidate("SIF_WRITABLE_DIR", str(base), "persistent", given=True)
+    sharing.share(place, status or base.stat(), loose, storage)
+    return storage
 
 
 @pytest.fixture
@@ -86,6 +93,61 @@ def test_a_place_of_another_mode_is_not_shared(base: Path, mode: int, why: str) 
     assert storage.unshared is not None
     assert why in str(storage.unshared)
     assert not (base / layout.SHARED).exists()
+
+
+def test_a_place_below_what_others_may_write_is_not_shared(base: Path) -> None:
+    assert "lies in '/loose'" in str(shared_by(base, loose="/loose").unshared)
+    assert shared_by(base, loose=str(base)).shared is not None  # its group may
+
+
+def test_a_place_that_is_gone_is_not_shared(base: Path) -> None:
+    status = base.stat()
+    base.rmdir()
+    storage = shared_by(base, status)
+    assert storage.shared is None
+    assert f"{base} is not shared: it does not exist" in str(storage.unshared)
+
+
+def test_a_folder_gets_the_group_of_its_place_or_is_not_made(base: Path) -> None:
+    base.chmod(0o770)  # what is made there has this user's own group
+    other = base.stat().st_gid + 4321
+    status = os.stat_result((*base.stat()[:5], other, *base.stat()[6:10]))
+    storage = shared_by(base, status)
+    if UID == 0:
+        assert (base / layout.SHARED).stat().st_gid == other
+        assert storage.shared is not None
+    else:
+        assert os.listdir(base) == []
+        assert "is not shared" in str(storage.unshared)
+
+
+def test_nothing_is_left_of_a_folder_that_cannot_be_shared(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    assert "is not shared: it " in str(shared_by(base).unshared)
+    assert os.listdir(base) == []
+
+
+def test_another_one_of_the_group_may_be_faster(base: Path) -> None:
+    folder = base / layout.SHARED
+    folder.mkdir()
+    (folder / MARKER).touch()
+    sharing._make(str(folder), str(base), base.stat().st_gid)
+    assert os.listdir(base) == [layout.SHARED]
+    assert os.listdir(folder) == [MARKER]
+
+
+def test_a_folder_in_what_is_gone_stays_as_it_was(base: Path) -> None:
+    facts, storage = make_facts(uid=UID, user=UID), chosen(base)
+    decision = decide.decide(facts, storage, Ground(), SHARE)
+    (redirect,) = (each for each in decision.redirects if each.variable == "SKIMAGE_DATADIR")
+    os.rename(base, f"{base}-moved")
+    outcome = Outcome(facts, storage, decision)
+    folders.make_redirect(redirect, outcome, SHARE)
+    assert redirect not in decision.redirects
+    assert "SKIMAGE_DATADIR stays as it was: " in str(outcome.failed[0])
 
 
 def test_a_folder_without_our_mark_is_not_used(base: Path) -> None:
