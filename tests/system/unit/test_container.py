@@ -30,6 +30,13 @@ PLAIN_ROOT = "1 0 0:40 / / rw,relatime - overlay overlay rw,lowerdir=/var/lib/do
         ({"SINGULARITY_CONTAINER": "/d/x.sif", "SINGULARITY_COMMAND": "exec"}, (), "", "SingularityCE", "/d/x.sif"),
         ({"SINGULARITY_CONTAINER": "/d/x.sif", "SINGULARITY_NAME": "x.sif"}, (), "", "Singularity 3", "/d/x.sif"),
         ({"SINGULARITY_CONTAINER": "x.img", "SINGULARITY_NAME": "x.img"}, (), "", "Singularity 2", "x.img"),
+        (
+            {"SINGULARITY_CONTAINER": "b", "SINGULARITY_NAME": "x.sif", "SINGULARITY_ENVIRONMENT": "/env"},
+            (),
+            "",
+            "Singularity 3",
+            "b",
+        ),
         (  # --oci
             {"SINGULARITY_CONTAINER": "/tmp/bundle-1/b", "SINGULARITY_NAME": "docker://alpine"},
             (),
@@ -42,6 +49,7 @@ PLAIN_ROOT = "1 0 0:40 / / rw,relatime - overlay overlay rw,lowerdir=/var/lib/do
         ({"container": "firejail"}, (".dockerenv",), PLAIN_ROOT, "Firejail", ""),
         ({"container": "systemd-nspawn"}, (), PLAIN_ROOT, "systemd-nspawn", ""),
         ({"CH_RUNNING": "Weird Al"}, (), "", "Charliecloud", ""),
+        ({}, ("ch",), PLAIN_ROOT, "Charliecloud", ""),
         ({}, (".singularity.d",), SESSION_ROOT, "Apptainer or Singularity", ""),
         ({}, (".singularity.d", ".dockerenv"), PLAIN_ROOT, "Docker", ""),
         ({}, (".singularity.d",), PLAIN_ROOT, "unknown", ""),
