@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shlex
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sif_writable.cleanup import policy
+from sif_writable import aside, lease
+from sif_writable.cleanup import policy, roots
 from sif_writable.cleanup.contents import Contents, Image, Item, inspect_root
 from sif_writable.cleanup.policy import DAY, KNOWN
 from sif_writable.cleanup.request import remove
 from sif_writable.report import cache as report
 from sif_writable.report.text import Painter
+from sif_writable.seldom import MARKER
 from sif_writable.system.listing import names
 from tests.lab import command_line
 from tests.lab.store import REPOSITORY
@@ -72,6 +76,64 @@ def test_dead_is_what_belongs_to_other_images_that_nobody_uses() -> None:
     assert pruned(contents(item("theirs", "compiled", days=99, image=OTHER), idle=13), dead=True) == []
 
 
+def test_copies_of_which_nobody_can_tell_stay_while_their_image_is_in_use() -> None:
+    copies = item("packages", "packages", days=99, image=OTHER)._replace(problem="may be in use", unlocked=True)
+    plan = policy.prune(contents(copies, idle=1), reach=ALL, now=NOW, older_than=DAY)
+    assert plan.removals == []
+    assert "may be in use, and its image was started 1 day ago. Remedy: " in plan.notes[0]
+    assert pruned(contents(copies), older_than=DAY) == ["packages"]
+    asked = policy.Reach(THIS, all_images=True, in_use=True)
+    assert len(policy.prune(contents(copies, idle=1), reach=asked, now=NOW, older_than=DAY).removals) == 1
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed(name: str, kind: str = "lock") -> str:
+        path = tmp_path / name
+        thing = Item(str(path), name, kind, "", "", 1, 1, NOW, "")
+        (done,) = remove([policy.Removal(thing, "old")], None)
+        return done.problem
+
+    (tmp_path / "link.lock").symlink_to("elsewhere")
+    assert "link" in removed("link.lock")
+    assert removed("gone.lock") == ""  # another cleanup was first
+    (tmp_path / "old.lock").touch()
+    with (tmp_path / "old.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert removed("old.lock") == "is held by a process that runs"
+
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", without_locks)
+        assert removed("old.lock") == ""  # its age has spoken
+    copies = tmp_path / "packages"
+    copies.mkdir()
+    with (copies / lease.NAME).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert "is imported from by process" in removed("packages", "packages")
+    assert sorted(os.listdir(tmp_path)) == ["link.lock", "packages"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as where NFS keeps what is open
+        (tmp_path / "open").mkdir()
+        assert "what is in use of it remains in " in removed("open", "leftover")
+
+
+def test_a_root_is_looked_at_once_and_what_lies_aside_in_it_is_a_leftover(tmp_path: Path) -> None:
+    root = tmp_path / "sif-writable"
+    root.mkdir(0o700)
+    (root / MARKER).write_text("exec\n")
+    aside.create(str(root), "x")
+    image = root / f"image-{OTHER}"
+    image.mkdir()
+    aside.create(str(image), "y")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    seen, refused = roots.contents([str(root), f"{root}/.", str(tmp_path / "open")])
+    assert [(each.root, [item.kind for item in each.items]) for each in seen] == [(str(root), ["leftover"] * 2)]
+    assert [path for path, _ in refused] == [str(tmp_path / "open")]
+
+
 def test_a_home_in_which_somebody_wrote_is_never_dead() -> None:
     assert pruned(contents(item("home", "home", days=99, image=OTHER, files=1)), dead=True) == []
 
@@ -85,6 +147,8 @@ def test_room_is_made_with_the_least_recently_used_and_never_with_what_is_in_use
     assert [removal.item.name for removal in plan.removals] == ["a", "b", "c"]
     assert "cache clear NAME" in plan.notes[0]
     assert pruned(found, max_size=100) == []
+    everything = policy.prune(contents(item("a", days=50, size=10)), reach=ALL, now=NOW, max_size=0)
+    assert ([removal.item.name for removal in everything.removals], everything.notes) == (["a"], [])
     assert pruned(found, older_than=30 * DAY, max_size=20) == ["a", "b"]
 
 

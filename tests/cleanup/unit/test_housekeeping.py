@@ -15,7 +15,7 @@ from sif_writable.cleanup import contents, housekeeping, policy, removal
 from sif_writable.cleanup.measure import Bound
 from sif_writable.cleanup.policy import DAY, Limit
 from sif_writable.report import usage
-from sif_writable.storage import leases
+from sif_writable.storage import layout, leases
 from sif_writable.storage.candidates import Candidate
 from sif_writable.storage.chosen import Slot, Storage
 from sif_writable.storage.kinds import COMPILED
@@ -100,6 +100,34 @@ class Images:
 def images(tmp_path: Path) -> Images:
     """Return an empty root."""
     return Images(tmp_path)
+
+
+def test_a_mark_of_use_is_renewed_once_a_day(tmp_path: Path) -> None:
+    place = Candidate("", str(tmp_path), "persistent", given=True)
+    storage = Storage()
+    storage.image = Slot(str(tmp_path), place, str(tmp_path), frozenset())
+    housekeeping.mark_used(storage, "")
+    mark = tmp_path / layout.USED
+    for then, renewed in ((time.time() - DAY / 2, False), (time.time() - 2 * DAY, True), (time.time() + 2 * DAY, True)):
+        os.utime(mark, (then, then))
+        housekeeping.mark_used(storage, "")
+        assert (abs(mark.stat().st_mtime - then) > 1) is renewed
+    os.unlink(mark)
+    (tmp_path / "plan").touch()
+    housekeeping.mark_used(storage, f"{tmp_path}/plan")  # which says so itself
+    assert not mark.exists()
+
+
+def test_the_folder_of_layers_of_an_idle_image_goes_unless_something_is_kept_there(images: Images) -> None:
+    for digit, names in (("a", ("trial", "lock", "container-x")), ("b", ("trial", "mine"))):
+        folder = images.root / images.add(digit, days=99) / layout.LAYERS
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+            os.utime(folder / name, (1, 1))
+    images.tidy()
+    left = [path.parent.name[6] for path in images.root.glob(f"image-*/{layout.LAYERS}")]
+    assert left == ["b"]
 
 
 def test_after_sixty_days_and_never_this_one(images: Images) -> None:

@@ -71,5 +71,6 @@ def test_what_an_image_sets_is_told_from_what_the_job_sets(
         folder = tmp_path / ".singularity.d/env"
         folder.mkdir(parents=True)
         (folder / "10-docker2singularity.sh").write_text("#!/bin/sh\n" + script)
+        (folder / "20-folder.sh").mkdir()  # which no image has
         (folder / "inject-singularity-env.sh").write_text("export NVIDIA_VISIBLE_DEVICES=2,3\n")
     assert set_by_image(environ, str(tmp_path)) == found

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sif_writable.cleanup import layers
+from sif_writable.cleanup.contents import Contents, Item
 from sif_writable.layer import full, trial
 from sif_writable.report import layer, layer_checks
 from sif_writable.report.layer_checks import Machine, findings, machine
@@ -138,7 +140,52 @@ def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, *_ = layer.lines({**told, "why": "SIF_WRITABLE_OVERLAY=off"})
     assert first == "none: SIF_WRITABLE_OVERLAY=off"
     assert "cannot take a program out of the one that it was started in" in second
+    assert layer.lines({**TOLD, "keep": "none"}) == ["none was needed yet; SIF_WRITABLE_KEEP=none"]
+    assert layer.brief(told) == (
+        "programs can write in /v; this process is in one; not kept yet: 10 B in 2 files; kept: 2.0 KiB in 1 file, by "
+        "a, b, c, d, e and 2 more"
+    )
     assert layer.lines({**TOLD, "number": 3})[1] == "kept: nothing any more, as /s/layer/gen-3 says"
+
+
+def left(kind: str, name: str, **more: object) -> Item:
+    """Return something that layers have left."""
+    return Item(f"/s/layers/{name}", name, kind, "", "", 2048, 1, 0.0, "")._replace(**more)  # type: ignore[arg-type]
+
+
+def test_what_layers_have_left_is_told() -> None:
+    items = [
+        left(layers.UPPER, "upper-1", written=2),
+        left(layers.UPPER, "upper-2", written=1),
+        left(layers.UPPER, "upper-3", problem="is in use"),
+        left(layers.UPPER, "upper-4"),
+        left(layers.REPLICA, "gen-1-x"),
+        left(layers.SET_ASIDE, "7-b"),
+    ]
+    found = list(layer_checks._leftovers([Contents("/s", items, {}, reads_recorded=True)]))
+    waiting, copies, gone, aside = [(each.good, each.text) for each in found]
+    assert waiting[0]
+    assert waiting[1].startswith("3 files of containers that have ended are in /s/layers/upper-1 and 1 more: the next")
+    assert copies == (True, "1 copy of generations for this machine, 2.0 KiB, in /s/layers/gen-1-x")
+    assert gone == (True, "1 layer without anything to keep, 2.0 KiB, in /s/layers/upper-4")
+    assert aside[0] is False
+    assert found[-1].remedy.endswith("sif-writable cache clear 7-b --yes")
+
+
+def test_a_generation_that_was_superseded_just_now_is_not_told(tmp_path: Path) -> None:
+    assert layer._contents(str(tmp_path), 3) is None
+
+
+def test_what_helps_where_there_is_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "sif-writable-7" / "layers" / "image-x"
+    place.mkdir(parents=True)
+    remedy = layer_checks.full_remedy(str(place), few=False)
+    assert remedy.startswith(f"free some of {tmp_path}, or bind a directory of a larger local disk")
+    monkeypatch.setattr(layer_checks, "room_at", lambda *_: None)  # it is gone
+    assert list(layer_checks._room(str(place))) == []
+    assert layer_checks.full_remedy(str(place), few=False) == (
+        "bind a directory with more room: --bind DIR:/sif-writable"
+    )
 
 
 def test_what_helps_where_a_layer_runs_full_depends_on_where_it_lies() -> None:
