@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from sif_writable.layer import alive, collect, files, generations, make, names, neighbours, replicas, seen, survey
+from sif_writable.layer import (
+    alive,
+    collect,
+    files,
+    generations,
+    make,
+    names,
+    neighbours,
+    publish,
+    replicas,
+    seen,
+    survey,
+)
 from sif_writable.layer.enter import Layer
 from sif_writable.layer.make import NEW
 from sif_writable.layer.publish import IN_MEMORY
@@ -248,3 +260,29 @@ def test_a_layer_that_nobody_answers_for_or_that_is_being_read_stays(
     monkeypatch.setattr(survey, "in_use", lambda _: "")
     assert survey.remove(folder) == ""  # it is half of a layer
     assert os.listdir(node.place) == []
+
+
+def test_what_is_to_be_published_from_within_stays_where_it_cannot_be(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = publish._publish_from_within(f"{node.place}/upper-gone")
+    assert line.startswith("what was written in the environment is not in storage yet: No such file or directory. ")
+    (line,) = publish._publish_from_within(f"{node.place}/{IN_MEMORY}gone")
+    assert line.startswith("what was written in the environment is lost: it was in memory")
+    node.write(layer := node.layer(), "cache/x", "kept")
+    lock = alive.lock(layer)
+    monkeypatch.setattr(publish, "SECONDS", 0.01)
+    assert publish._publish_from_within(layer) == []  # who has it publishes it
+    os.close(lock)
+    assert os.path.isfile(f"{layer}/0{PKG[2:]}/cache/x")
+
+
+def test_whose_a_written_file_is_is_read_from_its_layer(node: Node) -> None:
+    layer = node.layer()
+    node.put(f"{layer}/about", f"{make.boot()}\n\n{node.storage}\n\n/w\n/v")
+    node.put(f"{layer}/1/lib/site-packages/new/__init__.py", "")
+    node.put(f"{layer}/1/lib/site-packages/new-1.dist-info/RECORD", "new/__init__.py,,\nnew-1.dist-info/RECORD,,\n")
+    packages = "/v/lib/site-packages"
+    paths = [f"{packages}/new/__init__.py", f"{packages}/new-1.dist-info/RECORD", "/x/lost-1.dist-info/RECORD"]
+    found = survey.units(layer, paths, "/v")
+    assert {top for unit in found if "new" in unit.names for top in unit.tops} >= {f"{packages}/new"}

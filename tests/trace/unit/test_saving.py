@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from sif_writable import importhook
+from sif_writable import LAYER, importhook
 from sif_writable.copies import ledger
 from sif_writable.errors import SifWritableError
 from sif_writable.image import manifest as writer
 from sif_writable.layer import join, kernel
+from sif_writable.overlay import decide, mounting, obstacles, path_queries
 from sif_writable.overlay import kernel as overlay_kernel
-from sif_writable.overlay import mounting, obstacles
 from sif_writable.overlay.decide import GRAFT, OVERLAY, Target
+from sif_writable.settings import IN_OVERLAY
 from sif_writable.system import manifest
 from sif_writable.system.mounts import Mount
 from sif_writable.trace import judge, places, watch
@@ -157,6 +158,29 @@ def test_without_a_namespace_or_a_directory_nothing_is_watched(
     assert namespaces == ["separate", "tmpfs", "dropped"]
 
 
+def test_what_is_root_of_its_namespace_keeps_its_capabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespaces: list[str]
+) -> None:
+    monkeypatch.setattr(mounting, "privileged", lambda: True)
+    monkeypatch.setattr(watch, "_targets", lambda: iter(()))
+    assert watch._watch(str(tmp_path), [], []) == "there is no directory of the image to watch"
+    assert namespaces == ["separate", "tmpfs"]
+
+
+def test_what_the_kernel_shows_is_not_covered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("image", "kernel"):
+        (tmp_path / name).mkdir()
+    looked = path_queries.PathQueries()
+    looked.table = [Mount(f"{tmp_path}/kernel", "sysfs", "", ""), Mount("/", "ext4", "", "")]
+    monkeypatch.setattr(watch, "_Watched", lambda: looked)
+    monkeypatch.setattr(places, "of_environment", lambda: None)
+    monkeypatch.setattr(places, "is_of_host", lambda _: False)
+    monkeypatch.setattr(looked, "entries", lambda _: [f"{tmp_path}/image"[1:], f"{tmp_path}/kernel"[1:]])
+    monkeypatch.setattr(os, "access", lambda _, how: how != os.W_OK)
+    monkeypatch.setattr(decide, "whole", lambda path, *_: iter([Target(path, OVERLAY, (), "")]))
+    assert [target.point for target in watch._targets()] == [f"{tmp_path}/image"]
+
+
 def hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what the process that holds the namespaces answers, which goes on here."""
     readable, writable = os.pipe()
@@ -180,3 +204,40 @@ def test_a_command_runs_though_the_image_cannot_be_covered(tmp_path: Path, monke
 
 def test_what_ends_the_watching_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hold(tmp_path / "gone", monkeypatch)["problem"].startswith("FileNotFoundError: [Errno 2]")
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_command_is_started_as_the_trace_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *, quiet: bool
+) -> None:
+    started: list[list[str]] = []
+    ended: list[int] = []
+    for name in (watch.LOG, "PYTHONPATH", IN_OVERLAY, LAYER):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(os, "execvp", lambda _, words: started.append(words))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    stdout = os.dup(1)
+    layers = [] if quiet else [watch._Layer("/v", str(tmp_path), -1, {}, {})]
+    try:
+        watch._be_command(["program", "word"], "/log", layers, quiet=quiet, image="image-x")
+        os.write(1, b"said")
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+    said = capfd.readouterr()
+    assert (said.out, said.err) == (("", "said") if quiet else ("said", ""))
+    assert started == [["program", "word"]]
+    assert os.environ[watch.LOG] == "/log"
+    assert os.environ["PYTHONPATH"] == f"{watch.HOOK}:before"
+    if layers:
+        assert os.environ[IN_OVERLAY] == f"{obstacles.namespace()};/v"
+        assert os.environ[LAYER].startswith(f"{obstacles.namespace()}:")
+        assert os.environ[LAYER].endswith(f":image-x:{sys.prefix}")
+    else:
+        assert (os.environ[IN_OVERLAY], os.environ[LAYER]) == ("before", "before")
+    monkeypatch.setattr(os, "execvp", refuse)
+    watch._be_command(["program"], "/log", [], quiet=False, image="")
+    assert "program" in capfd.readouterr().err
+    assert ended[0] == 127
+    assert ended[1] in {126, 127}
