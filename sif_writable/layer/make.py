@@ -155,15 +155,12 @@ def _prepared(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
 
         memory.prepare(layer, storage)
         return ""  # that is not known yet
-    for attempt in (1, 2):
+    base = _base(layer, storage, dying)
+    try:
+        layer.name = prepare(layer.place, layer.directories, base, storage, layer)
+    except FileNotFoundError:  # the base was superseded and removed just now
         base = _base(layer, storage, dying)
-        try:
-            layer.name = prepare(layer.place, layer.directories, base, storage, layer)
-        except FileNotFoundError:  # the base was superseded and removed just now
-            if attempt == 1:
-                continue
-            raise
-        break
+        layer.name = prepare(layer.place, layer.directories, base, storage, layer)
     return base
 
 

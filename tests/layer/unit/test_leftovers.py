@@ -26,7 +26,7 @@ from sif_writable.layer import (
 from sif_writable.layer.enter import Layer
 from sif_writable.layer.make import NEW
 from sif_writable.layer.publish import IN_MEMORY
-from tests.layer.node import PKG, Node
+from tests.layer.node import PKG, Node, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,3 +286,29 @@ def test_whose_a_written_file_is_is_read_from_its_layer(node: Node) -> None:
     paths = [f"{packages}/new/__init__.py", f"{packages}/new-1.dist-info/RECORD", "/x/lost-1.dist-info/RECORD"]
     found = survey.units(layer, paths, "/v")
     assert {top for unit in found if "new" in unit.names for top in unit.tops} >= {f"{packages}/new"}
+
+
+def test_what_was_set_aside_for_a_generation_that_another_one_took_goes_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = conflict(node)
+    before = {*os.listdir(node.storage), "set-aside"}
+    monkeypatch.setattr(generations, "ATTEMPTS", 1)
+    rename = os.rename
+    aside: list[str] = []
+
+    def taken(source: str, target: str) -> None:
+        if os.path.basename(target).startswith("gen-"):
+            aside.extend(os.listdir(f"{node.storage}/set-aside"))
+            refuse(errno.EEXIST)()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", taken)
+    with pytest.raises(OSError, match="others have published all the time"):
+        node.publish(ours)
+    assert len(aside) == 1
+    assert os.listdir(f"{node.storage}/set-aside") == []
+    assert {*os.listdir(node.storage)} == before
+    monkeypatch.undo()
+    (line,) = node.publish(ours)
+    assert "the earlier published files are in " in line

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from sif_writable import LAYER, mounted
 from sif_writable.child import KEEP
 from sif_writable.layer import alive, child, enter, join, kernel, members, others
 from sif_writable.layer.enter import Layer
@@ -281,3 +282,14 @@ def test_a_path_that_vanishes_is_nobody_elses(tmp_path: Path, monkeypatch: pytes
 
 def test_a_child_is_killed_where_it_says_nothing() -> None:
     assert child.ask(lambda: str(select.poll().poll()), 0.01) is None
+
+
+def test_a_process_that_is_in_a_layer_already_enters_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounted, "in_layer", lambda words: ["image", "/v"] if words == "known" else [])
+    monkeypatch.setattr(enter, "obstacle", lambda *_, **__: "there is none here")
+    assert enter.enter(list, str(tmp_path), "image", {LAYER: "known"}) == ""
+    assert enter.enter(list, str(tmp_path), "image", {LAYER: "damaged"}) == "there is none here"
+    monkeypatch.setattr(os, "readlink", refuse(errno.ENOENT))
+    assert enter.enter(list, str(tmp_path), "image", {}) == "/proc is not mounted here, or cannot be read"

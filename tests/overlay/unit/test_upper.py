@@ -143,6 +143,22 @@ def test_a_layer_in_memory_begins_with_what_storage_keeps_and_is_brought_back(
     assert f"link: {os.strerror(errno.EEXIST)}" in failed
 
 
+def test_what_was_removed_in_an_earlier_session_is_removed_in_memory(tmp_path: Path) -> None:
+    kept, upper = tmp_path / "kept", tmp_path / "upper"
+    kept.mkdir()
+    upper.mkdir()
+    try:
+        os.mknod(kept / "gone", stat.S_IFCHR, 0)
+    except PermissionError:
+        pytest.skip("not run: no whiteout can be made in the test's folder")
+    layers.seed(str(kept), str(upper))
+    status = os.lstat(upper / "gone")
+    assert (stat.S_ISCHR(status.st_mode), status.st_rdev) == (True, 0)
+    os.unlink(kept / "gone")
+    assert layers.carry(str(upper), str(kept), {}, replace=True) == []
+    assert stat.S_ISCHR(os.lstat(kept / "gone").st_mode)
+
+
 # --- Mounting ---
 
 
