@@ -210,7 +210,8 @@ def test_what_a_command_wrote_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trace.render(traced, found, [], [], full=True)
     assert all(each.path in whole for each in found)
     assert "more (all" not in whole
-    assert "nothing would fail here" in trace.render(traced, [], [], [], full=False)
+    said = " ".join(trace.render(traced, [], [], [], full=False).split())  # the path of an interpreter breaks lines
+    assert "nothing would fail here" in said
 
 
 def test_what_cannot_be_saved_makes_a_success_a_failure(
