@@ -48,6 +48,7 @@ REFUSED = {
     f"[Errno 1] Operation not permitted: '{P}'": [P],
     f"[Errno 30] Read-only file system: b'{P}'": [P],
     f"[Errno 30] Read-only file system: '{P}' -> '{Q}'": [P, Q],
+    f"cannot move '{P}' -> '{Q}': Read-only file system": [P, Q],
     f'Building module hh failed: ["OSError: [Errno 30] Read-only file system: \'{P}\'\\n"]': [P],
     f"Unable to create local directories '{Q}': [Errno 30] Read-only file system: b'{P}'": [P],
     f"OSError [Errno 30] Read-only file system: '{P} with spaces'": [f"{P} with spaces"],
@@ -195,6 +196,24 @@ def test_what_errors_tell(error: BaseException, paths: list[str]) -> None:
     assert [failure.path for failure in found] == paths
     if paths:
         assert tells_of_a_refusal(error)
+
+
+def test_a_relative_name_lies_where_rmtree_is() -> None:
+    def _rmtree_safe_fd(path: object, error: OSError) -> None:  # noqa: ARG001 - it is looked for in the frame
+        raise error
+
+    for path, found in (("/sp/p", ["/sp/p/x"]), (b"/sp/p", ["/sp/p/x"]), (7, ["/cwd/x"])):
+        error = _raised(lambda path=path: _rmtree_safe_fd(path, _os_error(errno.EROFS, "x")))  # type: ignore[misc]
+        assert [failure.path for failure in failures.failures(chain(error), "/cwd")] == found
+
+
+def test_errors_that_others_were_made_of_are_found_whatever_they_call_exceptions() -> None:
+    class Odd(Exception):  # noqa: N818 - as a program may
+        exceptions = 3
+
+    inner = _os_error(errno.EROFS, P)
+    assert list(chain(Odd(inner, "text")))[1:] == [inner]
+    assert list(chain(Odd(inner), inner))[1:] == []
 
 
 def _raised(work: Callable[[], object]) -> BaseException:

@@ -9,7 +9,7 @@ import pytest
 
 from sif_writable import DIR, child, session
 from sif_writable.errors import Problem
-from sif_writable.redirects import environment, links
+from sif_writable.redirects import environment, links, seeding, sharing
 from sif_writable.redirects.decision import Decision, Outcome, Redirect
 from sif_writable.redirects.locations import Locations
 from sif_writable.redirects.remember import Asked
@@ -134,3 +134,59 @@ def test_where_a_group_shares_is_handed_down(monkeypatch: pytest.MonkeyPatch) ->
     redirect.shared = True
     environment._hand_down_shared(decision, storage)
     assert os.environ[child.SHARED_IN] == "/given/shared"
+
+
+def test_links_to_what_is_gone_go_unless_another_process_was_faster(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+    for name in ("gone", "there", "mine"):
+        (target / name).symlink_to(source / name if name != "mine" else "/elsewhere")
+    (source / "there").touch()
+    there = {**seeding.contents(str(target)), "vanished": "link"}
+    seeding.drop_dangling(str(source), str(target), there, [])
+    assert sorted(os.listdir(target)) == ["mine", "there"]
+    assert seeding.contents(f"{tmp_path}/nothing") == {}
+
+
+def test_what_does_not_answer_for_a_moment_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    (source / "folder").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (source / name).write_text(name)
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        if path == f"{source}/a":
+            raise OSError(5, "Input/output error")
+        if path == f"{source}/b":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        entries = seeding._entries(str(source), f"{tmp_path}/target", seeding._Budget(1 << 20, 10))
+    assert [(name, status is None) for name, status in entries] == [("a", True), ("c", False), ("folder", False)]
+    (tmp_path / "target").mkdir()
+    for _ in range(2):  # and once more, where it is there
+        seeding._place(f"{source}/a", f"{tmp_path}/target/a", None, seeding._Budget(1 << 20, 10), 1)
+    assert os.readlink(tmp_path / "target" / "a") == f"{source}/a"
+    (tmp_path / "target" / "folder").symlink_to(source / "folder")
+    (tmp_path / "target" / "c").write_text("mine")
+    for name in ("folder", "c"):
+        path = f"{source}/{name}"
+        seeding._place(path, f"{tmp_path}/target/{name}", os.lstat(path), seeding._Budget(1 << 20, 10), 1)
+    assert (tmp_path / "target" / "c").read_text() == "mine"
+    assert (tmp_path / "target" / "folder").is_symlink()
+
+
+def test_downloads_are_shared_only_beside_their_own_place() -> None:
+    storage, decision = make_storage(), Decision()
+    redirect = Redirect("SEABORN_DATA", "/s/data/seaborn", "data", "/s/data/seaborn", "")
+    decision.redirects = [redirect]
+    sharing.share(decision, storage)
+    place = Candidate("other", "/other", "persistent", given=True)
+    storage.shared = Slot("/other", place, "/other/shared", frozenset())
+    sharing.share(decision, storage)
+    assert redirect.folder == "/s/data/seaborn"
+    assert not redirect.shared
