@@ -86,6 +86,19 @@ def test_copies_of_which_nobody_can_tell_stay_while_their_image_is_in_use() -> N
     assert len(policy.prune(contents(copies, idle=1), reach=asked, now=NOW, older_than=DAY).removals) == 1
 
 
+def test_empty_folders_are_counted_and_unrecorded_reads_are_told() -> None:
+    (found,) = contents(item("numba", "compiled", image=OTHER), item("empty", "compiled", size=0, files=0, image=OTHER))
+    every = policy.Plan([policy.Removal(each, "asked for") for each in found.items], [])
+    assert report.intended(every, [found]).endswith("  and 1 empty folder\n")
+    few = policy.Plan(every.removals[:1], [])
+    assert "empty folder" not in report.intended(few, [found])
+    shown = report.Shown(OTHER, True, False)
+    told = "this filesystem does not record reading: last use means last written"
+    for recorded in (True, False):
+        text = report.listing([found._replace(reads_recorded=recorded)], [], shown, NOW, Painter())
+        assert (told in " ".join(text.split())) is not recorded
+
+
 def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def removed(name: str, kind: str = "lock") -> str:
         path = tmp_path / name
