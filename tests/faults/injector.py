@@ -524,7 +524,7 @@ def usual(path: str, content: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     for place in PLACES[1:]:
         path = PLACES[0] + path[len(place) :] if path.startswith(place + "/") else path
         content = tuple(part.replace(place + "/", PLACES[0] + "/") for part in content)
-    return re.sub("/image-[0-9a-f]{16}", "/image", path), content
+    return re.sub("(/image|@)-?[0-9a-f]{16}", r"\1", path), content
 
 
 def strange(found: Listing, after: list[Listing]) -> str:

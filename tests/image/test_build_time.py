@@ -155,10 +155,10 @@ def test_check_says_what_is_stale_and_changes_nothing(one: Build) -> None:
         (("--gpu-count", "two"), "--gpu-count 'two' is not understood; allowed: a whole number"),
         (("--gpu-min-capability", "new"), "such as 8.0"),
         (("--gpu-min-memory", ""), "--gpu-min-memory '' is not understood"),
-        (("--overlay", "/"), "--overlay '/' is not a directory of this image"),
-        (("--overlay", "//tmp/."), "--overlay '//tmp/.' is not a directory of this image"),
-        (("--overlay", "relative"), "--overlay 'relative' is not a directory of this image"),
-        (("--overlay", "/no/such"), "--overlay '/no/such' is not a directory of this image"),
+        (("--overlay", "/"), "--overlay '/' is no absolute path of a directory in this image"),
+        (("--overlay", "//tmp/."), "--overlay '//tmp/.' is no absolute path of a directory in this image"),
+        (("--overlay", "relative"), "--overlay 'relative' is no absolute path of a directory in this image"),
+        (("--overlay", "/no/such"), "--overlay '/no/such' is no absolute path of a directory in this image"),
         (("--gpu-count", "x", "--packages", "nope"), "wrong options:"),
     ],
 )
@@ -177,6 +177,8 @@ def test_a_root_that_cannot_be_written(one: Build) -> None:
     done = one.hooked.run("-m", "sif_writable", "prestage", "--", "true")
     assert done.returncode == 2
     assert "Remedy: call this in %post" in done.stderr
+    if os.getuid() == 0:
+        os.chown(os.path.dirname(one.hooked.machine.in_image("/opt")), 0, 0)
     done = one.hooked.run("-m", "sif_writable", "prepare", writable=True)  # but for the root directory
     assert done.returncode == 2
     assert "/sif-writable, the target for bind mounts, cannot be made" in done.stderr
