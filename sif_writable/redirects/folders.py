@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sif_writable.errors import Problem
 from sif_writable.redirects import own, seeding, templates
-from sif_writable.redirects.beside import SHARED
 from sif_writable.redirects.links import Links, watch_of
 from sif_writable.signals import let_pass, suppress
 from sif_writable.storage import layout
@@ -78,17 +77,6 @@ def _drop(redirect: Redirect, error: OSError, outcome: Outcome) -> None:
     outcome.decision.redirects.remove(redirect)
 
 
-def _share_downloads(home: str, downloads: str) -> None:
-    """Let the directories of a private home into which packages download lead to where other images look, too."""
-    for name, folder in SHARED if downloads else ():
-        place, target = f"{home}/{name}", f"{downloads}/{folder}"
-        if os.path.lexists(place) or os.path.islink(os.path.dirname(place)):
-            continue
-        os.makedirs(target, 0o700, exist_ok=True)
-        os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
-        seeding.link(target, place)
-
-
 def make_home(outcome: Outcome) -> None:
     """Make the private home, which offers what was readable in the old one."""
     decision, old = outcome.decision, outcome.facts.home
@@ -103,7 +91,7 @@ def make_home(outcome: Outcome) -> None:
         brought = templates.baked(outcome.facts).get("HOME")
         if brought:
             seeding.copy(brought, new)
-        _share_downloads(new, outcome.storage.folder(DATA))
+        seeding.share_downloads(new, outcome.storage.folder(DATA))
 
     try:
         publish(decision.home, fill, lock_below=settings.root)

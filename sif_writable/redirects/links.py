@@ -11,10 +11,11 @@ import stat
 
 from sif_writable import aside
 from sif_writable.redirects import own, templates
-from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path
+from sif_writable.redirects.seeding import NEVER, contents, drop_dangling, link, link_home, real_path, share_downloads
 from sif_writable.redirects.watch import Watch
 from sif_writable.signals import let_pass
 from sif_writable.storage import layout
+from sif_writable.storage.kinds import DATA
 from sif_writable.system.filesystem import foreign_component
 from sif_writable.system.timeouts import has_timed_out
 
@@ -48,7 +49,13 @@ def provide(outcome: Outcome, environ: Mapping[str, str]) -> None:
 
         folders.make_home(outcome)
     elif decision.home:
-        _again(lambda home: link_home(outcome.facts.home, home, watch_of(outcome)), decision.home, outcome)
+        downloads = outcome.storage.folder(DATA)
+
+        def offer(home: str) -> None:
+            link_home(outcome.facts.home, home, watch_of(outcome))
+            share_downloads(home, downloads)
+
+        _again(offer, decision.home, outcome)
 
 
 def watch_of(outcome: Outcome) -> Watch:

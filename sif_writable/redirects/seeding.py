@@ -11,6 +11,7 @@ import stat
 
 from sif_writable import aside
 from sif_writable.errors import is_passing
+from sif_writable.redirects.beside import SHARED
 from sif_writable.signals import let_pass
 
 TYPE_CHECKING = False
@@ -90,6 +91,31 @@ def link_home(old: str, target: str, watch: Watch | None = None, *, copies: bool
         _place(
             os.path.join(old, name), os.path.join(target, name), status, budget, HOME_DEPTH if hidden_directory else 0
         )
+
+
+def share_downloads(home: str, downloads: str) -> None:
+    """Let the directories of a private home into which packages download lead to where other images look, too.
+
+    A link of ours that leads to where downloads were kept before, which may be gone, is made anew.
+
+    :param downloads: where that is; it may have come after the home, and nothing is done where it is empty.
+    :raises OSError: one could not be made.
+    """
+    for name, folder in SHARED if downloads else ():
+        place, target = f"{home}/{name}", f"{downloads}/{folder}"
+        if os.path.islink(os.path.dirname(place)):
+            continue
+        try:
+            before = os.readlink(place)
+        except OSError:  # nothing is there, or a directory of the program's
+            before = ""
+        if before.endswith(f"/{os.path.basename(downloads)}/{folder}") and before != target:
+            os.unlink(place)
+        elif before != target and os.path.lexists(place):
+            continue
+        os.makedirs(target, 0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+        link(target, place)
 
 
 def real_path(path: str) -> str:

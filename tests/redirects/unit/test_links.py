@@ -267,6 +267,16 @@ def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_pa
     assert (homes[1] / ".keras/datasets/mnist.npz").read_text() == "digits"
     assert not (homes[1] / ".keras/keras.json").exists()
     assert os.readlink(homes[1] / "nltk_data") == str(old / "nltk_data"), "what the user has there comes first"
+    (homes[1] / ".insightface/models").unlink()  # as where downloads could not be kept when the home was made
+    (homes[1] / ".keras/models").unlink()  # or where they were kept elsewhere
+    (homes[1] / ".keras/models").symlink_to("/no/such/sif-writable/data/keras/models")
+    (root / "data/keras/datasets/mnist.npz").unlink()
+    (root / "data/keras/datasets").rmdir()
+    outcome.decision.home_made = True
+    links.provide(outcome, {})
+    for name, folder in ((".insightface/models", "insightface/models"), (".keras/models", "keras/models")):
+        assert os.readlink(homes[1] / name) == str(root / "data" / folder)
+    assert (homes[1] / ".keras/datasets").is_dir(), "what somebody has removed is made again"
 
 
 def test_what_may_not_be_looked_into_stays_as_it_is_named(tmp_path: Path) -> None:
