@@ -107,7 +107,8 @@ def share_downloads(home: str, downloads: str) -> None:
             continue
         try:
             before = os.readlink(place)
-        except OSError:  # nothing is there, or a directory of the program's
+        except OSError as error:  # nothing is there, or a directory of the program's
+            let_pass(error)
             before = ""
         if before.endswith(f"/{os.path.basename(downloads)}/{folder}") and before != target:
             os.unlink(place)

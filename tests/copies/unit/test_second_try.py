@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import importlib.util
 import os
@@ -53,6 +54,13 @@ def _modules() -> Iterator[None]:
     sys.modules.update(modules)
     messages._said.clear()
     messages._said.update(said)
+
+
+@pytest.fixture(autouse=True)
+def _no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count no threads of who runs the tests."""
+    before, count = _thread._count(), _thread._count
+    monkeypatch.setattr(_thread, "_count", lambda: count() - before)
 
 
 @pytest.fixture
