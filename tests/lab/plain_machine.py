@@ -70,7 +70,8 @@ class PlainMachine:
         """
         self._make_tree()
         self._sign(image)
-        binds = [*_interpreters(), *measured.binds(), *binds]
+        hosts = ["/etc/hosts:/etc/hosts:ro"] if image else []  # which engines bring, rootless ones in a namespace too
+        binds = [*_interpreters(), *measured.binds(), *hosts, *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
         if image and not writable and os.path.dirname(venv) in (store.LAB, self.places.folder):
             shown = [f"{self._link(venv)}:{VENV}:ro"]
@@ -135,6 +136,7 @@ class PlainMachine:
         os.makedirs(os.path.join(self._tree, "etc"))
         if os.getuid() == 0:  # whose engine's root is; that of a machine is root's
             os.chown(self._tree, store.ORDINARY_UID, store.ORDINARY_UID)
+            os.chmod(self._tree, 0o555)  # nothing is made beside what is there, all the same
         for folder in ("proc", "sys", "dev"):
             os.mkdir(os.path.join(self._tree, folder))
         for name in _SYSTEM:
