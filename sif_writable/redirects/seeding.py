@@ -13,6 +13,7 @@ from sif_writable import aside
 from sif_writable.errors import is_passing
 from sif_writable.redirects.beside import SHARED
 from sif_writable.signals import let_pass
+from sif_writable.warm import FOLDER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def share_downloads(home: str, downloads: str) -> None:
         except OSError as error:  # nothing is there, or a directory of the program's
             let_pass(error)
             before = ""
-        if before.endswith(f"/{os.path.basename(downloads)}/{folder}") and before != target:
+        root, found, _ = before.rpartition(f"/{os.path.basename(downloads)}/{folder}")
+        if found and before != target and os.path.basename(root).startswith(FOLDER):  # no link of the user's
             os.unlink(place)
         elif before != target and os.path.lexists(place):
             continue

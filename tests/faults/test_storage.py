@@ -12,6 +12,7 @@ from tests.conftest import BY_COPY, NOT_RUN, or_skip
 from tests.faults import image
 from tests.lab import apt, store
 from tests.lab.environments import PYTHON
+from tests.lab.plain_machine import HOSTS
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Faulty
@@ -131,7 +132,7 @@ def _run(faulty: Faulty, program: str, told: str) -> list[str]:
     mount = "mount -t tmpfs -o size=64m,nr_inodes=5000,mode=1777 none /var/tmp"
     script = f'{mount} && exec "$0" -c "$1"'
     words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, PYTHON, _RUNNING + program]
-    result = faulty.run(words, tmpfs=(), env=BY_COPY)
+    result = faulty.run(words, tmpfs=(), env=BY_COPY, binds=[HOSTS])
     if "Operation not permitted" in result.stderr or "unshare failed" in result.stderr:
         pytest.skip(f"{NOT_RUN}an ordinary user cannot make namespaces of his own here")
     assert result.returncode == 0, result

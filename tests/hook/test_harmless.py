@@ -11,7 +11,7 @@ import pytest
 from tests.lab import scratch
 from tests.lab.environments import PYTHON
 from tests.lab.hooked import STATE, Hooked, question, write
-from tests.lab.plain_machine import VENV, WORK
+from tests.lab.plain_machine import HOSTS, VENV, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -265,7 +265,7 @@ def test_many_starts_at_once(hooked: Hooked) -> None:
 
 def test_a_program_in_a_user_namespace(hooked: Hooked) -> None:
     words = ["unshare", "--user", "--map-root-user", PYTHON, "-c", question(STATE)]
-    result = hooked.machine.run(words, venv=hooked.environment)
+    result = hooked.machine.run(words, venv=hooked.environment, binds=[HOSTS])
     if "Operation not permitted" in result.stderr:
         pytest.skip("user namespaces are switched off")
     assert (result.returncode, result.stdout, result.stderr) == (0, "'active'\n", "")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.lab.environments import PYTHON
 from tests.lab.hooked import DECIDED
-from tests.lab.plain_machine import WORK
+from tests.lab.plain_machine import HOSTS, WORK
 
 if TYPE_CHECKING:
     from tests.lab.hooked import Hooked
@@ -73,7 +73,7 @@ def test_common_surroundings_take_the_warm_path_too(hooked: Hooked, place: str) 
 def test_root_of_a_namespace_takes_the_warm_path_too(hooked: Hooked) -> None:
     words = ["unshare", "--user", "--map-root-user", PYTHON, "-c", f"print(repr({OUTCOME}))"]
     words[-1] = f"import os, sys; {words[-1]}"
-    results = [hooked.machine.run(words, venv=hooked.environment) for _ in range(2)]
+    results = [hooked.machine.run(words, venv=hooked.environment, binds=[HOSTS]) for _ in range(2)]
     if "Operation not permitted" in results[0].stderr:
         pytest.skip("user namespaces are switched off")
     first, second = [ast.literal_eval(result.stdout) for result in results]

@@ -24,6 +24,8 @@ VENV = "/venv"
 WORK = "/work-folder"
 """Where commands see the working directory; it is writable."""
 IMAGE = ".singularity.d"
+HOSTS = "/etc/hosts:/etc/hosts:ro"
+"""What an engine mounts. In a namespace where its root seems to be root's, a container is known by that."""
 
 _SYSTEM = ("bin", "lib", "lib32", "lib64", "libx32", "sbin", "usr")
 _SETTINGS = ("ld.so.cache", "alternatives", "python3*", "ssl/certs/ca-certificates.crt")
@@ -70,8 +72,7 @@ class PlainMachine:
         """
         self._make_tree()
         self._sign(image)
-        hosts = ["/etc/hosts:/etc/hosts:ro"] if image else []  # which engines bring, rootless ones in a namespace too
-        binds = [*_interpreters(), *measured.binds(), *hosts, *binds]
+        binds = [*_interpreters(), *measured.binds(), *binds]
         shown = [f"{venv}:{VENV}{'' if writable else ':ro'}"] if venv else []
         if image and not writable and os.path.dirname(venv) in (store.LAB, self.places.folder):
             shown = [f"{self._link(venv)}:{VENV}:ro"]

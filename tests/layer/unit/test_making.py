@@ -6,30 +6,17 @@ import errno
 import fcntl
 import os
 import struct
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sif_writable.layer import child, enter, full, inherited, join, kernel, make, memory, trial
 from sif_writable.layer.enter import Layer
+from tests.layer.refusals import descriptors, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-
-def refuse(number: int) -> Callable[..., NoReturn]:
-    """Return a function that fails with an errno."""
-
-    def fail(*_: object, **__: object) -> NoReturn:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-def descriptors() -> int:
-    """Return how many descriptors are open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture

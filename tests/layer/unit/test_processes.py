@@ -15,24 +15,10 @@ from sif_writable.child import KEEP
 from sif_writable.layer import alive, child, enter, join, kernel, members, others
 from sif_writable.layer.enter import Layer
 from tests.layer.node import Node
+from tests.layer.refusals import descriptors, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-
-def refuse(number: int) -> Callable[..., NoReturn]:
-    """Return a function that fails with an errno."""
-
-    def fail(*_: object, **__: object) -> NoReturn:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-def descriptors() -> int:
-    """Return how many descriptors are open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 # --- Is anybody in it? ---

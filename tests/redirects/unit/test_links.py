@@ -272,8 +272,13 @@ def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_pa
     (homes[1] / ".keras/models").symlink_to("/no/such/sif-writable/data/keras/models")
     (root / "data/keras/datasets/mnist.npz").unlink()
     (root / "data/keras/datasets").rmdir()
+    (root / "data/insightface").mkdir(exist_ok=True)
+    theirs = homes[1] / "nltk_data"
+    theirs.unlink()
+    theirs.symlink_to("/scratch/me/data/nltk")  # a program's own
     outcome.decision.home_made = True
     links.provide(outcome, {})
+    assert os.readlink(theirs) == "/scratch/me/data/nltk"
     for name, folder in ((".insightface/models", "insightface/models"), (".keras/models", "keras/models")):
         assert os.readlink(homes[1] / name) == str(root / "data" / folder)
     assert (homes[1] / ".keras/datasets").is_dir(), "what somebody has removed is made again"
