@@ -102,10 +102,12 @@ def _nspawn(_: Scratch, root: str, code: str) -> list[str]:
     return [f"systemd-nspawn {quiet} --read-only --setenv=HOME=/nowhere -D {root} {_python(code)}"]
 
 
-def _firejail(_: Scratch, __: str, code: str) -> list[str]:
+def _firejail(places: Scratch, __: str, code: str) -> list[str]:
     code = f"import sys; sys.path.insert(0, {REPOSITORY!r}); import sif_writable; sif_writable.run()\n{code}"
-    start = f"firejail --quiet --noprofile --private-tmp {HOSTS_PYTHON} -B -c {shlex.quote(code)}"
-    return [f"HOME=/nowhere SIF_WRITABLE_DIR=/tmp/place ATTACHED={attached.folder()}/current {start}"]
+    # Its own /tmp would hide a clone that lies there.
+    start = f"firejail --quiet --noprofile {HOSTS_PYTHON} -B -c {shlex.quote(code)}"
+    place = f"{places.new_folder('state')}/place"
+    return [f"HOME=/nowhere SIF_WRITABLE_DIR={place} ATTACHED={attached.folder()}/current {start}"]
 
 
 def _podman(places: Scratch, root: str, code: str) -> list[str]:
