@@ -98,9 +98,14 @@ def debian_mirror() -> str:
     """Return the address of the Debian archive that this machine is set up to use."""
     if find("apt-get") is None:
         raise LabUnavailable("there is no apt-get to make a Debian root filesystem with")
-    if mirrors := _debian_archives():
-        return mirrors[0]
-    raise LabUnavailable("the apt sources name no Debian archive")
+    mirrors = _debian_archives()
+    if not mirrors and os.getuid() == 0:
+        with locked("apt"):
+            _apt_get("update")  # apt lists nothing before the first one, as on a new machine
+        mirrors = _debian_archives()
+    if not mirrors:
+        raise LabUnavailable("the apt sources name no Debian archive")
+    return mirrors[0]
 
 
 def _debian_archives() -> list[str]:

@@ -178,6 +178,17 @@ def test_one_program_that_cannot_be_had_keeps_no_other_from_being_installed(monk
     assert "bubblewrap" in installed
 
 
+@pytest.mark.skipif(os.getuid() != 0 or apt.find("apt-get") is None, reason="needs root on Debian")
+def test_the_archive_of_debian_is_found_before_the_first_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lists/partial").mkdir(parents=True)
+    (tmp_path / "apt.conf").write_text(f'Dir::State::lists "{tmp_path}/lists";\n')
+    usual = apt.debian_mirror()
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    assert apt.debian_mirror() == usual
+
+
 def test_an_unfinished_part_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "LAB", str(tmp_path))
     calls = []
