@@ -24,7 +24,7 @@ def test_overlays_stacked_too_deep_are_refused(world: Sif) -> None:
 from sif_writable.overlay.decide import Plan, Target
 assert serve({TREE!r}) == ""
 inner = {TREE!r} + "/fonts"
-tell(overlay.enter(Plan((Target(inner, "overlay", (inner,), "test"),), ()), os.environ, IMAGE))
+answer(overlay.enter(Plan((Target(inner, "overlay", (inner,), "test"),), ()), os.environ, IMAGE))
 """
     assert ask(world, code).startswith("overlays are stacked too deep")
 
@@ -38,7 +38,7 @@ try:
     write({TREE!r} + "/x", "x")
 except OSError as error:
     problem += str(error)
-tell(problem)
+answer(problem)
 """
     result = world.run([PYTHON, "-c", PRELUDE + code], options=[option])
     assert result.stdout.splitlines()[-1:] == ['""'], result
@@ -50,7 +50,7 @@ problem = serve("/var/log/tool", {TREE!r})
 os.makedirs("/var/log/tool", exist_ok=True)
 seen = os.listdir("/var/log/tool"), os.path.exists({TREE!r} + "/x")
 write("/var/log/tool/x", "x"); write({TREE!r} + "/x", "x")
-tell([problem, *seen])
+answer([problem, *seen])
 """
     other = Sif(world.apptainer, rebuilt.folder)
     assert ask(world, code) == ["", [], False]

@@ -53,14 +53,14 @@ def _by_name(way: Way) -> str:
 # --- Every way of writing ---
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way.when == IMPORT and way.tells], ids=_by_name)
+@pytest.mark.parametrize("way", [way for way in WAYS if way.when == IMPORT and way.reports], ids=_by_name)
 def test_a_write_at_import_works_at_the_first_run(one_image: Image, way: Way) -> None:
     assert one_image.says(f"import {way.name}") == "made\n"
     assert one_image.has(way.made)
     assert one_image.says(f"import {way.name}") == ""
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way.when != IMPORT and way.tells], ids=_by_name)
+@pytest.mark.parametrize("way", [way for way in WAYS if way.when != IMPORT and way.reports], ids=_by_name)
 def test_a_write_at_first_use_works_at_the_second_run(one_image: Image, way: Way) -> None:
     program = f"import {way.name}; {way.name}.use()"
     first = one_image.run(program)
@@ -73,7 +73,7 @@ def test_a_write_at_first_use_works_at_the_second_run(one_image: Image, way: Way
     assert one_image.says(program) == ""
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if not way.tells], ids=_by_name)
+@pytest.mark.parametrize("way", [way for way in WAYS if not way.reports], ids=_by_name)
 def test_a_write_of_which_no_error_tells_is_left_alone_and_can_be_declared(one_image: Image, way: Way) -> None:
     program = f"import {way.name}" + ("" if way.when == IMPORT else f"; {way.name}.use()")
     plain = one_image.run(program, env={"SIF_WRITABLE": "off"})
@@ -495,7 +495,7 @@ def test_a_package_is_run_as_a_program(one_image: Image) -> None:
 
 
 def test_threads_import_at_once(one_image: Image) -> None:
-    names = [way.name for way in WAYS if way.when == IMPORT and way.tells][:8]
+    names = [way.name for way in WAYS if way.when == IMPORT and way.reports][:8]
     program = f"""
 import threading, importlib
 errors = []

@@ -106,7 +106,7 @@ package = "{PACKAGES}/charset_normalizer"
 problem = serve(package)
 write(package + "/made", "x", "a")
 import charset_normalizer.md as m
-tell([problem, read(package + "/made"), m.__file__.startswith(package), m.__file__[-3:], overlay.entered[0].how])
+answer([problem, read(package + "/made"), m.__file__.startswith(package), m.__file__[-3:], overlay.entered[0].how])
 """
     assert ask(world, code, **options) == ["", "x", True, ".so", "overlay"]
     assert ask(world, code, **options) == ["", "xx", True, ".so", "overlay"]

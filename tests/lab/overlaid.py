@@ -45,7 +45,7 @@ def read(path):
 def files(folder):
     return sorted(os.path.join(where, name) for where, _, names in os.walk(folder) for name in names
                   if "fonts" not in where and not name.startswith("new"))
-def tell(value):
+def answer(value):
     print(json.dumps(value))
 """
 
@@ -78,7 +78,7 @@ class Kernel:
 
 
 def ask(world: Any, code: str, **options: Any) -> Any:
-    """Return what a program tells that must end well."""
+    """Return the answer of a program that must end well."""
     result: subprocess.CompletedProcess[str] = world.run([PYTHON, "-c", PRELUDE + code], **options)
     assert result.returncode == 0, (result.stdout, result.stderr)
     return json.loads(result.stdout.splitlines()[-1])

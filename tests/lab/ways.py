@@ -10,9 +10,9 @@ import textwrap
 from typing import NamedTuple
 
 IMPORT, USE = "import", "use"
-UNTOLD = ("sqlite", "compiled", "native_silent", "checked", "swallowed")
-"""Those whose errors do not: a database without its path, a path that is relative in a child, an error of another kind
-after a look at the permissions or in place of one that was swallowed."""
+SILENT = ("sqlite", "compiled", "native_silent", "checked", "swallowed")
+"""Those whose errors name no refused write: a database without its path, a path that is relative in a child, an error
+of another kind after a check of the permissions or in place of one that was swallowed."""
 
 
 class Way(NamedTuple):
@@ -29,13 +29,13 @@ class Way(NamedTuple):
     """What is run after the import; by default `NAME.use()` where it writes at first use."""
 
     @property
-    def tells(self) -> bool:
-        """Whether its error tells of a refused write, and of which."""
-        return not self.name.startswith(UNTOLD)
+    def reports(self) -> bool:
+        """Whether its error reports a refused write, and which."""
+        return not self.name.startswith(SILENT)
 
 
 def _package(name: str, made: str, body: str, when: str, **more: str) -> Way:
-    """Make a package whose `use` is this body; `HERE` is its directory and `made()` tells."""
+    """Make a package whose `use` is this body; `HERE` is its directory and `made()` says so."""
     text = "import os\nHERE = os.path.dirname(os.path.abspath(__file__))\ndef made():\n    print('made')\n"
     text += f"def use():\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
     if when == IMPORT:

@@ -45,7 +45,7 @@ for path in {NEW!r}:
     os.makedirs(path, exist_ok=True)
     write(path + "/log", "x", "a")
     os.rename(path + "/log", path + "/renamed"); os.rename(path + "/renamed", path + "/log")
-tell([problem, [read(path + "/log") for path in {NEW!r}], sorted({{done.how for done in overlay.entered}})])
+answer([problem, [read(path + "/log") for path in {NEW!r}], sorted({{done.how for done in overlay.entered}})])
 """
     assert ask(world, code) == ["", ["x"] * 5, ["graft"]]
     assert ask(world, code) == ["", ["xx"] * 5, ["graft"]]
@@ -58,7 +58,7 @@ assert serve(*{NEW!r}) == "", overlay.refused
 write("/var/tmp/still", "x")
 import numpy, matplotlib
 after = [os.stat(p).st_dev for p in ("/etc/passwd", "/var/tmp", "/opt/venv/bin", "/opt/venv/lib")]
-tell([before == after, numpy.__file__, os.listdir("/opt/venv/bin") != [], os.path.islink("/opt/venv/lib64")])
+answer([before == after, numpy.__file__, os.listdir("/opt/venv/bin") != [], os.path.islink("/opt/venv/lib64")])
 """
     assert ask(world, code) == [True, f"{PACKAGES}/numpy/__init__.py", True, True]
 
@@ -76,14 +76,14 @@ shutil.rmtree(T + "/fonts"); os.mkdir(T + "/fonts"); write(T + "/fonts/new.ttf",
 folder = next(e.path for e in os.scandir(T) if e.is_dir() and e.name != "fonts")
 os.mkdir(folder + "/made"); write(folder + "/made/file", "x")
 os.symlink("x", T + "/link")
-tell([problem, overlay.entered[0].how, overlay.entered[0].note])
+answer([problem, overlay.entered[0].how, overlay.entered[0].note])
 """
     second = f"""
 T = {TREE!r}
 problem = serve(T)
 some = files(T)
 folder = next(e.path for e in os.scandir(T) if e.is_dir() and e.name != "fonts")
-tell([problem, open(some[0], "rb").read(9).decode(), open(some[1], "rb").read()[-8:].decode(), read(some[2]),
+answer([problem, open(some[0], "rb").read(9).decode(), open(some[1], "rb").read()[-8:].decode(), read(some[2]),
   os.listdir(T + "/fonts"), os.path.exists(folder + "/made/file"), os.readlink(T + "/link"),
   os.stat(some[0]).st_mode & 0o777])
 """
@@ -95,7 +95,7 @@ def test_a_single_file_is_rewritten_in_place(world: Any) -> None:
     code = """
 problem = serve("/etc/debian_version")
 write("/etc/debian_version", "x", "a")
-tell([problem, read("/etc/debian_version").split("\\n")[-1], overlay.entered[0].how])
+answer([problem, read("/etc/debian_version").split("\\n")[-1], overlay.entered[0].how])
 """
     assert ask(world, code)[1:] == ["x", "graft"]
     assert ask(world, code) == ["", "xx", "graft"]
@@ -109,7 +109,7 @@ write("{PACKAGES}/numpy/written", "x", "a")
 os.makedirs("{PACKAGES}/matplotlib/mpl-data/made", exist_ok=True)
 os.makedirs("/opt/venv/share/new", exist_ok=True)
 import numpy
-tell([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/written")])
+answer([problem, [done.point for done in overlay.entered], read("{PACKAGES}/numpy/written")])
 """
     env = {"SIF_WRITABLE_OVERLAY_PATHS": "prefix"}
     points = [] if isinstance(world, Sif) else ["/opt/venv"]  # the layer serves it where there is one
@@ -126,7 +126,7 @@ with open(folder + "/learned", "a") as file:
     for path in ["/var/log/tool", *(f"/results{n}" for n in range(1000))]:
         file.write(f"path\\t-\\t{path}\\tcannot be written\\ta program failed without it\\n")
 write(folder + "/outside", "")
-tell(0)
+answer(0)
 """
     code = """
 from sif_writable.report import packages
@@ -137,7 +137,7 @@ learned = any(path.endswith("/learned") for path in opened)
 try:
     os.mkdir("/var/log/tool")
 except OSError as error:
-    tell([learned, overlay.current(os.environ), error.errno, packages.notes(importhook.folder())])
+    answer([learned, overlay.current(os.environ), error.errno, packages.notes(importhook.folder())])
 """
     ask(world, learn)
     learned, points, number, notes = ask(world, code)
@@ -161,7 +161,7 @@ try:
 except OSError as error:
     told.append(error.errno)
 os.makedirs("/srv/other"); write("/srv/other/x", "x")
-tell([problems, told, overlay.current(os.environ)])
+answer([problems, told, overlay.current(os.environ)])
 """
     if isinstance(world, Sif):
         inside = world.apptainer.inside(real)
@@ -184,7 +184,7 @@ def test_descendants_see_it_and_do_not_enter_again(world: Any) -> None:
         + """
 before = namespaces.namespace()
 problem = serve("/var/log/tool")
-tell([problem, before == namespaces.namespace(), read("/var/log/tool/x"), overlay.current(os.environ)])
+answer([problem, before == namespaces.namespace(), read("/var/log/tool/x"), overlay.current(os.environ)])
 """
     )
     code = f"""
@@ -199,7 +199,7 @@ def test_a_second_overlay_in_the_same_process(world: Any) -> None:
     code = f"""
 problems = [serve("/var/log/tool"), serve({TREE!r})]
 write({TREE!r} + "/x", "x"); os.makedirs("/var/log/tool", exist_ok=True)
-tell([problems, overlay.current(os.environ)])
+answer([problems, overlay.current(os.environ)])
 """
     assert ask(world, code) == [["", ""], ["/var/log", TREE]]
 
@@ -216,7 +216,7 @@ try:
 except PermissionError:
     denied = True
 os.unlink("/var/tmp/denied")
-tell([ids == (os.getuid(), os.getgid()), int(status["CapEff"], 16), int(status["CapPrm"], 16), denied,
+answer([ids == (os.getuid(), os.getgid()), int(status["CapEff"], 16), int(status["CapPrm"], 16), denied,
   int(status["Threads"])])
 """
     assert ask(world, code) == [True, 0, 0, True, 1]
@@ -227,7 +227,7 @@ def test_the_working_directory_is_the_writable_one(world: Any) -> None:
 os.chdir({TREE!r})
 assert serve({TREE!r}) == ""
 write("relative", "x")
-tell([os.getcwd(), os.path.exists({TREE!r} + "/relative")])
+answer([os.getcwd(), os.path.exists({TREE!r} + "/relative")])
 """
     assert ask(world, code) == [TREE, True]
 
@@ -247,7 +247,7 @@ write(T + "/new-large", "y" * 2_000_000) if not os.path.exists(T + "/new-large")
 if os.fork() == 0:
     sys.exit()  # its end brings nothing
 os.wait()
-tell([problem, overlay.entered[0].note[:9], open(some[0], "rb").read(9).decode(), read(T + "/new"),
+answer([problem, overlay.entered[0].note[:9], open(some[0], "rb").read(9).decode(), read(T + "/new"),
   read(T + "/fonts/deep/er/file"), len(read(T + "/new-large"))])
 """
     assert ask(world, code) == ["", "in memory", "rewritten", "x", "x", 2_000_000]
@@ -265,7 +265,7 @@ problem = serve({TREE!r})
 try:
     write({TREE!r} + "/second", "x")
 except OSError as error:
-    tell([problem, error.errno, overlay.entered])
+    answer([problem, error.errno, overlay.entered])
 """
     )
     # The other one must not inherit the namespace, so it is started before this process has one of its own.
@@ -279,7 +279,7 @@ child = "open(" + repr({TREE!r} + "/child") + ", 'w').close()"
 subprocess.run([sys.executable, "-c", child], check=True)
 os.write(writable, b"x")
 out, error = other.communicate()
-tell([other.returncode, out, error, os.getpid()])
+answer([other.returncode, out, error, os.getpid()])
 """
     returncode, out, error, first = ask(world, code)
     problem, number, entered = json.loads(out.splitlines()[-1])
@@ -291,7 +291,7 @@ tell([other.returncode, out, error, os.getpid()])
     assert error == f"sif_writable: {problem}\n"
     after = f"""{memory}
 assert serve({TREE!r}) == ""
-tell(sorted(n for n in os.listdir({TREE!r}) if n in ("first", "second", "child")))
+answer(sorted(n for n in os.listdir({TREE!r}) if n in ("first", "second", "child")))
 """
     assert ask(world, after) == ["child", "first"]
 
@@ -310,18 +310,18 @@ os.kill(os.getpid(), 9)
     after = f"""
 problem = serve({TREE!r}, "/var/log/tool")
 write({TREE!r} + "/whole", "x")
-tell([problem, read("/var/log/tool/x"), os.path.exists({TREE!r} + "/half")])
+answer([problem, read("/var/log/tool/x"), os.path.exists({TREE!r} + "/half")])
 """
     assert ask(world, after) == ["", "x", not memory]
 
 
 def test_its_folders_can_be_removed(world: Any) -> None:
-    ask(world, f"tell(serve({TREE!r}))")
+    ask(world, f"answer(serve({TREE!r}))")
     code = """
 from sif_writable.layer import files
 there = os.path.isdir(IMAGE + "/overlay")
 files.remove(IMAGE + "/overlay")
-tell([there, os.path.exists(IMAGE + "/overlay")])
+answer([there, os.path.exists(IMAGE + "/overlay")])
 """
     assert ask(world, code) == [True, False]
 
@@ -342,7 +342,7 @@ def test_refused_by_the_environment(world: Any, env: dict[str, str], words: str)
     code = """
 before = namespaces.namespace()
 problem = serve("/var/log/tool")
-tell([problem, before == namespaces.namespace(), overlay.refused, overlay.entered])
+answer([problem, before == namespaces.namespace(), overlay.refused, overlay.entered])
 """
     problem, same, refused, entered = ask(world, code, env=_inside(world, env))
     assert words in problem
@@ -356,7 +356,7 @@ def test_refused_with_threads(world: Any) -> None:
 import threading, time
 threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
 before = namespaces.namespace()
-tell([serve("/var/log/tool"), before == namespaces.namespace()])
+answer([serve("/var/log/tool"), before == namespaces.namespace()])
 """
     assert ask(world, code) == ["2 threads run in this process, and the kernel asks for a single one", True]
 
@@ -368,7 +368,7 @@ def fails(path):
     raise OSError(38, "Function not implemented")
 trial._exercise = fails
 before = namespaces.namespace()
-tell([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(os.environ)])
+answer([serve("/var/log/tool"), before == namespaces.namespace(), overlay.current(os.environ)])
 """
     problem, same, points = ask(world, code)
     assert problem.endswith("but making a file in it fails: Function not implemented")
@@ -382,7 +382,7 @@ import time
 from sif_writable.overlay import trial
 trial.TRIAL_SECONDS = 0.5
 trial._exercise = lambda path: time.sleep(60)
-tell(serve("/var/log/tool"))
+answer(serve("/var/log/tool"))
 """
     started = time.monotonic()
     assert ask(world, code) == "trying it took more than 0 seconds"
@@ -390,7 +390,7 @@ tell(serve("/var/log/tool"))
 
 
 def test_the_root_directory_itself_is_refused_with_the_bind(world: Any) -> None:
-    assert "--bind DIRECTORY:/newdir" in ask(world, "tell(serve('/newdir'))")
+    assert "--bind DIRECTORY:/newdir" in ask(world, "answer(serve('/newdir'))")
 
 
 def test_certbot_is_served_before_its_import(world: Any) -> None:
@@ -398,7 +398,7 @@ def test_certbot_is_served_before_its_import(world: Any) -> None:
 problem = overlay.before_import("certbot", os.environ, IMAGE)
 for path in ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt"):
     os.makedirs(path, 0o755, exist_ok=True)
-tell([problem, overlay.before_import("numpy", os.environ, IMAGE)])
+answer([problem, overlay.before_import("numpy", os.environ, IMAGE)])
 """
     assert ask(world, code) == ["", ""]
 
@@ -412,7 +412,7 @@ other = subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIP
 assert other.stdout.readline() == "in\\n"
 found = namespaces.users(name)
 other.communicate("")
-tell([before, found == [other.pid], other.returncode])
+answer([before, found == [other.pid], other.returncode])
 """
     assert ask(world, code) == [[], True, 0]
 
@@ -422,8 +422,8 @@ def test_status_tells_what_and_why(world: Any) -> None:
 from sif_writable.report import overlay as report
 serve("/var/log/tool"); serve("/newdir")
 told = report.model()
-tell([told["inside"], [(done["path"], done["how"]) for done in told["entered"]], [r["path"] for r in told["refused"]],
-      report.lines(told)])
+answer([told["inside"], [(done["path"], done["how"]) for done in told["entered"]], [r["path"] for r in told["refused"]],
+        report.lines(told)])
 """
     inside, entered, refused, lines = ask(world, code)
     assert (inside, entered, refused) == (["/var/log"], [["/var/log", "graft"]], ["/newdir"])
@@ -438,7 +438,7 @@ package = os.path.dirname(platformdirs.__file__)
 new = sys.prefix + "/share/new"
 problem = serve(package, new)
 write(package + "/__init__.py", "# changed\\n", "a"); os.makedirs(new, exist_ok=True); write(new + "/x", "x", "a")
-tell([problem, read(new + "/x"), overlay.entered[0].note])
+answer([problem, read(new + "/x"), overlay.entered[0].note])
 """
     env = {"SIF_WRITABLE_OVERLAY": "auto"}  # these images are run by copies otherwise
     assert json.loads(each_image.says(PRELUDE + code, env=env)) == ["", "x", ""]
@@ -455,7 +455,7 @@ def test_without_user_namespaces_it_is_refused_with_the_reason(kernel: Kernel) -
     code = f"""
 before = namespaces.namespace()
 problems = [serve("/var/log/tool"), serve({TREE!r})]
-tell([problems, before == namespaces.namespace(), len(overlay.refused)])
+answer([problems, before == namespaces.namespace(), len(overlay.refused)])
 """
     words = "user namespaces are switched off here (/proc/sys/user/max_user_namespaces is 0)"
     assert ask(kernel, code, userns=False) == [[words, words], True, 2]
@@ -464,7 +464,7 @@ tell([problems, before == namespaces.namespace(), len(overlay.refused)])
 def test_without_user_namespaces_status_says_what_to_bind(kernel: Kernel) -> None:
     ask(
         kernel,
-        "importhook.install().copies.wanted(); tell(overlay.before_import('certbot', os.environ, IMAGE))",
+        "importhook.install().copies.wanted(); answer(overlay.before_import('certbot', os.environ, IMAGE))",
         userns=False,
     )
     told = kernel.run([PYTHON, "-m", "sif_writable", "status", "--json"], userns=False)
@@ -475,7 +475,7 @@ def test_without_user_namespaces_status_says_what_to_bind(kernel: Kernel) -> Non
 
 
 def test_a_writable_root_whose_files_are_roots(kernel: Kernel) -> None:
-    code = "tell([serve('/var/log/tool'), os.makedirs('/var/log/tool', exist_ok=True)])"
+    code = "answer([serve('/var/log/tool'), os.makedirs('/var/log/tool', exist_ok=True)])"
     assert ask(kernel, code, overlay_tmpfs=True) == ["", None]
 
 

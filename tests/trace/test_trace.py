@@ -106,7 +106,7 @@ def test_every_write_is_seen_whoever_writes_and_what_a_layer_serves_is_not_kept(
     code = f"""
 wanted = importhook.install().copies.wanted()
 there = ["/var/log/tool", "/opt/venv/julia_env", "{PACKAGES}/kivy/by-python"]
-tell([sorted(set(wanted) & {{"kivy", "numpy"}}), [path for path in there if os.path.exists(path)]])
+answer([sorted(set(wanted) & {{"kivy", "numpy"}}), [path for path in there if os.path.exists(path)]])
 """
     assert ask(world, code) == [["kivy", "numpy"] if isinstance(world, Kernel) else [], []]
 
@@ -154,7 +154,7 @@ def test_what_is_saved_is_known_at_the_next_run(world: Any) -> None:
     assert {"/var/log/tool", "/opt/venv/julia_env"} <= set(declared.split(":"))
     code = """
 wanted = importhook.install().copies.wanted()
-tell([sorted(set(wanted) & {"kivy", "numpy"}), sorted(overlay.current(os.environ))])
+answer([sorted(set(wanted) & {"kivy", "numpy"}), sorted(overlay.current(os.environ))])
 """
     assert ask(world, code, env=OFF) == [["kivy", "numpy"], []]
 
