@@ -1,4 +1,4 @@
-"""One more image, built from the test image, with a look at the build."""
+"""One more image, built from the test image, with what its build printed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DEFINITION = """Bootstrap: localimage
 From: {image}
 
 %post
-    tell='import os, sif_writable as s; print(s.state, os.environ.get("SIF_WRITABLE_SESSION"))'
-    /opt/venv/bin/python -c "$tell"
+    report='import os, sif_writable as s; print(s.state, os.environ.get("SIF_WRITABLE_SESSION"))'
+    /opt/venv/bin/python -c "$report"
     # As careless as a %post can be: the hook is installed, and HOME is of no use.
-    HOME=/nowhere /opt/venv/bin/python -c "$tell"
+    HOME=/nowhere /opt/venv/bin/python -c "$report"
 
 %test
-    tell='import os; print("test: " + os.environ["SIF_WRITABLE_SESSION"].split(";")[4].split(":")[0] + "/data")'
-    /opt/venv/bin/python -c "$tell"
+    report='import os; print("test: " + os.environ["SIF_WRITABLE_SESSION"].split(";")[4].split(":")[0] + "/data")'
+    /opt/venv/bin/python -c "$report"
 """
 
 
@@ -36,7 +36,7 @@ class Rebuilt(NamedTuple):
 
     folder: str
     """The image, as a sandbox."""
-    told: str
+    output: str
     """What %post and %test printed."""
     places: Scratch
     """The writable places of the machine that it was built on, as the build left them."""

@@ -34,8 +34,8 @@ while [ ! -e held ]; do kill -0 $! || exit 99; sleep 0.1; done
 """A shell line that leaves a process with the overlay in the background, until there is a file `stop`."""
 
 
-class Told(NamedTuple):
-    """What a run of the library told."""
+class Report(NamedTuple):
+    """What a run of the library reported."""
 
     terms: int
     config: str
@@ -43,8 +43,8 @@ class Told(NamedTuple):
     """Where the kernel of each architecture came from."""
 
 
-def told(result: CompletedProcess[str]) -> Told:
-    """Return what a run told, and see that each kernel has computed what it should."""
+def report(result: CompletedProcess[str]) -> Report:
+    """Return what a run reported, and see that each kernel has computed what it should."""
     assert result.returncode == 0, result.stderr
     settings, *lines = result.stdout.splitlines()
     terms, config = settings.split(" terms, says ")
@@ -53,7 +53,7 @@ def told(result: CompletedProcess[str]) -> Told:
     for line in lines:
         architecture, rest = line.split(f": sum of squares = {squares}, kernel ")
         kernels[architecture] = rest
-    return Told(int(terms), config, kernels)
+    return Report(int(terms), config, kernels)
 
 
 class Folder:
@@ -115,7 +115,7 @@ def kernels(apptainer_runtime: Runtime) -> Iterator[str]:
     with scratch.fresh() as places:
         folder = folder_of(Apptainer(apptainer_runtime, places))
         folder.image("bind")
-        told(folder.run("./bind.sh"))
+        report(folder.run("./bind.sh"))
         yield os.path.join(folder.path, "gpu_cache")
 
 
@@ -130,33 +130,33 @@ def test_without_the_hook_the_library_cannot_be_imported(folder: Folder) -> None
 
 def test_bind_keeps_the_kernels(folder: Folder) -> None:
     folder.image("bind")
-    first, second = told(folder.run("./bind.sh")), told(folder.run("./bind.sh"))
+    first, second = report(folder.run("./bind.sh")), report(folder.run("./bind.sh"))
     assert first.kernels == {"cpu": COMPILED}
     assert second == first._replace(kernels={"cpu": CACHED})
     assert first.config == f"{PACKAGE}/config.ini"
     (config,) = folder.kept_settings(folder.apptainer.places.home)
     assert "/.cache/sif-writable/image-" in config
     copied = folder.run("./bind.sh", env=BY_COPY)
-    assert "/.cache/sif-writable/image-" in told(copied).config
+    assert "/.cache/sif-writable/image-" in report(copied).config
     assert folder.files("gpu_cache") == ["gpu_cache/cpu-cpython-311.kernel"]
-    assert told(folder.run("./bind.sh", "--contain")).kernels == {"cpu": CACHED}
+    assert report(folder.run("./bind.sh", "--contain")).kernels == {"cpu": CACHED}
 
 
 def test_bind_storage_keeps_the_settings_and_what_has_a_bind_of_its_own(folder: Folder) -> None:
     folder.image("bind")
-    first, second = told(folder.run("./bind-storage.sh")), told(folder.run("./bind-storage.sh"))
+    first, second = report(folder.run("./bind-storage.sh")), report(folder.run("./bind-storage.sh"))
     assert (first.kernels, second.kernels) == ({"cpu": COMPILED}, {"cpu": CACHED})  # in /tmp, which lasts here
     contained = ["./bind-storage.sh", "--contain"]
-    assert [told(folder.run(*contained)).kernels for _ in range(2)] == [{"cpu": COMPILED}] * 2
+    assert [report(folder.run(*contained)).kernels for _ in range(2)] == [{"cpu": COMPILED}] * 2
     both = [*contained, "--bind", f"gpu_cache:{CACHE}"]
-    assert [told(folder.run(*both)).kernels for _ in range(2)] == [{"cpu": COMPILED}, {"cpu": CACHED}]
-    last = told(folder.run(*both))
+    assert [report(folder.run(*both)).kernels for _ in range(2)] == [{"cpu": COMPILED}, {"cpu": CACHED}]
+    last = report(folder.run(*both))
     assert first.config == second.config == last.config == f"{PACKAGE}/config.ini"
     assert folder.kept_settings(os.path.join(folder.path, "gpu_cache"))
     with open(os.path.join(examples.FOLDER, "README.md"), encoding="utf-8") as file:
         (change,) = re.findall(r"`(apptainer exec --bind gpu_cache:/sif-writable .*)`", file.read())
     assert folder.shell(change.replace("python3.12", "python3.11")).returncode == 0
-    assert told(folder.run(*contained)).terms == 30
+    assert report(folder.run(*contained)).terms == 30
 
 
 def test_a_kernel_for_each_architecture(folder: Folder, tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_kernel_for_each_architecture(folder: Folder, tmp_path: Path) -> None:
     for name in (container.NVML, "libnvidia-ml.conf"):
         options += ["--bind", f"{folder.apptainer.inside(folder.path)}/{name}:/.singularity.d/libs/{name}"]
     for origin in (COMPILED, CACHED):
-        assert told(folder.run("./bind.sh", *options)).kernels == {"sm_80": origin, "sm_90": origin}
-    assert told(folder.run("./bind.sh")).kernels == {"cpu": COMPILED}
+        assert report(folder.run("./bind.sh", *options)).kernels == {"sm_80": origin, "sm_90": origin}
+    assert report(folder.run("./bind.sh")).kernels == {"cpu": COMPILED}
 
 
 def test_a_fixed_path_that_cannot_be_written_is_named_with_its_remedy(folder: Folder) -> None:
@@ -182,15 +182,15 @@ def test_a_fixed_path_that_cannot_be_written_is_named_with_its_remedy(folder: Fo
     assert line.startswith(f"sif_writable: {CACHE} cannot be written, and it belongs to no package")
     assert line.endswith(f"Remedy: bind a directory there (apptainer exec --bind DIRECTORY:{CACHE}).")
     remedy = ["--no-mount", "tmp", "--bind", f"gpu_cache:{CACHE}"]
-    assert told(folder.run("./bind-storage.sh", *remedy)).kernels == {"cpu": COMPILED}
+    assert report(folder.run("./bind-storage.sh", *remedy)).kernels == {"cpu": COMPILED}
 
 
 @pytest.mark.parametrize("env", [{}, OFF], ids=["hook", "off"])
 def test_files_needs_nothing_at_run_time(folder: Folder, kernels: str, env: dict[str, str]) -> None:
     folder.image("files", gpu_cache=kernels)
-    expected = Told(2000, f"{PACKAGE}/config.ini", {"cpu": CACHED})
-    assert told(folder.run("./files.sh", "--contain", env=env)) == expected
-    assert told(folder.run("./files.sh", env=env)) == expected
+    expected = Report(2000, f"{PACKAGE}/config.ini", {"cpu": CACHED})
+    assert report(folder.run("./files.sh", "--contain", env=env)) == expected
+    assert report(folder.run("./files.sh", env=env)) == expected
 
 
 def test_files_leaves_alone_what_came_later(folder: Folder, kernels: str) -> None:
@@ -201,20 +201,20 @@ def test_files_leaves_alone_what_came_later(folder: Folder, kernels: str) -> Non
     shutil.chown(os.path.join(there, kernel), os.stat(folder.path).st_uid)
     newer = os.stat(os.path.join(there, kernel)).st_mtime + 1000
     os.utime(os.path.join(there, kernel), (newer, newer))
-    told(folder.run("./files.sh"))
+    report(folder.run("./files.sh"))
     assert os.stat(os.path.join(there, kernel)).st_mtime == newer
 
 
-def test_prestage_bakes_the_settings_and_tells_where_the_kernels_went(folder: Folder) -> None:
-    report = " ".join(folder.image("prestage").told.split())
-    assert f"written into packages, where it stays: {PACKAGE}/config.ini" in report
-    assert f"written to {CACHE}: a run covers /tmp with another, so it is not found there" in report
-    expected = Told(1000, f"{PACKAGE}/config.ini", {"cpu": CACHED})
-    assert told(folder.run("./prestage.sh", "--contain")) == expected
-    assert told(folder.run("./prestage.sh", "--contain", env=OFF)) == expected
+def test_prestage_bakes_the_settings_and_reports_where_the_kernels_went(folder: Folder) -> None:
+    output = " ".join(folder.image("prestage").output.split())
+    assert f"written into packages, where it stays: {PACKAGE}/config.ini" in output
+    assert f"written to {CACHE}: a run covers /tmp with another, so it is not found there" in output
+    expected = Report(1000, f"{PACKAGE}/config.ini", {"cpu": CACHED})
+    assert report(folder.run("./prestage.sh", "--contain")) == expected
+    assert report(folder.run("./prestage.sh", "--contain", env=OFF)) == expected
     # `exec` does not pass by %runscript.
     without = folder.run("apptainer", "exec", "--contain", "prestage.sif", "hypothetical-gpu-lib")
-    assert told(without) == expected._replace(kernels={"cpu": COMPILED})
+    assert report(without) == expected._replace(kernels={"cpu": COMPILED})
 
 
 @pytest.fixture
@@ -227,21 +227,21 @@ def overlaid(folder: Folder) -> Folder:
 
 
 def test_overlay_keeps_the_settings(overlaid: Folder) -> None:
-    expected = Told(1000, f"{PACKAGE}/config.ini", {"cpu": COMPILED})
-    assert told(overlaid.run("./overlay.sh")) == expected
+    expected = Report(1000, f"{PACKAGE}/config.ini", {"cpu": COMPILED})
+    assert report(overlaid.run("./overlay.sh")) == expected
     assert not [name for name in os.listdir(overlaid.path) if name.endswith(".new")]
     change = ["sed", "-i", "s/1000/30/", expected.config]
     assert overlaid.run("apptainer", "exec", "--overlay", "my_overlay.img", "overlay.sif", *change).returncode == 0
     # The hook has no part in it.
-    assert told(overlaid.run("./overlay.sh", "--contain", env=OFF)) == expected._replace(terms=30)
+    assert report(overlaid.run("./overlay.sh", "--contain", env=OFF)) == expected._replace(terms=30)
     assert not os.path.exists(os.path.join(overlaid.apptainer.places.home, ".cache", "sif-writable"))
 
 
 def test_overlay_keeps_the_kernels_where_tmp_is_the_images(overlaid: Folder) -> None:
     contained = ["./overlay.sh", "--contain"]
-    assert [told(overlaid.run(*contained)).kernels for _ in range(2)] == [{"cpu": COMPILED}] * 2
+    assert [report(overlaid.run(*contained)).kernels for _ in range(2)] == [{"cpu": COMPILED}] * 2
     inside = ["./overlay.sh", "--no-mount", "tmp"]
-    assert [told(overlaid.run(*inside)).kernels for _ in range(2)] == [{"cpu": COMPILED}, {"cpu": CACHED}]
+    assert [report(overlaid.run(*inside)).kernels for _ in range(2)] == [{"cpu": COMPILED}, {"cpu": CACHED}]
 
 
 @pytest.mark.parametrize("options", ["", "-E root_owner=$(id -u):$(id -g)"], ids=["plain", "root_owner"])
@@ -259,11 +259,11 @@ def test_a_plain_filesystem_is_refused(overlaid: Folder, options: str) -> None:
 def test_apptainers_own_overlay_image_serves_as_well(overlaid: Folder) -> None:
     made = overlaid.run("apptainer", "overlay", "create", "--size", "64", "my_overlay.img")
     assert made.returncode == 0, made.stderr
-    assert told(overlaid.run("./overlay.sh")).kernels == {"cpu": COMPILED}
+    assert report(overlaid.run("./overlay.sh")).kernels == {"cpu": COMPILED}
 
 
 def test_a_second_process_is_told_what_to_do_instead(overlaid: Folder) -> None:
-    told(overlaid.run("./overlay.sh"))
+    report(overlaid.run("./overlay.sh"))
     result = overlaid.shell(f"{HOLD} ./overlay.sh; code=$?; touch stop; wait; exit $code")
     assert result.returncode == 255
     assert "currently in use by another process" in result.stderr  # Apptainer's own words
@@ -274,11 +274,11 @@ def test_a_second_process_is_told_what_to_do_instead(overlaid: Folder) -> None:
     os.unlink(os.path.join(overlaid.path, "stop"))
     os.unlink(os.path.join(overlaid.path, "held"))
     beside = overlaid.shell(f"{HOLD} {remedy}; code=$?; touch stop; wait; exit $code")
-    assert told(beside).config == f"{PACKAGE}/config.ini"
+    assert report(beside).config == f"{PACKAGE}/config.ini"
 
 
 def test_what_a_killed_process_leaves_can_be_ended(overlaid: Folder) -> None:
-    told(overlaid.run("./overlay.sh"))
+    report(overlaid.run("./overlay.sh"))
     result = overlaid.shell(f"""{HOLD}
     kill -9 $!; wait
     ./overlay.sh 2> said && exit 98
@@ -286,4 +286,4 @@ def test_what_a_killed_process_leaves_can_be_ended(overlaid: Folder) -> None:
     eval "$remedy" || exit 96
     while pgrep fuse2fs > /dev/null; do sleep 0.1; done
     ./overlay.sh""")
-    assert told(result).terms == 1000
+    assert report(result).terms == 1000

@@ -43,16 +43,16 @@ def manifest(apptainer: Apptainer, prepared: Built) -> list[str]:
 
 
 def test_the_build_says_what_it_did(prepared: Built) -> None:
-    told = prepared.told
-    assert "bind target:  /sif-writable is there" in told
-    assert "installed:" in told
-    assert "MPLCONFIGDIR" in told
-    assert "package: kivy; gpu-min-memory: 20GiB" in told
+    output = prepared.output
+    assert "bind target:  /sif-writable is there" in output
+    assert "installed:" in output
+    assert "MPLCONFIGDIR" in output
+    assert "package: kivy; gpu-min-memory: 20GiB" in output
     for interpreter in INTERPRETERS:
-        assert os.path.dirname(interpreter) in told
-    assert told.rstrip().splitlines()[-1]  # whatever Apptainer says last
-    assert "up to date" in told
-    assert "\r" not in told  # no progress bar where no terminal is
+        assert os.path.dirname(interpreter) in output
+    assert output.rstrip().splitlines()[-1]  # whatever Apptainer says last
+    assert "up to date" in output
+    assert "\r" not in output  # no progress bar where no terminal is
 
 
 def test_the_manifest(apptainer: Apptainer, prepared: Built) -> None:
@@ -142,7 +142,7 @@ IDENTITY = "import os; print(os.environ['SIF_WRITABLE_COPIES'].rpartition('-')[2
 LAYERED = """
 import json, os, subprocess, sys
 import requests
-outside, told = json.loads(sys.argv[1]), []
+outside, different = json.loads(sys.argv[1]), []
 assert "SIF_WRITABLE_LAYER" in os.environ
 def mounts():
     with open("/proc/self/mountinfo") as file:
@@ -158,8 +158,8 @@ for interpreter, identity in outside.items():
     for environ in ({**os.environ, "HOME": "/tmp"}, {"HOME": "/nowhere"}):
         found = ask(interpreter, environ)
         if found != [identity, str(mounts())]:
-            told.append([interpreter, len(environ) > 1, found, identity, mounts()])
-print(json.dumps(told))
+            different.append([interpreter, len(environ) > 1, found, identity, mounts()])
+print(json.dumps(different))
 """
 
 

@@ -44,11 +44,11 @@ import numba
 from fontTools.misc import arrayTools
 area = numba.njit(cache=True)(arrayTools.rectArea)
 assert area((0.0, 0.0, 3.0, 2.0)) == 6.0
-told = (sum(area.stats.cache_hits.values()), sum(area.stats.cache_misses.values()))
+result = (sum(area.stats.cache_hits.values()), sum(area.stats.cache_misses.values()))
 """
 MATPLOTLIB = """
 import matplotlib.pyplot, matplotlib.font_manager
-told = len(matplotlib.font_manager.fontManager.ttflist) > 10
+result = len(matplotlib.font_manager.fontManager.ttflist) > 10
 """
 # Files are compared from after the start of the interpreter, when the hook has offered the seeds.
 LOOK = """
@@ -63,7 +63,7 @@ def files():
 before = files()
 {program}
 after = files()
-print(json.dumps([told, sorted(path for path, what in after.items() if before.get(path) != what)]))
+print(json.dumps([result, sorted(path for path, what in after.items() if before.get(path) != what)]))
 """
 MODES = {
     "home": [],
@@ -82,7 +82,7 @@ def prestaged(apptainer_runtime: Runtime) -> Built:
 
 
 def use(apptainer: Apptainer, image: str, program: str, options: list[str]) -> tuple[Any, list[str]]:
-    """Run a program in a fresh container; return what it told, and the files that it wrote or changed."""
+    """Run a program in a fresh container; return its result, and the files that it wrote or changed."""
     store = os.path.join(apptainer.places.folder, "store")
     if not os.path.isdir(store):
         apptainer.places.new_folder("store")
@@ -90,34 +90,34 @@ def use(apptainer: Apptainer, image: str, program: str, options: list[str]) -> t
     tops = [apptainer.home, "/tmp", "/var/tmp", "/dev/shm", "/sif-writable"]
     done = apptainer.exec(image, ["python", "-c", LOOK.format(tops=tops, program=program)], options=options)
     assert done.returncode == 0, done.stderr
-    told, written = json.loads(done.stdout)
-    return told, written
+    result, written = json.loads(done.stdout)
+    return result, written
 
 
 def test_the_report(prestaged: Built) -> None:
-    told = prestaged.told
-    assert "baked:" in told
+    output = prestaged.output
+    assert "baked:" in output
     for variable in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "KIVY_HOME", "TORCH_HOME", "NLTK_DATA"):
-        assert variable in told
-    assert "there is no GPU here" in told
-    assert "NUMBA_CPU_NAME=generic" in told
-    assert "failed with exit code 5; nothing of it is baked" in told
-    assert "up to date" in told
+        assert variable in output
+    assert "there is no GPU here" in output
+    assert "NUMBA_CPU_NAME=generic" in output
+    assert "failed with exit code 5; nothing of it is baked" in output
+    assert "up to date" in output
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_first_use_rebuilds_nothing(apptainer: Apptainer, prestaged: Built, mode: str) -> None:
-    told, written = use(apptainer, prestaged.path, NUMBA, MODES[mode])
-    assert told == [1, 0]
+    result, written = use(apptainer, prestaged.path, NUMBA, MODES[mode])
+    assert result == [1, 0]
     assert written == []
-    told, written = use(apptainer, prestaged.path, MATPLOTLIB, MODES[mode])
-    assert told is True
+    result, written = use(apptainer, prestaged.path, MATPLOTLIB, MODES[mode])
+    assert result is True
     assert written == []
 
 
 def test_without_prestaging_it_does(apptainer: Apptainer, sif: str) -> None:
-    told, written = use(apptainer, sif, NUMBA, [])
-    assert told == [0, 1]
+    result, written = use(apptainer, sif, NUMBA, [])
+    assert result == [0, 1]
     assert [path for path in written if path.endswith(".nbi")]
     _, written = use(apptainer, sif, MATPLOTLIB, [])
     assert [path for path in written if "fontlist" in path]
@@ -125,8 +125,8 @@ def test_without_prestaging_it_does(apptainer: Apptainer, sif: str) -> None:
 
 def test_what_comes_later_is_kept_beside_the_seeds(apptainer: Apptainer, prestaged: Built) -> None:
     other = NUMBA.replace("(0.0, 0.0, 3.0, 2.0)", "(0, 0, 3, 2)").replace("6.0", "6")
-    told, written = use(apptainer, prestaged.path, other, [])
-    assert told == [0, 1]
+    result, written = use(apptainer, prestaged.path, other, [])
+    assert result == [0, 1]
     assert written
     assert use(apptainer, prestaged.path, other, []) == ([1, 0], [])
     assert use(apptainer, prestaged.path, NUMBA, []) == ([1, 0], [])
@@ -138,20 +138,20 @@ def test_downloads_are_read_where_they_are(apptainer: Apptainer, prestaged: Buil
 root = os.environ["TORCH_HOME"] + "/hub/checkpoints/"
 with open(root + "new.pth", "w") as file:
     file.write("new")
-told = {
+result = {
     "link": os.readlink(root + "weights.pth"), "size": os.path.getsize(root + "weights.pth"),
     "list": [os.path.islink(root + "list.txt"), open(root + "list.txt").read()],
     "torch": os.environ["TORCH_HOME"], "nltk": os.environ["NLTK_DATA"].split(":"),
     "hf": os.environ.get("HF_HUB_CACHE"),
 }
 """
-    told, written = use(apptainer, prestaged.path, program, [])
-    assert told["link"] == "/opt/venv/share/sif-writable/seed/data/torch/hub/checkpoints/weights.pth"
-    assert told["size"] == 3 << 20
-    assert told["list"] == [False, "weights.pth"]
-    assert "/image-" in told["torch"]  # and not where other images would follow its links
-    assert told["hf"] is None  # nothing was baked for it: HOME works, and it stays there
-    assert told["nltk"][1] == "/opt/venv/share/sif-writable/seed/data/nltk"
+    result, written = use(apptainer, prestaged.path, program, [])
+    assert result["link"] == "/opt/venv/share/sif-writable/seed/data/torch/hub/checkpoints/weights.pth"
+    assert result["size"] == 3 << 20
+    assert result["list"] == [False, "weights.pth"]
+    assert "/image-" in result["torch"]  # and not where other images would follow its links
+    assert result["hf"] is None  # nothing was baked for it: HOME works, and it stays there
+    assert result["nltk"][1] == "/opt/venv/share/sif-writable/seed/data/nltk"
     assert [os.path.basename(path) for path in written] == ["new.pth"]
 
 
@@ -160,7 +160,7 @@ def test_what_the_user_has_is_found_beside_what_the_image_brings(apptainer: Appt
     os.makedirs(own)
     with open(os.path.join(own, "mine.pth"), "w", encoding="utf-8") as file:
         file.write("mine")
-    program = 'told = open(os.environ["TORCH_HOME"] + "/hub/checkpoints/mine.pth").read()'
+    program = 'result = open(os.environ["TORCH_HOME"] + "/hub/checkpoints/mine.pth").read()'
     assert use(apptainer, prestaged.path, program, [])[0] == "mine"
 
 

@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from tests.lab.squashfs_root import SquashfsRoot
 
 PYTHON = "/opt/venv/bin/python"
-TELL = """
+DESCRIBE = """
 import json, os, sif_writable as hook
 print(json.dumps([hook.state, dict(os.environ)]), flush=True)
 """
-# Tells, and has its children tell: its own, one through a shell, and one whose environment was cleaned.
+# Reports, and has its children report: one of its own, one through a shell, and one whose environment was cleaned.
 FAMILY = """
 import subprocess, sys
-tell = sys.argv[1]
-exec(tell)
+describe = sys.argv[1]
+exec(describe)
 for words in ([], ["sh", "-c", '"$@"; exit $?', "sh"], ["env", "-i"]):
-    subprocess.run([*words, sys.executable, "-c", tell], check=True)
+    subprocess.run([*words, sys.executable, "-c", describe], check=True)
 """
 REMEDY = "Remedy: bind a directory of yours that can be written there, or name another one."
 UNBOUND = "Remedy: bind it (apptainer exec --bind /nowhere), or name another directory."
 
 
-class Told(NamedTuple):
-    """What an interpreter told about itself."""
+class Report(NamedTuple):
+    """What an interpreter reported about itself."""
 
     state: str
     env: dict[str, str]
@@ -52,10 +52,10 @@ class Told(NamedTuple):
         return {name: self.env[name] for name in (*names, "SIF_WRITABLE_SESSION")}
 
 
-def told(result: CompletedProcess[str]) -> list[Told]:
-    """Return what each interpreter told, in order."""
+def reports(result: CompletedProcess[str]) -> list[Report]:
+    """Return what each interpreter reported, in order."""
     assert result.returncode == 0, result
-    return [Told(*json.loads(line)) for line in result.stdout.splitlines()]
+    return [Report(*json.loads(line)) for line in result.stdout.splitlines()]
 
 
 class Image:
@@ -73,12 +73,12 @@ class Image:
         return self.apptainer.exec(self.sif, argv, options=options, env=env)
 
     def shell(self, script: str, **where: Any) -> CompletedProcess[str]:
-        """Run a shell script, in which `$TELL` is the program that tells."""
-        return self.run(["sh", "-c", f"TELL=$1\n{script}", "sh", TELL], **where)
+        """Run a shell script, in which `$DESCRIBE` is the program that reports."""
+        return self.run(["sh", "-c", f"DESCRIBE=$1\n{script}", "sh", DESCRIBE], **where)
 
     def family(self, **where: Any) -> CompletedProcess[str]:
-        """Let an interpreter tell, and its children."""
-        return self.run([PYTHON, "-c", FAMILY, TELL], **where)
+        """Let an interpreter report, and its children."""
+        return self.run([PYTHON, "-c", FAMILY, DESCRIBE], **where)
 
     def bind(self, mode: str = "") -> list[str]:
         """Return the options that bind a folder to /data."""
@@ -100,7 +100,7 @@ def image(apptainer: Apptainer, sif: str) -> Image:
 
 def test_children_inherit_and_a_cleaned_environment_is_made_good(image: Image) -> None:
     result = image.family(options=["--no-home"])
-    own, child, through_shell, cleaned = told(result)
+    own, child, through_shell, cleaned = reports(result)
     assert [one.state for one in (own, child, through_shell, cleaned)] == ["active", "inherited", "inherited", "active"]
     assert own.session["HOME"].startswith("/var/tmp/")
     assert child.session == own.session
@@ -115,11 +115,11 @@ def test_children_inherit_and_a_cleaned_environment_is_made_good(image: Image) -
 )
 def test_a_session_of_another_container_is_nobodys_wish(image: Image, storage: str) -> None:
     binds = ["--bind", f"{image.apptainer.inside(image.folder())}:/sif-writable"] if storage == "/sif-writable" else []
-    (first,) = told(image.run([PYTHON, "-c", TELL], options=["--no-home", *binds]))
+    (first,) = reports(image.run([PYTHON, "-c", DESCRIBE], options=["--no-home", *binds]))
     assert (first.state, first.session["HF_HUB_CACHE"]) == ("active", f"{storage}/data/huggingface-hub")
     # As when the second container is started from within the first one; between them the user has set one variable.
     left = {name: value for name, value in first.env.items() if name in first.session or "SIF_WRITABLE" in name}
-    (second,) = told(image.run([PYTHON, "-c", TELL], env={**left, "HF_HUB_CACHE": "/of/mine"}))
+    (second,) = reports(image.run([PYTHON, "-c", DESCRIBE], env={**left, "HF_HUB_CACHE": "/of/mine"}))
     here = f"{second.env['HOME']}/.cache/sif-writable/"
     assert (second.state, second.env["HF_HUB_CACHE"]) == ("active", "/of/mine")
     assert second.session["NUMBA_CACHE_DIR"].startswith(here)
@@ -132,32 +132,32 @@ def test_what_an_image_declares_is_not_demanded_of_another(image: Image) -> None
         file.write("overlay: /var/log/tool it writes there\nheavy: declared_heavy\n")
     target = "/opt/venv/lib/python3.11/site-packages/sif_writable.manifest"
     manifest = ["--bind", f"{image.apptainer.inside(folder)}/manifest:{target}:ro"]
-    (first,) = told(image.run([PYTHON, "-c", TELL], options=manifest, env={"SIF_WRITABLE_HEAVY": "mine"}))
+    (first,) = reports(image.run([PYTHON, "-c", DESCRIBE], options=manifest, env={"SIF_WRITABLE_HEAVY": "mine"}))
     assert first.env["SIF_WRITABLE_HEAVY"] == "mine,,declared_heavy"
     assert first.env["SIF_WRITABLE_OVERLAY_PATHS"] == "::/var/log/tool"
     left = {name: value for name, value in first.env.items() if name in first.session or "SIF_WRITABLE" in name}
-    (second,) = told(image.run([PYTHON, "-c", TELL], env=left))
+    (second,) = reports(image.run([PYTHON, "-c", DESCRIBE], env=left))
     assert (second.state, second.env["SIF_WRITABLE_HEAVY"]) == ("active", "mine")
     assert "SIF_WRITABLE_OVERLAY_PATHS" not in second.env
 
 
 def test_the_shell_gets_the_same_by_env(image: Image) -> None:
-    script = f"""{PYTHON} -c "$TELL"
+    script = f"""{PYTHON} -c "$DESCRIBE"
     eval "$(sif-writable env --shell sh)"
-    {PYTHON} -c "$TELL"
+    {PYTHON} -c "$DESCRIBE"
     sh -c 'printf "[\\"%s\\", {{}}]\\n" "$NUMBA_CACHE_DIR"'"""
-    python, evaluated, shell = told(image.shell(script, options=["--no-home"]))
+    python, evaluated, shell = reports(image.shell(script, options=["--no-home"]))
     assert (python.state, evaluated.state) == ("active", "inherited")
     assert evaluated.session == python.session
     assert shell.state == python.session["NUMBA_CACHE_DIR"]
 
 
 def test_a_command_gets_the_same_by_run(image: Image) -> None:
-    script = f"""{PYTHON} -c "$TELL"
+    script = f"""{PYTHON} -c "$DESCRIBE"
     sif-writable run -- sh -c 'printf "[\\"%s\\", {{}}]\\n" "$NUMBA_CACHE_DIR"; exit 7'
     printf '["%s", {{}}]\\n' $?
-    sif-writable run -- {PYTHON} -c "$TELL" """
-    python, command, code, child = told(image.shell(script))
+    sif-writable run -- {PYTHON} -c "$DESCRIBE" """
+    python, command, code, child = reports(image.shell(script))
     assert (command.state, code.state) == (python.session["NUMBA_CACHE_DIR"], "7")
     assert (child.state, child.session) == ("inherited", python.session)
 
@@ -166,7 +166,7 @@ def test_a_command_gets_the_same_by_run(image: Image) -> None:
 
 
 def test_a_build_leaves_nothing_of_ours_in_the_image(rebuilt: Rebuilt, apptainer: Apptainer) -> None:
-    careful, careless, tested = rebuilt.told.splitlines()
+    careful, careless, tested = rebuilt.output.splitlines()
     assert (careful, careless) == ("build None", "build None")
     # %test runs in the finished image, which is read-only: what it wants to write goes elsewhere. Without further ids
     # it is in a namespace within another, and who the user is outside does not show.
@@ -198,7 +198,7 @@ def test_a_build_leaves_nothing_of_ours_in_the_image(rebuilt: Rebuilt, apptainer
 )
 def test_the_place_that_the_user_names_or_one_line(image: Image, mode: str, value: str, problem: str) -> None:
     result = image.family(options=image.bind(mode), env={"SIF_WRITABLE_DIR": value})
-    own, *children, cleaned = told(result)
+    own, *children, cleaned = reports(result)
     in_home = f"{own.env['HOME']}/.cache/sif-writable"
     assert own.env["NUMBA_CACHE_DIR"].startswith(f"{in_home if problem else f'{value}/sif-writable'}/image-")
     assert [child.session for child in children] == [own.session] * 2
@@ -242,13 +242,13 @@ def test_strict_stops_the_heavy_import_and_not_the_interpreter(image: Image) -> 
 )
 def test_a_home_of_no_use_is_repaired(image: Image, words: list[str], old: str | None, why: str) -> None:
     write = "import os; p = os.path.expanduser('~/.new'); open(p, 'w').close(); print(p)"
-    script = f"""{" ".join(words)} {PYTHON} -c "$TELL"
+    script = f"""{" ".join(words)} {PYTHON} -c "$DESCRIBE"
     {" ".join(words)} {PYTHON} -c "{write}"
     {" ".join(words)} sif-writable status --json"""
     result = image.shell(script)
     assert (result.returncode, result.stderr) == (0, "")
-    tale, written, status = result.stdout.split("\n", 2)
-    state, env = json.loads(tale)
+    line, written, status = result.stdout.split("\n", 2)
+    state, env = json.loads(line)
     home = json.loads(status)["home"]
     assert (state, home["private"], home["why"]) == ("active", True, why)
     assert re.fullmatch(rf"/var/tmp/sif-writable-{ORDINARY_UID}/image-[0-9a-f]{{16}}/home", env["HOME"])
@@ -261,24 +261,24 @@ def test_without_the_variable_home_is_what_the_passwd_entry_says(image: Image) -
     write = "import os; p = os.path.expanduser('~/results.csv'); open(p, 'a').close(); print(p, os.environ.get('HOME'))"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {write!r}], env={{'PATH': '/usr/bin'}})"
     cleaned, by_child = (f"{PYTHON} -c {shlex.quote(program)}" for program in (write, child))
-    result = image.shell(f"""env -i {cleaned}\n{by_child}\nenv -u HOME {PYTHON} -c "$TELL" """)
+    result = image.shell(f"""env -i {cleaned}\n{by_child}\nenv -u HOME {PYTHON} -c "$DESCRIBE" """)
     assert (result.returncode, result.stderr) == (0, "")
-    *written, tale = result.stdout.splitlines()
+    *written, line = result.stdout.splitlines()
     assert written == [f"{image.apptainer.home}/results.csv None"] * 2
     assert "results.csv" in os.listdir(image.apptainer.places.home)
-    assert Told(*json.loads(tale)).session["NUMBA_CACHE_DIR"].startswith(f"{image.apptainer.home}/.cache/")
+    assert Report(*json.loads(line)).session["NUMBA_CACHE_DIR"].startswith(f"{image.apptainer.home}/.cache/")
     # Where it cannot be used, it is repaired: here there is no such directory.
-    (repaired,) = told(image.shell(f"""env -u HOME {PYTHON} -c "$TELL" """, options=["--no-home"]))
+    (repaired,) = reports(image.shell(f"""env -u HOME {PYTHON} -c "$DESCRIBE" """, options=["--no-home"]))
     assert repaired.env["HOME"].startswith("/var/tmp/")
 
 
-# Has a child tell for each change of its environment, and then as often a second one that it starts with no change.
+# Has a child report for each change of its environment, and then as often a second one that it starts with no change.
 _CHANGED = """
 import json, os, subprocess, sys
-tell = sys.argv[1]
+describe = sys.argv[1]
 again = "import subprocess, sys\\nexec(sys.argv[1])\\nsubprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
 for change in json.loads(sys.argv[2]):
-    subprocess.run([sys.executable, "-c", again, tell], env={**os.environ, **change}, check=True)
+    subprocess.run([sys.executable, "-c", again, describe], env={**os.environ, **change}, check=True)
 print(subprocess.check_output(["sif-writable", "status", "--json", "--no-gpu"], text=True).replace("\\n", ""))
 off = {**os.environ, "SIF_WRITABLE": "off"}
 print(subprocess.check_output(["sif-writable", "status", "--json", "--no-gpu"], env=off, text=True).replace("\\n", ""))
@@ -294,11 +294,11 @@ def test_a_child_gets_what_the_user_wants_for_it(image: Image) -> None:
         {"LD_LIBRARY_PATH": "/x"},
     ]
     where: dict[str, Any] = {"options": image.bind(), "env": {"APPTAINERENV_PYTENSOR_FLAGS": "device=cpu"}}
-    script = f"""HOME=/nowhere {PYTHON} -c "$CHANGED" "$TELL" '{json.dumps(changes)}' """
-    result = image.run(["sh", "-c", f"TELL=$1 CHANGED=$2\n{script}", "sh", TELL, _CHANGED], **where)
+    script = f"""HOME=/nowhere {PYTHON} -c "$CHANGED" "$DESCRIBE" '{json.dumps(changes)}' """
+    result = image.run(["sh", "-c", f"DESCRIBE=$1 CHANGED=$2\n{script}", "sh", DESCRIBE, _CHANGED], **where)
     assert (result.returncode, result.stderr) == (0, ""), result
-    *tales, inherited, off = [json.loads(line) for line in result.stdout.splitlines()]
-    pairs = [(Told(*tales[at]), Told(*tales[at + 1])) for at in range(0, len(tales), 2)]
+    *found, inherited, off = [json.loads(line) for line in result.stdout.splitlines()]
+    pairs = [(Report(*found[at]), Report(*found[at + 1])) for at in range(0, len(found), 2)]
     states = [(child.state, grandchild.state) for child, grandchild in pairs]
     assert states == [("off", "off"), *[("active", "inherited")] * 3, ("inherited", "inherited")]
     without, given, home, hf, _ = [grandchild.env for _, grandchild in pairs]

@@ -35,11 +35,11 @@ def made() -> built.Built:
 
 
 def test_the_build_says_what_was_found_and_keeps_the_image_clean(made: built.Built) -> None:
-    assert re.search(r"[34] writes in the environment; the command ended with 0", made.told), made.told
-    assert "ended with 7" in made.told
-    assert "only writes of Python code were seen" not in made.told
-    assert made.told.count("No such file or directory") == 3, made.told
-    assert re.findall(r"^(?:package|overlay): \S+", made.told, re.MULTILINE) == [
+    assert re.search(r"[34] writes in the environment; the command ended with 0", made.output), made.output
+    assert "ended with 7" in made.output
+    assert "only writes of Python code were seen" not in made.output
+    assert made.output.count("No such file or directory") == 3, made.output
+    assert re.findall(r"^(?:package|overlay): \S+", made.output, re.MULTILINE) == [
         "package: kivy",
         "package: numpy",
         "overlay: /var/log/tool",
@@ -50,6 +50,6 @@ def test_the_run_knows_it_from_the_start(made: built.Built, apptainer: Apptainer
     code = """
 wanted = importhook.install().copies.wanted()
 problem = overlay.at_start(os.environ, IMAGE)
-tell([sorted({"kivy", "numpy"} & set(wanted)), problem, overlay.current(os.environ), os.mkdir("/var/log/tool")])
+answer([sorted({"kivy", "numpy"} & set(wanted)), problem, overlay.current(os.environ), os.mkdir("/var/log/tool")])
 """
     assert ask(Sif(apptainer, made.path), code) == [["kivy", "numpy"], "", ["/var/log"], None]

@@ -29,12 +29,15 @@ From: {base}
     export PATH="/opt/venv/bin:$PATH"
 """
 
+OUTPUT = ".output"
+"""What the name of an image has after it in that of the file with its build's output."""
+
 
 class Built(NamedTuple):
     """An image, and what its build said."""
 
     path: str
-    told: str
+    output: str
     """Standard output and error of the build."""
 
 
@@ -47,11 +50,11 @@ def built(post: str) -> Built:
         result = build(base, wheel, post, path)
         if result.returncode:
             raise RuntimeError(f"building failed:\n{result.stdout}\n{result.stderr}")
-        with open(path + ".told", "w", encoding="utf-8") as file:
+        with open(path + OUTPUT, "w", encoding="utf-8") as file:
             file.write(result.stdout + result.stderr)
 
-    path = provide("built.sif", (runtime, base, wheel, _DEFINITION, post), make)
-    with open(path + ".told", encoding="utf-8") as file:
+    path = provide("built.sif", (runtime, base, wheel, _DEFINITION, post, OUTPUT), make)
+    with open(path + OUTPUT, encoding="utf-8") as file:
         return Built(path, file.read())
 
 

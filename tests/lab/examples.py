@@ -6,7 +6,7 @@ import glob
 import os
 
 from tests.lab import apptainer_root, image, wheels
-from tests.lab.built import Built
+from tests.lab.built import OUTPUT, Built
 from tests.lab.store import REPOSITORY, digest_of_files, provide
 
 FOLDER = os.path.join(REPOSITORY, "container", "examples")
@@ -58,10 +58,12 @@ def sif(name: str, **beside: str) -> Built:
             definition = file.read()
         own = {entry: os.path.join(FOLDER, entry) for entry in ("hypothetical_gpu_lib", "config.ini")}
         own[os.path.basename(wheel)] = wheel
-        told = image.build(runtime, definition, path, *options, beside={**own, **beside})
-        with open(path + ".told", "w", encoding="utf-8") as file:
-            file.write(told)
+        output = image.build(runtime, definition, path, *options, beside={**own, **beside})
+        with open(path + OUTPUT, "w", encoding="utf-8") as file:
+            file.write(output)
 
-    path = provide(f"example-{name}.sif", (start, wheel, digest_of_files(sources), sorted(beside)), make, kept=1)
-    with open(path + ".told", encoding="utf-8") as file:
+    path = provide(
+        f"example-{name}.sif", (start, wheel, digest_of_files(sources), sorted(beside), OUTPUT), make, kept=1
+    )
+    with open(path + OUTPUT, encoding="utf-8") as file:
         return Built(path, file.read())
