@@ -67,12 +67,12 @@ PACKAGES = {"numba": _NUMBA, "matplotlib": _MATPLOTLIB, "kivy": _KIVY}
 
 
 def main() -> None:
-    """Ask for the status, use the packages, and tell."""
+    """Ask for the status, use the packages, and print what they did."""
     status = _start("-m", "sif_writable", "status", "--json")
-    told, said = status.communicate()
+    output, said = status.communicate()
     rounds = [_use_all() for _ in range(int(sys.argv[1]))]
     modules = _start("-c", _MODULES).communicate()[0]
-    seen: Seen = {"status": json.loads(told), "said": said, "modules": json.loads(modules), "rounds": rounds}
+    seen: Seen = {"status": json.loads(output), "said": said, "modules": json.loads(modules), "rounds": rounds}
     print(json.dumps(seen))
 
 
@@ -83,8 +83,8 @@ def _use_all() -> dict[str, Use]:
 
 
 def _use(process: subprocess.Popen[str]) -> Use:
-    told, said = process.communicate()
-    answer: dict[str, Any] = json.loads(told) if process.returncode == 0 else {"cache": ""}
+    output, said = process.communicate()
+    answer: dict[str, Any] = json.loads(output) if process.returncode == 0 else {"cache": ""}
     files = _times(answer["cache"])
     return {"code": process.returncode, "said": said, "hits": answer.get("hits", 0), "files": files}
 

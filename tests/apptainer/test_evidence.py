@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 RUNNER = """
 import json, os, subprocess, sys
-told = []
+results = []
 for code in json.loads(sys.argv[1]):
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    told.append([done.returncode, done.stdout, done.stderr])
-print(json.dumps(told))
+    results.append([done.returncode, done.stdout, done.stderr])
+print(json.dumps(results))
 """
 
 
@@ -34,7 +34,7 @@ def run(apptainer: Apptainer, sif: str, programs: Sequence[str], **env: str) -> 
     """Run programs one after the other, in one container."""
     result = apptainer.exec(sif, ["python", "-c", RUNNER, json.dumps(programs)], env={**BY_COPY, **env})
     assert result.returncode == 0, result
-    return [Done(*told) for told in json.loads(result.stdout.splitlines()[-1])]
+    return [Done(*each) for each in json.loads(result.stdout.splitlines()[-1])]
 
 
 def test_errors_of_other_kinds_change_nothing(apptainer: Apptainer, sif: str) -> None:
@@ -55,9 +55,9 @@ def test_second_tries(apptainer: Apptainer, sif: str) -> None:
     assert early == Done(0, "executed early\n" * 2, "")
     assert (registering.code, registering.out) == (1, "executed registering\nbye\n")
     assert "This import is not tried again: it has registered something with atexit. To undo this: " in registering.err
-    told, _, rest = refusing.err.partition("\n")
+    line, _, rest = refusing.err.partition("\n")
     assert (refusing.code, rest) == (1, plain[2].err)
-    assert "is not used any more: the import of refusing failed with it too (KeyError:" in told
+    assert "is not used any more: the import of refusing failed with it too (KeyError:" in line
     assert (console.code, console.err) == (0, "")
     assert console.out.splitlines()[-1].startswith("ran /")
     assert "/tree/opt/venv/" in console.out.splitlines()[-1]

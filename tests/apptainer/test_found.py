@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCRIPT = """
 PATH=/opt/venv/bin:$PATH
 export SIF_WRITABLE_OPT_IN=KERAS_HOME
-tell() { python - "$1" <<'END'
+report() { python - "$1" <<'END'
 import json, os, sys
 def read(variable, name):
     try:
@@ -47,20 +47,20 @@ print(json.dumps({
 }))
 END
 }
-tell first
+report first
 mkdir -p ~/.cache/huggingface ~/.keras ~/.ipython/profile_default ~/R
 printf token > ~/.cache/huggingface/token
 printf keras > ~/.keras/keras.json
 printf ipython > ~/.ipython/profile_default/ipython_config.py
-tell second
+report second
 export HOME=/etc/skel
 unset SIF_WRITABLE_DIR
-tell skel
+report skel
 """
 
 
 def check(result: CompletedProcess[str], home: str) -> None:
-    """Check what three starts told."""
+    """Check what three starts reported."""
     assert result.returncode == 0, result
     first, second, skel = (json.loads(line) for line in result.stdout.splitlines())
     assert first["weights"] == second["weights"] == "weights"
@@ -69,8 +69,8 @@ def check(result: CompletedProcess[str], home: str) -> None:
     assert ":" not in first["r"]
     assert second["r"].endswith(f":{home}/R/%p-library/%v")
     assert skel["home"] is False  # a copy, which could be rewritten
-    for told in (first, second, skel):
-        assert (told["nltk"], told["cffi"], told["nni"]) == (False, False, True)
+    for report in (first, second, skel):
+        assert (report["nltk"], report["cffi"], report["nni"]) == (False, False, True)
 
 
 def have(home: str) -> None:

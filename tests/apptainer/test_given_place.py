@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PYTHON = "/opt/venv/bin/python"
 NAMES = ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCH_HOME")
-TELL = f"import json, os; print(json.dumps([os.environ[name] for name in {NAMES!r}]))"
+VALUES = f"import json, os; print(json.dumps([os.environ[name] for name in {NAMES!r}]))"
 OF_THE_USER = (
     ".new-results/a", ".new-results/deep/b", ".try-2/c", "data/.new-experiment/d", "data/torch/checkpoint.pth",
     "data/huggingface/hub/model", "locks/pipeline.lock", "locks/home.lock", "run/socket",
@@ -46,7 +46,7 @@ def test_what_the_user_has_in_a_given_place_is_never_touched(apptainer: Apptaine
     sif-writable cache clear --all-images torch --yes
     {PYTHON} -c "$1" """
     options = ["--bind", f"{apptainer.inside(place)}:/data"]
-    done = apptainer.exec(sif, ["sh", "-c", script, "sh", TELL], options=options, env={"SIF_WRITABLE_DIR": "/data"})
+    done = apptainer.exec(sif, ["sh", "-c", script, "sh", VALUES], options=options, env={"SIF_WRITABLE_DIR": "/data"})
     assert (done.returncode, done.stderr) == (0, "")
     numba, matplotlib, torch = json.loads(done.stdout.splitlines()[0])
     assert (numba.startswith("/data/sif-writable/image-"), torch) == (True, "/data/sif-writable/data/torch")
@@ -71,9 +71,9 @@ def test_where_a_group_could_swap_our_folder_no_code_goes_and_doctor_says_so(app
     options = ["--bind", f"{apptainer.inside(place)}:/data"]
     script = f"""{PYTHON} -c "$1"; sif-writable doctor 2>/dev/null; echo $?"""
     env = {"SIF_WRITABLE_DIR": "/data"}
-    done = apptainer.exec(sif, ["sh", "-c", script, "sh", TELL], options=options, env=env)
-    told, _, doctor = done.stdout.partition("\n")
-    numba, matplotlib, torch = json.loads(told)
+    done = apptainer.exec(sif, ["sh", "-c", script, "sh", VALUES], options=options, env=env)
+    values, _, doctor = done.stdout.partition("\n")
+    numba, matplotlib, torch = json.loads(values)
     home = f"{apptainer.home}/.cache/sif-writable/image-"
     assert (numba.startswith(home), matplotlib.startswith(home)) == (True, True)
     assert torch == f"/data/sif-writable-{ORDINARY_UID}/data/torch"
@@ -87,11 +87,11 @@ def test_where_a_group_could_swap_our_folder_no_code_goes_and_doctor_says_so(app
     assert f"remedy: {remedy}" in folded
     assert "PASS storage" not in folded
     bound = ["--bind", f"{apptainer.inside(place)}:/sif-writable"]
-    done = apptainer.exec(sif, [PYTHON, "-c", TELL], options=bound)
+    done = apptainer.exec(sif, [PYTHON, "-c", VALUES], options=bound)
     assert done.stderr.startswith(f"sif_writable: the bind at /sif-writable {cause.replace('/data', '/sif-writable')}")
     assert json.loads(done.stdout)[0].startswith(home)
     os.chmod(place, 0o3770)  # with the sticky bit only the directory's owner could, who is the user
-    done = apptainer.exec(sif, [PYTHON, "-c", TELL], options=options, env=env)
+    done = apptainer.exec(sif, [PYTHON, "-c", VALUES], options=options, env=env)
     assert done.stderr == ""
     assert {path.split("/")[2] for path in json.loads(done.stdout)} == {f"sif-writable-{ORDINARY_UID}"}
 

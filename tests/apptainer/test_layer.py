@@ -13,14 +13,14 @@ from tests.lab.ways import WAYS
 if TYPE_CHECKING:
     from tests.lab.apptainer_root import Apptainer
 
-TELL = f"""
+PRELUDE = f"""
 import json, os, subprocess, sys
-def tell(value): print(json.dumps(value), flush=True)
+def report(value): print(json.dumps(value), flush=True)
 SITE = {SITE!r}
 INSIDE = "SIF_WRITABLE_LAYER"
 """
 FIRST = (
-    TELL
+    PRELUDE
     + """
 import requests, sif_writable, sif_writable.layered as hook
 name = requests.__path__[0]
@@ -44,15 +44,15 @@ anew = [words.split() == ["active", os.environ["SIF_WRITABLE_COPIES"].rpartition
 clean = subprocess.run([sys.executable, "-c", child], env={}, capture_output=True, text=True).stdout.split()
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
 over = [path for path in os.environ[INSIDE].split(":")[5:] if path in (sys.prefix, os.path.dirname(os.__file__))]
-tell([hook.problem, str(sif_writable.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
+report([hook.problem, str(sif_writable.failure), locked, same, clean, capabilities, requests.__file__, anew, over])
 """
 )
 SECOND = (
-    TELL
+    PRELUDE
     + """
 import requests
 name = requests.__path__[0]
-tell([os.path.exists(name + "/new.json"), "# changed" in open(name + "/models.py").read()])
+report([os.path.exists(name + "/new.json"), "# changed" in open(name + "/models.py").read()])
 """
 )
 
@@ -99,14 +99,15 @@ def test_what_is_written_works_at_once_and_is_kept_where_storage_lasts(
 def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: str, options: list[str]) -> None:
     """And what the first run wrote is found by the second: in another container, where storage outlives the first."""
     files = {f"{SITE}/{path}": text for way in WAYS for path, text in way.files.items()}
-    make = TELL + "import requests\n"
+    make = PRELUDE + "import requests\n"
     make += "for path, text in json.load(open('/mnt/ways.json')).items():\n"
     make += "    os.makedirs(os.path.dirname(path), exist_ok=True)\n    open(path, 'w').write(text)\n"
     use = (
-        TELL + "import importlib\nwrong = []\nfor name, use in json.load(open('/mnt/uses.json')):\n    os.chdir('/')\n"
+        PRELUDE
+        + "import importlib\nwrong = []\nfor name, use in json.load(open('/mnt/uses.json')):\n    os.chdir('/')\n"
     )
     use += "    try:\n        module = importlib.import_module(name)\n        if use: exec(use, {name: module})\n"
-    use += "    except Exception as error:\n        wrong.append(f'{name}: {error!r}')\ntell(wrong)\n"
+    use += "    except Exception as error:\n        wrong.append(f'{name}: {error!r}')\nreport(wrong)\n"
     uses = [(way.name, way.use or (f"{way.name}.use()" if way.when == "use" else "")) for way in WAYS]
     for name, value in (("ways.json", files), ("uses.json", uses), ("make.py", make), ("use.py", use)):
         with open(f"{apptainer.places.work}/{name}", "w", encoding="utf-8") as file:
@@ -126,11 +127,11 @@ def test_every_way_of_writing_works_at_the_first_run(apptainer: Apptainer, sif: 
 
 def test_with_fakeroot_root_may_what_it_could(apptainer: Apptainer, sif: str) -> None:
     """It is root of its user namespace, and has the rights of that; the layer takes none of them from it."""
-    code = TELL + "\nopen('/tmp/locked', 'w').close(); os.chmod('/tmp/locked', 0); open('/tmp/locked', 'a').close()"
+    code = PRELUDE + "\nopen('/tmp/locked', 'w').close(); os.chmod('/tmp/locked', 0); open('/tmp/locked', 'a').close()"
     code += (
         "\nimport requests\nopen('/tmp/locked', 'a').close(); open(SITE + '/x', 'w').close()\nos.chmod(SITE + '/x', 0)"
     )
-    code += "\nopen(SITE + '/x', 'a').close(); tell([INSIDE in os.environ, os.getuid()])"
+    code += "\nopen(SITE + '/x', 'a').close(); report([INSIDE in os.environ, os.getuid()])"
     env = {"SIF_WRITABLE_OVERLAY": "on"}  # with numbers of /etc/subuid there are more users
     joined = f'{PYTHON} -c "$1" & {PYTHON} -c "$1"; wait'
     done = apptainer.exec(sif, ["sh", "-c", joined, "sh", code], options=["--fakeroot"], env=env)

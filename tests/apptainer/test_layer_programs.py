@@ -144,10 +144,10 @@ def test_installers_go_where_they_went(apptainer: Apptainer, programs: str, pyte
 
 # --- Programs that start others, and look into them.
 
-TELL = f"""
+PRELUDE = f"""
 import ctypes, fcntl, json, os, shutil, subprocess, sys, threading, time
 SITE, HERE = {SITE!r}, os.readlink("/proc/self/ns/mnt")
-def tell(name, *value):
+def report(name, *value):
     print(json.dumps([name, value]), flush=True)
 def out(*words, **more):
     return subprocess.run(words, capture_output=True, text=True, **more).stdout.replace("executed valuing\\n", "")
@@ -169,7 +169,7 @@ with open(SITE + "/counted", "a+") as file:
     file.write(str(number + 1))
 while len([name for name in os.listdir(SITE) if name.startswith("share-")]) < 4: time.sleep(0.01)
 if sys.argv[1] == "waits":
-    tell("here", layer())
+    report("here", layer())
     time.sleep(60)
 """
 LOOKING = """
@@ -193,14 +193,14 @@ def main():
     here = os.readlink("/proc/self/ns/mnt")
     for how in ("fork", "spawn", "forkserver"):
         with multiprocessing.get_context(how).Pool(1) as pool:
-            tell(how, pool.map(work, ["by-" + how]) == [here], os.path.exists(SITE + "/by-" + how))
+            report(how, pool.map(work, ["by-" + how]) == [here], os.path.exists(SITE + "/by-" + how))
     if not os.fork():
         os.execv(sys.executable, [sys.executable, "executing.py", here])
     os.wait()
     touch = f"touch {SITE}/by-root; id -u; ls {SITE}/by-root"
-    tell("unshare", out("unshare", "-Ur", "sh", "-c", touch).split() == ["0", SITE + "/by-root"])
+    report("unshare", out("unshare", "-Ur", "sh", "-c", touch).split() == ["0", SITE + "/by-root"])
     mount = "mount -t tmpfs none /tmp && ls /tmp; exec " + sys.executable + " -c 'import valuing; print(1)'"
-    tell("sandbox", out("unshare", "-Urm", "sh", "-c", mount))
+    report("sandbox", out("unshare", "-Urm", "sh", "-c", mount))
     if not os.fork():
         os.setsid()
         if os.fork():
@@ -215,7 +215,7 @@ if __name__ == "__main__":
 """
 EXECUTING = """
 import valuing
-tell("execv", os.readlink("/proc/self/ns/mnt") == sys.argv[1], os.path.exists(SITE + "/by-fork"))
+report("execv", os.readlink("/proc/self/ns/mnt") == sys.argv[1], os.path.exists(SITE + "/by-fork"))
 """
 ALONE = """
 libc = ctypes.CDLL(None, use_errno=True)
@@ -223,13 +223,13 @@ libc.syscall.restype = ctypes.c_long
 thread = threading.Thread(target=time.sleep, args=(1,))
 thread.start()
 import valuing
-tell("threads", layer())
+report("threads", layer())
 thread.join()
 shutil.copy("/usr/bin/python3", "/tmp/embedding")
-tell("embedded", out("/tmp/embedding", "finding.py", env={**os.environ, "PYTHONHOME": "/usr"}).strip())
+report("embedded", out("/tmp/embedding", "finding.py", env={**os.environ, "PYTHONHOME": "/usr"}).strip())
 libc.syscall(248, b"user", b"ticket", b"secret", 6, -4)
-tell("key", out(sys.executable, "finding.py").startswith("False mnt:"))
-tell("cache", out(sys.executable, "finding.py", env={**os.environ, "KRB5CCNAME": "KEYRING:user:x"}).strip())
+report("key", out(sys.executable, "finding.py").startswith("False mnt:"))
+report("cache", out(sys.executable, "finding.py", env={**os.environ, "KRB5CCNAME": "KEYRING:user:x"}).strip())
 """
 FINDING = """
 import valuing
@@ -249,7 +249,7 @@ copy = ctypes.create_string_buffer(5)
 there, mine = Part(address, 5), Part(ctypes.addressof(copy), 5)
 read = ctypes.CDLL(None).process_vm_readv(pid, ctypes.byref(mine), 1, ctypes.byref(there), 1, 0)
 MPI.COMM_WORLD.barrier()
-tell(sys.argv[1], read, copy.value.decode(), layer().partition("[")[0].partition(" (")[0])
+report(sys.argv[1], read, copy.value.decode(), layer().partition("[")[0].partition(" (")[0])
 """
 FAMILY = f"""
 VENV, SYSTEM = {VENV!r}, {SYSTEM!r}
@@ -260,13 +260,13 @@ here, = json.loads(waiting.stdout.readline())[1]
 many.wait()
 pid = str(waiting.pid)
 for python in (VENV, SYSTEM):
-    tell("looks " + python, out(python, "looking.py", pid, env={{**os.environ, "PYTHONPATH": SITE}}).split())
-tell("joined", out(VENV, "finding.py").split()[-1] == here != HERE)
-tell("debugger", "sharing.py" in out("py-spy", "dump", "--pid", pid))
+    report("looks " + python, out(python, "looking.py", pid, env={{**os.environ, "PYTHONPATH": SITE}}).split())
+report("joined", out(VENV, "finding.py").split()[-1] == here != HERE)
+report("debugger", "sharing.py" in out("py-spy", "dump", "--pid", pid))
 spy = "import valuing, os; os.system('py-spy dump --pid " + pid + "')"
-tell("debugger in the layer", "sharing.py" in out(VENV, "-c", spy))
-tell("shell", out("readlink", "/proc/" + pid + "/exe") != "", "PATH=" in out("cat", "/proc/" + pid + "/environ"))
-tell("counted", out(VENV, "-c", "import valuing; print(open('{SITE}/counted').read())").strip())
+report("debugger in the layer", "sharing.py" in out(VENV, "-c", spy))
+report("shell", out("readlink", "/proc/" + pid + "/exe") != "", "PATH=" in out("cat", "/proc/" + pid + "/environ"))
+report("counted", out(VENV, "-c", "import valuing; print(open('{SITE}/counted').read())").strip())
 waiting.kill()
 for words in ([VENV, "working.py"], [VENV, "alone.py"], ["mpirun", "-n", "2", VENV, "ranking.py", "rank"]):
     print(out(*words), flush=True)
@@ -275,8 +275,8 @@ print(out(VENV, "-c", inner), flush=True)
 asking = "import os, valuing; from jupyter_core import paths; print(paths.prefer_environment_over_user(), " \\
     "paths.jupyter_path()[0], os.access(valuing.__path__[0], os.W_OK))"
 modes = [{{**os.environ, "SIF_WRITABLE": word}} for word in ("auto", "off")]
-tell("asking", *[out(VENV, "-c", asking, env=environ).split() for environ in modes])
-tell("daemon", out(VENV, "-c", "import valuing, os; print(os.path.exists('{SITE}/by-daemon'))").strip())
+report("asking", *[out(VENV, "-c", asking, env=environ).split() for environ in modes])
+report("daemon", out(VENV, "-c", "import valuing, os; print(os.path.exists('{SITE}/by-daemon'))").strip())
 """
 
 FOUND: list[list[Any]] = [
@@ -307,10 +307,10 @@ FOUND: list[list[Any]] = [
 def test_programs_share_one_layer_and_find_each_other(apptainer: Apptainer, programs: str) -> None:
     files = {"sharing": SHARING, "looking": LOOKING, "working": WORKING, "executing": EXECUTING, "alone": ALONE}
     for name, text in {**files, "finding": FINDING, "ranking": RANK, "family": FAMILY}.items():
-        write(apptainer, f"{name}.py", TELL + text)
+        write(apptainer, f"{name}.py", PRELUDE + text)
     done = run(apptainer, programs, [SYSTEM, "-S", "family.py"])
-    told = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["]
-    assert sorted(told) == sorted([*FOUND, ["rank", FOUND[0][1]], ["inner", FOUND[1][1]]]), done.stderr
+    reported = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["]
+    assert sorted(reported) == sorted([*FOUND, ["rank", FOUND[0][1]], ["inner", FOUND[1][1]]]), done.stderr
 
 
 SERVED = f"""
@@ -343,7 +343,7 @@ for _ in range(100):
         break
     time.sleep(0.1)
 server.send_signal(signal.SIGTERM)
-tell("gunicorn", word, again, here == there != HERE, server.wait())
+report("gunicorn", word, again, here == there != HERE, server.wait())
 """
 COMPUTING = """
 def work(number):
@@ -354,7 +354,7 @@ if __name__ == "__main__":
     from distributed import Client, LocalCluster
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         found = client.gather(client.map(work, range(4)))
-    tell("dask", set(found) == {os.readlink("/proc/self/ns/mnt")}, HERE not in found)
+    report("dask", set(found) == {os.readlink("/proc/self/ns/mnt")}, HERE not in found)
 """
 
 
@@ -363,11 +363,11 @@ def test_servers_and_clusters_are_in_one_layer_with_their_workers(
 ) -> None:
     if not pytestconfig.getoption("--all-faults"):
         pytest.skip("not asked for: --all-faults")
-    for name, text in {"serving": TELL + SERVING, "computing": TELL + COMPUTING, "served": SERVED}.items():
+    for name, text in {"serving": PRELUDE + SERVING, "computing": PRELUDE + COMPUTING, "served": SERVED}.items():
         write(apptainer, f"{name}.py", text)
     look = f"import valuing, os; print(os.listdir({SITE!r}))"
     script = f'{VENV} serving.py; {VENV} computing.py; {VENV} -c "$1"'
     done = run(apptainer, programs, ["sh", "-c", script, "sh", look])
-    told = [json.loads(line) for line in done.stdout.splitlines() if line[:2] == '["']
-    assert told == [["gunicorn", ["first", "second", True, 0]], ["dask", [True, True]]], done
+    reported = [json.loads(line) for line in done.stdout.splitlines() if line[:2] == '["']
+    assert reported == [["gunicorn", ["first", "second", True, 0]], ["dask", [True, True]]], done
     assert (done.stdout.count("served-"), done.stdout.count("computed-")) == (2, 4)

@@ -1,4 +1,4 @@
-"""What is told of layers in a real rootless SIF, and what is done with what they keep: status, doctor, cache."""
+"""What is reported about layers in a real rootless SIF, and what is done with what they keep: status, doctor, cache."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
     assert "layer programs can write in /opt/venv" in brief
     assert "kept: 17 B in 2 files, by requests" in brief
     assert len(after.splitlines()) <= 25
-    told = " ".join(verbose.partition("writable layer")[2].split())
-    assert "programs can write in /opt/venv, " in told
-    assert ": what they write is theirs, and the image stays as it is" in told
-    assert "kept: 17 B in 2 files in " in told
-    assert f"in place of files of the image: {SITE}/requests/py.typed" in told
-    assert "this process is in a layer" not in told
-    assert "not kept yet" not in told
+    section = " ".join(verbose.partition("writable layer")[2].split())
+    assert "programs can write in /opt/venv, " in section
+    assert ": what they write is theirs, and the image stays as it is" in section
+    assert "kept: 17 B in 2 files in " in section
+    assert f"in place of files of the image: {SITE}/requests/py.typed" in section
+    assert "this process is in a layer" not in section
+    assert "not kept yet" not in section
     assert "PASS layer: tried, and possible over /opt/venv, " in doctor
     assert "(ext4, " in doctor
     assert "1 layer without anything to keep" in doctor
@@ -103,7 +103,7 @@ sif-writable cache forget /opt/venv/; sif-writable status --no-gpu; end
 
 
 def test_what_a_child_wants_to_be_kept_counts_as_what_its_parent_wants(apptainer: Apptainer, sif: str) -> None:
-    """It has inherited the layer, with or without the variable that tells of it."""
+    """It has inherited the layer, with or without the variable that says so."""
     write = "import requests, sys; open(requests.__path__[0] + '/models.py', 'a').write('# ' + sys.argv[1])"
     parent = "import os, requests, subprocess, sys; subprocess.run(sys.argv[1:])"
     look = "import requests; print(open(requests.__path__[0] + '/models.py').read().splitlines()[-1].split('# ')[-1])"
@@ -160,7 +160,7 @@ sif-writable status --no-gpu; sif-writable doctor; end
     assert "of containers that have ended are in" not in waiting, waiting
 
 
-def test_what_is_told_of_a_layer_that_is_refused(apptainer: Apptainer, sif: str) -> None:
+def test_what_is_reported_about_a_layer_that_is_refused(apptainer: Apptainer, sif: str) -> None:
     script = "sif-writable status --no-gpu --json; echo ====; sif-writable doctor --json"
     result = apptainer.exec(
         sif, ["sh", "-c", script], env={"APPTAINERENV_SIF_WRITABLE_OVERLAY": "layer", "APPTAINERENV_PMI_RANK": "0"}
@@ -207,5 +207,5 @@ def test_a_layer_that_runs_full_is_announced_once_with_what_to_bind(apptainer: A
     assert "No space left on device: '/dev/full'" in elsewhere
 
 
-def checks_of(told: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [check for check in told["checks"] if check["name"] == name]
+def checks_of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [check for check in report["checks"] if check["name"] == name]

@@ -58,8 +58,8 @@ def test_undeclared_it_fails_as_without_us_with_a_sentence(
     for _ in range(2):
         done = run(apptainer, sif, folder, program, **env)
         assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout) == (1, "")
-        told, line = done.stderr[: len(plain.stderr)], done.stderr[len(plain.stderr) :]
-        assert told == plain.stderr
+        error, line = done.stderr[: len(plain.stderr)], done.stderr[len(plain.stderr) :]
+        assert error == plain.stderr
         assert line.startswith(f"sif_writable: {path} cannot be written")
         assert line.count("\n") == 1
         assert f"--bind DIRECTORY:{path}" in line
@@ -119,9 +119,9 @@ wait
 ls -d ~/.cache/sif-writable/image-*/layer/gen-*
 """
     done = apptainer.exec(sif, ["sh", "-c", script, "sh", BOTH])
-    told, code, *generations = sorted(done.stdout.splitlines(), key=lambda line: "[0/".find(line[:1]))
+    report, code, *generations = sorted(done.stdout.splitlines(), key=lambda line: "[0/".find(line[:1]))
     all_of_them = ["by-child", "by-cleaned", "by-first"]
-    outside, inside, points, mounts = json.loads(told)
+    outside, inside, points, mounts = json.loads(report)
     assert (outside, inside, points) == (all_of_them, sorted([*all_of_them, "by-sibling"]), mounts), done
     assert (code, done.stderr) == ("0", "")
     assert len(generations) == 1  # whoever was the last one

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PYTHON = "/opt/venv/bin/python"
 IN_USE = "currently in use"
 
-# Where the ext3 image is reached through FUSE, what does not fit is told when a file is closed.
+# Where the ext3 image is reached through FUSE, what does not fit is reported when a file is closed.
 FILL = """
 import os, sys
 def fill(path, size):
@@ -84,7 +84,7 @@ def follow(world: World, remedy: str) -> None:
     assert done.returncode == 0, done
 
 
-def test_an_image_that_fills_up_is_told_before_and_the_remedy_helps(world: World) -> None:
+def test_an_image_that_fills_up_is_reported_before_and_the_remedy_helps(world: World) -> None:
     world.create()
     fresh = world.doctor()
     assert (fresh["hook"]["level"], fresh["space"]["level"]) == ("PASS", "PASS")
@@ -102,7 +102,7 @@ def test_an_image_that_fills_up_is_told_before_and_the_remedy_helps(world: World
     assert world.doctor()["space"]["level"] == "PASS"
 
 
-def test_an_image_that_runs_out_of_inodes_is_told_before_and_the_remedy_helps(world: World) -> None:
+def test_an_image_that_runs_out_of_inodes_is_reported_before_and_the_remedy_helps(world: World) -> None:
     world.create(inodes=600)
     filled = world.doctor(before="for n in range(500): fill(f'/opt/venv/f{n}', 0)")["space"]
     assert filled["level"] == "WARN"
@@ -117,11 +117,11 @@ def test_what_the_hook_itself_cannot_write_is_named_with_the_remedy(world: World
     # Enough to begin with, and too few for a link to each file in HOME.
     begun = "for n in range(100): open(os.path.expanduser(f'~/.f{n}'), 'w').close()\n"
     begun += "n = 0\nwhile os.statvfs('/opt').f_favail > 72: fill(f'/opt/venv/f{n}', 0); n += 1"
-    told = world.doctor(before=begun, SIF_WRITABLE_DIR="/var/cache/mine", SIF_WRITABLE_HOME="redirect")
-    assert told["redirects"]["level"] == "WARN"
+    checks = world.doctor(before=begun, SIF_WRITABLE_DIR="/var/cache/mine", SIF_WRITABLE_HOME="redirect")
+    assert checks["redirects"]["level"] == "WARN"
     words = r"\w+ stays as it was: /var/cache/mine/\S+ has no inodes left \(\d+ of \d\d\d free, beside [\d.]+ MiB\)"
-    assert re.fullmatch(words, told["redirects"]["text"])
-    assert told["redirects"]["remedy"].startswith("more inodes come with more size")
+    assert re.fullmatch(words, checks["redirects"]["text"])
+    assert checks["redirects"]["remedy"].startswith("more inodes come with more size")
 
 
 def test_a_full_image_is_found_full_although_writing_succeeds(world: World) -> None:
@@ -161,10 +161,10 @@ def test_who_meets_an_image_that_is_in_use(world: World) -> None:
     done
     """)
     assert result.returncode == 0, result
-    told = {tuple(line.split(" ", 2)[:2]): line.split(" ", 2)[2] for line in result.stdout.splitlines()}
+    answers = {tuple(line.split(" ", 2)[:2]): line.split(" ", 2)[2] for line in result.stdout.splitlines()}
     for pair in (("o.img", "o.img"), ("o.img", "o.img:ro"), ("o.img:ro", "o.img")):
-        assert IN_USE in told[pair]
-    shared = json.loads(told["o.img:ro", "o.img:ro"])
+        assert IN_USE in answers[pair]
+    shared = json.loads(answers["o.img:ro", "o.img:ro"])
     assert (shared["hook"]["active"], shared["root"]["writable"]) == (True, False)
     assert shared["root"]["note"].startswith("an overlay is there, read-only")
 
@@ -172,10 +172,10 @@ def test_who_meets_an_image_that_is_in_use(world: World) -> None:
 def test_an_image_that_this_user_may_not_write_is_read_only(world: World) -> None:
     world.create()
     os.chmod(os.path.join(world.apptainer.places.work, "o.img"), 0o400)
-    told = world.doctor()
-    assert told["overlay"]["level"] == "PASS"
-    assert "a file that this user may not write" in told["overlay"]["text"]
-    assert told["storage"]["level"] == "PASS"
+    checks = world.doctor()
+    assert checks["overlay"]["level"] == "PASS"
+    assert "a file that this user may not write" in checks["overlay"]["text"]
+    assert checks["storage"]["level"] == "PASS"
 
 
 def test_where_nothing_else_can_be_written_a_read_only_overlay_is_part_of_the_reason(world: World) -> None:
@@ -183,10 +183,10 @@ def test_where_nothing_else_can_be_written_a_read_only_overlay_is_part_of_the_re
     world.apptainer.places.new_folder("empty")
     empty = world.apptainer.inside(os.path.join(world.apptainer.places.folder, "empty"))
     binds = ["--no-home", "--no-mount", "tmp,home,cwd", "--bind", f"{empty}:/dev/shm:ro"]
-    told = world.doctor(*binds, overlay="o.img:ro")["storage"]
-    assert told["level"] == "FAIL"
-    assert told["text"].endswith("; the overlay that was given is read-only")
-    assert "give the overlay without :ro" in told["remedy"]
+    check = world.doctor(*binds, overlay="o.img:ro")["storage"]
+    assert check["level"] == "FAIL"
+    assert check["text"].endswith("; the overlay that was given is read-only")
+    assert "give the overlay without :ro" in check["remedy"]
 
 
 @pytest.mark.parametrize(

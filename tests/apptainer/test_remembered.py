@@ -72,8 +72,8 @@ def test_a_path_that_failed_once_is_not_written_elsewhere_ever_after(apptainer: 
     with open(f"{real}/x", "w", encoding="utf-8") as file:
         file.write("mine")
     bind = f"{apptainer.inside(real)}:/opt/results:ro"
-    told = _python(apptainer, sif, "print(open('/opt/results/x').read())", bind, SIF_WRITABLE_OVERLAY="auto")
-    assert (told.stdout, told.stderr) == ("mine\n", "")
+    read = _python(apptainer, sif, "print(open('/opt/results/x').read())", bind, SIF_WRITABLE_OVERLAY="auto")
+    assert (read.stdout, read.stderr) == ("mine\n", "")
     declare = {"SIF_WRITABLE_OVERLAY": "auto", "APPTAINERENV_SIF_WRITABLE_OVERLAY_PATHS": "/opt/results"}
     declared = _python(apptainer, sif, code, bind, **declare)
     assert declared.returncode == 1
@@ -97,6 +97,6 @@ def test_on_a_kernel_mount_without_user_namespaces(squashfs_root: SquashfsRoot) 
             file.write(f"VALUE = {value}\n")
         assert _last(run("-c", WHERE, binds=over)) == [f"{SP}/early/__init__.py", value]
     assert _last(run("-c", WHERE)) == [copy, 0]
-    told = json.loads(run("-m", "sif_writable", "cache", "forget", f"{SP}/early", "--json").stdout)
-    assert (told["forgotten"], told["failed"]) == (["early"], [])
+    report = json.loads(run("-m", "sif_writable", "cache", "forget", f"{SP}/early", "--json").stdout)
+    assert (report["forgotten"], report["failed"]) == (["early"], [])
     assert run("-c", WHERE).stdout.count("executed early") == 2

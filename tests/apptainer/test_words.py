@@ -87,9 +87,9 @@ def test_without_proc_each_command_says_what_is_lacking(apptainer: Apptainer, si
     commands = ("status", "doctor", "cache list", "cache prune --older-than 0min", "trace -- true")
     script = "; ".join(f"sif-writable {words} 2>&1; echo ==== $?" for words in commands)
     done = apptainer.exec(sif, ["sh", "-c", script], options=["--no-mount", "proc"])
-    told = done.stdout.split("====")
-    assert [each.split("\n")[0].strip() for each in told[1:]] == ["0"] * len(commands), done.stdout
-    status, doctor = (" ".join(each.split()) for each in told[:2])
+    outputs = done.stdout.split("====")
+    assert [each.split("\n")[0].strip() for each in outputs[1:]] == ["0"] * len(commands), done.stdout
+    status, doctor = (" ".join(each.split()) for each in outputs[:2])
     lacking = "none: /proc is not mounted here, so threads cannot be counted"
     assert f"layer {lacking}" in status
     assert f"WARN layer: {lacking}; nor are there copies, " in doctor
