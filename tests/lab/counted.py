@@ -2,7 +2,7 @@
 
 It mounts ``SOURCE`` at ``POINT`` through FUSE, says "ready", and appends a line to ``LOG`` for each request: its kind,
 whose it is (a process), and the name or the path that it is about. ``DELAY`` is in milliseconds; ``VALID`` are the
-seconds for which the kernel may answer from what it has been told, as with a network filesystem (0: each question is a
+seconds for which the kernel may answer from earlier replies, as with a network filesystem (0: each question is a
 request, which is what the first start on a node costs). What the kernel never waits for is counted and not delayed.
 With ``plus``, names are listed with what each one is, as NFS does (READDIRPLUS): it is asked no more of one by one.
 
@@ -143,7 +143,7 @@ class Server:
         return f"{path}/{_text(name)}" if name else path
 
     def entry(self, path: str) -> bytes:
-        """Return what the kernel is told of a name."""
+        """Return the reply about a name."""
         status = os.lstat(path)
         with self.lock:
             number = self.numbers.get(status.st_ino)
@@ -155,7 +155,7 @@ class Server:
         return _ENTRY.pack(number, 0, whole, whole, part, part) + self.attributes(status, number)
 
     def attributes(self, status: os.stat_result, number: int) -> bytes:
-        """Return what the kernel is told of a file."""
+        """Return the reply's part about a file."""
         times = [divmod(t, 10**9) for t in (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)]
         return _ATTRIBUTES.pack(
             *(number, status.st_size, status.st_blocks, *(whole for whole, _ in times), *(part for _, part in times)),
@@ -195,7 +195,7 @@ class Server:
             return _ENTRY.pack(0, 0, whole, 0, part, 0) + bytes(_ATTRIBUTES.size)
 
     def do_getattr(self, request: Request) -> bytes:
-        """Tell what a file is."""
+        """Describe a file."""
         flags, _, handle = struct.unpack_from("<IIQ", request.body)
         status = os.fstat(handle) if flags & 1 else os.lstat(self.path(request.node))
         return self.attribute_reply(status, request.node)
@@ -277,7 +277,7 @@ class Server:
         return self.entry(path)
 
     def opened(self, handle: int) -> bytes:
-        """Return what the kernel is told of an open file."""
+        """Return the reply about an open file."""
         return struct.pack("<QII", handle, _KEEP_CACHE if any(self.valid) else 0, 0)
 
     def do_open(self, request: Request) -> bytes:
@@ -303,7 +303,7 @@ class Server:
         return struct.pack("<II", os.pwrite(handle, request.body[40 : 40 + size], offset), 0)
 
     def do_statfs(self, _: Request) -> bytes:
-        """Tell how much space there is."""
+        """Report how much space there is."""
         found = os.statvfs(".")
         figures = found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree
         return struct.pack("<5Q4I24x", *figures, found.f_bsize, 255, found.f_frsize, 0)

@@ -307,7 +307,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _exit_code(status: int) -> int:
-    """Return the exit code of a command, in the way that shells tell a signal."""
+    """Return the exit code of a command, in the way that shells report a signal."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 

@@ -49,8 +49,8 @@ def works(places: Scratch, environment: str, *, writable: Sequence[str] = (), la
         with scratch.fresh() as others:
             _works_in_a_layer(Box(others, environment), writable)
     else:
-        told = image.run(argv=["-m", "sif_writable", "doctor"], env={"SIF_WRITABLE_OVERLAY": ""}).stdout
-        assert "posix_spawn" in told, told
+        report = image.run(argv=["-m", "sif_writable", "doctor"], env={"SIF_WRITABLE_OVERLAY": ""}).stdout
+        assert "posix_spawn" in report, report
     return image.machine
 
 

@@ -107,7 +107,7 @@ def _packages(runtime: Runtime, base: tuple[str, str], wheelhouse: str) -> str:
 
 
 def _build(runtime: Runtime, path: str, *options: str, **values: str) -> None:
-    """Build the definition file; the values fill its blanks."""
+    """Build the definition file; the values are its build arguments."""
     seen = {name: runtime.inside(value) if value.startswith(LAB) else value for name, value in values.items()}
     arguments = [argument for name, value in seen.items() for argument in ("--build-arg", f"{name}={value}")]
     with open(DEFINITION, encoding="utf-8") as file:

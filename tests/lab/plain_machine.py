@@ -66,8 +66,8 @@ class PlainMachine:
         """Run a command.
 
         `venv` is a folder outside, shown at /venv; `binds` are `outside:inside[:ro]`, and `served` lies over them. With
-        `image` the root has the folder that tells an image, and a read-only environment is a part of the root and no
-        bind; the rest is told by what is in `env`. With `setuid` programs may gain privileges; without `userns` they
+        `image` the root has the folder that shows an image, and a read-only environment is a part of the root and no
+        bind; the rest is shown by what is in `env`. With `setuid` programs may gain privileges; without `userns` they
         can make no user namespaces.
         """
         self._make_tree()

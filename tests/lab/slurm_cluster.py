@@ -97,8 +97,8 @@ class Cluster:
         each task is taken away.
         """
         own = shutil.copy(script, self.apptainer.places.work)
-        told = self.apptainer.places.new_folder("slurm-output")
-        options = [*options, f"--output={self.apptainer.inside(told)}/%a"]
+        outputs = self.apptainer.places.new_folder("slurm-output")
+        options = [*options, f"--output={self.apptainer.inside(outputs)}/%a"]
         words = ["sh", "-c", _SUBMIT, "sh", *options, self.apptainer.inside(own), *argv]
         result = self.apptainer.beside(words, env={"SLURM_CONF": self.settings, **(env or {})}, timeout=timeout)
         if result.returncode:
@@ -106,7 +106,7 @@ class Cluster:
         states = {int(number): state for _, number, state in map(str.split, result.stdout.splitlines())}
         tasks = []
         for number in sorted(states):
-            path = os.path.join(told, str(number))
+            path = os.path.join(outputs, str(number))
             with open(path, encoding="utf-8", errors="replace") as file:
                 tasks.append(Task(states[number], file.read()))
             os.unlink(path)

@@ -19,7 +19,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 LAB = os.path.abspath(os.environ.get("SIF_WRITABLE_LAB") or os.path.join(REPOSITORY, ".lab"))
 _HOUR = 3600.0
 watchers: list[Callable[[str, float | None], None]] = []
-"""Each is told when a part is begun, and again with the seconds that it took."""
+"""Each is called when a part is begun, and again with the seconds that it took."""
 ORDINARY_UID = os.getuid() or 1000
 """The uid that containers run as: our own, or an ordinary one where we are root."""
 
@@ -37,9 +37,9 @@ def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int
         if not os.path.exists(stamp):
             remove(path)
             began = time.monotonic()
-            _tell(stem, None)
+            _report(stem, None)
             make(path)
-            _tell(stem, time.monotonic() - began)
+            _report(stem, time.monotonic() - began)
             with open(stamp, "w", encoding="utf-8") as file:  # last: a killed run leaves no stamp and is done again
                 file.write(repr(recipe))
             _remove_old(stem, suffix, kept)
@@ -47,7 +47,7 @@ def provide(name: str, recipe: object, make: Callable[[str], None], *, kept: int
     return path
 
 
-def _tell(part: str, seconds: float | None) -> None:
+def _report(part: str, seconds: float | None) -> None:
     for watcher in watchers:
         watcher(part, seconds)
 
