@@ -90,7 +90,7 @@ def run(work: Callable[[], object], at: int = -1, error: str = "") -> tuple[int,
     child = os.fork()
     if child == 0:
         code = 1
-        leave, tell = os._exit, os.write
+        leave, write = os._exit, os.write
         injector = Injector(at, error)
         try:
             injector.install()
@@ -101,15 +101,15 @@ def run(work: Callable[[], object], at: int = -1, error: str = "") -> tuple[int,
                 code = 3
             except BaseException:  # noqa: BLE001
                 traceback.print_exc()
-            tell(writing, " ".join(injector.calls).encode())
+            write(writing, " ".join(injector.calls).encode())
         finally:
             leave(code)
     os.close(writing)
-    told = b""
+    output = b""
     while part := os.read(reading, 1 << 16):
-        told += part
+        output += part
     os.close(reading)
-    return os.waitpid(child, 0)[1], told.decode().split()
+    return os.waitpid(child, 0)[1], output.decode().split()
 
 
 def faults(calls: list[str], size: int) -> list[tuple[int, str]]:

@@ -48,22 +48,22 @@ def start(env: dict[str, str]) -> list[object]:
 
 def main() -> None:
     what, step = sys.argv[1], int(sys.argv[2])
-    told = []
+    results = []
     if os.path.isabs(what):
         with open(what, "rb") as file:
             whole = file.read()
         for name, content in damaged(whole, step):
             with open(what, "wb") as file:
                 file.write(content)
-            told.append([name, *start(dict(os.environ))])
+            results.append([name, *start(dict(os.environ))])
         with open(what, "wb") as file:
             file.write(whole)
     else:
         with open(sys.argv[3], "rb") as file:
             env = json.load(file)
         for name, content in damaged(os.fsencode(env[what]), step):
-            told.append([name, *start({**env, what: os.fsdecode(content)})])
-    print(json.dumps(told))
+            results.append([name, *start({**env, what: os.fsdecode(content)})])
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

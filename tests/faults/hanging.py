@@ -101,7 +101,7 @@ class Started:
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=-1, stdout=-1, stderr=-1)
         self.result: list[Any] = ["did not end"]
 
-    def told(self) -> str:
+    def next_line(self) -> str:
         """Return the next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
@@ -218,10 +218,10 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
     results["a child before, by a thread"] = Started("-c", STATE, **as_of_a_network).end()
     results["bytecode in it"] = session.get("SIF_WRITABLE_PYCACHE", "none").startswith(STORAGE)
     running, importing = Started("-c", RUNNING, **GIVEN), Started("-c", IMPORTING, **GIVEN)
-    results["it runs on"] = [running.told()]
-    importing.told()
+    results["it runs on"] = [running.next_line()]
+    importing.next_line()
     failing = Started("-c", FAILING, **GIVEN)
-    failing.told()
+    failing.next_line()
     program, image = sys.argv[3:]
     run = (
         program,
@@ -234,7 +234,7 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
         "/opt/venv/bin/python",
     )
     contained = Started(*run, "-c", CONTAINED)
-    results["in an image before"] = contained.told()
+    results["in an image before"] = contained.next_line()
     server.hang(way)
     processes = {"given": Started("-c", STATE, **GIVEN)}
     server.wait_until_it_hangs()
@@ -252,7 +252,7 @@ def while_it_hangs(server: Server, way: str, bytecode: str, results: dict[str, A
     if way == "stopped":  # it is for filesystems that SIGKILL frees from
         processes["a child, by a thread"] = Started("-c", STATE, **as_of_a_network)
     running.go_on()
-    results["it runs on"].append(running.told())
+    results["it runs on"].append(running.next_line())
     contained.go_on()
     if bytecode == "shipped":  # or Python itself looks into storage
         importing.go_on()
@@ -280,7 +280,7 @@ def main() -> None:
         server.answer()
         results["after"] = Started("-c", STATE, **GIVEN).end()
         writing = Started("-c", WRITING, **GIVEN)
-        writing.told()
+        writing.next_line()
         server.end()
         writing.go_on()
         results["it writes"] = writing.end()

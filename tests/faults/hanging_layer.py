@@ -43,7 +43,7 @@ class Container:
         words = [PROGRAM, *options, IMAGE, "sh", "-c", script, "sh", program, then]
         self.process = subprocess.Popen(words, text=True, stdin=-1, stdout=-1, stderr=-1)
 
-    def told(self) -> str:
+    def next_line(self) -> str:
         """Return the next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
@@ -67,13 +67,13 @@ def main() -> None:
     try:
         # No container can be started while it hangs: Apptainer itself waits for it.
         first = Container(WRITE.format("first"), then=WRITE.format("second"))
-        results["in a layer"] = first.told()
+        results["in a layer"] = first.next_line()
         server.hang(WAY)
         results["it ends"] = first.end()
         server.answer()
         results["after"] = Container(LOOK).end()
         third = Container(WRITE.format("third"))
-        third.told()
+        third.next_line()
         server.end()
         results["it is gone"] = third.end()
         server.start("again")

@@ -79,10 +79,10 @@ KILL = "SIGKILL"
 LIBRARY = re.compile(
     r"/lib/python3\.\d+(/(?!site-packages)|\"|>|/site-packages(/(filelock|platformdirs|sif_writable))?[\"/>])"
 )
-"""The import system's own calls. It has one way to meet any error, so each of these fails once, and not its looks."""
+"""The import system's own calls. It has one way to meet any error: each of these fails once; those that look do not."""
 LIBRARY_ERROR = {"open": "EMFILE", "read": "EIO", "list": "ESTALE", "look": "", "look at open": "", "close": ""}
 ANSWERS = ("ENOENT", "EACCES", "ENOSYS")
-"""What these say of a file is an answer, not a failure: it is believed, and nothing can tell that it is wrong."""
+"""What these say of a file is an answer, not a failure: it is believed, and nothing can show that it is wrong."""
 WITHOUT_LOCKS = b"exec nolock "
 """What is kept of a place that has answered so."""
 UNTRIED = b"untried "
@@ -337,8 +337,8 @@ def _is_sealed(plan: bytes) -> bool:
 
 def difference(found: Listing, wanted: Listing) -> str:
     names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    told = [f"{name}: {found.get(name, 'missing')} for {wanted.get(name, 'nothing')}" for name in names]
-    return "; ".join(told[:3])
+    lines = [f"{name}: {found.get(name, 'missing')} for {wanted.get(name, 'nothing')}" for name in names]
+    return "; ".join(lines[:3])
 
 
 # --- What is tried ---
@@ -482,9 +482,9 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
     with open(_TRACE, encoding="utf-8", errors="replace") as file:
         trace = file.read()
     problems = []
-    if is_library(call):  # the modules site and hashlib tell for themselves that they could not load something
-        told = result.err.startswith("ERROR:root:code for hash") and wanted.runs[0].err == ""
-        result = result._replace(err="" if told else _SITE.sub("", result.err))
+    if is_library(call):  # the modules site and hashlib say themselves that they could not load something
+        reported = result.err.startswith("ERROR:root:code for hash") and wanted.runs[0].err == ""
+        result = result._replace(err="" if reported else _SITE.sub("", result.err))
     if call.syscall == "getcwd" and "mpd_setminalloc" in result.err:  # of _decimal, which is imported twice then
         result = result._replace(err="")
     if error == KILL:
@@ -508,7 +508,7 @@ def judge(scenario: Scenario, call: Call, error: str, strace: str, wanted: Refer
     expected = wanted.runs
     refused = call.syscall == "write" and error == "EROFS"  # no kernel refuses a write to an open file so
     if scenario.again and "/made.txt" in call.text and (refused or error == "ENOENT"):
-        # What the program itself is told in the copy reads as if that had not helped, and the copy is taken back.
+        # The error that the program gets in the copy reads as if that had not helped, and the copy is taken back.
         expected = [*wanted.runs, wanted.off]
     if not any(same(again, run) for run in expected):
         problems.append(f"the next run: {again}")
@@ -563,7 +563,7 @@ def lacks(found: Listing, after: list[Listing]) -> str:
 
 
 def main() -> None:
-    """Try what belongs to this part, and tell."""
+    """Try what belongs to this part, and print what came of it."""
     strace, part, parts, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     for place in PLACES:
         empty(place)

@@ -31,8 +31,8 @@ follows says what it always says and leaves everything that runs without faults 
 linked or copied. *Not met*: the run took another way and did not make that call. *Left* counts what was built aside
 and not taken away; later starts collect it.
 
-The calls by which Python imports our modules and the standard library fail once each, with one error, and its looks for
-files do not: the import system meets every error in one way. Calls on the standard streams and on the line of
+The calls by which Python imports our modules and the standard library fail once each, with one error; those that look
+for files do not: the import system meets every error in one way. Calls on the standard streams and on the line of
 `sif_writable.pth` are not ours; children of the mount's trial are not traced, since strace counts anew in each process.
 """
 

@@ -83,7 +83,7 @@ def test_storage_of_another_uid(faulty: Faulty) -> None:
 
 def test_fakeroot_and_back(apptainer: Apptainer, sif: str) -> None:
     """Root of a user namespace and the user outside it are one: they share storage, and see the same files."""
-    tell = """
+    program = """
 import json, os, sys
 place = os.environ["NUMBA_CACHE_DIR"]
 os.makedirs(place, exist_ok=True)
@@ -92,12 +92,12 @@ open(f"{place}/{len(found)}", "w").close()
 state = sys.modules["sif_writable"].state
 print(json.dumps([os.geteuid(), state, place.partition("/.cache/")[2], found]))
 """
-    told = []
+    reports = []
     for options in ([], ["--fakeroot"], [], ["--fakeroot"]):
-        result = apptainer.exec(sif, ["python3", "-c", tell], options=options)
+        result = apptainer.exec(sif, ["python3", "-c", program], options=options)
         assert (result.returncode, result.stderr) == (0, ""), result
-        told.append(json.loads(result.stdout))
-    assert [uid for uid, *_ in told] == [store.ORDINARY_UID, 0] * 2
-    assert {state for _, state, *_ in told} == {"active"}
-    assert len({place for _, _, place, _ in told}) == 1
-    assert [found for *_, found in told] == [[], ["0"], ["0", "1"], ["0", "1", "2"]]
+        reports.append(json.loads(result.stdout))
+    assert [uid for uid, *_ in reports] == [store.ORDINARY_UID, 0] * 2
+    assert {state for _, state, *_ in reports} == {"active"}
+    assert len({place for _, _, place, _ in reports}) == 1
+    assert [found for *_, found in reports] == [[], ["0"], ["0", "1"], ["0", "1", "2"]]

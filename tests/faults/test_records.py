@@ -1,4 +1,4 @@
-"""Damaged records of ours: the manifest, the learned list, what a process tells its children."""
+"""Damaged records of ours: the manifest, the learned list, what a process hands to its children."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _damage(faulty: Faulty, *words: str, **options: Any) -> list[list[Any]]:
     argv = [faulty.python.path, "-I", "-S", "-c", code, *words]
     result = faulty.machine.run(argv, home=NOWHERE, timeout=3600, **options)
     assert result.returncode == 0, result.stderr
-    told: list[list[Any]] = json.loads(result.stdout)
-    assert len(told) > 4
-    return told
+    results: list[list[Any]] = json.loads(result.stdout)
+    assert len(results) > 4
+    return results
 
 
 def _notes(faulty: Faulty, **options: Any) -> str:
@@ -91,7 +91,7 @@ def test_a_learned_list(faulty: Faulty, step: int) -> None:
 
 
 @pytest.mark.parametrize("variable", ["SIF_WRITABLE_SESSION", "SIF_WRITABLE_COPIES", "SIF_WRITABLE_OLD_HOME"])
-def test_what_a_process_tells_its_children(faulty: Faulty, step: int, variable: str) -> None:
+def test_what_a_process_hands_to_its_children(faulty: Faulty, step: int, variable: str) -> None:
     options: dict[str, Any] = {"venv": faulty.environment}
     env = _ask(faulty, "-c", "import json, os; print(json.dumps(dict(os.environ)))", **options)
     with open(f"{faulty.places.work}/env.json", "w", encoding="utf-8") as file:

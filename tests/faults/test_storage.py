@@ -53,7 +53,7 @@ if LACKING == "bytes":
 
 @pytest.mark.parametrize(("kind", "lacking"), [("ext4", "inodes"), ("ext4", "bytes"), ("ext3", "bytes")])
 def test_a_filesystem_that_runs_out_halfway(faulty: Faulty, kind: str, lacking: str) -> None:
-    """A first start passes the look at what is free, and then needs more; when there is more, all is made."""
+    """A first start passes the check of what is free, and then needs more; when there is more, all is made."""
     if os.getuid():
         pytest.skip(f"{NOT_RUN}only root can mount a disk image")
     or_skip(apt.ensure, "mkfs.ext3", "mount")
@@ -124,10 +124,10 @@ print(write())
 """
 
 
-def _run(faulty: Faulty, program: str, told: str) -> list[str]:
+def _run(faulty: Faulty, program: str, cause: str) -> list[str]:
     """Run it, and return what it prints.
 
-    :param told: what the one sentence on stderr says, of why the import in it is not cured.
+    :param cause: what the one sentence on stderr gives as the reason why the import in it is not cured.
     """
     mount = "mount -t tmpfs -o size=64m,nr_inodes=5000,mode=1777 none /var/tmp"
     script = f'{mount} && exec "$0" -c "$1"'
@@ -138,7 +138,7 @@ def _run(faulty: Faulty, program: str, told: str) -> list[str]:
     assert result.returncode == 0, result
     assert result.stderr.startswith("sif_writable: failing gets no writable copy: "), result
     assert result.stderr.count("\n") == 1, result
-    assert told in result.stderr, result
+    assert cause in result.stderr, result
     assert " Remedy: " in result.stderr, result
     return result.stdout.splitlines()
 
@@ -168,15 +168,15 @@ def free():
 }
 
 
-@pytest.mark.parametrize(("what", "told"), [("bytes", "has 0 B free"), ("inodes", "no inodes left")])
-def test_it_fills_up_while_a_program_runs(faulty: Faulty, what: str, told: str) -> None:
+@pytest.mark.parametrize(("what", "cause"), [("bytes", "has 0 B free"), ("inodes", "no inodes left")])
+def test_it_fills_up_while_a_program_runs(faulty: Faulty, what: str, cause: str) -> None:
     program = _FILL[what] + (
         "print(write(), use())\n"
         "print(child('-c', STATE))\n"
         "print(child('-c', STATE, **NEW))\n"
         "free(); print(write(), child('-c', USE))\n"
     )
-    assert _run(faulty, program, told) == [
+    assert _run(faulty, program, cause) == [
         "written",
         "ENOSPC EROFS",
         "(0, 'inherited', '')",

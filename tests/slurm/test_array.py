@@ -17,7 +17,7 @@ from tests.lab import slurm_cluster
 from tests.lab.store import REPOSITORY
 from tests.lab.unavailable import LabUnavailable
 from tests.slurm import writers
-from tests.slurm.writers import IN_TREE, LATE, LATE_MADE, STORAGE, TASK, Told
+from tests.slurm.writers import IN_TREE, LATE, LATE_MADE, STORAGE, TASK, Report
 
 if TYPE_CHECKING:
     from tests.lab.slurm_cluster import Cluster
@@ -30,7 +30,7 @@ _MARK = "611.967"  # a number of seconds that nobody else sleeps
 class Job(NamedTuple):
     """An array job that has ended."""
 
-    tasks: list[Told]
+    tasks: list[Report]
     storage: str
     """Its storage, outside."""
     before: dict[str, tuple[int, ...]]
@@ -56,7 +56,7 @@ def run(cluster: Cluster, image: str, storage: str, count: int) -> Job:
     """Run a job that works from copies."""
     before = writers.listing(storage)
     said = submit(cluster, image, storage, count, TASK, **BY_COPY)
-    return Job([writers.told(output) for output in said], storage, before, writers.listing(storage))
+    return Job([writers.report(output) for output in said], storage, before, writers.listing(storage))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_warm_takes_no_lock_and_writes_nothing(cold: Job, warm: Job) -> None:
     assert {lock for task in warm.tasks for lock in task.locks if not lock.endswith("/lease")} == set()
     # numba tries each time whether its folder can be written, with a file that has no name.
     changes = [change for task in warm.tasks for change in task.changes if "/numba/" not in change[1]]
-    changes = [change for change in changes if not change[1].endswith("/lease")]  # opened for its lock; `after` tells
+    changes = [change for change in changes if not change[1].endswith("/lease")]  # opened for its lock; see `after`
     assert changes == []
     assert warm.after == warm.before
     assert sum(task.compiled for task in warm.tasks) == 0

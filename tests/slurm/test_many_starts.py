@@ -38,7 +38,7 @@ def test_each_of_hundreds_succeeds_and_each_thing_is_made_once(writing_image: st
     assert result.returncode == 0, result.stderr[-3000:]
     starts = json.loads(result.stdout)
     assert [start for start in starts if start[0] or start[2]] == []
-    tasks = [writers.told(said) for _, said, _ in starts]
+    tasks = [writers.report(said) for _, said, _ in starts]
     assert len(tasks) == STARTS
     assert {task.hook for task in tasks} == {"active"}
     assert {"/tree/" in path for task in tasks for path in task.files} == {True}

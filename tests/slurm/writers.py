@@ -1,4 +1,4 @@
-"""An image of packages that write wherever packages do, and a task that uses them all and tells what it wrote itself.
+"""An image of packages that write wherever packages do, and a task that uses them all and reports what it wrote itself.
 
 The task looks at itself by an audit hook, which the interpreter calls before it changes a file or takes a lock; the
 image installs it before the hook of sif_writable. Files that object code writes do not show: `listing` does.
@@ -70,11 +70,11 @@ if not os.path.exists(settings):
         file.write("yes")
 files = [m.__file__ for m in (large, solo, spacious.portion, open_import, pathlib_import)]
 """
-_TELL = """
+_REPORT = """
 print(json.dumps({"hook": hook.state, "files": files, "area": area, "compiled": compiled, "home": settings,
                   "changes": seen.changes, "locks": seen.locks}))
 """
-START = STARTED + "area, compiled = 0.0, 0\n" + _TELL
+START = STARTED + "area, compiled = 0.0, 0\n" + _REPORT
 """What an interpreter does that needs little time: writes into HOME and into packages."""
 TASK = (
     STARTED
@@ -85,7 +85,7 @@ import compiled_kernels
 area = compiled_kernels.area(3.0)
 compiled = sum(compiled_kernels.area.stats.cache_misses.values())
 """
-    + _TELL
+    + _REPORT
 )
 """What a task does: that, and compiles a function unless a cache has it, and imports what has a seed in the image."""
 
@@ -100,7 +100,7 @@ try:
     with open(own + "/result", "w") as file:
         file.write("x")
 except Exception:
-    sys.exit(1)  # as programs do that tell nobody why
+    sys.exit(1)  # as programs do that say nothing of why
 print("done")
 """
 """What a task does with packages that write at first use, one of them in object code, and whose errors it catches."""
@@ -108,8 +108,8 @@ LATE_MADE = ("open_use/log.txt", "native_silent_use/n.h5", "swallowed_use/sub/s.
 """What that leaves, below site-packages."""
 
 
-class Told(NamedTuple):
-    """What an interpreter told of itself."""
+class Report(NamedTuple):
+    """What an interpreter reported about itself."""
 
     hook: str
     files: list[str]
@@ -124,9 +124,9 @@ class Told(NamedTuple):
     """The files that a lock was asked for, once for each time."""
 
 
-def told(output: str) -> Told:
-    """Read what an interpreter told in its last line."""
-    return Told(**json.loads(output.splitlines()[-1]))
+def report(output: str) -> Report:
+    """Read what an interpreter reported in its last line."""
+    return Report(**json.loads(output.splitlines()[-1]))
 
 
 def image() -> str:
@@ -163,11 +163,11 @@ sif-writable prestage -- python -c 'import kivy'
 """
 
 
-def made(tasks: Iterable[Told]) -> Counter[str]:
+def made(tasks: Iterable[Report]) -> Counter[str]:
     """Count how many things built aside were to appear at each path, whoever built them.
 
-    A rename is told before it is tried, and one that finds a link in its place is tried again: what is counted is what
-    was built.
+    A rename is recorded before it is tried, and one that finds a link in its place is tried again: what is counted is
+    what was built.
     """
     renames = {
         tuple(paths)
@@ -178,7 +178,7 @@ def made(tasks: Iterable[Told]) -> Counter[str]:
     return Counter(path for _, path in renames)
 
 
-def begun(tasks: Iterable[Told]) -> Counter[str]:
+def begun(tasks: Iterable[Report]) -> Counter[str]:
     """Count how often something was begun aside, by the name that it was to have."""
     aside = {path for task in tasks for _, path, *_ in task.changes if os.path.basename(path).startswith(".new-")}
     return Counter(os.path.basename(path)[len(".new-") :].rsplit("-", 2)[0] for path in aside)
