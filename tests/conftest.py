@@ -86,7 +86,7 @@ FLAGS = ("--all-corpus", "--all-faults", "--all-interpreters", "--frameworks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let tests be told how much to try."""
+    """Add the options that say how much to try."""
     group = parser.getgroup("sif-writable")
     group.addoption("--all-corpus", action="store_true", help="tests/corpus: also what takes minutes")
     group.addoption(

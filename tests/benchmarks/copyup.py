@@ -116,13 +116,13 @@ def main() -> None:
         environment = readonly_root.venv()
         bench = Bench(PlainMachine(places), environment)
         found = bench.imports("numpy", {"with": Way({}), "without": Way({}, bare=True)}, rounds)
-        _tell("no copy needed", found["with"], found["without"], 1.01)
+        _report("no copy needed", found["with"], found["without"], 1.01)
         ways = {
             "copy": Way({"SIF_WRITABLE_PACKAGES": "matplotlib"}, copied=True),
             "writable": Way(off, writable=True),
         }
         found = bench.imports("matplotlib", ways, rounds)
-        _tell("from the copy", found["copy"], found["writable"], 1.05)
+        _report("from the copy", found["copy"], found["writable"], 1.05)
         inside = "/venv" + packages(environment)[len(environment) :]
         said = bench.run(_COPY.format(packages=inside, rounds=max(3, rounds // 8)), {})
         (copied, linked, entries), ours, theirs = json.loads(said)
@@ -134,7 +134,7 @@ def main() -> None:
         )
 
 
-def _tell(line: str, ours: tuple[float, float], theirs: tuple[float, float], aim: float) -> None:
+def _report(line: str, ours: tuple[float, float], theirs: tuple[float, float], aim: float) -> None:
     print(
         f"{line}: {ours[0] * 1e3:.2f} ms against {theirs[0] * 1e3:.2f} ms: {ours[0] / theirs[0]:.3f}; "
         f"CPU {ours[1] * 1e3:.2f} against {theirs[1] * 1e3:.2f}: {ours[1] / theirs[1]:.3f} (aim: {aim})"

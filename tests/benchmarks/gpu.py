@@ -64,9 +64,7 @@ def main() -> None:
         folder = Path(name)
         room = container.Container(folder, container.build(folder))
         compileall.compile_dir(container.REPOSITORY / "sif_writable", quiet=2)  # as pip does
-        print(
-            "milliseconds: median / minimum; in brackets their ratio to bare ctypes (a busy machine: the minimum tells)"
-        )
+        print("milliseconds: median / minimum; in brackets their ratio to bare ctypes (on a busy machine: the minimum)")
         report("nobody expects one", measure(room, {"check": QUIET}, rounds))
         room.with_nv()
         for delay in (0, 5, 20, 50, 100):

@@ -37,7 +37,7 @@ class Way(TypedDict):
     joins: bool
     """Whether another process holds a layer."""
     layer: str
-    """What must have happened: ``made``, ``joined``, or blank."""
+    """What must have happened: ``made``, ``joined``, or empty."""
 
 
 class Specification(TypedDict):

@@ -100,10 +100,10 @@ def main() -> None:
             "read-only": ([], {}, False),
         }
         found = measure(run, ways, arguments.rounds)
-        _tell("one package", found, "overlay", "writable", 1.03)
-        _tell("beside a graft", found, "graft", "writable", 1.01)
-        _tell("read-only", found, "read-only", "writable", 1.01)
-        _tell_entering(found)
+        _report("one package", found, "overlay", "writable", 1.03)
+        _report("beside a graft", found, "graft", "writable", 1.01)
+        _report("read-only", found, "read-only", "writable", 1.01)
+        _report_entering(found)
     if not arguments.no_image:
         try:
             _in_image(arguments.rounds)
@@ -122,18 +122,18 @@ def _in_image(rounds: int) -> None:
         found = measure(
             run, {"overlay": (PACKAGE, {}, False), "graft": (GRAFT, {}, False), "bare": ([], {}, False)}, rounds
         )
-        _tell("one package in a SIF", found, "overlay", "bare", 1.03)
-        _tell("beside a graft in a SIF", found, "graft", "bare", 1.01)
-        _tell_entering(found)
+        _report("one package in a SIF", found, "overlay", "bare", 1.03)
+        _report("beside a graft in a SIF", found, "graft", "bare", 1.01)
+        _report_entering(found)
 
 
-def _tell(line: str, found: Mapping[str, float], way: str, against: str, aim: float) -> None:
+def _report(line: str, found: Mapping[str, float], way: str, against: str, aim: float) -> None:
     seconds, other = found[way], found[against]
     ratio, cpu = seconds / other, found[f"{way}, cpu"] / found[f"{against}, cpu"]
     print(f"{line}: {seconds * 1e3:.1f} ms against {other * 1e3:.1f} ms: {ratio:.3f}, cpu {cpu:.3f} (aim: {aim})")
 
 
-def _tell_entering(found: Mapping[str, float]) -> None:
+def _report_entering(found: Mapping[str, float]) -> None:
     print(f"entering: {found['entering'] * 1e3:.1f} ms; the first time {found['entering, first'] * 1e3:.1f} ms")
 
 

@@ -1,7 +1,7 @@
 """What storage on a server is asked by starts: ``python -m tests.benchmarks.requests [--delay MS] [--plus] [...]``.
 
 HOME lies on a FUSE server that counts each request and answers it a millisecond late (`tests/lab/counted.py`). The
-starts of one line share a node that has not asked that server before. What they were told is kept for 30 seconds, as
+starts of one line share a node that has not asked that server before. What it replied is kept for 30 seconds, as
 network filesystems do, so that many of one node ask for little more than one. Ways:
 
 ========  ==========================================================================================================

@@ -24,7 +24,7 @@ class Specification(TypedDict):
     programs: dict[str, list[str]]
     """Name to command. They inherit the environment."""
     answered_by: str
-    """What is said to answer for the storage of the session (``hanging.REMOTE`` or ``hanging.FUSE``), or blank."""
+    """What is said to answer for the storage of the session (``hanging.REMOTE`` or ``hanging.FUSE``), or empty."""
     rounds: int
     discarded: int
     """Rounds at the start that are not counted."""

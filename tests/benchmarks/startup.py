@@ -260,7 +260,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 _EXPLANATION = """Whole processes: medians (interquartile range) and their ratio; the ratio of the fastest starts;
-and that of the medians of processor time, which tells more on a busy machine."""
+and that of the medians of processor time, which says more on a busy machine."""
 
 
 def _middle(times: Sequence[float]) -> str:

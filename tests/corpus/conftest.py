@@ -35,7 +35,7 @@ FRAMEWORKS = cases.frameworks()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every test of a case all cases; what is not asked for is deselected, and told."""
+    """Give every test of a case all cases; what is not asked for is deselected, and reported."""
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", CASES, ids=[case.name for case in CASES], scope="module", indirect=True)
     if "profile" in metafunc.fixturenames:

@@ -100,7 +100,7 @@ class KernelMachine:
 
 
 class State(NamedTuple):
-    """What tells whether a file or folder was made again."""
+    """What shows whether a file or folder was made again."""
 
     inode: int
     modified: int
@@ -218,7 +218,7 @@ def look(places: Scratch) -> dict[str, State]:
     """List files and folders; a link is neither, for what it leads to may be the image's.
 
     Of what was written in a layer, that is kept which is in the newest generation: it takes over what the one before it
-    has. A node's own copy of that is no second making. What is in the layer itself tells what the run has written, by
+    has. A node's own copy of that is no second making. What is in the layer itself shows what the run has written, by
     the time: the kernel copies a file with its times where a program sets only its mode.
     """
     left = {}

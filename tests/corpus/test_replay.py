@@ -70,14 +70,14 @@ def test_a_healthy_replay_has_no_problem() -> None:
         (_run(), {**HEALTHY, "/tmp/.new-x": State(3, 10)}, "/tmp/.new-x is left over"),
     ],
 )
-def test_what_is_not_healthy_is_told(
+def test_what_is_not_healthy_is_reported(
     second: subprocess.CompletedProcess[str], left: dict[str, State], problem: str
 ) -> None:
     assert _found(second, left) == [problem]
 
 
 @pytest.mark.parametrize("gone", [CACHE, LOG])
-def test_what_is_missing_is_told(gone: str) -> None:
+def test_what_is_missing_is_reported(gone: str) -> None:
     left = {path: state for path, state in HEALTHY.items() if path != gone}
     (found,) = problems(CASE, Replay((_run(), _run()), (left, left)))
     assert found.startswith("nothing is left at …/pkg/")

@@ -51,7 +51,7 @@ def run(places: Scratch, image: str, engine: str, code: str) -> subprocess.Compl
 
 
 def without_sign(places: Scratch) -> str:
-    """Return a layer over the test image that takes away what tells of Apptainer, which built it.
+    """Return a layer over the test image that takes away the signs of Apptainer, which built it.
 
     It has the folder that `attach` has made, too: not each of the engines can bind it here.
     """

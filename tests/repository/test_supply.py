@@ -134,7 +134,7 @@ def test_no_socket_is_ever_made(one_image: Image, strace: str, home: str) -> Non
 def test_the_licences_of_what_is_needed_are_those_that_are_named(hooked: Hooked, wheel: str) -> None:
     with open(f"{REPOSITORY}/.github/SECURITY.md", encoding="utf-8") as file:
         page = file.read()
-    told = dict(re.findall(r"^- `([a-z-]+)`: ([A-Za-z0-9-]+)", page.partition("## Licences")[2], re.MULTILINE))
+    named = dict(re.findall(r"^- `([a-z-]+)`: ([A-Za-z0-9-]+)", page.partition("## Licences")[2], re.MULTILINE))
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         own = email.message_from_bytes(archive.read(name))
@@ -146,4 +146,4 @@ def test_the_licences_of_what_is_needed_are_those_that_are_named(hooked: Hooked,
         if metadata["Name"] in needed:
             found[metadata["Name"]] = metadata["License-Expression"] or metadata["License"]
     assert set(found) == needed
-    assert told == found
+    assert named == found
