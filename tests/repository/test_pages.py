@@ -83,7 +83,7 @@ def test_the_first_page_is_one_page() -> None:
 
 
 def test_every_setting_is_documented_where_image_authors_look() -> None:
-    """Each variable that the package reads has a row, or is named as one that processes hand to their children."""
+    """Each variable that the package reads has a row, or is named as one that processes hand down to their children."""
     used = set()
     for folder, _, names in os.walk(os.path.join(REPOSITORY, "sif_writable")):
         for name in names:
