@@ -1,4 +1,4 @@
-"""`sif-writable attach`: an image without us, cured from a folder of the host's, in a real Apptainer."""
+"""`sif-writable attach`: an image without us, cured from a folder of the host, in a real Apptainer."""
 
 from __future__ import annotations
 

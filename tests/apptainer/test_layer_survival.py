@@ -1,4 +1,4 @@
-"""What of a layer outlives what, in a real rootless SIF: the tables of container/README.md."""
+"""What survives of a layer, and what it survives, in a real rootless SIF: the tables of container/README.md."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Row(NamedTuple):
     refused: tuple[tuple[str, str], ...] = ()
     """The places that were looked at and not taken."""
     image: str = "sif"
-    """The test image; `rebuilt`, the same again as a sandbox; or `kernel`, the test image mounted by the kernel."""
+    """The test image; `rebuilt`, that image again as a sandbox; or `kernel`, the test image mounted by the kernel."""
 
 
 ROWS = [

@@ -47,11 +47,11 @@ class Case(NamedTuple):
     leaves: tuple[str, ...]
     """Ends of paths (with wildcards) of what a healthy run leaves in a writable place and does not make again."""
     rewrites: tuple[str, ...]
-    """The same for what every healthy run writes anew."""
+    """Ends of paths of what every healthy run writes anew."""
     removes: tuple[str, ...]
-    """The same for what a healthy run has removed by its end: nothing of it is left."""
+    """Ends of paths of what a healthy run has removed by its end: nothing of it is left."""
     opens: tuple[str, ...]
-    """The same for what a healthy run opens to write in it and leaves as it is: a layer keeps nothing of it."""
+    """Ends of paths of what a healthy run opens for writing and leaves as it is: a layer keeps nothing of it."""
     remedy: str
     """What is said where the case cannot be fixed: the means is an overlay, and the kernel gives no namespaces."""
     exits: tuple[int, int]

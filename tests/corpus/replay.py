@@ -217,7 +217,7 @@ def _ending(end: str, left: Mapping[str, State]) -> dict[str, State]:
 def look(places: Scratch) -> dict[str, State]:
     """List files and folders; a link is neither, for what it leads to may be the image's.
 
-    Of what was written in a layer, that is kept which is in the newest generation: it takes over what the one before it
+    Of what was written in a layer, what the newest generation has counts as kept: it takes over what the one before it
     has. A node's own copy of that is no second making. What is in the layer itself shows what the run has written, by
     the time: the kernel copies a file with its times where a program sets only its mode.
     """

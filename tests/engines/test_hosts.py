@@ -61,7 +61,7 @@ HOSTS = {
         f"{_JOB} sh -c 'mount -o remount,bind,ro / && mount --bind {{table}} /proc/1/mountinfo && exec {{python}}'"
     ),
     "a service with ProtectSystem=strict": f"{_JOB} sh -c '{_STRICT} {{python}}'",
-    "the same, of an ordinary user's": f"{_JOB} sh -c '{_STRICT} {_USER} {{python}}'",
+    "a service of an ordinary user's with ProtectSystem=strict": f"{_JOB} sh -c '{_STRICT} {_USER} {{python}}'",
     "a booted root that is read-only, where other users' processes are hidden": (
         f"{_JOB} sh -c 'mount -o remount,bind,ro / && mount -t tmpfs none /proc/1 && exec {{python}}'"
     ),

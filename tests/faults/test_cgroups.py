@@ -1,4 +1,4 @@
-"""Jobs in a control group: no process more, and memory that ends at any moment of a cold start."""
+"""Jobs in a control group: no further process, and memory that runs out at any moment of a cold start."""
 
 from __future__ import annotations
 

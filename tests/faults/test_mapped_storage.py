@@ -1,4 +1,4 @@
-"""Storage that maps owners since a while, and storage that does not count what is free: bindfs, and lies."""
+"""Storage that has come to map owners, and storage that does not count what is free: bindfs, and lies."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ print(write())
 def _run(faulty: Faulty, program: str, cause: str) -> list[str]:
     """Run it, and return what it prints.
 
-    :param cause: what the one sentence on stderr gives as the reason why the import in it is not cured.
+    :param cause: why the import in it is not cured, as the one sentence on stderr says.
     """
     mount = "mount -t tmpfs -o size=64m,nr_inodes=5000,mode=1777 none /var/tmp"
     script = f'{mount} && exec "$0" -c "$1"'

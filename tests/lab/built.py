@@ -30,7 +30,7 @@ From: {base}
 """
 
 OUTPUT = ".output"
-"""What the name of an image has after it in that of the file with its build's output."""
+"""The output of a build lies beside its image, under the same name and this."""
 
 
 class Built(NamedTuple):

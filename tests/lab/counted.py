@@ -155,7 +155,7 @@ class Server:
         return _ENTRY.pack(number, 0, whole, whole, part, part) + self.attributes(status, number)
 
     def attributes(self, status: os.stat_result, number: int) -> bytes:
-        """Return the reply's part about a file."""
+        """Return the attributes of a file as replies have them."""
         times = [divmod(t, 10**9) for t in (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)]
         return _ATTRIBUTES.pack(
             *(number, status.st_size, status.st_blocks, *(whole for whole, _ in times), *(part for _, part in times)),
@@ -163,7 +163,7 @@ class Server:
         )
 
     def attribute_reply(self, status: os.stat_result, number: int) -> bytes:
-        """Return the same, and how long it is valid."""
+        """Return the attributes of a file, and how long they are valid."""
         whole, part = self.valid
         return _VALID.pack(whole, part, 0) + self.attributes(status, number)
 

@@ -46,7 +46,7 @@ def apptainer_tree() -> str:
 
 
 def slurm_tree() -> str:
-    """Return the same with Slurm besides: a tree of its own, since few tests need it."""
+    """Return such a tree with Slurm besides: one of its own, since few tests need it."""
     return _tree_with_user("slurm-root", (*_APPTAINER_PACKAGES, *_SLURM_PACKAGES))
 
 

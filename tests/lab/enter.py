@@ -181,7 +181,7 @@ def _show_read_only(upper: str, lower: str, target: str) -> None:
 
 
 def _restrict_bind(target: str, flag: int) -> None:
-    # What the mount already forbids may not be allowed by a remount, so it is said again.
+    # A remount may not allow what the mount already forbids, so it repeats that.
     kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | flag | kept)
 

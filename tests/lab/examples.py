@@ -44,7 +44,7 @@ def base() -> str:
 def sif(name: str, **beside: str) -> Built:
     """Return the image of a definition file, built from that file as it is, beside what lies in its folder.
 
-    :param beside: what the file's first lines say that the user puts there: name, and the path of it.
+    :param beside: what the user puts there, as the file's first lines say: name, and the path of it.
     """
     runtime = apptainer_root.find()
     start, wheel = base(), wheels.project_wheel()

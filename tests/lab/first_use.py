@@ -25,7 +25,7 @@ _CHILD = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c',
 def works(places: Scratch, environment: str, *, writable: Sequence[str] = (), layer: bool = True) -> PlainMachine:
     """Start interpreters in an image with that environment; its small packages write by copy and in a layer.
 
-    :param writable: directories in which a layer lets be written besides; :param layer: whether there can be one.
+    :param writable: further directories that a layer makes writable; :param layer: whether there can be one.
     :returns: the machine that they ran on.
     """
     image = Image(places, environment)

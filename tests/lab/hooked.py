@@ -53,12 +53,12 @@ class Hooked:
         return found
 
     def copy(self) -> Hooked:
-        """Return the same with an environment that the test may change."""
+        """Return this machine with an environment that the test may change."""
         path = environments.copy(self.environment, os.path.join(self.machine.places.folder, "venv"))
         return Hooked(self.machine, self.python, path)
 
     def without(self) -> Hooked:
-        """Return the same without the package."""
+        """Return this machine with an environment without the package."""
         return Hooked(self.machine, self.python, environments.bare(self.python))
 
     @property

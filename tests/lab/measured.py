@@ -70,7 +70,7 @@ RECIPE = (_STARTING,) if ON else ()
 def binds(place: Callable[[str], str] = str) -> Sequence[str]:
     """Return what a machine shows where an interpreter of it is measured.
 
-    :param place: how who binds it sees a path of the lab.
+    :param place: turns a path of the lab into the one that whoever binds it sees.
     """
     return (f"{place(folder())}:{_INSIDE}",) if ON else ()
 

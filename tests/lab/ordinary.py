@@ -30,7 +30,7 @@ def run(
     """Run an interpreter with the package's sources; it and what serves the mounts end together.
 
     :param top: a folder of the test, whose `python` and `sources` show what the user may not be able to read.
-    :param mounts: shell commands of root's, run there; the exit code is `FAILED` where one of them fails.
+    :param mounts: shell commands that root runs there; the exit code is `FAILED` where one of them fails.
     :param group: a group that the user is in besides his own.
     :param rootless: in a user namespace of this one user, as Apptainer makes: no other group has a number there.
     """

@@ -24,7 +24,7 @@ NEW = (
     "/var/log/tool",
     "/etc/tool",
 )
-"""Paths that the image does not have, in directories with and without mounts of the engine's in them."""
+"""Paths that the image does not have, in directories with and without mounts of the engine in them."""
 
 PRELUDE = """
 import json, os, shutil, subprocess, sys
@@ -51,7 +51,7 @@ def answer(value):
 
 
 class Sif:
-    """The test image as an ordinary user runs it: Apptainer's overlay over FUSE, files of the user's own."""
+    """The test image as an ordinary user runs it: Apptainer's overlay over FUSE, files that are the user's own."""
 
     def __init__(self, apptainer: Apptainer, image: str) -> None:
         """Take the engine and the image."""
@@ -65,7 +65,7 @@ class Sif:
 
 
 class Kernel:
-    """The test image mounted by the kernel: squashfs, files of root's."""
+    """The test image mounted by the kernel: squashfs, files that are root's."""
 
     def __init__(self, root: SquashfsRoot) -> None:
         """Take the root."""

@@ -1,4 +1,4 @@
-"""Small packages of every shape that a copy must keep: what is imported how, and from where."""
+"""Small packages of every shape that a copy must keep: how it is imported, and from where."""
 
 from __future__ import annotations
 
