@@ -35,8 +35,8 @@ class Runtime(NamedTuple):
 @functools.cache
 def find() -> Runtime:
     """Return the Apptainer that tests use."""
-    if not os.path.exists("/dev/fuse"):
-        raise LabUnavailable("there is no /dev/fuse, which Apptainer without privileges mounts images with")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise LabUnavailable("this user may not open /dev/fuse, which Apptainer mounts images with")
     own = shutil.which("apptainer") or shutil.which("singularity")
     try:
         # An ordinary user may not reach the lab by its own path; /mnt is on every machine and is covered for us only.

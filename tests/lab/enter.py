@@ -172,12 +172,36 @@ def _mirror(entry: Entry, root: str, points: str, empty: str) -> None:
     _mount("none", root, flags=_MS_REMOUNT | _MS_RDONLY)
 
 
-def _show_read_only(upper: str, lower: str, target: str) -> None:
+def _show_read_only(points: str, lower: str, target: str) -> None:
+    """Show a folder at the target, and with it the folders in `points`, which others are mounted on later."""
     try:
-        _mount("none", target, "overlay", f"lowerdir={upper}:{lower}", _MS_RDONLY)
+        _mount("none", target, "overlay", f"lowerdir={points}:{lower}", _MS_RDONLY)
     except OSError:  # there are mounts below that we may not uncover
-        _mount(lower, target, flags=_MS_BIND | _MS_REC)
-        _restrict_bind(target, _MS_RDONLY)
+        if not os.listdir(points):
+            _bind_read_only(lower, target)
+            return
+        _mount("none", target, "tmpfs", "mode=755")
+        for name in {*os.listdir(lower), *os.listdir(points)}:
+            theirs, ours, point = (f"{folder}/{name}" for folder in (lower, target, points))
+            if os.path.islink(theirs):
+                os.symlink(os.readlink(theirs), ours)
+            elif os.path.isfile(theirs):
+                os.mknod(ours)
+                _bind_read_only(theirs, ours)
+            else:
+                os.mkdir(ours)
+                if not os.path.isdir(theirs):
+                    _bind_read_only(point, ours)
+                elif os.path.isdir(point):
+                    _show_read_only(point, theirs, ours)
+                else:
+                    _bind_read_only(theirs, ours)
+        _mount("none", target, flags=_MS_REMOUNT | _MS_RDONLY)
+
+
+def _bind_read_only(source: str, target: str) -> None:
+    _mount(source, target, flags=_MS_BIND | _MS_REC)
+    _restrict_bind(target, _MS_RDONLY)
 
 
 def _restrict_bind(target: str, flag: int) -> None:

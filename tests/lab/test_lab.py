@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,45 @@ def test_the_archive_of_debian_is_found_before_the_first_update(
     usual = apt.debian_mirror()
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     assert apt.debian_mirror() == usual
+
+
+def test_a_folder_with_mounts_below_is_shown_read_only_with_mount_points(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from tests.lab import enter
+folder = sys.argv[1]
+enter._show_read_only(f"{folder}/points", f"{folder}/opt", f"{folder}/shown")
+os.chdir(f"{folder}/shown")
+seen = [f"{folder}/{name}" for folder, *names in os.walk(".") for name in sum(names, [])]
+refused = [name for name in (".", "software", "local") if os.statvfs(name).f_flag & os.ST_RDONLY]
+print(sorted(seen), refused, open("local/file").read(), os.readlink("link"))
+"""
+    for name in ("points/venv/lib", "points/local/new", "opt/software", "opt/local", "shown"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "opt/local/file").write_text("text")
+    (tmp_path / "opt/plain").touch()
+    (tmp_path / "opt/link").symlink_to("local")
+    script = """
+mount -t tmpfs none "$1/opt/software"
+touch "$1/opt/software/x"
+exec unshare --user --map-root-user --mount "$0" -c "$2" "$1"
+"""
+    words = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-ec",
+        script,
+        sys.executable,
+        str(tmp_path),
+        program,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    below = ["link", "local", "local/file", "local/new", "plain", "software", "software/x", "venv", "venv/lib"]
+    shown = [f"./{name}" for name in below]
+    assert done.stdout == f"{shown} {['.', 'software', 'local']} text local\n", done.stderr
 
 
 def test_an_unfinished_part_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
