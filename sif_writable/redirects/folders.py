@@ -41,7 +41,7 @@ def make_redirect(redirect: Redirect, outcome: Outcome, environ: Mapping[str, st
         inner = os.path.join(new, redirect.subfolder) if redirect.subfolder else new
         for source in redirect.seeds:
             # A default below /tmp that cannot be written is not the image's: another user has made it.
-            if not foreign_component(source, outcome.facts.uid):
+            if not foreign_component(source, outcome.facts.uid, whole=True):
                 seeding.copy(source, inner)
         if os.path.basename(redirect.folder).startswith(layout.OWN_DATA):
             downloads = outcome.storage.slots[DATA].folder

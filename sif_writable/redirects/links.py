@@ -161,7 +161,7 @@ def _ways(roots: Iterable[str]) -> set[str]:
 def _is_believed(path: str, outcome: Outcome) -> bool:
     """Whether nobody else can have put there what is at a path."""
     try:
-        return not foreign_component(path, outcome.facts.uid)
+        return not foreign_component(path, outcome.facts.uid, whole=True)
     except OSError as error:  # a link that may not be read
         let_pass(error)
         return False

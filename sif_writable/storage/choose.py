@@ -165,7 +165,7 @@ def _consider_well(
         return ""
     shared = status.st_uid != facts.uid or bool(status.st_mode & 0o022)
     # Who gives a place vouches for who owns it, but not for somebody who knew of it and made it first.
-    problem, loose = way(place.base, facts.uid)
+    problem, loose = way(place.base, facts.uid, whole=True)
     if loose == place.base and place.given and status.st_uid == 0 and place.of_pod:
         loose = ""  # kubelet makes volumes so, for the containers of this pod alone
     problem = problem or ("" if place.given or not shared else replaceable(status, facts.uid, loose=bool(loose)))

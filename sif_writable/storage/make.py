@@ -33,9 +33,7 @@ def make_base(path: str) -> str:
     while path and not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
-    problem = foreign_component(path, os.geteuid()) if path else ""
-    if not problem and not missing and not os.path.isdir(path):
-        return f"does not exist and cannot be made: {path!r} is a link to nothing"
+    problem = foreign_component(path, os.geteuid(), whole=True) if path else ""
     where, descriptors = missing[-1] if missing else path, []
     try:
         # os.makedirs makes parents as open as the umask lets them be, and somebody can put a link in the place of one.

@@ -102,7 +102,7 @@ def _attempt_fails(path: str) -> bool:
     return attempt_in(path) is not None
 
 
-def foreign_component(path: str, uid: int) -> str:
+def foreign_component(path: str, uid: int, *, whole: bool = False) -> str:
     """Say which part of a path another user may have put there, or return an empty string.
 
     Where everybody may write, a name can be taken by anybody beforehand; who owns a directory can replace what is in
@@ -110,11 +110,12 @@ def foreign_component(path: str, uid: int) -> str:
     namespaces, so nobody can be told from it: what has another owner than these two is not believed either.
 
     :param path: absolute; if it leads through links, both they and what they lead to count.
+    :param whole: all of it has to be there. What nobody has put there yet, somebody can put there before it is used.
     """
-    return way(path, uid)[0]
+    return way(path, uid, whole=whole)[0]
 
 
-def way(path: str, uid: int) -> "tuple[str, str]":
+def way(path: str, uid: int, *, whole: bool = False) -> "tuple[str, str]":
     """Look at each part of a path once: return as :func:`foreign_component`, and the first loose directory.
 
     In a loose one others can write, and it has no sticky bit: they could rename what is in it, and put their own in its
@@ -136,6 +137,8 @@ def way(path: str, uid: int) -> "tuple[str, str]":
             leads_to = world.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
         except OSError as error:  # not there: then nobody has put it there, and who makes it looks again
             let_pass(error)
+            if whole:
+                return f"leads to nothing: {here!r} {explain(error)}", loose
             break
         if passed and passed[-1][1].st_mode & 0o002 and status.st_uid not in (uid, 0):
             where = "is" if here == path else f"leads through {here}, which is"

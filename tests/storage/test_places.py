@@ -14,7 +14,7 @@ import pytest
 from sif_writable.redirects import decision as decision_
 from sif_writable.redirects import environment, folders
 from sif_writable.seldom import MARKER
-from sif_writable.storage import choose
+from sif_writable.storage import choose, make
 from sif_writable.storage.candidates import Candidate, places
 from sif_writable.system.filesystem import foreign_component
 from tests.conftest import or_skip
@@ -472,6 +472,37 @@ def test_a_parent_that_is_swapped_while_it_is_made_gains_nothing(places: Scratch
     with busy(NEIGHBOUR, swap):
         as_user(VICTIM, hammer)
     assert owned_by(VICTIM, loot) == []
+
+
+@pytest.mark.parametrize("looking", ["choose.way", "make.foreign_component"])
+def test_a_link_that_is_not_there_just_when_it_is_looked_at_gains_nothing(
+    places: Scratch, monkeypatch: pytest.MonkeyPatch, looking: str
+) -> None:
+    top, loot = f"{places.tmp}/mine", f"{places.var_tmp}/loot"
+
+    def plant() -> None:
+        as_user(NEIGHBOUR, lambda: os.symlink(loot, top))
+
+    def look_away(path: str, uid: int, **how: bool) -> Any:
+        os.unlink(top)
+        try:
+            return look(path, uid, **how)
+        finally:
+            plant()
+
+    as_user(NEIGHBOUR, lambda: folder(loot, 0o777))
+    plant()
+    module = choose if looking == "choose.way" else make
+    look = getattr(module, looking.rpartition(".")[2])
+    monkeypatch.setattr(module, looking.rpartition(".")[2], look_away)
+    monkeypatch.setattr(choose, "local_places", lambda: iter(()))
+    gone = f"leads to nothing: {top!r} does not exist"
+    if module is make:
+        assert make.make_base(f"{top}/cache") == gone
+    else:
+        storage = choose.choose_storage([given(top)], make_facts(uid=0, user=0), {})
+        assert [problem for _, problem in storage.refused] == [gone]
+    assert os.listdir(loot) == []
 
 
 # --- Seeds: what an image holds in a default location is copied, what a neighbour has put there is not.
