@@ -229,7 +229,7 @@ def _devices(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator[Di
 
 
 def _cuda(evidence: GpuEvidence) -> Iterator[Diagnosis]:
-    """Find what stands between CUDA and a GPU that is present, as far as files tell."""
+    """Find what stands between CUDA and a GPU that is present, as far as files show it."""
     needed = minimum_driver(evidence.cuda) if evidence.cuda else ""
     own = evidence.libcuda
     if needed and evidence.driver and numbers(evidence.driver) < numbers(needed):
@@ -278,7 +278,7 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
         total = next((i.total for i in gpu.instances if i.uuid == uuid), gpu.total) if uuid else gpu.total
         name = f"GPU {gpu.index} ({gpu.name})" if gpu.name else f"GPU {gpu.index}"
         if demands.memory and total is None:
-            yield _unchecked(f"NVML does not tell the memory of {name}{_because(nvml)}")
+            yield _unchecked(f"NVML does not report the memory of {name}{_because(nvml)}")
         elif demands.memory and total is not None and total < demands.memory:
             part = f"The MIG instance {uuid} of {name}" if uuid else name
             fact = f"{part} has {human(total)} of memory, {human(demands.memory)} are demanded "
@@ -287,7 +287,7 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
                 FAIL, Problem("too-little-memory", fact, "Take a node with larger GPUs, or lower the demand.")
             )
         if any(demands.capability) and gpu.capability is None:
-            yield _unchecked(f"NVML does not tell the compute capability of {name}{_because(nvml)}")
+            yield _unchecked(f"NVML does not report the compute capability of {name}{_because(nvml)}")
         elif gpu.capability is not None and gpu.capability < demands.capability:
             has, needs = (".".join(map(str, version)) for version in (gpu.capability, demands.capability))
             fact = f"{name} has compute capability {has}, {needs} is demanded "
@@ -296,16 +296,16 @@ def _shortfalls(evidence: GpuEvidence, nvml: Nvml, demands: Demands) -> Iterator
 
 
 def _not_known(stale: str, allowed: Sequence[Gpu]) -> str:
-    """Say what NVML does not tell of the GPUs that an entry may name which fits none, or return an empty string."""
+    """Say what NVML does not report of the GPUs that an unmatched entry may name, or return an empty string."""
     if stale.startswith("MIG-") and not stale.startswith("MIG-GPU-"):
         return next((_instances_not_known(gpu) for gpu in allowed if not gpu.complete), "")
     if stale.startswith(("GPU-", "MIG-")):
-        return next((f"NVML does not tell the UUID of GPU {gpu.index}" for gpu in allowed if not gpu.uuid), "")
+        return next((f"NVML does not report the UUID of GPU {gpu.index}" for gpu in allowed if not gpu.uuid), "")
     return ""
 
 
 def _instances_not_known(gpu: Gpu) -> str:
-    return f"NVML does not tell the MIG instances of GPU {gpu.index}"
+    return f"NVML does not report the MIG instances of GPU {gpu.index}"
 
 
 def _because(nvml: Nvml) -> str:

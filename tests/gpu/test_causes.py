@@ -402,7 +402,7 @@ ROWS: list[tuple[str, Arrange, dict[str, str], str, str]] = [
         "unchecked",
         nvml("nvmlDeviceGetMemoryInfo.code 3\nnvmlDeviceGetMemoryInfo_v2.code 3\n"),
         {"SIF_WRITABLE_GPU_MIN_MEMORY": "40GiB"},
-        "The GPU could not be checked: NVML does not tell the memory of GPU 0 (NVIDIA A100-SXM4-40GB).",
+        "The GPU could not be checked: NVML does not report the memory of GPU 0 (NVIDIA A100-SXM4-40GB).",
         "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
     ),
     (

@@ -96,7 +96,7 @@ def test_what_could_not_be_asked_is_not_known_and_refuses_nobody(
     fact, remedy = done.stderr.splitlines()
     assert fact.startswith("sif_writable: before 'import torch': The GPU could not be checked: ")
     unknown = {"0": "memory", "MIG-cccc": "MIG instances"}.get(visible, "UUID")
-    assert f"NVML does not tell the {unknown} of GPU 0" in fact
+    assert f"NVML does not report the {unknown} of GPU 0" in fact
     assert f"{room.folder}/packages/pynvml.py {why}" in fact
     assert remedy.startswith("sif_writable: remedy: ")
 

@@ -25,30 +25,30 @@ UNKNOWN: list[tuple[Nvml, dict[str, str], str]] = [
     (
         nvml(Gpu(0), details_error=OLD),
         {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"},
-        f"CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, and NVML does not tell the UUID of GPU 0: {OLD}",
+        f"CUDA_VISIBLE_DEVICES=GPU-aaaa names GPU-aaaa, and NVML does not report the UUID of GPU 0: {OLD}",
     ),
     (
         nvml(card(), card(1, 15, "GPU is lost", uuid="")),
         {"CUDA_VISIBLE_DEVICES": "GPU-aaaa,GPU-bbbb"},
-        "CUDA_VISIBLE_DEVICES=GPU-aaaa,GPU-bbbb names GPU-bbbb, and NVML does not tell the UUID of GPU 1",
+        "CUDA_VISIBLE_DEVICES=GPU-aaaa,GPU-bbbb names GPU-bbbb, and NVML does not report the UUID of GPU 1",
     ),
     (
         nvml(card(uuid="")),
         {"CUDA_VISIBLE_DEVICES": "MIG-GPU-aaaa1111-0000/1/0"},
         (
-            "CUDA_VISIBLE_DEVICES=MIG-GPU-aaaa1111-0000/1/0 names MIG-GPU-aaaa1111-0000/1/0, and NVML does not tell "
+            "CUDA_VISIBLE_DEVICES=MIG-GPU-aaaa1111-0000/1/0 names MIG-GPU-aaaa1111-0000/1/0, and NVML does not report "
             "the UUID of GPU 0"
         ),
     ),
     (
         nvml(card(mig=True, instances=[MIG], complete=False)),
         {"CUDA_VISIBLE_DEVICES": "MIG-dddd"},
-        "CUDA_VISIBLE_DEVICES=MIG-dddd names MIG-dddd, and NVML does not tell the MIG instances of GPU 0",
+        "CUDA_VISIBLE_DEVICES=MIG-dddd names MIG-dddd, and NVML does not report the MIG instances of GPU 0",
     ),
     (
         nvml(card(mig=True, complete=False)),
         {},
-        "2 GPUs demanded (SIF_WRITABLE_GPU_COUNT=2), and NVML does not tell the MIG instances of GPU 0",
+        "2 GPUs demanded (SIF_WRITABLE_GPU_COUNT=2), and NVML does not report the MIG instances of GPU 0",
     ),
 ]
 
@@ -580,7 +580,7 @@ ROWS = [
         {},
         nvml(card(), details_error=OLD),
         {"SIF_WRITABLE_GPU_MIN_MEMORY": "1GiB"},
-        f"The GPU could not be checked: NVML does not tell the memory of GPU 0: {OLD}.",
+        f"The GPU could not be checked: NVML does not report the memory of GPU 0: {OLD}.",
         "Run sif-writable status to see what is known; SIF_WRITABLE_GPU=off leaves the check out.",
     ),
     (
