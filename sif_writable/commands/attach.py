@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check("--dir", arguments.dir)
     _check("--image", arguments.image)
     place = arguments.dir or folder.default()
-    _tell_of_place(place)
+    _report_place(place)
     engine = look.engine_for(arguments.image) if arguments.image else ""
     made = folder.make(place)
     lines: list[str] = []
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += ["# In apptainer.conf (or singularity.conf), for every container:", *settings]
         lines += [f"# In a profile script of {arguments.shell}; SIF_WRITABLE=off switches it off:", *profile]
         if closed := folder.closed_to_others(made.path):
-            _tell(
+            _report(
                 f"{closed} lets nobody else in, so other users' containers cannot bind the folder. Remedy: a place "
                 "that everybody reaches on every node, such as --dir /opt/sif-writable"
             )
@@ -75,20 +75,20 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{bad[0]} in {arguments.image} {variables.bad_path(bad[0])}. Remedy: leave --image out."
             )
         for path in looked.have:
-            _tell(f"{path} is in the image already: it needs nothing attached")
+            _report(f"{path} is in the image already: it needs nothing attached")
         for program in looked.too_old:
-            _tell(f"{program} is left out: sif-writable needs Python 3.9")
+            _report(f"{program} is left out: sif-writable needs Python 3.9")
         if looked.directories:
             lines += _assignments(arguments.shell, variables.for_image(os.environ, made.path, looked.directories))
-            _tell(
+            _report(
                 "a file is bound into the image's packages then, and the kernel makes no layer over those: what writes "
                 "beside itself there gets copies"
             )
     else:
         lines += _assignments(arguments.shell, variables.for_shell(os.environ, made.path))
-    _tell_of(made)
+    _report_folder(made)
     if lines and not arguments.site:
-        _tell(
+        _report(
             "a container has it now when these lines are in its shell; in there: python -m sif_writable status. A bind "
             "to a path that the image lacks ends `apptainer build` and `--writable`: unset APPTAINER_BIND for them"
         )
@@ -100,32 +100,32 @@ def _assignments(shell: str, values: dict[str, str]) -> list[str]:
     return [assignment(shell, name, value) for name, value in values.items()]
 
 
-def _tell_of_place(place: str) -> None:
+def _report_place(place: str) -> None:
     """Say what a path is worth that was made in a container; none where containers are run from."""
     if not sif_writable.in_container(sif_writable.environment()) or any(map(shutil.which, look.ENGINES)):
         return
     from sif_writable.system import image_mounts
 
     if image_mounts.host_mount(place):
-        _tell(f"{place} is as this container shows it; outside it may have another path")
+        _report(f"{place} is as this container shows it; outside it may have another path")
     else:
-        _tell(
+        _report(
             f"{os.path.abspath(place)} is of this container and gone with it: name a directory of the host's by --dir"
         )
 
 
-def _tell_of(made: folder.Made) -> None:
+def _report_folder(made: folder.Made) -> None:
     oldest = f"3.{sources.OLDEST}"
-    _tell(
+    _report(
         f"{made.path} {'holds' if made.new else 'has held'} {', '.join(made.taken)}, for Python {oldest} and newer; "
         f"bytecode for {', '.join(made.compiled) or 'none'}"
     )
     for words in made.lacking:
-        _tell(f"{words}. Older ones do without it: nothing fails for that")
+        _report(f"{words}. Older ones do without it: nothing fails for that")
     if made.others:
-        _tell(f"earlier versions, to be removed when no job runs with them: {', '.join(made.others)}")
+        _report(f"earlier versions, to be removed when no job runs with them: {', '.join(made.others)}")
 
 
-def _tell(words: str) -> None:
+def _report(words: str) -> None:
     if not _quiet:
         say([text.paragraph(f"{words}.", 2)[2:]])

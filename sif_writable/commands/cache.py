@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path, why in refused:
         say([f"{path} is left alone: it {why}"])
     if not arguments.yes:
-        _tell(arguments, _intended(chosen), cache.intended(chosen, seen), chosen.notes)
+        _report(arguments, _intended(chosen), cache.intended(chosen, seen), chosen.notes)
         if chosen.removals and not (arguments.json or arguments.quiet):
             print("nothing was removed, this was a dry run; add --yes to remove it")
         return 0
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         "failed": [{"path": entry.item.path, "why": entry.problem} for entry in done if entry.problem],
         "notes": chosen.notes,
     }
-    _tell(arguments, result, cache.outcome(done), chosen.notes)
+    _report(arguments, result, cache.outcome(done), chosen.notes)
     return int(chosen.kept or any(entry.problem for entry in done))
 
 
@@ -208,7 +208,7 @@ def _intended(chosen: policy.Plan) -> dict[str, Any]:
     }
 
 
-def _tell(arguments: argparse.Namespace, data: dict[str, Any], words: str, notes: list[str]) -> None:
+def _report(arguments: argparse.Namespace, data: dict[str, Any], words: str, notes: list[str]) -> None:
     if arguments.json:
         print(json.dumps(data, indent=2))
         return

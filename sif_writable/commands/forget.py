@@ -114,7 +114,7 @@ class Layers:
     def forget(self, names: list[str], result: dict[str, Any], *, remove: bool) -> None:
         """Publish a generation without some units, and let a trial be made anew.
 
-        :param result: what is told.
+        :param result: what is reported.
         """
         wanted = [unit for unit in self.units if unit.names[0] in names]
         if wanted:

@@ -68,16 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise SifWritableError(problem)
     declared = _demands(arguments)
     if not arguments.inner:
-        usage.tell_of_host(arguments)
+        usage.warn_of_host(arguments)
         _make_target()
-        _tell("bind target", f"{TARGET} is there, for --bind DIR:{TARGET}")
+        _report("bind target", f"{TARGET} is there, for --bind DIR:{TARGET}")
     _describe(declared, arguments)
     if arguments.all_interpreters and not arguments.inner:
         return _others(arguments)
     return 0
 
 
-def _tell(what: str, words: str) -> None:
+def _report(what: str, words: str) -> None:
     if not _quiet:
         print(f"{what + ':':<14}" + text.paragraph(words, 14).lstrip(), flush=True)
 
@@ -161,7 +161,7 @@ def _folders() -> list[str]:
 def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> None:
     """Look at this environment, write its manifest, and compile what has no bytecode."""
     version = sysconfig.get_python_version()
-    _tell("interpreter", f"{sys.executable} ({sys.implementation.name} {version}), packages in {PURELIB}")
+    _report("interpreter", f"{sys.executable} ({sys.implementation.name} {version}), packages in {PURELIB}")
     folders = _folders()
     distributions = inventory.distributions(folders)
     progress = Progress("reading sources")
@@ -189,19 +189,19 @@ def _describe(declared: dict[str, list[str]], arguments: argparse.Namespace) -> 
     writer.update(PURELIB, changes)
     named = sorted({variable for variable, _ in scan.locations})
     words = f"; their sources name {count(len(named), 'known location')}: {options.listed(named)}" if named else ""
-    _tell("installed", f"{count(len(distributions), 'distribution')}{words}")
+    _report("installed", f"{count(len(distributions), 'distribution')}{words}")
     if scan.writers:
         names = [name for name, _ in scan.writers]
         have = f"{count(len(names), 'package')} {'has' if len(names) == 1 else 'have'}"
-        _tell("in-tree", f"{have} code that writes beside itself: {options.listed(names)}")
+        _report("in-tree", f"{have} code that writes beside itself: {options.listed(names)}")
     if cuda:
-        _tell("CUDA", options.listed([f"{version} ({source})" for version, source in cuda]))
+        _report("CUDA", options.listed([f"{version} ({source})" for version, source in cuda]))
     said = [f"{key}: {value}" for key in manifest.HOT for value in changes.get(key, ()) if key not in ("stamp", "seed")]
-    _tell("declares", "; ".join(said) if said else "no demands")
+    _report("declares", "; ".join(said) if said else "no demands")
     if arguments.no_user_site and not arguments.inner:
         _switch_user_site_off()
     _compile(bytecode.importable())
-    _tell("manifest", f"{PURELIB}/{MANIFEST}")
+    _report("manifest", f"{PURELIB}/{MANIFEST}")
 
 
 def _kept(declared: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -219,7 +219,7 @@ def _switch_user_site_off() -> None:
     """Say it where it works before Python looks for the user's packages: in the environment script of the image."""
     path = os.environ.get("APPTAINER_ENVIRONMENT") or os.environ.get("SINGULARITY_ENVIRONMENT", "")
     if not path:
-        _tell("user site", "set PYTHONNOUSERSITE=1 in the image's environment as well (ENV), which works earliest")
+        _report("user site", "set PYTHONNOUSERSITE=1 in the image's environment as well (ENV), which works earliest")
         return
     try:
         with open(path, "a+", encoding="utf-8") as file:
@@ -236,14 +236,14 @@ def _switch_user_site_off() -> None:
 def _compile(folders: list[str]) -> None:
     stale = bytecode.stale(folders)
     if not stale:
-        _tell("bytecode", "complete")
+        _report("bytecode", "complete")
         return
     progress = Progress("compiling")
     failed = bytecode.compile_all(stale, progress)
     progress.done()
     why = "no valid Python, or no permission"
     words = f"; {count(len(failed))} without it still ({why}), such as {failed[0]}" if failed else ""
-    _tell("bytecode", f"{count(len(stale) - len(failed))} compiled{words}")
+    _report("bytecode", f"{count(len(stale) - len(failed))} compiled{words}")
     writer.update(PURELIB, {"no-bytecode": failed})
 
 
@@ -261,7 +261,7 @@ def _others(arguments: argparse.Namespace) -> int:
         if not _quiet:
             print()
         if not environment.supported:
-            _tell("left out", f"{name}: sif-writable needs Python 3.9, so programs of this one run without the hook")
+            _report("left out", f"{name}: sif-writable needs Python 3.9, so programs of this one run without the hook")
             continue
         problem = deliver.install_into(environment)
         if problem:
@@ -276,7 +276,7 @@ def _others(arguments: argparse.Namespace) -> int:
         else:
             lines.append(f"{environment.executable} {environment.version} {environment.prefix}")
     for program, why in silent:
-        _tell("left out", f"{program} {why}")
+        _report("left out", f"{program} {why}")
     writer.update(PURELIB, {"interpreter": lines})
     return code
 

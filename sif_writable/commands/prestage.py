@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and bake what it left; its exit code, 2 when baking fails."""
     argv = usage.command_of(arguments)
-    usage.tell_of_host(arguments)
+    usage.warn_of_host(arguments)
     folders = inventory.folders(bytecode.importable())
     area = prestage.Area()
     area.open()

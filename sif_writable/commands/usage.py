@@ -170,7 +170,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"%(prog)s [options] {CMD}"
 
 
-def tell_of_host(arguments: argparse.Namespace) -> None:
+def warn_of_host(arguments: argparse.Namespace) -> None:
     """Say that a command for the build of an image is at work on what seems to be a host."""
     if sif_writable.state == "host" and not arguments.quiet:
         words = f"no container is recognised here, so the environment that is changed is this machine's: {sys.prefix}"

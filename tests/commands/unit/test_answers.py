@@ -145,7 +145,7 @@ def test_an_image_that_cannot_be_written_is_not_prepared(lib: Path, monkeypatch:
 
 def test_all_interpreters_are_asked_once_and_not_by_each_other(lib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(prepare.usage, "tell_of_host", lambda _: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(prepare.usage, "warn_of_host", lambda _: None)  # type: ignore[attr-defined]
 
     def others(_: object) -> int:
         asked.append(str(lib))
@@ -319,7 +319,7 @@ def test_what_is_told_of_an_attached_folder(
         others=["/place/0.9"],
     )
     monkeypatch.setattr(attach, "_quiet", quiet)
-    attach._tell_of(made)
+    attach._report_folder(made)
     said = " ".join(capsys.readouterr().err.split())
     assert ("earlier versions, to be removed when no job runs with them: /place/0.9" in said) is not quiet
     assert bool(said) is not quiet
