@@ -1,4 +1,4 @@
-"""Whether an error tells of a refused write: asked of errors that nobody caught, and of imports that failed.
+"""Whether an error shows a refused write: asked of errors that nobody caught, and of imports that failed.
 
 It imports what is loaded already, and an error that has nothing to do with us loads nothing more.
 """
@@ -63,8 +63,8 @@ def said(error: BaseException) -> str:
     return " ".join(texts)
 
 
-def tells_of_a_refusal(error: BaseException, leave: "Optional[BaseException]" = None) -> bool:
-    """Whether an error may tell of a refused write: asked of every error, so it loads and reads nothing."""
+def may_be_a_refusal(error: BaseException, leave: "Optional[BaseException]" = None) -> bool:
+    """Whether an error may come from a refused write: asked of every error, so it loads and reads nothing."""
     for this in chain(error, leave):
         number = this.errno if isinstance(this, OSError) else None
         if number in _DENIED:
@@ -94,7 +94,7 @@ def misses_a_mount(error: BaseException) -> str:
     return ""
 
 
-def tells_of_a_full_disk(error: BaseException) -> bool:
+def may_be_a_full_disk(error: BaseException) -> bool:
     """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
     for this in chain(error):
         number = this.errno if isinstance(this, OSError) else None
@@ -109,8 +109,8 @@ def tells_of_a_full_disk(error: BaseException) -> bool:
 
 
 def may_concern_us(error: BaseException) -> bool:
-    """Whether an error may tell of a refused write, a full disk, or a directory that is not bound."""
-    return tells_of_a_refusal(error) or tells_of_a_full_disk(error) or bool(misses_a_mount(error))
+    """Whether an error may come from a refused write, a full disk, or a directory that is not bound."""
+    return may_be_a_refusal(error) or may_be_a_full_disk(error) or bool(misses_a_mount(error))
 
 
 def is_of_a_handler(error: BaseException) -> bool:

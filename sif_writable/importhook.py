@@ -218,7 +218,7 @@ class Finder:
         self.learn(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
     def learn(self, error: "Optional[BaseException]") -> None:
-        """Have an error learned from that ended something, if it tells of a refused write."""
+        """Learn from an error that ended something, if it shows a refused write."""
         if isinstance(error, SystemExit) and type(error.code) is int and error.__context__ is error.__cause__ is None:
             return  # a worker that ends as it likes
         if isinstance(error, (Exception, SystemExit)):

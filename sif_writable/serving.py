@@ -186,8 +186,8 @@ class Serving:
 
         if evidence.is_of_a_handler(error):
             return
-        if not evidence.tells_of_a_refusal(error):
-            if evidence.tells_of_a_full_disk(error):
+        if not evidence.may_be_a_refusal(error):
+            if evidence.may_be_a_full_disk(error):
                 from sif_writable.copies import disk_full
 
                 disk_full.report(evidence.chain(error), os.path.dirname(self.copies.folder))

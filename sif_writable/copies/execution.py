@@ -8,7 +8,7 @@ import sys
 
 from sif_writable import first_import
 from sif_writable.copies.store import FILE_LOADERS
-from sif_writable.evidence import is_of_a_handler, tells_of_a_refusal
+from sif_writable.evidence import is_of_a_handler, may_be_a_refusal
 from sif_writable.importhook import storage_hangs
 
 if "_functools" in sys.builtin_module_names:
@@ -177,7 +177,7 @@ class Watcher:
     def try_again(self, module: "ModuleType", error: BaseException, before: Before) -> "Any":
         """Return the next try of a failed import, or None."""
         try:
-            refused = tells_of_a_refusal(error, before.handled)
+            refused = may_be_a_refusal(error, before.handled)
             if not (refused or module.__name__ in self.copies.untried) or is_of_a_handler(error) or storage_hangs():
                 return None
             self._lead()

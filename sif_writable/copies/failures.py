@@ -90,7 +90,7 @@ def failures(errors: Iterable[BaseException], folder: str) -> list[Failure]:
                     found[Failure(os.path.join(_folder(this, folder), os.fsdecode(name)), number)] = None
             continue
         text = said(this)
-        for path in () if _tells_of_a_program(text) else refused(text):
+        for path in () if _starts_a_program(text) else refused(text):
             found[Failure(os.path.join(folder, path), number or 0)] = None
     return list(found)
 
@@ -139,10 +139,10 @@ def _is_of_a_program(error: BaseException) -> bool:
         return True
     if any(this.f_code.co_name in _STARTERS for this in _frames(error)):
         return True
-    return error.__cause__ is not None and _tells_of_a_program(said(error.__cause__))
+    return error.__cause__ is not None and _starts_a_program(said(error.__cause__))
 
 
-def _tells_of_a_program(text: str) -> bool:
+def _starts_a_program(text: str) -> bool:
     """Whether a traceback in words goes through where a program is started; what starts it may be wrapped."""
     return _STARTING.search(text) is not None
 

@@ -1,7 +1,7 @@
 """Packages that are known to write into their own directory, mostly at first use and often in silence.
 
 Read when an image meets its storage for the first time, never at an ordinary start. A package that fails at import
-needs no row: its failure tells. Here it saves the failing try.
+needs no row: its failure shows it. A row saves the failing try.
 """
 
 WRITERS: "tuple[tuple[str, str, str], ...]" = (

@@ -1,6 +1,6 @@
 """Learn from errors that nobody caught: what the next run does better, in one line on stderr.
 
-Loaded when an error that tells of a refused write has ended a program, a thread, a process of multiprocessing, or the
+Loaded when an error that shows a refused write has ended a program, a thread, a process of multiprocessing, or the
 cell of a notebook.
 """
 

@@ -107,7 +107,7 @@ class SecondTry:
         Copies that did not help are taken back, unless it was storage that failed.
         """
         copies, tried = self.copies, self._is_tried()
-        if tried and len(self.tries) < _MOST_TRIES and evidence.tells_of_a_refusal(error):
+        if tried and len(self.tries) < _MOST_TRIES and evidence.may_be_a_refusal(error):
             verdict = culprits.judge(error, copies)
             if verdict.units and self.prepare(error, verdict):
                 return True

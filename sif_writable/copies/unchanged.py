@@ -1,7 +1,7 @@
 """Read a module's code from the image, which is on this node, where its copy on a server is still what the image has.
 
 Nothing else is different: the module lies in the copy, where it writes and where its files are found. Whether the copy
-of its source has been changed is asked at each import; what tells it has just been asked by the import system.
+of its source has been changed is asked at each import; the import system has just asked what shows it.
 
 Loaded where storage is on a network filesystem or on FUSE, with the first module of a copy.
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sif_writable.copies import failures
-from sif_writable.evidence import chain, said, tells_of_a_refusal
+from sif_writable.evidence import chain, may_be_a_refusal, said
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ REFUSED = {
 def test_what_words_tell(text: str) -> None:
     assert failures.refused(text) == REFUSED[text]
     if REFUSED[text]:
-        assert tells_of_a_refusal(RuntimeError(text))
+        assert may_be_a_refusal(RuntimeError(text))
 
 
 def test_what_the_cases_of_the_corpus_say() -> None:
@@ -195,7 +195,7 @@ def test_what_errors_tell(error: BaseException, paths: list[str]) -> None:
     found = failures.failures(chain(error), "/cwd")
     assert [failure.path for failure in found] == paths
     if paths:
-        assert tells_of_a_refusal(error)
+        assert may_be_a_refusal(error)
 
 
 def test_a_relative_name_lies_where_rmtree_is() -> None:
@@ -241,7 +241,7 @@ def _behind_an_exit() -> None:
 @pytest.mark.parametrize("work", [_in_context, _behind_an_exit])
 def test_what_an_error_came_from_counts(work: Callable[[], None]) -> None:
     error = _raised(work)
-    assert tells_of_a_refusal(error)
+    assert may_be_a_refusal(error)
     assert [failure.path for failure in failures.failures(chain(error), "/")] == [P]
 
 
@@ -249,8 +249,8 @@ def test_what_was_handled_before_does_not_count() -> None:
     before = _os_error(errno.EROFS, P)
     error = ValueError("mine")
     error.__context__ = before
-    assert tells_of_a_refusal(error)
-    assert not tells_of_a_refusal(error, before)
+    assert may_be_a_refusal(error)
+    assert not may_be_a_refusal(error, before)
 
 
 def test_the_parts_of_a_group_count() -> None:
@@ -323,13 +323,13 @@ def test_errors_without_end() -> None:
     assert len([*chain(top)]) == 50
     huge = RuntimeError("x" * 50_000_000 + f"\n{P}: Read-only file system")
     assert len(said(huge)) < 100_000
-    assert tells_of_a_refusal(huge)
+    assert may_be_a_refusal(huge)
 
     class Costly:
         def __repr__(self) -> str:
             raise AssertionError
 
-    assert not tells_of_a_refusal(KeyError(Costly()))
+    assert not may_be_a_refusal(KeyError(Costly()))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_errors_without_end() -> None:
     ids=str,
 )
 def test_other_errors_are_passed_over_at_once(error: BaseException) -> None:
-    assert not tells_of_a_refusal(error)
+    assert not may_be_a_refusal(error)
 
 
 def test_a_traceback_in_words_is_told_apart() -> None:
