@@ -26,7 +26,7 @@ problem = ""
 _asked = False
 """Whether a layer is no question any more."""
 _begun = False
-"""Whether the program has imported something of an environment, whose name tells what it is."""
+"""Whether the program has imported something of an environment, whose name says what it is."""
 _without = False
 """Whether this process is an installer."""
 _inside = LAYER in os.environ
@@ -37,7 +37,7 @@ _left_out = False
 
 
 def leave_out() -> None:
-    """Make no layer for what this process imports: our own commands tell of the image as it is."""
+    """Make no layer for what this process imports: our own commands report the image as it is."""
     global _left_out
     _left_out = True
 
@@ -186,7 +186,7 @@ def _looks_again() -> bool:
             elif hasattr(found, "invalidate_caches"):
                 found.invalidate_caches()
     places: Any = NAMESPACE_PATH
-    if hasattr(places, "_epoch"):  # of which nobody who extends sys.path tells it
+    if hasattr(places, "_epoch"):  # which extending sys.path does not renew
         places._epoch += 1  # noqa: SLF001 - as the import system itself does
     if "importlib.metadata" in sys.modules:
         sys.modules["importlib.metadata"].MetadataPathFinder.invalidate_caches()

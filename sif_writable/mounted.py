@@ -61,7 +61,7 @@ def in_layer(value: "Optional[str]") -> "list[str]":
 
 
 def covering(prefix: str, directory: str = "") -> str:
-    """Tell a layer from the mounts of another container, by what is at ``/`` and what is over its first directory.
+    """Distinguish a layer from another container's mounts, by what is at ``/`` and what is over its first directory.
 
     :param directory: by default the layer is over `prefix`.
     :raises OSError: one of them is not there.

@@ -28,7 +28,7 @@ import {0}
 {0}.main(sys.argv[2:])
 """
 
-_told = 0.0
+_reported = 0.0
 
 
 def ask(work: Callable[[], str], seconds: float) -> str | None:
@@ -109,10 +109,10 @@ def alone() -> None:
 
 def progress() -> None:
     """Say that this process goes on: it is not to be killed for being slow."""
-    global _told
+    global _reported
     now = time.monotonic()
-    if _answers >= 0 and now - _told > _EVERY:
-        _told = now
+    if _answers >= 0 and now - _reported > _EVERY:
+        _reported = now
         with signals.suppress(OSError):  # nobody waits any more
             os.write(_answers, _PROGRESS)
 
@@ -121,14 +121,14 @@ _answers = -1
 
 
 def answer(text: str, descriptor: int = 1) -> None:
-    """Tell who waits for this process."""
+    """Send a text to the process that waits for this one."""
     rest = _BEGIN + text.encode("utf-8", "surrogateescape") + _END
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def reports_to(descriptor: int) -> None:
-    """Have :func:`progress` tell who reads there."""
+    """Have :func:`progress` report to whoever reads there."""
     global _answers
     _answers = descriptor
 

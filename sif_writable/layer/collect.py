@@ -27,7 +27,7 @@ def before_making(place: str, folder: str, origin: str, dying: Collection[str] =
     """Publish what dead layers of this node hold, and copy the newest generation; return the folder to mount from.
 
     :param folder: the generations.
-    :param origin: what tells that folder from others.
+    :param origin: what distinguishes that folder from others.
     :param dying: names of layers that this very container had, whose processes are gone.
     """
     answer = child.ask(lambda: _collect(place, folder, origin, dying), SECONDS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ABOUT = 4
 """Lines of `about` before the directories: the run of the machine, the generation below, where the next one goes, and
-what tells that folder from others at the same path. After those may be lines of :func:`known`."""
+what distinguishes that folder from others at the same path. After those may be lines of :func:`known`."""
 MOUNTED = " - overlay sif-writable "
 """What lines of mountinfo have in them that show an overlay of ours."""
 NOT_NAMED = ":\n"

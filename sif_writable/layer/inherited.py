@@ -1,4 +1,4 @@
-"""The layer that a process is in without having made or joined it: what the table of mounts and `about` tell of it.
+"""The layer that a process is in without having made or joined it: what the table of mounts and `about` say about it.
 
 A child may have lost the variable that says so, and one of another environment of the container needs the identity that
 its own image has without the layer.
@@ -59,7 +59,7 @@ def is_ours(here: str) -> bool:
     return enter.is_private(here.rpartition("/")[0]) and os.path.isfile(f"{here}/about")
 
 
-def tell(here: str) -> None:
+def export(here: str) -> None:
     """Say in the environment which layer this process is in, for it and its descendants.
 
     :param here: the folder of the layer.
@@ -116,7 +116,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
 
 @contextlib.contextmanager
 def image(here: str) -> Iterator[Callable[[str], str]]:
-    """Make the directories of the image reachable as they are without a layer, and tell where.
+    """Make the directories of the image reachable as they are without a layer, and return where.
 
     Nobody else does so meanwhile: who has done closes them again.
 

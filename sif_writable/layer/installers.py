@@ -26,7 +26,7 @@ def without(environ: Mapping[str, str]) -> None:
 
             here = inherited.folder(text.splitlines())
             if here and inherited.is_ours(here):
-                inherited.tell(here)
+                inherited.export(here)
                 inside = in_layer(os.environ[LAYER])
     if inside[2:]:
         cover(inside[0], inside[1])

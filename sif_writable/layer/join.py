@@ -170,7 +170,7 @@ def _device(path: str) -> int:
 
 
 def entered(layer: Layer, namespace: str) -> None:
-    """Tell descendants, and publish at the end what was written."""
+    """Export the layer to descendants, and publish at the end what was written."""
     import atexit
 
     if child.KEEP in os.environ:

@@ -47,7 +47,7 @@ def first(
 
         here = inherited.folder(text.splitlines())
         if here:  # the variable was lost, or the namespace is one below: nobody makes a layer inside a layer
-            inherited.tell(here)
+            inherited.export(here)
             return ""
     table = kernel.table(text)
     quick = environment(uid_map, table)
@@ -240,7 +240,7 @@ def _base(layer: Layer, storage: str, dying: "Sequence[str]") -> str:
 def _is_written(layer: Layer, names: "Iterable[str]") -> bool:
     """Whether something was written to layers that may be dead.
 
-    Times do not tell: a file that is copied into an upper directory leaves that with its time.
+    Times do not show it: a file that is copied into an upper directory leaves that with its time.
     """
     usual = [str(number) for number in range(len(layer.directories))]
     for name in names:
@@ -260,7 +260,7 @@ def replica(origin: str, number: int) -> str:
 
 
 def origin_of(names: "Iterable[str]") -> str:
-    """Return what tells a folder of generations from others, which may have been at the same path; empty: nothing yet.
+    """Return what distinguishes a folder of generations from others that were at the same path; empty: nothing yet.
 
     :param names: all that are in it.
     """

@@ -76,7 +76,7 @@ def publish(
 ) -> list[str]:
     """Publish what was written to one layer; return what is to be said.
 
-    :param original: tells where the directory with a number is seen as it is in the image.
+    :param original: gives the path where the directory with a number is seen as it is in the image.
     :param target: the generations; by default where they were when the layer was made.
     :param alone: numbers of processes that may be in the layer; where others have come, nothing is published, since
         they may be writing: the last of them publishes it. Without any, the layer is dead.
@@ -99,10 +99,11 @@ def publish(
     how = kept_of(folder)
     usual = kept if how == merge.NEW else seen.keep(changes, merge.NEW)
     special = [path for path in usual.dropped if "/__pycache__/" not in path]
-    told = f"{len(special)} {special[0]}" if special else ""  # other files may have changed since
-    if special and how != merge.NONE and read(f"{folder}/told") != told:  # said once, though it may be seen twice
-        with suppress(OSError), open(f"{folder}/told", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(told)
+    dropped = f"{len(special)} {special[0]}" if special else ""  # other files may have changed since
+    # It is said once, though it may be seen twice.
+    if special and how != merge.NONE and read(f"{folder}/reported") != dropped:
+        with suppress(OSError), open(f"{folder}/reported", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(dropped)
         words = f"{_first(special)}: code in the place of the image's, or installed; "
         if how == merge.NEW:
             words += f"gone with this container's last process. {KEEP}=all keeps such changes"

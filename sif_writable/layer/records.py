@@ -78,7 +78,7 @@ def read(folder: str, number: int) -> Generation:
 def write(aside: str, new: Generation) -> None:
     """Write what a generation says about itself into its folder, beside its tree.
 
-    :param new: its size, files and node are told by the tree and the machine.
+    :param new: its size, files and node are not read: they come from the tree and the machine.
     :raises OSError: storage does not take it.
     """
     _write(f"{aside}/stamps", [f"{last} {when} {path}" for path, (last, when) in sorted(new.stamps.items())])

@@ -29,7 +29,7 @@ REPLACED_SECONDS = 60.0
 
 
 def mark(folder: str) -> str:
-    """Have a folder of generations told from others; return its origin, or an empty string.
+    """Give a folder of generations its origin, which no other one has; return it, or an empty string.
 
     In each the numbers begin anew, and what this node has of one must not be taken for another's.
     """

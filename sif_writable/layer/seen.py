@@ -211,7 +211,7 @@ class Seen:
 def read_changes(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
     """Return what of a layer is published, and what it was chosen from.
 
-    :param original: tells where the directory with a number is seen as it is in the image.
+    :param original: gives the path where the directory with a number is seen as it is in the image.
     :raises OSError: it cannot be read.
     """
     _, base, _, _, *lines = about(folder)

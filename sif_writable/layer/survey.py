@@ -71,7 +71,7 @@ def about(folder: str) -> About:
         lines = [""] * enter.ABOUT
     directories = [line for line in lines[enter.ABOUT :] if line[:1] == "/"]
     now = ""
-    with suppress(OSError):  # without /proc nothing tells, and it must not count as another run
+    with suppress(OSError):  # without /proc the run is unknown, and must not count as another one
         now = make.boot()
     return About(bool(now and lines[0]) and lines[0] != now, lines[1], lines[2], directories)
 

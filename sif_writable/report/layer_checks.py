@@ -106,7 +106,7 @@ def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[
         yield from () if state["in_memory"] else _room(state["place"])
     elif state["why"]:
         cure = remedy(seen, [*places])
-        copies = _COPIES if seen.proc else "nor are there copies, as nothing tells here what is of the image"
+        copies = _COPIES if seen.proc else "nor are there copies, as nothing shows here what belongs to the image"
         yield Found(not cure, f"none: {state['why']}; {copies}; {facts}", cure)
     else:
         yield Found(True, f"not tried yet: it is when a program imports from the image; {facts}", "")

@@ -48,7 +48,7 @@ def find_layer() -> None:
     if not in_layer(os.environ.get(LAYER)) and (here := layer()):
         from sif_writable.layer import inherited
 
-        inherited.tell(here)
+        inherited.export(here)
 
 
 def layer() -> str:

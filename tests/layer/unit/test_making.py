@@ -176,7 +176,7 @@ def test_who_is_in_a_layer_without_knowing_it_is_told_which(
     said: list[str] = []
     monkeypatch.setattr(make, "read", lambda _: f"1 1 0:1 / /v rw{enter.MOUNTED}rw,upperdir=/a/upper-1/0\n")
     monkeypatch.setattr(inherited, "folder", lambda _: "/a/upper-1")
-    monkeypatch.setattr(inherited, "tell", said.append)
+    monkeypatch.setattr(inherited, "export", said.append)
     assert first(layer, tmp_path) == ""
     assert said == ["/a/upper-1"]
 
