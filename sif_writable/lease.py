@@ -7,7 +7,7 @@ and a forked child shares it: it may import from the copies as well. An executed
 
 The lock is one open descriptor. No other mark goes with each crash, reaches other nodes where the filesystem passes
 flock(2) on, and costs nothing after the first import. Where it does not, the time of the last use decides
-(:func:`sif_writable.storage.leases.tells_of_all_nodes`).
+(:func:`sif_writable.storage.leases.locks_reach_all_nodes`).
 
 A daemon that closes all its descriptors gives its lease up.
 

@@ -39,7 +39,7 @@ def alone(folder: str) -> Iterator[Problem | None]:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        problem = None if tells_of_all_nodes(mount_of(folder)) else Problem(NO_LOCKS, _NO_LOCKS)
+        problem = None if locks_reach_all_nodes(mount_of(folder)) else Problem(NO_LOCKS, _NO_LOCKS)
     except BlockingIOError:
         problem = Problem(IN_USE, _used_by(descriptor))
     except OSError as error:
@@ -55,7 +55,7 @@ def alone(folder: str) -> Iterator[Problem | None]:
                 fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def tells_of_all_nodes(mount: Mount | None) -> bool:
+def locks_reach_all_nodes(mount: Mount | None) -> bool:
     """Whether a lock by flock(2) is seen wherever the filesystem is mounted, as far as that is known.
 
     NFS passes it on unless it is told not to (nfs(5): ``nolock``, ``local_lock``), Lustre if it is told to

@@ -250,7 +250,7 @@ def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
     ],
 )
 def test_whether_locks_tell_of_other_nodes(kind: str, options: str, tells: bool) -> None:
-    assert leases.tells_of_all_nodes(Mount("/m", kind, "server:/x", options)) == tells
+    assert leases.locks_reach_all_nodes(Mount("/m", kind, "server:/x", options)) == tells
 
 
 def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
