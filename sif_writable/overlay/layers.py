@@ -208,7 +208,7 @@ def snapshot(upper: str) -> Snapshot:
 
 
 def state(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells whether a file was changed; a directory is changed by what is in it."""
+    """Return what shows whether a file was changed; a directory is changed by what is in it."""
     if stat.S_ISDIR(status.st_mode):
         return (status.st_ino,)
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)

@@ -100,7 +100,7 @@ def _try_in_child(work: Callable[[], str]) -> str:
         _be_child(work, writable)
     os.close(writable)
     try:
-        return _hear(child, readable)
+        return _read_answer(child, readable)
     finally:
         os.close(readable)
         with suppress(ChildProcessError):  # the program ignores SIGCHLD
@@ -118,7 +118,7 @@ def _be_child(work: Callable[[], str], writable: int) -> None:
         os._exit(0)
 
 
-def _hear(child: int, readable: int) -> str:
+def _read_answer(child: int, readable: int) -> str:
     deadline = time.monotonic() + TRIAL_SECONDS
     text = b""
     poll = select.poll()

@@ -292,7 +292,7 @@ class _Rows:
             if any(character in folder for character in ", '\""):
                 return "", "the storage path has a comma, a space or a quote, which these flags cannot express"
             return f"{flags},base_compiledir={folder}".lstrip(","), ""
-        # Of a default with a pattern in it, the part before the pattern tells whether it is there.
+        # Of a default with a pattern in it, the part before the pattern shows whether it is there.
         default = resolve(template, self.bases, self.environ)
         there = default and self.queries.state(default.partition("/%")[0]) not in ("absent", "silent")
         entries = [folder, default] if there and ":" not in default and not self.baking else [folder]

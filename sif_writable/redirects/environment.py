@@ -87,11 +87,11 @@ def apply(
     _hand_down_shared(decision, storage)
     done = ",".join([was_set(name, os.environ[name], before) for name, before in outcome.replaced.items()])
     os.environ[SESSION] = f"2{kinds};{token};{done};{inputs()};{':'.join(roots)}"
-    _tell(storage, outcome)
+    _report(storage, outcome)
     return outcome
 
 
-def _tell(storage: "Storage", outcome: Outcome) -> None:
+def _report(storage: "Storage", outcome: Outcome) -> None:
     """Say what became of a place that the user gave, or that a filesystem does not answer."""
     unshared = [str(storage.unshared)] if storage.unshared else []
     if storage.refused and storage.refused[0][0].label == DIR:
@@ -114,7 +114,7 @@ def _tell(storage: "Storage", outcome: Outcome) -> None:
 
 
 def _hand_down_shared(decision: "Decision", storage: "Storage") -> None:
-    """Tell children where a group shares downloads: what they make there is opened to it."""
+    """Export to children where a group shares downloads: what they make there is opened to it."""
     if storage.shared and any([redirect.shared for redirect in decision.redirects]):  # noqa: C419
         os.environ[SHARED_IN] = storage.shared.folder
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sif_writable.redirects.watch import Watch
 
     _Entry = tuple[str, Optional[os.stat_result]]
-    """A name, and its status; None where the filesystem fails to tell it."""
+    """A name, and its status; None where the filesystem fails to give it."""
 
 SMALL_FILE = 1 << 20
 """Bytes up to which a file is copied and above which it is linked."""

@@ -111,8 +111,8 @@ def test_what_is_said_of_a_place(
         storage.loose.append((place, "/loose"))
         storage.refused.append((place, "keeps no code"))
     outcome = Outcome(make_facts(), storage, Decision())
-    environment._tell(storage, outcome)
-    environment._tell(storage, outcome)
+    environment._report(storage, outcome)
+    environment._report(storage, outcome)
     said = capsys.readouterr().err
     words = {"nothing": "", "not shared": "is not shared", "hangs": "/hangs", "refused": "cannot be written"}
     assert words.get(case, "/loose") in said
