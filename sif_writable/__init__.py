@@ -38,7 +38,7 @@ SESSION = "SIF_WRITABLE_SESSION"
 DEBUG = "SIF_WRITABLE_DEBUG"
 """The variable that asks each start to say what it saw, decided and did."""
 LAYER = "SIF_WRITABLE_LAYER"
-"""The variable that tells descendants of a writable layer: ``mnt:[N]:MOUNTS:image-IDENTITY:PREFIX:PATH:…``.
+"""The variable that names a writable layer to descendants: ``mnt:[N]:MOUNTS:image-IDENTITY:PREFIX:PATH:…``.
 
 It counts in that mount namespace, and while MOUNTS is what :func:`covering` returns: an exported variable gets into
 other containers, too, and the kernel gives the number of a namespace that has ended to another one. The identity is
@@ -206,7 +206,7 @@ def let_pass(error):  # type: (BaseException) -> None
         from sif_writable.signals import from_handler
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - files of ours are missing or damaged, which the error tells
+    except BaseException:  # noqa: BLE001 - files of ours are missing or damaged, and the error says which
         return
     if from_handler(error):
         raise error

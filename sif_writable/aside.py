@@ -1,7 +1,7 @@
 """Names for what is built or tried aside, before it is renamed into place or removed: all of ours are made here.
 
 Nobody can guess such a name, and nobody makes one by chance: it ends with a random number and the name of this package.
-So what a killed process leaves can be told from what a user or a program calls ``.new-results``.
+So what a killed process leaves cannot be mistaken for what a user or a program calls ``.new-results``.
 """
 
 import os

@@ -110,7 +110,7 @@ def identity_ingredients(
     makes a directory in site-packages, whose time then changes; images keep whole seconds only.
 
     :param manifest: what the image declares, if it has been read.
-    :param at: tells where a path of site-packages is seen as it is in the image.
+    :param at: gives the path where a path of site-packages is seen as it is in the image.
     :raises OSError: the image cannot be read at the moment; less would make it equal to another one.
     """
     ingredients = [("prefix", os.fsencode(sys.prefix))]
@@ -131,7 +131,7 @@ def identity_ingredients(
         try:
             names = [n for n in os.listdir(at(directory)) if n.endswith((".dist-info", ".egg-info"))]
             # What programs write beside packages in a writable image is no other image, so the time of the directory
-            # counts only where nothing else tells two images apart.
+            # counts only where nothing else distinguishes two images.
             seconds = 0 if labels or names else int(os.stat(at(directory)).st_mtime)
         except OSError as error:
             _raise_if_passing(error)

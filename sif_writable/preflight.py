@@ -90,7 +90,7 @@ class CheckedLoader:
 
     def _create_module(self, spec: ModuleSpec) -> Any:  # pragma: no cover - it has another name
         self._begin(None)
-        spec.loader = self  # type: ignore[assignment] # for exec_module, which tells the module
+        spec.loader = self  # type: ignore[assignment] # for exec_module, which knows the module
         return self._loader.create_module(spec)
 
     def _load_module(self, *name: str) -> ModuleType:  # pragma: no cover - it has another name

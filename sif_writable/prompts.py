@@ -1,6 +1,6 @@
-"""Hear of each error in an interactive session, not only of the last one. Loaded where there is a session.
+"""See each error in an interactive session, not only of the last one. Loaded where there is a session.
 
-IPython, and with it each notebook, tells of a cell's error by an event. The console of the standard library, which is
+IPython, and with it each notebook, reports a cell's error by an event. The console of the standard library, which is
 also the prompt since CPython 3.13, shows it by a method. Only the prompt in C has nothing but ``sys.excepthook``, which
 is touched there and nowhere else: its mere presence changes what some programs do (PyQt aborts or not).
 """

@@ -79,7 +79,7 @@ def _is_containers(data: "Mapping[bytes, bytes]", *, signed: bool) -> bool:
 def below_proot() -> bool:
     """Whether PRoot runs this process: it traces it, and gives it another root without any mount or namespace.
 
-    :raises OSError: there is no telling.
+    :raises OSError: /proc cannot be read.
     """
     tracer = read("/proc/self/status").partition(b"\nTracerPid:\t")[2].partition(b"\n")[0]
     return tracer not in (b"", b"0") and read(f"/proc/{tracer.decode()}/comm").startswith(b"proot")

@@ -18,7 +18,7 @@ SHARE = "SIF_WRITABLE_SHARE"
 """What the group shares that may write the place which the user gave: ``data``, so that whoever is in it can replace
 what programs read there; never code."""
 IN_OVERLAY = "SIF_WRITABLE_IN_OVERLAY"
-"""Tells descendants what their namespace has: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
+"""What descendants find in their namespace: ``NAMESPACE;POINT:POINT``. It counts only in that very namespace."""
 
 MODES = {
     MODE: ("auto", "on", "off"),

@@ -99,7 +99,7 @@ class own_child:  # noqa: N801 - as `suppress`
         """Which signals were blocked; none: there is no handler, and nothing to be done."""
 
     def __enter__(self) -> None:
-        """Hold the signal back, if there is a handler; PyPy cannot tell whose it is."""
+        """Hold the signal back, if there is a handler; PyPy cannot say whose it is."""
         import _signal
 
         if hasattr(os, "waitid") and _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(damaged: "Optional[Problem]") -> str:
-    """See, decide, do, tell; return the state.
+    """See, decide, do, report; return the state.
 
     :param damaged: what is wrong with the session that an ancestor has handed down, if anything.
     """

@@ -111,7 +111,7 @@ def find(data):  # type: (dict[bytes, bytes]) -> Any
             sif_writable.follow("hanging").wait_for(base, left, first=not number)
         try:
             place = os.stat(base)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions tell
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # as then, or the questions show it
             continue
         own = place.st_uid == uid and not place.st_mode & 0o022
         folder = f"{base}/{FOLDER}" if own else f"{base}/{FOLDER}-{user}"
@@ -288,7 +288,7 @@ def checksum(body):  # type: (bytes) -> bytes
 
 def mounts():  # type: () -> tuple[bytes, list[bytes], list[bytes]]
     """Return the table of what is mounted, where that is, and the types of filesystems (proc_pid_mounts(5))."""
-    # To look at the places themselves may be to wait. Of six fields in a line each but the last ends with a blank.
+    # To look at the places themselves may be to wait. Each line has six fields; all but the last end with a space.
     table = _read("/proc/self/mounts")[0]
     fields = table.split(b" ")
     if len(fields) != 5 * table.count(b"\n") + 1:

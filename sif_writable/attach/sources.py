@@ -2,7 +2,7 @@
 
 They have to serve Python 3.9, since nobody knows which one an image has. What is installed for a newer one only is
 fetched once more, by pip; without it that goes into a folder for the newer ones, and the others do without it: locks
-only save work, and the details of GPUs and the user's directories are only told.
+only save work, and the details of GPUs and the user's directories are only for reports.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _about(name: str, module: str) -> dict[str, str]:
         if place.endswith(".dist-info") and os.path.isdir(place):
             base = os.path.basename(place)
             found = {f"{base}/{path}": f"{place}/{path}" for path in _walk(place)}
-            # These tell of the installation that it was, which this is none of.
+            # These describe how it was installed; here it is only copied.
             return {
                 new: path for new, path in found.items() if not new.endswith(("/RECORD", "/INSTALLER", "/REQUESTED"))
             }

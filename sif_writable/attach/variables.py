@@ -30,7 +30,7 @@ def bad_path(path: str) -> str:
     """Say why a folder cannot be named in a list of binds, or return an empty string."""
     for letter, name in ((",", "a comma"), (":", "a colon"), ("\\", "a backslash"), ("\n", "a line break")):
         if letter in path:
-            return f"has {name} in its path, which separates the binds that Apptainer is told of"
+            return f"has {name} in its path, which separates binds in Apptainer's list"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 Only what bears a name of ours counts: the folders of the table of locations, ``image-`` and 16 hexadecimal digits, what
 is left aside, lock files. Everything else that lies in the root is somebody's own and is not even looked into. Links
-are never followed, and looking leaves no trace in access times, which tell when something was last used.
+are never followed, and looking leaves no trace in access times, which show when something was last used.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Image(NamedTuple):
 
     identity: str
     name: str
-    """Path or name of the image, where its engine told."""
+    """Path or name of the image, where its engine gave one."""
     prefix: str
     """sys.prefix in it."""
     used: float

@@ -41,7 +41,7 @@ class Removed(NamedTuple):
 
 
 def remove(removals: Iterable[Removal], outcome: Outcome | None, *, unlocked: bool = False) -> list[Removed]:
-    """Remove things; what cannot be removed is told and does not stop the others.
+    """Remove things; what cannot be removed is reported and does not stop the others.
 
     :param outcome: what this process was given, so that its own folders are made again as at a first start.
     :param unlocked: also copies of which nobody can tell whether they are in use.

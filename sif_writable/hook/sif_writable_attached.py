@@ -45,7 +45,7 @@ def _start() -> None:
             there = hasattr(sif_writable, "run")  # not a folder of that name, such as a clone: a namespace of packages
         if not there:
             sif_writable = _attached()
-    except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` tells what is missing
+    except Exception:  # noqa: BLE001 - the hook never hurts; `sif-writable status` says what is missing
         return
     sif_writable.run()
 

@@ -69,7 +69,7 @@ def engine(environ: Mapping[str, str], root: str = "/") -> Engine:
     if container == "oci":
         return Engine("unknown", ("container=oci",), "")
     if there(".singularity.d"):
-        return Engine("unknown", ("/.singularity.d, which tells only how the image was built",), "")
+        return Engine("unknown", ("/.singularity.d, which shows only how the image was built",), "")
     if there("ch"):
         return Engine("Charliecloud", ("/ch",), "")
     return _unsigned() if root == "/" else Engine("none", (), "")

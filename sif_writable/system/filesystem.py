@@ -77,7 +77,7 @@ def unfit(
     if execute and space.f_flag & _ST_NOEXEC:
         return "is on a filesystem mounted noexec, so object code cannot be loaded from it"
     free = space.f_bavail * space.f_frsize
-    # Some do not count what is free, and say none (rclone, some of FUSE's, a tmpfs without a bound): a file tells.
+    # Some do not count what is free, and say none (rclone, some of FUSE's, a tmpfs without a bound): a file is tried.
     if free < room and (space.f_blocks or (counted and _attempt_fails(path))):
         from sif_writable.sizes import human
 
@@ -107,7 +107,7 @@ def foreign_component(path: str, uid: int, *, whole: bool = False) -> str:
 
     Where everybody may write, a name can be taken by anybody beforehand; who owns a directory can replace what is in
     it later. There only this user and root are believed. Root of the host has no number of its own in most user
-    namespaces, so nobody can be told from it: what has another owner than these two is not believed either.
+    namespaces, so it cannot be distinguished from others: what has another owner than these two is not believed either.
 
     :param path: absolute; if it leads through links, both they and what they lead to count.
     :param whole: all of it has to be there. What nobody has put there yet, somebody can put there before it is used.
@@ -220,7 +220,7 @@ def why_not_creatable(path: str) -> str:
 def explain(error: OSError, path: str = "") -> str:
     """Put an errno into words that name its cause; EROFS, EACCES, ENOSPC and EDQUOT are different things.
 
-    :param path: where it happened, so that no space and no inodes are told apart; by default what the error names.
+    :param path: where it happened, to distinguish no space from no inodes; by default what the error names.
     :raises OSError: the error itself, where a signal handler of the program has raised it.
     """
     import errno

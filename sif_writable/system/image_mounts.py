@@ -1,4 +1,4 @@
-"""Tell the image's own paths from what was bound in from the host.
+"""Distinguish the image's own paths from what was bound in from the host.
 
 An *image mount* is the mount of ``/``, and what belongs to it: where an engine puts the root together from binds, the
 mounts that show the same filesystem in the same place. Where no engine has left its sign, a root that is put together

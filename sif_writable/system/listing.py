@@ -1,4 +1,4 @@
-"""List directories such that looking leaves no trace in access times: these tell when something was last used."""
+"""List directories such that looking leaves no trace in access times: these show when something was last used."""
 
 from __future__ import annotations
 

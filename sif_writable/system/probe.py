@@ -52,7 +52,7 @@ def opened(mode: int) -> Problem:
 
 
 def _use(descriptor: int, name: str, renamed: str, *, execute: bool, lock: bool) -> Problem | None:
-    """Use a new file, and close it: FUSE (so an overlay image) and NFS tell only then that a disk or quota is full."""
+    """Use a new file, and close it: FUSE (so an overlay image) and NFS report a full disk or quota only then."""
     try:
         owner = os.fstat(descriptor).st_uid
         os.write(descriptor, b"\xc3" * mmap.PAGESIZE)
