@@ -22,12 +22,12 @@ from sif_writable.report.status import _size
 assert os.stat("merged").st_dev != os.stat("merged/data/mine").st_dev
 def look():
     found = measure("merged/data", [], None, None)
-    told.append([found.files, found.size > 0, found.problem, _size("merged/data", None)[0] == found.size])
-told = []
+    measured.append([found.files, found.size > 0, found.problem, _size("merged/data", None)[0] == found.size])
+measured = []
 look()
 subprocess.run("mount -t tmpfs none merged/data/folder".split(), check=True)
 look()
-print(json.dumps(told))
+print(json.dumps(measured))
 """
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lab.writing_image import Image
 
 WANTED = {"SIF_WRITABLE_PACKAGES": "large"}
-# Runs steps one after the other: our commands, and programs that import more whenever they are told to.
+# Runs steps one after the other: our commands, and programs that import more whenever they are asked to.
 _DRIVER = """
 import json, os, signal, subprocess, sys
 LATE = '''
@@ -34,14 +34,14 @@ for line in sys.stdin:
     exec(line)
     print("done", flush=True)
 '''
-told, running = [], {}
+answers, running = [], {}
 def start(name):
     running[name] = subprocess.Popen([sys.executable, "-c", LATE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True)
     while not (line := running[name].stdout.readline()).startswith("in "):
         assert line, name
     return int(line.split()[1])
-def tell(name, code):
+def send(name, code):
     running[name].stdin.write(code + "\\n")
     running[name].stdin.flush()
     return running[name].stdout.readline()
@@ -56,8 +56,8 @@ def cache(*words):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return [done.returncode, done.stdout, done.stderr]
 for step, *arguments in json.loads(sys.argv[1]):
-    told.append({"start": start, "tell": tell, "end": end, "go": go, "cache": cache}[step](*arguments))
-print(json.dumps(told))
+    answers.append({"start": start, "send": send, "end": end, "go": go, "cache": cache}[step](*arguments))
+print(json.dumps(answers))
 """
 ALL_COPIES = "packages-cpython-311"
 
@@ -78,7 +78,7 @@ def test_a_program_keeps_the_copies_that_it_imports_from(one_image: Image) -> No
         ("cache", "list"),
         ("cache", "clear", "--yes", name),
         ("cache", "prune", "--yes", "--older-than", "0min"),
-        ("tell", "a", "import large.part7"),
+        ("send", "a", "import large.part7"),
         ("end", "a"),
         ("cache", "clear", "--yes", name),
         ("cache", "list"),
@@ -102,10 +102,11 @@ def test_children_and_crashes(one_image: Image) -> None:
         "import subprocess; n = -3; subprocess.Popen(['sleep', '60'], stdin=n, stdout=n, stderr=n, close_fds=False)"
     )
     clear = ("cache", "clear", "--yes", name)
-    told = drive(one_image, ("start", "a"), ("tell", "a", fork), clear, ("go",), ("end", "a"), clear)
-    assert [told[2][0], told[4][2], told[5][0]] == [1, 1, 0], told  # the file that it reads from was closed under it
-    told = drive(one_image, ("start", "b"), ("tell", "b", execute), ("end", "b", True), clear)
-    assert told[3][0] == 0, told
+    answers = drive(one_image, ("start", "a"), ("send", "a", fork), clear, ("go",), ("end", "a"), clear)
+    # The file that it reads from was closed under it.
+    assert [answers[2][0], answers[4][2], answers[5][0]] == [1, 1, 0], answers
+    answers = drive(one_image, ("start", "b"), ("send", "b", execute), ("end", "b", True), clear)
+    assert answers[3][0] == 0, answers
 
 
 def _folder_of(image: Image) -> str:
@@ -230,11 +231,11 @@ def test_of_six_rebuilds_only_the_last_keeps_its_copy(one_image: Image) -> None:
     kept = [path for path in _files(root) if path.endswith("/own.db")]
     assert len(kept) == 6  # what programs wrote stays
     status = one_image.run(argv=["-m", "sif_writable", "status", "--json"], binds=_labels(one_image))
-    (told,) = json.loads(status.stdout)["usage"]
-    assert (told["images"], told["written_files"], told["complete"]) == (7, 6 * 2 + 1, True)
-    assert (told["limit_bytes"], told["limit_files"]) == (10 << 30, 100_000)
-    assert abs(told["files"] - entries_left) < 7 * 15  # the folders that hold all this are not counted
-    limited = {"SIF_WRITABLE_MAX": f"{told['size_bytes']},100000"}
+    (usage,) = json.loads(status.stdout)["usage"]
+    assert (usage["images"], usage["written_files"], usage["complete"]) == (7, 6 * 2 + 1, True)
+    assert (usage["limit_bytes"], usage["limit_files"]) == (10 << 30, 100_000)
+    assert abs(usage["files"] - entries_left) < 7 * 15  # the folders that hold all this are not counted
+    limited = {"SIF_WRITABLE_MAX": f"{usage['size_bytes']},100000"}
     doctor = one_image.run(argv=["-m", "sif_writable", "doctor", "--json"], binds=_labels(one_image), env=limited)
     (growth,) = (check for check in json.loads(doctor.stdout)["checks"] if check["name"] == "growth")
     assert (growth["level"], "SIF_WRITABLE_MAX" in growth["remedy"]) == ("WARN", True)
@@ -292,7 +293,7 @@ def test_what_somebody_mounted_in_storage_is_his(one_image: Image, folder: str) 
     _give_to_the_user(project)
     os.makedirs(f"{root}/data/torch", exist_ok=True)
     point = one_image.inside(f"{root}/{folder.replace('image', image, 1)}")
-    told = one_image.run(
+    result = one_image.run(
         argv=["-S", "-c", _DRIVER, json.dumps([
             ("cache", "list"),
             ("cache", "prune", "--all-images", "--older-than", "1d", "--dead", "--max-size", "0", "--yes"),
@@ -300,10 +301,10 @@ def test_what_somebody_mounted_in_storage_is_his(one_image: Image, folder: str) 
         ])],
         binds=[f"{project}:{point}"],
     )  # fmt: skip
-    assert (told.returncode, told.stderr) == (0, ""), told
+    assert (result.returncode, result.stderr) == (0, ""), result
     left = sorted(os.path.relpath(path, project) for path in _files(project))
-    assert set(names) <= set(left), (left, told.stdout)
-    assert "precious" not in told.stdout
+    assert set(names) <= set(left), (left, result.stdout)
+    assert "precious" not in result.stdout
 
 
 @pytest.mark.parametrize("folder", ["config", "compiled-cpython-311", ""])

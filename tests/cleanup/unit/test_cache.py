@@ -86,20 +86,20 @@ def test_copies_of_which_nobody_can_tell_stay_while_their_image_is_in_use() -> N
     assert len(policy.prune(contents(copies, idle=1), reach=asked, now=NOW, older_than=DAY).removals) == 1
 
 
-def test_empty_folders_are_counted_and_unrecorded_reads_are_told() -> None:
+def test_empty_folders_are_counted_and_unrecorded_reads_are_reported() -> None:
     (found,) = contents(item("numba", "compiled", image=OTHER), item("empty", "compiled", size=0, files=0, image=OTHER))
     every = policy.Plan([policy.Removal(each, "asked for") for each in found.items], [])
     assert report.intended(every, [found]).endswith("  and 1 empty folder\n")
     few = policy.Plan(every.removals[:1], [])
     assert "empty folder" not in report.intended(few, [found])
     shown = report.Shown(OTHER, True, False)
-    told = "this filesystem does not record reading: last use means last written"
+    note = "this filesystem does not record reading: last use means last written"
     for recorded in (True, False):
         text = report.listing([found._replace(reads_recorded=recorded)], [], shown, NOW, Painter())
-        assert (told in " ".join(text.split())) is not recorded
+        assert (note in " ".join(text.split())) is not recorded
 
 
-def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def removed(name: str, kind: str = "lock") -> str:
         path = tmp_path / name
         thing = Item(str(path), name, kind, "", "", 1, 1, NOW, "")
@@ -264,7 +264,7 @@ def age(path: Path, days: float) -> None:
             os.utime(name, (time.time() - days * DAY,) * 2, follow_symlinks=False)
 
 
-def test_list_tells_kind_size_files_use_and_image(store: Store) -> None:
+def test_list_shows_kind_size_files_use_and_image(store: Store) -> None:
     kernel = store.image() / f"compiled-{sys.implementation.cache_tag}" / "numba" / "k.nbi"
     kernel.parent.mkdir()
     kernel.write_bytes(b"x" * 5000)
@@ -294,16 +294,16 @@ def test_list_shows_this_image_and_counts_the_others_unless_they_are_asked_for(s
         other = store.root / f"image-{number:016x}" / "config" / "ipython"
         other.mkdir(parents=True)
         (other / "history.sqlite").write_text("x" * 5000)
-    told = store.cache("list").stdout
-    assert "ipython" in told
-    assert "1 file " in told
-    assert "  2 other images keep 16.0 KiB (add --all-images)\n" in told
-    assert f"image-{1:016x}" not in told
-    assert "lock" not in told
-    assert "\n  empty" not in told
-    told = store.cache("list", "--all-images").stdout
-    assert told.count("another image, image-") == 2
-    assert "other images keep" not in told
+    listed = store.cache("list").stdout
+    assert "ipython" in listed
+    assert "1 file " in listed
+    assert "  2 other images keep 16.0 KiB (add --all-images)\n" in listed
+    assert f"image-{1:016x}" not in listed
+    assert "lock" not in listed
+    assert "\n  empty" not in listed
+    listed = store.cache("list", "--all-images").stdout
+    assert listed.count("another image, image-") == 2
+    assert "other images keep" not in listed
     assert store.cache("list", "-q").stdout == f"{mine}\n"
     assert len(store.cache("list", "-q", "--all-images").stdout.splitlines()) == 3
     shutil.rmtree(store.root / f"image-{2:016x}")
@@ -314,8 +314,8 @@ def test_list_shows_this_image_and_counts_the_others_unless_they_are_asked_for(s
 def test_storage_that_holds_nothing_is_left_out(store: Store) -> None:
     assert store.cache("list").stdout == f"{store.root}  0 B\n  empty\n"  # it was named
     nothing = contents(item("empty", size=0, files=0))
-    told = report.listing(nothing, [], report.Shown(THIS, all_images=False), NOW, Painter())
-    assert told == "nothing is kept so far in /s\n"
+    listed = report.listing(nothing, [], report.Shown(THIS, all_images=False), NOW, Painter())
+    assert listed == "nothing is kept so far in /s\n"
     assert store.cache("prune", "--older-than", "0d").stdout == "nothing to remove\n"
 
 
@@ -330,10 +330,10 @@ def test_a_place_that_mkdir_has_made_is_listed_as_any_other(tmp_path: Path, mode
     environ["PYTHONPATH"] = os.path.join(REPOSITORY, "sif_writable", "hook") + ":" + REPOSITORY
     assert subprocess.run([sys.executable, "-c", write], env=environ, check=True).returncode == 0
     for options in ((), ("--dir", str(place))):
-        told = store.run("cache", "list", *options, SIF_WRITABLE_DIR=str(place))
-        assert (told.returncode, told.stderr) == (0, "")
-        assert told.stdout.startswith(f"{place}  "), told
-        assert "not looked into" not in told.stdout
+        done = store.run("cache", "list", *options, SIF_WRITABLE_DIR=str(place))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{place}  "), done
+        assert "not looked into" not in done.stdout
 
 
 def test_looking_leaves_no_trace(store: Store) -> None:
@@ -456,9 +456,9 @@ def test_without_yes_nothing_is_removed(store: Store, words: tuple[str, ...], op
     assert done.returncode == 0
     assert str(store.root / "data" / "pip") in done.stdout
     assert done.stdout.splitlines()[-1] == "nothing was removed, this was a dry run; add --yes to remove it"
-    told = json.loads(store.cache(*words, "--json").stdout)
-    assert told["dry_run"]
-    assert str(store.root / "data" / "pip") in [entry["path"] for entry in told["would_remove"]]
+    result = json.loads(store.cache(*words, "--json").stdout)
+    assert result["dry_run"]
+    assert str(store.root / "data" / "pip") in [entry["path"] for entry in result["would_remove"]]
     assert (store.root / "data" / "pip" / "wheel").exists()
     done = store.cache(*words[: len(words) - len(option)], "--yes")
     assert (done.returncode, "dry run" in done.stdout) == (0, False)
@@ -544,7 +544,7 @@ def test_bad_usage(store: Store, words: tuple[str, ...], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_place_without_storage_is_told(tmp_path: Path) -> None:
+def test_a_place_without_storage_is_reported(tmp_path: Path) -> None:
     store = Store(tmp_path)
     done = store.run("cache", "list", "--dir", str(tmp_path / "home"), SIF_WRITABLE="off")
     assert done.returncode == 2

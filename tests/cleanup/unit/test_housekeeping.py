@@ -184,12 +184,12 @@ def test_what_programs_wrote_stays_and_is_counted(images: Images) -> None:
         "packages-cpython-311/written/venv/pkg.py",
     ]
     assert not (image / "config" / "matplotlib").exists()
-    told = usage._of(str(images.root), Limit(1, 1))
-    assert (told["images"], told["written_files"], told["complete"]) == (1, 5, True)
-    assert "programs wrote" in usage.words(told)
+    found = usage._of(str(images.root), Limit(1, 1))
+    assert (found["images"], found["written_files"], found["complete"]) == (1, 5, True)
+    assert "programs wrote" in usage.words(found)
     assert usage.words(usage._of(str(images.root), None)).endswith("nothing goes by itself (SIF_WRITABLE_MAX=off)")
-    assert told["warning"]
-    assert "keep more than what they may" in told["warning"]["text"]
+    assert found["warning"]
+    assert "keep more than what they may" in found["warning"]["text"]
     (seen,) = contents.inspect_root(str(images.root), policy.KNOWN).images.values()
     assert seen.used <= images.now  # that something was removed is no use
     assert images.tidy()
@@ -233,7 +233,7 @@ def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "tells"),
+    ("kind", "options", "reach"),
     [
         ("ext4", "rw", True),
         ("tmpfs", "rw", True),
@@ -249,8 +249,8 @@ def test_what_is_leased_or_was_written_lately_stays(images: Images) -> None:
         ("fuse.sshfs", "rw", False),
     ],
 )
-def test_whether_locks_tell_of_other_nodes(kind: str, options: str, tells: bool) -> None:
-    assert leases.locks_reach_all_nodes(Mount("/m", kind, "server:/x", options)) == tells
+def test_whether_locks_reach_all_nodes(kind: str, options: str, reach: bool) -> None:
+    assert leases.locks_reach_all_nodes(Mount("/m", kind, "server:/x", options)) == reach
 
 
 def test_a_round_has_bounds_and_the_next_one_goes_on(images: Images) -> None:
@@ -269,9 +269,9 @@ def test_counting_that_did_not_end_says_so(images: Images, monkeypatch: pytest.M
     images.add("a", 0, files=200)
     assert not images.tidy(bound=bound)
     monkeypatch.setattr(usage, "Bound", lambda *_: bound)
-    told = usage._of(str(images.root), Limit(MIB, 1000))
-    assert not told["complete"]
-    assert "at least" in usage.words(told)
+    found = usage._of(str(images.root), Limit(MIB, 1000))
+    assert not found["complete"]
+    assert "at least" in usage.words(found)
 
 
 def _start(images: Images, this: str, **environ: str) -> None:
