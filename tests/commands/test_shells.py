@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from tests.lab.hooked import Hooked
 
 _ENV = f"{PYTHON} -m sif_writable env --shell"
-_TELL = f"""{PYTHON} -S -c 'import json, os; print(json.dumps(dict(os.environ)))'"""
+_SHOW = f"""{PYTHON} -S -c 'import json, os; print(json.dumps(dict(os.environ)))'"""
 READERS = {
-    "sh": f'eval "$({_ENV} sh)"\n{_TELL}\n',
-    "dash": f'eval "$({_ENV} sh)"\n{_TELL}\n',
-    "bash": f'eval "$({_ENV} sh)"\n{_TELL}\n',
-    "fish": f"{_ENV} fish | source\n{_TELL}\n",
-    "tcsh": f'eval "`{_ENV} csh`"\n{_TELL}\n',
+    "sh": f'eval "$({_ENV} sh)"\n{_SHOW}\n',
+    "dash": f'eval "$({_ENV} sh)"\n{_SHOW}\n',
+    "bash": f'eval "$({_ENV} sh)"\n{_SHOW}\n',
+    "fish": f"{_ENV} fish | source\n{_SHOW}\n",
+    "tcsh": f'eval "`{_ENV} csh`"\n{_SHOW}\n',
 }
 """How a user takes the redirects over, for each shell."""
 NASTY = [
@@ -59,7 +59,7 @@ def test_a_shell_takes_over_exactly_what_python_has(hooked: Hooked, shell: str, 
 
 
 def _without_inputs(env: dict[str, str]) -> dict[str, str]:
-    """Return an environment without that part of the session which tells what it holds for: shells set variables."""
+    """Return an environment without that part of the session which says what it holds for: shells set variables."""
     parts = env["SIF_WRITABLE_SESSION"].split(";")
     return {**env, "SIF_WRITABLE_SESSION": ";".join(parts[:3] + parts[4:])}
 

@@ -170,7 +170,7 @@ def test_files_of_packages_that_a_failed_command_left(tmp_path: Path, capsys: py
     assert f"stay as it left them: {tmp_path}/changed" in capsys.readouterr().err
 
 
-def test_what_was_baked_is_told(
+def test_what_was_baked_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(prestage.signs, "nodes", lambda: ("nvidia0",))  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ def test_what_was_baked_is_told(
 # --- trace ---
 
 
-def test_what_a_command_wrote_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_command_wrote_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [
         Finding(f"/sp/pkg/{number}", "created", "python", "pkg", "/sp", "a remedy") for number in range(trace.SHOWN + 2)
     ]
@@ -307,7 +307,7 @@ def test_a_program_of_the_hosts_is_no_command_of_an_image(
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_what_is_told_of_an_attached_folder(
+def test_what_is_reported_of_an_attached_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, quiet: bool
 ) -> None:
     made: Any = SimpleNamespace(

@@ -45,10 +45,10 @@ def test_a_shell_reads_back_exactly_what_was_set(shell: str) -> None:
     if program is None:
         pytest.skip(f"{shell} is not installed")
     lines = [assignment(syntax(shell), f"X_{number}", value) for number, value in enumerate(AWKWARD)]
-    tell = f"import os; print([os.environ['X_' + str(number)] for number in range({len(AWKWARD)})])"
+    show = f"import os; print([os.environ['X_' + str(number)] for number in range({len(AWKWARD)})])"
     done = subprocess.run(
         [program, "-f"] if syntax(shell) == "csh" else [program],
-        input="\n".join([*lines, f'{sys.executable} -c "{tell}"\n']),
+        input="\n".join([*lines, f'{sys.executable} -c "{show}"\n']),
         capture_output=True,
         text=True,
         check=True,
@@ -126,17 +126,17 @@ print(sys.flags.optimize, file=sys.stderr)
 def test_every_command_works_without_doc_strings_and_assertions(tmp_path: Path) -> None:
     program = _ALL.replace("WORDS", repr([list(words) for words in COMMAND_LINES]))
     environ = {**ENVIRONMENT, "HOME": str(tmp_path)}
-    told = []
+    outputs = []
     for level in ("", "2"):
         words = [sys.executable, "-c", program]
         env = {**environ, "PYTHONOPTIMIZE": level}
         done = subprocess.run(words, env=env, cwd=tmp_path, check=False, capture_output=True, text=True)
         assert done.stderr.endswith(f"{level or 0}\n"), done.stderr
         assert "Traceback" not in done.stderr
-        told.append(done.stdout.splitlines())
-    assert told[0] == told[1]
-    assert len(told[0]) == len(COMMAND_LINES)
-    assert [line.split()[-2] for line in told[0][: 1 + len(COMMANDS)]] == ["0"] * (1 + len(COMMANDS))
+        outputs.append(done.stdout.splitlines())
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == len(COMMAND_LINES)
+    assert [line.split()[-2] for line in outputs[0][: 1 + len(COMMANDS)]] == ["0"] * (1 + len(COMMANDS))
 
 
 @pytest.mark.parametrize(("text", "why"), [("", "AttributeError: "), ("raise OSError('mine')", "OSError: mine")])
@@ -150,9 +150,10 @@ def test_doctor_says_what_else_bears_the_name_of_platformdirs(tmp_path: Path, te
         check=False,
     )
     assert done.stderr == ""
-    told = " ".join(done.stdout.split())
+    output = " ".join(done.stdout.split())
     assert (
-        f"WARN user directories: they were not asked for: {tmp_path}/platformdirs.py is not platformdirs ({why}" in told
+        f"WARN user directories: they were not asked for: {tmp_path}/platformdirs.py is not platformdirs ({why}"
+        in output
     )
 
 

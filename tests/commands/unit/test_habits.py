@@ -107,9 +107,9 @@ def on_a_terminal(*words: str, **environ: str) -> str:
 def test_colour_is_for_terminals_and_for_those_who_want_it(
     tmp_path: Path, environ: dict[str, str], coloured: bool
 ) -> None:
-    told = on_a_terminal("status", "--no-gpu", HOME=str(tmp_path), **environ)
-    assert ("\033[" in told) == coloured
-    assert "sif_writable" in told
+    output = on_a_terminal("status", "--no-gpu", HOME=str(tmp_path), **environ)
+    assert ("\033[" in output) == coloured
+    assert "sif_writable" in output
 
 
 def test_quiet_leaves_out_what_is_right(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ for words in (["status"], ["doctor"], ["cache", "list"], ["prepare", "--check"])
 """
     env = {**ENVIRON, "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
-    told = dict(part.split("\n", 1) for part in done.stdout.split("-- ")[1:])
-    assert "PASS" in told["doctor"]
-    assert not {"PASS", "INFO"} & set(told["doctor -q"].split())
-    assert len(told["status"].splitlines()) > len(told["status -q"].splitlines())
-    assert "stale" in told["prepare --check -q"]
+    outputs = dict(part.split("\n", 1) for part in done.stdout.split("-- ")[1:])
+    assert "PASS" in outputs["doctor"]
+    assert not {"PASS", "INFO"} & set(outputs["doctor -q"].split())
+    assert len(outputs["status"].splitlines()) > len(outputs["status -q"].splitlines())
+    assert "stale" in outputs["prepare --check -q"]
 
 
 LINES = [
@@ -172,8 +172,8 @@ def test_a_shell_completes_commands_options_and_values(scripts: dict[str, str], 
     done = subprocess.run(
         program, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False, env=env, cwd=tmp_path
     )
-    told = [set(line.split()) for line in done.stdout.splitlines()]
-    assert len(told) == len(LINES), done
-    for (line, wanted), found in zip(LINES, told):
+    offered = [set(line.split()) for line in done.stdout.splitlines()]
+    assert len(offered) == len(LINES), done
+    for (line, wanted), found in zip(LINES, offered):
         assert wanted <= found, (line, done)
         assert shell == "zsh" or len(found) <= len(wanted) + 4, line
