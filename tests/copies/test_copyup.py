@@ -65,23 +65,23 @@ def test_a_write_at_first_use_works_at_the_second_run(one_image: Image, way: Way
     program = f"import {way.name}; {way.name}.use()"
     first = one_image.run(program)
     assert first.returncode == 1
-    (told,) = (line for line in first.stderr.splitlines() if line.startswith("sif_writable: "))
-    assert told.startswith(f"sif_writable: {way.name} {_WRITES}")
-    assert told.endswith(f"To undo this: sif-writable cache forget {way.name}")
+    (ours,) = (line for line in first.stderr.splitlines() if line.startswith("sif_writable: "))
+    assert ours.startswith(f"sif_writable: {way.name} {_WRITES}")
+    assert ours.endswith(f"To undo this: sif-writable cache forget {way.name}")
     assert one_image.says(program) == "made\n"
     assert one_image.has(way.made)
     assert one_image.says(program) == ""
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.reports], ids=_by_name)
-def test_a_write_of_which_no_error_tells_is_left_alone_and_can_be_declared(one_image: Image, way: Way) -> None:
+def test_a_write_that_no_error_shows_is_left_alone_and_can_be_declared(one_image: Image, way: Way) -> None:
     program = f"import {way.name}" + ("" if way.when == IMPORT else f"; {way.name}.use()")
     plain = one_image.run(program, env={"SIF_WRITABLE": "off"})
     first = one_image.run(program)
-    told = [line for line in first.stderr.splitlines(keepends=True) if line.startswith("sif_writable: ")]
+    ours = [line for line in first.stderr.splitlines(keepends=True) if line.startswith("sif_writable: ")]
     assert (first.returncode, first.stdout) == (plain.returncode, plain.stdout) == (1, "")
-    assert first.stderr == plain.stderr + "".join(told)
-    assert [f"one of {way.name} keeps it" in line for line in told] == [True] * ("sqlite" in way.name)
+    assert first.stderr == plain.stderr + "".join(ours)
+    assert [f"one of {way.name} keeps it" in line for line in ours] == [True] * ("sqlite" in way.name)
     assert not one_image.has(f"{SP}/{way.name}")
     given = {"SIF_WRITABLE_PACKAGES": way.name}
     assert one_image.says(program, env=given) == "made\n"
@@ -196,10 +196,12 @@ def test_a_portion_of_a_namespace_that_a_pth_file_made(each_image: Image, space:
 
 def test_bytecode_without_sources(each_image: Image) -> None:
     for name in ("bare", "bare_beside"):
-        told = each_image.says(f"import {name}; print({name}.__file__, type({name}.__loader__).__name__)").splitlines()
-        assert told[:2] == [f"executed {name}"] * 2
+        printed = each_image.says(
+            f"import {name}; print({name}.__file__, type({name}.__loader__).__name__)"
+        ).splitlines()
+        assert printed[:2] == [f"executed {name}"] * 2
         entry = f"{SP}/{name}.pyc" if name == "bare_beside" else f"{SP}/{name}/__init__.pyc"
-        assert told[2] == f"{each_image.inside(each_image.copy(entry))} SourcelessFileLoader"
+        assert printed[2] == f"{each_image.inside(each_image.copy(entry))} SourcelessFileLoader"
         assert each_image.says(f"import {name}") == f"executed {name}\n"
     assert each_image.has(f"{SP}/bare/bare.made")
     assert each_image.has(f"{SP}/bare_beside.made")
@@ -259,8 +261,8 @@ def test_a_package_outside_site_packages(one_image: Image) -> None:
     with open(f"{library}/afield/__init__.py", "w", encoding="utf-8") as file:
         file.write("import os\nopen(os.path.join(os.path.dirname(__file__), 'a.made'), 'a').close()\n")
     for _ in range(2):
-        told = one_image.says("import afield; print(afield.__file__)", env={"PYTHONPATH": "/opt/lib"})
-        assert told.endswith("/tree/opt/lib/afield/__init__.py\n")
+        printed = one_image.says("import afield; print(afield.__file__)", env={"PYTHONPATH": "/opt/lib"})
+        assert printed.endswith("/tree/opt/lib/afield/__init__.py\n")
     assert os.path.exists(f"{one_image.folder}/tree/opt/lib/afield/a.made")
 
 
@@ -276,8 +278,8 @@ def test_an_application_outside_the_prefix_finds_its_root(one_image: Image) -> N
             "print(open(ROOT + '/share/model.txt').read(), open(HERE + '/../../../share/model.txt').read())\n"
         )
     for _ in range(2):
-        told = one_image.says("import rooted", env={"PYTHONPATH": "/opt/l/app/lib/python"})
-        assert told == "the model the model\n"
+        printed = one_image.says("import rooted", env={"PYTHONPATH": "/opt/l/app/lib/python"})
+        assert printed == "the model the model\n"
     assert os.path.exists(f"{one_image.folder}/tree/opt/l/app/lib/python/rooted/made")
 
 
@@ -315,8 +317,8 @@ def test_libraries_beside_a_package_are_found(one_image: Image) -> None:
             "print(ctypes.CDLL(HERE + '/near.so').near())\n"
         )
     for _ in range(2):
-        told = one_image.says("import native_pkg", env={"PYTHONPATH": "/opt/l"})
-        assert told == "42\n"
+        printed = one_image.says("import native_pkg", env={"PYTHONPATH": "/opt/l"})
+        assert printed == "42\n"
     copy = f"{one_image.folder}/tree/opt/l/native_pkg"
     assert os.readlink(f"{copy}/big.so") == "/opt/l/native_pkg/big.so"
     # A library is known by its inode: another package that loads the image's own gets the same one.
@@ -326,8 +328,8 @@ def test_libraries_beside_a_package_are_found(one_image: Image) -> None:
             "import ctypes, os\nctypes.CDLL(os.path.dirname(os.path.dirname(__file__)) + '/native_pkg/near.so')\n"
         )
     inodes = "{line.split()[4] for line in open('/proc/self/maps') if '/near.so' in line or '/libfar.so' in line}"
-    told = one_image.says(f"import native_pkg, neighbour; print(len({inodes}))", env={"PYTHONPATH": "/opt/l"})
-    assert told == "42\n2\n"
+    printed = one_image.says(f"import native_pkg, neighbour; print(len({inodes}))", env={"PYTHONPATH": "/opt/l"})
+    assert printed == "42\n2\n"
     # Whoever hands links on gets links; what is said of them is true.
     hand_on = (
         "import native_pkg, shutil; shutil.copytree(native_pkg.HERE, '/tmp/out', symlinks=True); "
@@ -346,8 +348,8 @@ def test_a_cure_that_does_not_cure_is_taken_back_and_the_first_error_is_shown(on
     first = one_image.run("import hopeless")
     assert first.returncode == 1
     assert first.stdout == "executed hopeless\n" * 2
-    told, _, rest = first.stderr.partition("\n")
-    assert told == (
+    line, _, rest = first.stderr.partition("\n")
+    assert line == (
         "sif_writable: A writable copy of hopeless was tried and is not used any more: the import of hopeless failed "
         "with it too (LookupError: no such luck)."
     )
@@ -386,21 +388,21 @@ def test_half_imported_modules_are_dropped(one_image: Image) -> None:
 
 def test_an_import_that_works_loads_nothing_of_ours(one_image: Image) -> None:
     one_image.says("import quiet")
-    told = one_image.says(
+    printed = one_image.says(
         "import outsider, sys; old = set(sys.modules); import quiet; "
         "print(quiet.value, sorted(n for n in set(sys.modules) - old if 'sif' in n), type(quiet.__loader__).__name__)"
     )
-    assert told == "3 [] SourceFileLoader\n"
+    assert printed == "3 [] SourceFileLoader\n"
 
 
 def test_the_finders_of_the_path_are_given_back_at_the_end(one_image: Image) -> None:
     program = """
 import atexit, sys
-def tell():
+def show():
     print(sorted({type(finder).__module__ for finder in sys.path_importer_cache.values() if finder is not None}))
-atexit.register(tell)  # before ours, so it runs after
+atexit.register(show)  # before ours, so it runs after
 import quiet
-tell()
+show()
 """
     assert (
         one_image.says(program)
@@ -418,8 +420,8 @@ def test_a_write_in_a_thread_is_learned(one_image: Image) -> None:
 
 def test_the_user_names_packages(one_image: Image) -> None:
     given = {"SIF_WRITABLE_PACKAGES": "quiet, nonsense"}
-    told = one_image.says("import quiet; print(quiet.__file__)", env=given)
-    assert told.strip() == one_image.inside(one_image.copy(f"{SP}/quiet/__init__.py"))
+    printed = one_image.says("import quiet; print(quiet.__file__)", env=given)
+    assert printed.strip() == one_image.inside(one_image.copy(f"{SP}/quiet/__init__.py"))
     status = one_image.run(argv=["-m", "sif_writable", "status"], env=given)
     assert "SIF_WRITABLE_PACKAGES names 'nonsense', which is not installed" in " ".join(status.stdout.split())
 
@@ -515,9 +517,9 @@ def test_many_processes_make_one_copy(one_image: Image) -> None:
 import subprocess, sys
 command = [{PYTHON!r}, '-c', 'import large; print(large.__file__)']
 running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(32)]
-told = [process.communicate()[0].splitlines()[-1] for process in running]
-assert all(process.returncode == 0 for process in running), told
-print(len(set(told)), told[0])
+printed = [process.communicate()[0].splitlines()[-1] for process in running]
+assert all(process.returncode == 0 for process in running), printed
+print(len(set(printed)), printed[0])
 """
     assert one_image.says(program).split() == ["1", one_image.inside(one_image.copy(f"{SP}/large/__init__.py"))]
     assert len(os.listdir(one_image.copy(f"{SP}/large"))) == 303  # parts, __init__, bytecode, what it made
@@ -621,10 +623,10 @@ def test_paths_of_no_package_are_explained_and_not_learned(one_image: Image) -> 
     assert "/venv can be written: what is new in it is kept in" in status
 
 
-def test_status_tells_what_was_written(one_image: Image) -> None:
+def test_status_shows_what_was_written(one_image: Image) -> None:
     one_image.says("import rewritten_import, resourceful")
-    told = one_image.run(argv=["-m", "sif_writable", "status", "--json"]).stdout
-    found = {entry["name"]: entry for entry in json.loads(told)["packages"]}
+    status = one_image.run(argv=["-m", "sif_writable", "status", "--json"]).stdout
+    found = {entry["name"]: entry for entry in json.loads(status)["packages"]}
     assert found["resourceful"]["written"] == ["resourceful.made"]
     assert found["rewritten_import"]["written"] == ["config.json"]
     assert found["resourceful"]["how"] == "copy"
@@ -636,10 +638,10 @@ def test_status_tells_what_was_written(one_image: Image) -> None:
 def test_status_reads_well(one_image: Image) -> None:
     one_image.says("import rewritten_import, resourceful")
     one_image.run("import open_use; open_use.use()")
-    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"]).stdout
-    assert "copies     3 packages have a writable copy, or get one: open_use, resourceful," in told
-    told = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu", "--verbose"]).stdout
-    _, _, section = told.partition("packages that write into their own directory\n")
+    status = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu"]).stdout
+    assert "copies     3 packages have a writable copy, or get one: open_use, resourceful," in status
+    status = one_image.run(argv=["-m", "sif_writable", "status", "--no-gpu", "--verbose"]).stdout
+    _, _, section = status.partition("packages that write into their own directory\n")
     packages, _, _ = section.partition("\n\n")
     tree = one_image.inside(one_image.copy(""))[:-1]
     size = re.compile(r"\(\d.*?iB\)")

@@ -115,7 +115,7 @@ HANDED_OUT = {
         "import json; json.loads('1')",
     ),
     "it is in use as threading.excepthook": (
-        "import threading\nhook = threading.excepthook\ndef mine(told): hook(told)\nthreading.excepthook = mine",
+        "import threading\nhook = threading.excepthook\ndef mine(args): hook(args)\nthreading.excepthook = mine",
         "",
     ),
     "it is in use as sys.stdout": (
@@ -125,7 +125,10 @@ HANDED_OUT = {
         ),
         "",
     ),
-    "gc.callbacks holds a part of it": ("import gc\ndef collected(*told): pass\ngc.callbacks.append(collected)", ""),
+    "gc.callbacks holds a part of it": (
+        "import gc\ndef collected(*arguments): pass\ngc.callbacks.append(collected)",
+        "",
+    ),
     "holder.classes holds a part of it": (
         "import holder\nclass Mine(holder.Base): pass",
         "import holder; assert len(holder.classes) == 1",
@@ -161,11 +164,11 @@ def test_what_a_second_try_would_double_is_not_tried_again(one_image: Image, eff
     _package(one_image, "effective", EFFECTS[effect] + WRITE)
     first = one_image.run("import effective", env=OWN)
     assert (first.returncode, first.stdout.count("executed")) == (1, 1)
-    told = [line for line in first.stderr.splitlines() if line.startswith("sif_writable: ")]
-    assert len(told) == 1
-    assert "from the next run on" in told[0]
-    assert effect in told[0]
-    assert told[0].endswith("sif-writable cache forget effective")
+    ours = [line for line in first.stderr.splitlines() if line.startswith("sif_writable: ")]
+    assert len(ours) == 1
+    assert "from the next run on" in ours[0]
+    assert effect in ours[0]
+    assert ours[0].endswith("sif-writable cache forget effective")
     again = one_image.run("import effective", env=OWN)
     assert (again.returncode, again.stdout.count("executed")) == (0, 1), again
 
@@ -203,8 +206,8 @@ def test_a_registry_that_refuses_the_second_try_shows_the_first_error(one_image:
     _package(one_image, "refusing", "import registry; registry.add('refusing')" + WRITE)
     plain = one_image.run("import refusing", env={**OWN, "SIF_WRITABLE": "off"})
     first = one_image.run("import refusing", env=OWN)
-    told, _, rest = first.stderr.partition("\n")
-    assert "is not used any more: the import of refusing failed with it too (KeyError: 'twice')" in told
+    line, _, rest = first.stderr.partition("\n")
+    assert "is not used any more: the import of refusing failed with it too (KeyError: 'twice')" in line
     assert rest == plain.stderr
     assert one_image.run("import refusing", env=OWN).stdout == "executed\n"
 

@@ -22,12 +22,12 @@ def forget(image: Image, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_package_is_forgotten(one_image: Image) -> None:
     one_image.says("import resourceful, inner")
-    told = forget(one_image, "resourceful")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "forgotten: resourceful\n" in told.stdout
+    done = forget(one_image, "resourceful")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "forgotten: resourceful\n" in done.stdout
     assert not one_image.has(f"{SP}/resourceful")
-    assert "is kept in" in told.stdout
-    assert "(resourceful.made)" in " ".join(told.stdout.split())
+    assert "is kept in" in done.stdout
+    assert "(resourceful.made)" in " ".join(done.stdout.split())
     (kept,) = os.listdir(f"{one_image.folder}/written/set-aside")
     assert os.listdir(f"{one_image.folder}/written/set-aside/{kept}") == ["resourceful.made"]
     listed = one_image.run(argv=["-m", "sif_writable", "cache", "list", "--json"]).stdout
@@ -53,9 +53,9 @@ def test_a_package_is_named_by_its_path(one_image: Image, end: str) -> None:
 
 def test_what_is_written_goes_with_yes_and_a_module_of_one_file(one_image: Image) -> None:
     one_image.says("import solo")
-    told = json.loads(forget(one_image, "solo", "--yes", "--json").stdout)
-    assert told["forgotten"] == ["solo"]
-    assert told["failed"] == []
+    result = json.loads(forget(one_image, "solo", "--yes", "--json").stdout)
+    assert result["forgotten"] == ["solo"]
+    assert result["failed"] == []
     assert not one_image.has(f"{SP}/solo.py")
     assert "written" not in os.listdir(one_image.folder)
     assert one_image.says("import solo") == "executed solo\n" * 2
@@ -96,8 +96,8 @@ print(copyup.make([unit], "import", "x", copies))
 """
     assert one_image.says("import quiet") == ""
     lib = os.path.basename(os.path.dirname(one_image.copy(SP)))
-    told = one_image.says(program.format(lib=lib)).splitlines()
-    assert told[-1] == "its copy did not help: LookupError"
+    printed = one_image.says(program.format(lib=lib)).splitlines()
+    assert printed[-1] == "its copy did not help: LookupError"
     assert one_image.run("import inner").returncode == 1  # from the image, and not tried once more
     assert "refused: its copy did not help: LookupError" in " ".join(
         one_image.run(argv=["-m", "sif_writable", "status"]).stdout.split()
@@ -169,8 +169,8 @@ def test_a_second_try_that_storage_has_failed_is_made_again_by_the_next_run(one_
         result = one_image.run("import late", env=env)
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1].startswith("OSError: [Errno 30]"), number
-        (told,) = [line for line in result.stderr.splitlines() if line.startswith("sif_writable: ")]
-        assert told == (
+        (ours,) = [line for line in result.stderr.splitlines() if line.startswith("sif_writable: ")]
+        assert ours == (
             "sif_writable: A writable copy of late could not be used this time: the import of late failed with it too "
             "(OSError: [Errno 28] No space left on device). The next run tries it again."
         )

@@ -71,6 +71,6 @@ def test_a_list_that_cannot_be_used_is_one_note_and_no_failure(
     path = f"{one_image.folder}/learned"
     spoil(path)
     assert one_image.says(_STATE).endswith("active None\n")
-    told = json.loads(one_image.says("", argv=("-m", "sif_writable", "status", "--json", "--no-gpu")))
-    notes = [note for note in told["notes"] if "learned" in note or "failed" in note]
+    status = json.loads(one_image.says("", argv=("-m", "sif_writable", "status", "--json", "--no-gpu")))
+    notes = [note for note in status["notes"] if "learned" in note or "failed" in note]
     assert [one_image.inside(path) in note and why in note for note in notes] == [True], notes

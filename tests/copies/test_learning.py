@@ -25,7 +25,7 @@ _WORKERS = {
     "pool": "import open_use, multiprocessing as m; m.get_context('fork').Pool(1).apply(open_use.use)",
     "thread pool": "import open_use, concurrent.futures as c; c.ThreadPoolExecutor(1).submit(open_use.use).result()",
     "process pool": "import open_use, concurrent.futures as c; c.ProcessPoolExecutor(1).submit(open_use.use).result()",
-    "told in words, as torch does": """
+    "reported in words, as torch does": """
 import open_use, traceback
 try: open_use.use()
 except OSError: text = traceback.format_exc()
@@ -41,10 +41,10 @@ def test_an_error_in_a_worker_is_learned(one_image: Image, where: str) -> None:
     plain = one_image.run(program, env={"SIF_WRITABLE": "off"})
     first = one_image.run(program)
     assert first.returncode == plain.returncode
-    told = [line for line in first.stderr.splitlines() if line.startswith("sif_writable: ")]
-    assert [line.partition(" ")[2].startswith(f"open_use {_PROMISE}") for line in told] == [True], first
+    ours = [line for line in first.stderr.splitlines() if line.startswith("sif_writable: ")]
+    assert [line.partition(" ")[2].startswith(f"open_use {_PROMISE}") for line in ours] == [True], first
     assert len(first.stderr.splitlines()) == len(plain.stderr.splitlines()) + 1
-    if where != "told in words, as torch does":
+    if where != "reported in words, as torch does":
         one_image.says(program)
         assert one_image.has("site-packages/open_use/log.txt")
 
@@ -75,7 +75,7 @@ assert threading.excepthook is mine
 
 
 @pytest.mark.exact
-def test_modules_that_tell_are_as_without_us(one_image: Image) -> None:
+def test_modules_that_report_errors_are_as_without_us(one_image: Image) -> None:
     program = """
 import quiet, sys
 assert 'threading' not in sys.modules and 'multiprocessing' not in sys.modules

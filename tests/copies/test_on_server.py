@@ -35,7 +35,7 @@ def test_code_is_read_from_the_image_until_it_is_changed(one_image: Image, main_
     library = one_image.machine.in_image("/opt/l/sp")
     for name, text in PACKAGE.items():
         write(f"{library}/fresh/{name}.py", text)
-        os.utime(f"{library}/fresh/{name}.py", (1, 1))  # bytecode tells versions of one size by the second
+        os.utime(f"{library}/fresh/{name}.py", (1, 1))  # bytecode distinguishes versions of one size by the second
     subprocess.run([main_python.path, "-m", "compileall", "-q", library], check=True)
     env = {**BY_COPY, "PYTHONPATH": "/opt/l/sp", "SIF_WRITABLE_PACKAGES": "fresh"}
     log = f"{one_image.places.folder}/requests"

@@ -82,8 +82,8 @@ def test_a_change_deep_in_a_package_that_an_installer_has_recorded(one_image: Im
         for path in (record, os.path.dirname(record), os.path.dirname(deep), f"{library}/fresh", library):
             os.utime(path, (1_600_000_000, 1_600_000_000))
         say = SAY + "; print(open(fresh.HERE + '/deep/er.py').read().count('made-2'))"
-        told = one_image.run(say, **_options()).stdout  # type: ignore[arg-type]
-        assert told == f"1 True\n{(value - 1) * 2}\n"
+        printed = one_image.run(say, **_options()).stdout  # type: ignore[arg-type]
+        assert printed == f"1 True\n{(value - 1) * 2}\n"
 
 
 @pytest.mark.parametrize("place", ["/opt/project", "/venv/lib/python3/project"])

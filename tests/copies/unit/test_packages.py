@@ -72,7 +72,7 @@ def test_the_learned_list_survives_anything() -> None:
         ("os.makedirs(os.environ['HOME'])", False),
     ],
 )
-def test_what_sources_tell(tmp_path: Path, source: str, writes: bool) -> None:
+def test_what_sources_show(tmp_path: Path, source: str, writes: bool) -> None:
     path = tmp_path / "m.py"
     path.write_text(source)
     assert bool(Sources([str(path)]).write()) == writes

@@ -130,7 +130,7 @@ REFUSED = {
     f"no such column: {P}": [],
     f"cannot write {P}": [],
     f"Permission denied by the licence server. See '{P}' for help.": [],
-    f"Permission denied. {P} tells more": [],
+    f"Permission denied. {P} says more": [],
     f"{P} was loaded; connecting to the licence server: Permission denied": [],
     f"{P}:12: UserWarning: Permission denied": [],
     "[Errno 30] Read-only file system": [],
@@ -144,7 +144,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_words_tell(text: str) -> None:
+def test_what_words_show(text: str) -> None:
     assert failures.refused(text) == REFUSED[text]
     if REFUSED[text]:
         assert may_be_a_refusal(RuntimeError(text))
@@ -191,7 +191,7 @@ def _os_error(number: int, *names: str | bytes) -> OSError:
         (OSError(errno.EROFS, "Read-only file system"), []),
     ],
 )
-def test_what_errors_tell(error: BaseException, paths: list[str]) -> None:
+def test_what_errors_show(error: BaseException, paths: list[str]) -> None:
     found = failures.failures(chain(error), "/cwd")
     assert [failure.path for failure in found] == paths
     if paths:
@@ -351,7 +351,7 @@ def test_other_errors_are_passed_over_at_once(error: BaseException) -> None:
     assert not may_be_a_refusal(error)
 
 
-def test_a_traceback_in_words_is_told_apart() -> None:
+def test_a_traceback_in_words_is_recognised() -> None:
     assert failures.frames(RuntimeError(WORKER)) == ["/sp/p/__init__.py", "/sp/torch/utils/data/_utils/worker.py"]
     assert failures.frames(RuntimeError(f"cannot write {P}")) == []
 

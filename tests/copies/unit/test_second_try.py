@@ -1,4 +1,4 @@
-"""The parts of a second try of an import: what speaks against it, what is made as it was, and what a failure tells."""
+"""The parts of a second try of an import: what forbids it, what is made as it was, and what a failure shows."""
 
 from __future__ import annotations
 
@@ -473,7 +473,7 @@ def test_what_a_module_did_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done() == ""
 
 
-def test_threads_of_a_module_are_told_from_others() -> None:
+def test_threads_of_a_module_are_distinguished_from_others() -> None:
     wait, others = threading.Event(), begun("pkg")
     thread = threading.Thread(target=wait.wait)
     thread.start()

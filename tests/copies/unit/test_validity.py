@@ -97,7 +97,7 @@ def test_only_so_many_entries_are_compared(tmp_path: Path) -> None:
     (folder / f"{validity.RECORDED_ENTRIES:04}").write_text("changed")
     seen.append((validity.fingerprint(str(folder), ""), validity.fingerprint(str(folder), str(record))))
     assert seen[0][0] != seen[1][0]
-    assert seen[0][1] == seen[1][1]  # the RECORD tells of it
+    assert seen[0][1] == seen[1][1]  # the RECORD shows it
 
 
 def test_a_copy_that_others_may_write_or_that_is_gone_is_not_ours(
