@@ -95,7 +95,7 @@ def test_a_warm_start_loads_what_an_installed_one_does_and_what_starts_it(
 
 
 def identity(hooked: Hooked, folder: str) -> tuple[str, list[str]]:
-    """Return what tells an image from another one, twice: of a start that decides, and of one that finds its plan."""
+    """Return the identity of an image twice: of a start that decides, and of one that finds its plan."""
     program = question("os.environ.get('SIF_WRITABLE_COPIES', '').rpartition('/image-')[2]")
     words = (environments.PYTHON, "-c", program)
     cold, warm = (answer(run(hooked.machine, folder, *words, venv=hooked.environment)) for _ in range(2))

@@ -78,7 +78,7 @@ def test_modules(each: Hooked, state: str, ours: frozenset[str]) -> None:
 
 
 def test_where_storage_may_hang_one_module_asks_first(hooked: Hooked) -> None:
-    """A local disk stands in for a network filesystem: types of filesystems are what tells them apart."""
+    """A local disk stands in for a network filesystem: types of filesystems are what distinguishes them."""
     changed = hooked.copy()
     with open(f"{changed.packages}/sif_writable/warm.py", encoding="utf-8") as file:
         text = file.read()
@@ -152,7 +152,7 @@ def test_a_warm_start_writes_nothing(each: Hooked, strace: str, state: str) -> N
 
 
 def test_once_a_day_a_warm_start_says_that_its_image_is_used(each: Hooked, strace: str) -> None:
-    """By the time of the kept plan: nothing else tells that everywhere. That of the mark is renewed with it."""
+    """By the time of the kept plan: nothing else shows that everywhere. That of the mark is renewed with it."""
     options = _options(each, "active")
     (plan,) = glob.glob(f"{each.machine.places.home}/.cache/sif-writable/image-*/plan-*")
     usual = system_calls(each, strace, options)

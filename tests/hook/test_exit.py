@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.lab.writing_image import Image
 
-# Runs steps one after the other, and tells after each what is there beside this process, and what the step said.
+# Runs steps one after the other, and prints after each what is there beside this process, and what the step said.
 _OBSERVER = """
 import glob, json, os, signal, subprocess, sys, time
 STORAGE = "/home/user/.cache/sif-writable"
@@ -142,10 +142,10 @@ def test_no_descriptor_stays(one_image: Image, text: str) -> None:
 
 
 def test_the_lease_of_the_copies_is_the_only_descriptor_that_stays(one_image: Image) -> None:
-    told = "import os, fcntl\nfor n in os.listdir('/proc/self/fd'):\n  try: print(n, os.readlink(f'/proc/self/fd/{n}'))"
-    told += "\n  except OSError: pass\nprint(fcntl.fcntl(3, fcntl.F_GETFD))"
+    show = "import os, fcntl\nfor n in os.listdir('/proc/self/fd'):\n  try: print(n, os.readlink(f'/proc/self/fd/{n}'))"
+    show += "\n  except OSError: pass\nprint(fcntl.fcntl(3, fcntl.F_GETFD))"
     for _ in range(2):
-        _, seen = observe(one_image, code(f"import inner, resourceful\n{told}"))
+        _, seen = observe(one_image, code(f"import inner, resourceful\n{show}"))
         *open_, flags = seen["said"].splitlines()[-5:]
         assert seen["code"] == 0, seen
         assert [line.split("/")[-1] for line in open_ if line.startswith("3 ")] == ["lease"], seen
@@ -207,7 +207,7 @@ def test_what_a_killed_trial_of_an_overlay_leaves_is_collected(one_image: Image)
 def test_a_killed_trace_ends_with_its_command_and_the_next_one_takes_its_folder_away(one_image: Image) -> None:
     program = "import time; open('/var/tmp/ready', 'w'); time.sleep(3)"
     step = {**command("trace", "--", "/venv/bin/python", "-c", program), "kill when": "/var/tmp/ready"}
-    # Without user namespaces only interpreters are heard, which is the quick way; the folder is the same.
+    # Without user namespaces only interpreters are watched, which is the quick way; the folder is the same.
     before, after = observe(one_image, step, userns=False)
     (left,) = (path for path in after["temporary"] if path.startswith("/tmp/sif-writable-trace-"))
     assert (after["others"], after["mounts"]) == ([], before["mounts"])

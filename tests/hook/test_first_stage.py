@@ -23,30 +23,30 @@ def finders():
 
 def at_the_end():  # the first that was registered is the last to be called
     import json
-    print(json.dumps([told, [finder.__module__ for finder in finders()]]))
+    print(json.dumps([found, [finder.__module__ for finder in finders()]]))
 
 atexit.register(at_the_end)
 (stage,) = finders()
-told = {"start": ours(), "held": sorted({"os", "sys", "sif_writable"}.intersection(stage.__globals__))}
-told["hash"] = bool(hash(stage))
+found = {"start": ours(), "held": sorted({"os", "sys", "sif_writable"}.intersection(stage.__globals__))}
+found["hash"] = bool(hash(stage))
 import json, email.message, concurrent.futures, sqlite3
 for name in ("sitecustomize", "usercustomize", "apport_python_hook"):
     try:
         __import__(name)
     except ImportError:
         pass
-told["library"] = ours()
+found["library"] = ours()
 IN_FRONT
 for name in [name for name in os.environ if name.startswith("SIF_WRITABLE")]:
     del os.environ[name]
 try:
     import of_nobody
 except ModuleNotFoundError as error:
-    told["error"] = str(error)
+    found["error"] = str(error)
 from sif_writable import importhook
 (finder,) = finders()
-told["finder"] = [type(finder) is importhook.Finder, sys.meta_path[0] is finder]
-told["folder"] = importhook.folder()
+found["finder"] = [type(finder) is importhook.Finder, sys.meta_path[0] is finder]
+found["folder"] = importhook.folder()
 """
 _IN_FRONT = """
 class Other:
@@ -55,7 +55,7 @@ class Other:
         return None
 sys.meta_path.insert(0, Other)
 import wave
-told["behind another"] = sys.meta_path[0] is not Other
+found["behind another"] = sys.meta_path[0] is not Other
 """
 
 
@@ -66,15 +66,15 @@ def test_nothing_more_is_loaded_before_the_first_import_of_a_package(hooked: Hoo
     for in_front in ("", _IN_FRONT):
         result = hooked.run("-c", _PROGRAM.replace("IN_FRONT", in_front), env=env)
         assert (result.returncode, result.stderr) == (0, ""), result
-        told, left = json.loads(result.stdout)
+        found, left = json.loads(result.stdout)
         more = ["sif_writable.warm"] if state == "active" else []
-        assert told["start"] == told["library"] == ["sif_writable", "sif_writable.child", *more]
-        assert (told["held"], told["hash"]) == ([], True)
-        assert told["error"] == "No module named 'of_nobody'"
-        assert told["finder"] == [True, True]
+        assert found["start"] == found["library"] == ["sif_writable", "sif_writable.child", *more]
+        assert (found["held"], found["hash"]) == ([], True)
+        assert found["error"] == "No module named 'of_nobody'"
+        assert found["finder"] == [True, True]
         # It goes by the variables as they were when the process began.
-        assert told["folder"].startswith(f"{scratch.HOME}/.cache/sif-writable/image-")
-        assert told.get("behind another", True)
+        assert found["folder"].startswith(f"{scratch.HOME}/.cache/sif-writable/image-")
+        assert found.get("behind another", True)
         assert left == []
 
 

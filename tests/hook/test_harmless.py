@@ -204,13 +204,13 @@ def test_stderr_that_cannot_be_written(hooked: Hooked, target: str, env: dict[st
 
 
 def _assert_runs_in_shell(hooked: Hooked, redirection: str, env: dict[str, str]) -> None:
-    """Start an interpreter whose descriptors are as the redirection says; it tells by a file what the hook did."""
-    program = f"import sys; open('{WORK}/told', 'w').write(str({STATE}))"
+    """Start an interpreter whose descriptors are as the redirection says; it writes to a file what the hook did."""
+    program = f"import sys; open('{WORK}/state', 'w').write(str({STATE}))"
     for _ in range(2):
-        script = f'rm -f told; "$0" -c "{program}" {redirection}; echo $?'
+        script = f'rm -f state; "$0" -c "{program}" {redirection}; echo $?'
         result = hooked.machine.run(["sh", "-c", script, PYTHON], venv=hooked.environment, env=env)
         assert result.stdout == "0\n", result
-        with open(os.path.join(hooked.machine.places.work, "told"), encoding="utf-8") as file:
+        with open(os.path.join(hooked.machine.places.work, "state"), encoding="utf-8") as file:
             assert file.read() == "active"
 
 

@@ -108,13 +108,13 @@ def test_no_handler_goes_on_without_the_gpu(job: Hooked, program: str) -> None:
     done = _run(job, CAUGHT + program)
     assert done.returncode == 1, done
     assert done.stderr == LINES * (2 if "passed over" in program else 1)
-    told = done.stdout.splitlines()
-    assert "on the CPU" not in told
+    printed = done.stdout.splitlines()
+    assert "on the CPU" not in printed
     assert "otherwise" not in done.stdout
-    assert "torch is imported" not in told
-    assert "went on" not in told
-    assert "cleaned up" in told
-    assert "at the end" in told
+    assert "torch is imported" not in printed
+    assert "went on" not in printed
+    assert "cleaned up" in printed
+    assert "at the end" in printed
 
 
 def test_a_thread_ends_and_says_why(job: Hooked) -> None:
@@ -280,14 +280,14 @@ def kinds(each: Hooked) -> Hooked:
 
 
 def test_every_loader_is_the_ordinary_one_after_the_import(kinds: Hooked) -> None:
-    told = []
+    printed = []
     for mode, finder in (("auto", _FINDER), ("off", "None")):
         env = {"PYTHONPATH": f"{MODULES}:{MODULES}/modules.zip:{WORK}", "SIF_WRITABLE": mode}
         done = kinds.run("-c", _KINDS + _LOOK.replace("FINDER", finder), env=env)
         assert (done.returncode, done.stderr) == (0, "")
-        told.append(done.stdout.splitlines())
-    assert told[0] == told[1]
-    assert len(told[0]) >= 10
+        printed.append(done.stdout.splitlines())
+    assert printed[0] == printed[1]
+    assert len(printed[0]) >= 10
 
 
 def test_a_module_of_every_kind_is_checked_when_it_is_executed(kinds: Hooked) -> None:

@@ -25,12 +25,12 @@ def _passwd(hooked: Hooked, home: str | None) -> list[str]:
 
 
 def test_without_the_variable_home_is_what_the_passwd_entry_says(each: Hooked) -> None:
-    told = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'], os.path.isdir('/var/tmp/sif-writable-1000'))"
-    state, home, results, cache, elsewhere = each.ask(told, home=None)
+    asked = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'], os.path.isdir('/var/tmp/sif-writable-1000'))"
+    state, home, results, cache, elsewhere = each.ask(asked, home=None)
     assert (state, home, results) == ("active", None, f"{scratch.HOME}/results.csv")
     assert cache.startswith(f"{scratch.HOME}/.cache/")
     assert not elsewhere
-    assert each.ask(told) == ("active", scratch.HOME, *each.ask(told, home=None)[2:])
+    assert each.ask(asked) == ("active", scratch.HOME, *each.ask(asked, home=None)[2:])
     assert each.state(home=None, writable=True) == "writable"
 
 
@@ -60,9 +60,9 @@ for name, env in [("none", {{}}), ("path", {{"PATH": os.environ["PATH"]}}), ("se
 )
 def test_where_the_passwd_entry_is_of_no_use_home_is_repaired(hooked: Hooked, home: str | None, why: str) -> None:
     options: dict[str, Any] = {"home": None, "binds": _passwd(hooked, home)}
-    told = json.loads(hooked.run("-m", "sif_writable", "status", "--json", "--no-gpu", **options).stdout)["home"]
-    assert (told["private"], told["old"], told["why"]) == (True, None, why)
-    assert told["value"].startswith("/var/tmp/")
+    found = json.loads(hooked.run("-m", "sif_writable", "status", "--json", "--no-gpu", **options).stdout)["home"]
+    assert (found["private"], found["old"], found["why"]) == (True, None, why)
+    assert found["value"].startswith("/var/tmp/")
     # And a child for which that is switched off has none again.
     child = f"[subprocess.run([sys.executable, '-c', {question(HERE)!r}], env={{**os.environ, 'SIF_WRITABLE': 'off'}})]"
     result = hooked.run("-c", f"import os, subprocess, sys; {child}", **options)
@@ -75,8 +75,8 @@ def test_a_relative_home_that_works_is_left_alone(hooked: Hooked) -> None:
     os.mkdir(place)
     if os.getuid() == 0:
         os.chown(place, ORDINARY_UID, ORDINARY_UID)
-    told = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'])"
-    state, home, results, cache = hooked.ask(told, home="mine")
+    asked = f"({STATE}, *{HERE}, os.environ['NUMBA_CACHE_DIR'])"
+    state, home, results, cache = hooked.ask(asked, home="mine")
     assert (state, home, results) == ("active", "mine", "mine/results.csv")
     assert cache.startswith(f"{WORK}/mine/.cache/")
     assert hooked.state(home="mine", writable=True) == "writable"

@@ -64,9 +64,9 @@ def test_common_surroundings_take_the_warm_path_too(hooked: Hooked, place: str) 
     assert hooked.machine.run(["sh", "-c", f"mkdir -p /home/user/.cache; {script or ':'}"]).returncode == 0
     program = f"import os, sys; print(repr({OUTCOME}))"
     first, second, third = [hooked.run("-c", program, **options) for _ in range(3)]
-    told = [ast.literal_eval(result.stdout) for result in (first, second, third)]
-    assert [decided for decided, *_ in told] == [True, False, False]
-    assert told[0][1:] == told[1][1:]
+    outcomes = [ast.literal_eval(result.stdout) for result in (first, second, third)]
+    assert [decided for decided, *_ in outcomes] == [True, False, False]
+    assert outcomes[0][1:] == outcomes[1][1:]
     assert first.stderr == second.stderr == third.stderr
 
 
@@ -93,7 +93,7 @@ def test_a_manifest_takes_the_warm_path_too(hooked: Hooked) -> None:
 
 @pytest.mark.parametrize("home", ["/home/user", "/no/such/home"])
 def test_an_image_without_bytecode_takes_the_warm_path_too(hooked: Hooked, home: str) -> None:
-    """In a place of one's own the interpreter is told by its own variable, in one for all by the hook."""
+    """In a place of one's own the interpreter learns it from its own variable, in one for all from the hook."""
     plain = hooked.copy()
     for where, folders, _ in os.walk(plain.packages):
         if "__pycache__" in folders:
@@ -105,16 +105,16 @@ def test_an_image_without_bytecode_takes_the_warm_path_too(hooked: Hooked, home:
     assert plain.ask(OUTCOME, "-B", home=home)[1] is None
 
 
-def test_status_tells_the_same_from_a_kept_plan(warm: Hooked) -> None:
+def test_status_shows_the_same_from_a_kept_plan(warm: Hooked) -> None:
     words = ("-m", "sif_writable", "status", "--json", "--no-gpu")
     from_kept = json.loads(warm.run(*words).stdout)
     os.unlink(_kept(warm))
     decided = json.loads(warm.run(*words).stdout)
     assert len(decided["redirects"]) > 10
-    for told in (from_kept, decided):
-        for storage in told["storage"]:
+    for status in (from_kept, decided):
+        for storage in status["storage"]:
             del storage["free_bytes"], storage["free_inodes"]
-        del told["space"]
+        del status["space"]
     assert from_kept == decided
 
 
@@ -176,7 +176,7 @@ def test_a_change_is_seen(warm: Hooked, change: str) -> None:
     do, options = CHANGES[change]
     if do is not None:
         do(warm)
-    decided, *told = warm.ask(OUTCOME, **options)
+    decided, *outcome = warm.ask(OUTCOME, **options)
     if change not in ("another user's name", "storage taken away"):  # else both starts make their storage anew
         assert decided
     for folder, _, names in os.walk(warm.machine.places.folder):
@@ -185,7 +185,7 @@ def test_a_change_is_seen(warm: Hooked, change: str) -> None:
                 os.unlink(os.path.join(folder, name))
     again, *anew = warm.ask(OUTCOME, **options)
     assert again
-    assert (told[0], _session(told[1])) == (anew[0], _session(anew[1]))
+    assert (outcome[0], _session(outcome[1])) == (anew[0], _session(anew[1]))
 
 
 def _cut(path: str, size: int) -> None:

@@ -15,11 +15,11 @@ from tests.lab.plain_machine import WORK
 if TYPE_CHECKING:
     from tests.lab.hooked import Hooked
 
-_TELL = """
+_REPORT = """
 import json, os, sys
 print(json.dumps([sys.modules["sif_writable"].state, sys.pycache_prefix, dict(os.environ)]))
 """
-# Has one child tell for each change of the environment, where `null` takes a variable away; and each child's own child.
+# Has a child report for each change of the environment, where `null` takes a variable away; and each child's own child.
 _FAMILY = """
 import json, os, subprocess, sys
 changes = [{}, *json.loads(sys.argv[2])]
@@ -33,19 +33,19 @@ for change in changes:
 """
 
 
-class Told(NamedTuple):
-    """What an interpreter told of itself."""
+class Report(NamedTuple):
+    """What an interpreter reported about itself."""
 
     state: str
     pycache: str | None
     env: dict[str, str]
 
 
-def _family(hooked: Hooked, changes: list[dict[str, str | None]], **options: Any) -> tuple[Told, list[list[Told]]]:
-    """Return what the parent told, and for no change and each of these ones the child and its child."""
-    result = hooked.run("-c", _FAMILY, _TELL, json.dumps(changes), **options)
+def _family(hooked: Hooked, changes: list[dict[str, str | None]], **options: Any) -> tuple[Report, list[list[Report]]]:
+    """Return what the parent reported, and for no change and each of these ones the child and its child."""
+    result = hooked.run("-c", _FAMILY, _REPORT, json.dumps(changes), **options)
     assert (result.returncode, result.stderr) == (0, ""), result
-    parent, *others = [Told(*json.loads(line)) for line in result.stdout.splitlines()]
+    parent, *others = [Report(*json.loads(line)) for line in result.stdout.splitlines()]
     return parent, [others[at : at + 2] for at in range(0, len(others), 2)]
 
 
@@ -140,7 +140,7 @@ print(json.dumps([text, dict(os.environ)]))
 """
 
 
-def test_status_of_a_child_tells_what_it_has_and_who_decided(hooked: Hooked) -> None:
+def test_status_of_a_child_shows_what_it_has_and_who_decided(hooked: Hooked) -> None:
     """HOME moves and with it all that hangs on it, but for what is pinned where it works."""
     hooked.run("-c", "import os; os.makedirs(os.path.expanduser('~/.cellpose/models'))")
     changes = [{"SIF_WRITABLE": "off"}, {"HF_HUB_CACHE": "/of/mine", "SIF_WRITABLE_DIR": f"{WORK}/given"}]
@@ -152,9 +152,9 @@ def test_status_of_a_child_tells_what_it_has_and_who_decided(hooked: Hooked) -> 
     assert (inherited["hook"]["state"], inherited["hook"]["by"]) == ("inherited", "an ancestor")
     assert "as an ancestor of this process has decided" in " ".join(text.split())
     pinned = f"{scratch.HOME}/.cellpose/models"
-    told = {entry["variable"]: entry["value"] for entry in inherited["redirects"]}
-    assert told["CELLPOSE_LOCAL_MODELS_PATH"] == pinned
-    assert told == {name: env[name] for name in told}
+    shown = {entry["variable"]: entry["value"] for entry in inherited["redirects"]}
+    assert shown["CELLPOSE_LOCAL_MODELS_PATH"] == pinned
+    assert shown == {name: env[name] for name in shown}
     assert [entry["variable"] for entry in inherited["user_set"]] == ["TORCH_HOME"]
     assert (inherited["home"]["value"], inherited["home"]["old"]) == (env["HOME"], scratch.HOME)
     assert inherited["notes"] == []
@@ -169,9 +169,9 @@ def test_status_of_a_child_tells_what_it_has_and_who_decided(hooked: Hooked) -> 
 
 def test_the_shell_drops_what_a_changed_wish_no_longer_sets(hooked: Hooked) -> None:
     """The user has taken over the redirects, and then over again: with another wish, and with none at all."""
-    tell = """python -S -c 'import json, os; print(json.dumps(dict(os.environ)))'"""
+    show = """python -S -c 'import json, os; print(json.dumps(dict(os.environ)))'"""
     take = """eval "$(python -m sif_writable env)"\n"""
-    script = f"""{take}{tell}\nexport HF_HOME=/of/mine\n{take}{tell}\nexport SIF_WRITABLE=off\n{take}{tell}\n"""
+    script = f"""{take}{show}\nexport HF_HOME=/of/mine\n{take}{show}\nexport SIF_WRITABLE=off\n{take}{show}\n"""
     result = hooked.machine.run(["sh", "-c", script], venv=hooked.environment, home="/no/such/home")
     assert (result.returncode, result.stderr) == (0, "")
     first, second, off = [json.loads(line) for line in result.stdout.splitlines()]
@@ -186,7 +186,7 @@ def test_the_shell_drops_what_a_changed_wish_no_longer_sets(hooked: Hooked) -> N
 
 def test_a_child_that_is_decided_anew_does_not_say_the_same_again(hooked: Hooked) -> None:
     changes = [{"TMPDIR": "/var/tmp"}, {"SIF_WRITABLE_DIR": "/no/other"}, {"SIF_WRITABLE_DIR": None}]
-    result = hooked.run("-c", _FAMILY, _TELL, json.dumps(changes), env={"SIF_WRITABLE_DIR": "/no/place"})
+    result = hooked.run("-c", _FAMILY, _REPORT, json.dumps(changes), env={"SIF_WRITABLE_DIR": "/no/place"})
     assert result.returncode == 0
     assert [line.partition(" does not exist")[0] for line in result.stderr.splitlines()] == [
         "sif_writable: SIF_WRITABLE_DIR=/no/place", "sif_writable: SIF_WRITABLE_DIR=/no/other",

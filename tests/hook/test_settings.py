@@ -45,7 +45,7 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
     env["SIF_WRITABLE_SHARE"] = "data"  # understood, but without a place
     env["SIF_WRITABLE_OVERLAY_PATHS"] = "no_such_package"
     notes = json.loads(hooked.run("-m", "sif_writable", "status", "--json", env=env).stdout)["notes"]
-    told = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())
+    checked = " ".join(hooked.run("-m", "sif_writable", "doctor", env=env).stdout.split())
     for name, value in env.items():
         sentence = f"{name}={value[:80]!r} is not understood and counts as unset; allowed: "
         sentence = {
@@ -55,4 +55,4 @@ def test_a_value_that_is_not_understood_counts_as_unset_and_is_named(hooked: Hoo
         if value == "NOTHING":
             sentence = f"{name} names 'NOTHING', which can not be switched on; allowed: "
         assert [note.startswith(sentence) for note in notes].count(True) == 1, name
-        assert f"WARN settings: {sentence}" in told, name
+        assert f"WARN settings: {sentence}" in checked, name

@@ -60,7 +60,7 @@ def _assert_ends(hooked: Hooked, call: str) -> None:
 
 
 @pytest.mark.exact
-def test_what_a_handler_raises_during_a_start_is_told(hooked: Hooked) -> None:
+def test_what_a_handler_raises_during_a_start_is_reported(hooked: Hooked) -> None:
     handler = "def handler(number, frame): raise RuntimeError('the time is over')"
     interrupted = _interrupting(
         hooked, f"{handler}\nsignal.signal(signal.SIGALRM, handler)\nsend_at('lstat', signal.SIGALRM)"
@@ -86,16 +86,16 @@ def handler(number, frame):
     raise error
 
 signal.signal(signal.SIGUSR1, handler)
-told = []
+outcomes = []
 for place in (("utime", 30), ("scandir", 1), ("statvfs", 1), ("mkdir", 1), ("open", 40), ("rename", 1)):
     for error in ERRORS:
         send_at(place[0], signal.SIGUSR1, place[1])
         try:
             import many
         except BaseException as caught:
-            told.append((place[0], caught is error, "many" in sys.modules))
+            outcomes.append((place[0], caught is error, "many" in sys.modules))
         else:
-            told.append((place[0], "imported"))
+            outcomes.append((place[0], "imported"))
             break
 send_at("kill", signal.SIGUSR1)
 os.kill(os.getpid(), 0)
@@ -116,13 +116,13 @@ def many(hooked: Hooked) -> Hooked:
 
 
 def test_what_a_handler_raises_during_a_copy_is_no_failed_copy(many: Hooked) -> None:
-    program = _PROGRAM.rpartition('send_at("kill"')[0] + "import many; print(repr((told, many.__file__)))"
+    program = _PROGRAM.rpartition('send_at("kill"')[0] + "import many; print(repr((outcomes, many.__file__)))"
     result = many.run("-c", program, env={"SIF_WRITABLE_PACKAGES": "many"})
     assert (result.returncode, result.stderr) == (0, ""), result
-    told, path = ast.literal_eval(result.stdout)
-    swallowed = [entry for entry in told if entry[1] != "imported" and entry[1:] != (True, False)]
+    outcomes, path = ast.literal_eval(result.stdout)
+    swallowed = [entry for entry in outcomes if entry[1] != "imported" and entry[1:] != (True, False)]
     assert not swallowed
-    assert len([entry for entry in told if entry[0] == "utime"]) == 5
+    assert len([entry for entry in outcomes if entry[0] == "utime"]) == 5
     assert "/sif-writable/" in path
     status = json.loads(many.run("-m", "sif_writable", "status", "--json", "--no-gpu").stdout)
     assert [note for note in status["notes"] if "many" in note] == []

@@ -27,7 +27,7 @@ def shared(places: Scratch) -> list[str]:
     return [places.var_tmp, places.tmp, places.shm]
 
 
-# Starts interpreters, four at a time, each of them without storage of its own; tells what they have chosen.
+# Starts interpreters, four at a time, each of them without storage of its own; prints what they have chosen.
 _MANY = """
 import os, shutil, subprocess, sys
 found = {}
@@ -75,9 +75,9 @@ def test_a_hundred_starts_beside_a_neighbour_that_swaps_what_bears_our_name(hook
     assert sum(outcomes.values()) == 100
     # A place that was all ours, or none at all in an instant when the neighbour had all three.
     nowhere = "FileNotFoundError"
-    for (told, code), times in outcomes.items():
-        assert (told, code) == (f"('active', [{VICTIM}])\n", 0) or nowhere in told or "no storage" in told, (
-            told,
+    for (printed, code), times in outcomes.items():
+        assert (printed, code) == (f"('active', [{VICTIM}])\n", 0) or nowhere in printed or "no storage" in printed, (
+            printed,
             times,
         )
     assert owned_by(VICTIM, loot) == []
@@ -208,7 +208,7 @@ def test_bytecode_in_storage_that_is_not_ones_own_any_more_is_not_used(hooked: H
     plain.write("victim.py", "VALUE = 'image'\n")
     victim = plain.ask("__import__('victim').__file__")
     root = f"/var/tmp/{NAME}"
-    # A folder in a place for all is told to children by the hook, which asks whose it is, not by the interpreter.
+    # Children learn a folder in a place for all from the hook, which asks whose it is, not from the interpreter.
     trusting = plain.run("-c", _PLANTED, victim, "700", **HOMELESS)
     assert (trusting.stdout, trusting.stderr) == (f"evil True ['SIF_WRITABLE_PYCACHE'] {root}\n", "")
     wary = plain.run("-c", _PLANTED, victim, "777", **HOMELESS)
