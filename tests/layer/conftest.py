@@ -42,7 +42,7 @@ def write(path, text="x", mode="w"):
 def read(path):
     with open(path) as file:
         return file.read()
-def tell(value):
+def answer(value):
     print(json.dumps(value), flush=True)
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
 """
@@ -87,8 +87,8 @@ class Box:
             file.write(code)
         return self.shell('$P "$(cat /work-folder/code.py)"', **options)
 
-    def tells(self, code: str, **options: Any) -> Any:
-        """Return what a program tells that must work and complain of nothing."""
+    def answer(self, code: str, **options: Any) -> Any:
+        """Return the answer of a program that must work and complain of nothing."""
         result = self.run(code, **options)
         assert (result.returncode, result.stderr) == (0, ""), result
         return json.loads(result.stdout.splitlines()[-1])

@@ -121,8 +121,8 @@ def main() -> None:
         second = run(LOOK, f"second-{at}")
         wrong = judge(first, second, error)
         if wrong:
-            told = [first.stdout, first.stderr[-500:], second.stdout, second.stderr]
-            problems.append([name, number, error, wrong, *told])
+            outputs = [first.stdout, first.stderr[-500:], second.stdout, second.stderr]
+            problems.append([name, number, error, wrong, *outputs])
     print(json.dumps([len(tried), len(everything), problems]))
 
 

@@ -72,9 +72,9 @@ class Node:
 
 def generation(folder: str, number: int) -> Any:
     """Return all that can be seen in a generation, but for whose number it is."""
-    told = records.read(folder, number)
-    tree = {name: _content(f"{told.folder}/tree/{name}", status) for name, status in files.walk(f"{told.folder}/tree")}
-    return {"tree": tree, "removed": sorted(told.removed), "size": told.size, "overridden": sorted(told.overridden)}
+    made = records.read(folder, number)
+    tree = {name: _content(f"{made.folder}/tree/{name}", status) for name, status in files.walk(f"{made.folder}/tree")}
+    return {"tree": tree, "removed": sorted(made.removed), "size": made.size, "overridden": sorted(made.overridden)}
 
 
 def _content(path: str, status: os.stat_result) -> str:

@@ -36,17 +36,17 @@ for number in range(40):
         except TimeoutError:
             said = "raised"
         mounts = read("/proc/self/mountinfo").count(" - overlay sif-writable ")
-        told = os.environ.get(LAYER, "")
-        os.write(writing, json.dumps([said, mounts, bool(told)]).encode())
+        inside = os.environ.get(LAYER, "")
+        os.write(writing, json.dumps([said, mounts, bool(inside)]).encode())
         os._exit(0)
     os.close(writing)
     pairs.append(json.loads(open(reading).read()))
     os.wait()
-tell(pairs)
+answer(pairs)
 """
-    told = box.tells(code, env={"TOKEN": "first"})
-    assert {said for said, _, _ in told} <= {"", "raised"}, told
-    assert {(mounts, inside) for _, mounts, inside in told} == {(0, False), (1, True)}, told
+    pairs = box.answer(code, env={"TOKEN": "first"})
+    assert {said for said, _, _ in pairs} <= {"", "raised"}, pairs
+    assert {(mounts, inside) for _, mounts, inside in pairs} == {(0, False), (1, True)}, pairs
 
 
 def test_a_process_that_makes_progress_is_waited_for_and_a_silent_one_is_not() -> None:
@@ -139,7 +139,7 @@ ok = connection.execute("pragma integrity_check").fetchall()
 of, name, size = read(SITE + "/quiet/cache/index").split()
 with open(SITE + "/quiet/plain/one.pickle", "rb") as file:
     whole = pickle.load(file)
-tell([
+answer([
     ok, connection.execute("select distinct x from t").fetchall(), os.listdir(SITE + "/quiet/store"),
     read(SITE + "/quiet/cache/" + name) == of * 5000, whole in (["1"] * 5000, ["2"] * 5000),
     sorted(name for name in os.listdir(SITE + "/quiet") if name.startswith("of-")),
@@ -190,7 +190,7 @@ place = entering.current.place
 there = [name for name in os.listdir(SITE) if name[3:].isdigit() and os.listdir(SITE + "/" + name)]
 written = [name for name in os.listdir(place) if name.startswith(("upper-", ".new-")) and any(
     os.listdir(f"{place}/{name}/{number}") for number in os.listdir(f"{place}/{name}") if number.isdigit())]
-tell([len(there), written])
+answer([len(there), written])
 """
     script = f"""
 mkdir -p code; cat > code/one.py <<'END'
@@ -203,8 +203,8 @@ TOKEN=look-1 $P '{look}' >/dev/null
 TOKEN=look-2 $P '{look}'
 """
     result = box.shell(script, timeout=900)
-    *late, mounted, told = [line for line in result.stdout.splitlines() if "late" not in line]
-    there, left = json.loads(told)
+    *late, mounted, line = [line for line in result.stdout.splitlines() if "late" not in line]
+    there, left = json.loads(line)
     missing = result.stdout.count("late")
     assert (mounted, there + missing) == ("0", number), (result, late)
     assert "by two containers" not in result.stderr, result
@@ -223,7 +223,7 @@ from sif_writable.layer import memory
 write(SITE + "/quiet/kept", "x" * 1000)
 os.unlink(SITE + "/large/__init__.py")
 space = os.statvfs(entering.current.folder)
-tell([space.f_blocks * space.f_frsize == memory.LIMIT, os.path.basename(entering.current.folder)[:7]])
+answer([space.f_blocks * space.f_frsize == memory.LIMIT, os.path.basename(entering.current.folder)[:7]])
 if os.fork() == 0:
     write(SITE + "/quiet/of-a-child")
     os._exit(0)
@@ -231,7 +231,7 @@ os.wait()
 """
     join = f"""{NOWHERE}
 assert enter() == ""
-tell([read(SITE + "/quiet/kept")[:1], os.readlink("/proc/self/ns/mnt")])
+answer([read(SITE + "/quiet/kept")[:1], os.readlink("/proc/self/ns/mnt")])
 write(SITE + "/quiet/of-" + sys.argv[2])
 if sys.argv[2] == "killed": os.kill(os.getpid(), 9)
 """
@@ -247,16 +247,16 @@ wait
 TOKEN=c $P '{join}' killed
 TOKEN=d $P '{NOWHERE}
 assert enter() == ""
-tell(sorted(name for name in os.listdir(SITE + "/quiet") if name.startswith(("of-", "kept"))))'
+answer(sorted(name for name in os.listdir(SITE + "/quiet") if name.startswith(("of-", "kept"))))'
 cat /proc/[0-9]*/mountinfo | grep -c 'sif-writable '
 """
     result = box.shell(script)
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert told[0] == [True, "memory-"], result
-    assert told[1] == told[2], result  # they share one
-    assert told[1][0] == "x"
-    assert told[4] == ["kept", "of-a-child", "of-first", "of-second"], result  # and nothing of the killed one
-    assert told[5] == 0
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert answers[0] == [True, "memory-"], result
+    assert answers[1] == answers[2], result  # they share one
+    assert answers[1][0] == "x"
+    assert answers[4] == ["kept", "of-a-child", "of-first", "of-second"], result  # and nothing of the killed one
+    assert answers[5] == 0
     assert "by two containers" not in result.stderr, result
     with open(f"{box.place}/trial", encoding="utf-8") as file:
         assert file.read().endswith("\nin memory")
@@ -283,14 +283,14 @@ def test_a_generation_too_large_for_a_copy_is_mounted_from_storage_and_said(box:
     look = f"""{apart}replicas.REPLICA_BYTES = 1000
 assert enter() == ""
 base = read(entering.current.folder + "/about").split("\\n")[1]
-tell([read(SITE + "/large.bin")[:3], os.path.realpath(base)])
+answer([read(SITE + "/large.bin")[:3], os.path.realpath(base)])
 write(SITE + "/more")
 """
     script = f"$P '{write}'\nTOKEN=b $P '{look}'\nTOKEN=c $P '{look}'\nTOKEN=c $P '{look}' 2>again; cat again >&2"
     result = box.shell(script, tmpfs=["/var/tmp:64m"])
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [text for text, _ in told] == ["xxx"] * 3, result
-    assert [os.path.basename(where) for _, where in told] == ["gen-1", "gen-2", "gen-2"], result
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [text for text, _ in answers] == ["xxx"] * 3, result
+    assert [os.path.basename(where) for _, where in answers] == ["gen-1", "gen-2", "gen-2"], result
     assert result.stderr.count("is mounted from") == 2, result
 
 
@@ -303,9 +303,9 @@ def test_what_a_program_took_the_right_to_read_from_is_kept_with_its_mode(box: B
     )
     code += "exist_ok=True); write(name, '' if name == 'empty' else 'x'); os.chmod(name, mode)\n"
     code += "for name, mode in (('shut', 0), ('entered', 0o311), ('listed', 0o600)): os.chmod(name, mode)\ntell(0)"
-    assert box.tells(code) == 0
+    assert box.answer(code) == 0
     found = {path.partition("/site-packages/")[2]: text for path, text in box.generation().items()}
     assert found == {name: "" if name == "empty" else "x" for name in MODES}
-    assert box.tells(f"enter()\ntell([os.lstat(f'{{SITE}}/{{name}}').st_mode & 0o777 for name in {list(MODES)}])") == [
+    assert box.answer(f"enter()\ntell([os.lstat(f'{{SITE}}/{{name}}').st_mode & 0o777 for name in {list(MODES)}])") == [
         *MODES.values()
     ]

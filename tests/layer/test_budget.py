@@ -36,7 +36,7 @@ CALLS = {"none": 41, "made": 172, "joined": 67, "library": 0}
 `none`: how many more than without us the import takes where there is no layer, the start apart.
 
 Among them are those that read the list of packages with a copy, which other users' files need in a layer, too, and one
-that tells whether a package is another user's.
+that asks whether a package is another user's.
 
 Where it is made some empty layers of earlier starts lie about, each of which is looked into.
 """
@@ -121,8 +121,8 @@ def test_system_calls_and_files(box: Box, strace: str) -> None:
 
 
 def test_directories_are_listed_anew_where_something_was_written(box: Box) -> None:
-    """The time of a directory does not tell: what is written may have any."""
-    ask = "from sif_writable.layer import enter; told = enter.current.fresh"
+    """The time of a directory does not show it: what is written may have any."""
+    ask = "from sif_writable.layer import enter; fresh = enter.current.fresh"
     write = f"""
 import os, quiet, sys
 {ask}
@@ -131,9 +131,9 @@ then = os.stat(site)
 with open(site + "/later.py", "w") as file:
     file.write("value = 5")
 os.utime(site, ns=(then.st_atime_ns, then.st_mtime_ns))
-print(told)
+print(fresh)
 """
-    read = f"import quiet, sys; {ask}; import later; print(told, later.value)"
+    read = f"import quiet, sys; {ask}; import later; print(fresh, later.value)"
     for name, text in (("write.py", write), ("read.py", read)):
         with open(os.path.join(box.places.work, name), "w", encoding="utf-8") as file:
             file.write(text)
@@ -158,10 +158,10 @@ print(more, gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() == frozen,
         with open(os.path.join(box.places.work, f"{freeze}.py"), "w", encoding="utf-8") as file:
             file.write(program.replace("FREEZE", freeze))
     result = box.shell(_script(HELD % f"{ON} {PYTHON} False.py; {ON} {PYTHON} True.py"), env=_environ())
-    told = result.stdout.splitlines()
+    printed = result.stdout.splitlines()
     assert (result.returncode, result.stderr) == (0, ""), result
-    assert told[0] == "0 True (700, 10, 10) True True"
-    assert told[1].endswith("True (700, 10, 10) True True")
+    assert printed[0] == "0 True (700, 10, 10) True True"
+    assert printed[1].endswith("True (700, 10, 10) True True")
 
 
 def _calls(box: Box, name: str) -> list[str]:

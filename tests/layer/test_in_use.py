@@ -19,30 +19,30 @@ assert enter() == ""
 write(SITE + "/quiet/__init__.py", "# changed", "a")
 asked = [survey.is_kept(entering.current.folder, in_it=True)]
 write(SITE + "/new")
-tell([*asked, survey.is_kept(entering.current.folder, in_it=True)])
+answer([*asked, survey.is_kept(entering.current.folder, in_it=True)])
 """
     result = box.run(code)
     assert result.stdout == "[true, false]\n", result
 
 
 def test_nothing_that_is_in_use_goes(box: Box) -> None:
-    tell = """
+    show = """
 from sif_writable.layer import survey
 place = STORAGE + "/layer"
 names = sorted(name for name in os.listdir(place) if survey.kind(name) in ("upper", "replica"))
 used = {survey.kind(name): survey.in_use(place + "/" + name) for name in names}
 refused = sorted({survey.remove(place + "/" + name) for name in names} - {""})
-tell([used, refused, [name for name in names if not os.path.exists(place + "/" + name)]])
+answer([used, refused, [name for name in names if not os.path.exists(place + "/" + name)]])
 """
     script = f"""
 $P 'assert enter() == ""; write(SITE + "/first")'
 $P 'assert enter() == ""; write(SITE + "/second"); write("ready")
 while not os.path.exists("stop"): time.sleep(0.01)' &
 while ! [ -e ready ]; do sleep 0.01; done
-$P '{tell}'
+$P '{show}'
 touch stop
 wait
-$P '{tell}'
+$P '{show}'
 """
     result = box.shell(script)
     (during, refused, gone), (after, none, all_of_it) = map(json.loads, result.stdout.splitlines())

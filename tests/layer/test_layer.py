@@ -27,7 +27,7 @@ for name, use in ways:
             exec(use, {name: module})
     except Exception as error:
         failed.append(f"{name}: {error!r}")
-tell([problem, failed])
+answer([problem, failed])
 """
 
 
@@ -35,11 +35,11 @@ def test_every_way_of_writing_works_at_the_first_run_and_is_kept(box: Box) -> No
     ways = [(way.name, way.use or (f"{way.name}.use()" if way.when == "use" else "")) for way in WAYS]
     env = {"WAYS": json.dumps(ways)}
     first = box.run(WAYS_CODE, env=env)
-    *made, told = first.stdout.splitlines()
-    assert (json.loads(told), made.count("made")) == (["", []], len(WAYS)), first
+    *made, line = first.stdout.splitlines()
+    assert (json.loads(line), made.count("made")) == (["", []], len(WAYS)), first
     second = box.run(WAYS_CODE, env=env)
-    *made, told = second.stdout.splitlines()
-    assert (json.loads(told), made) == (["", []], []), second
+    *made, line = second.stdout.splitlines()
+    assert (json.loads(line), made) == (["", []], []), second
 
 
 def test_a_file_that_its_owner_may_not_write_stays_refused_and_no_capability_is_left(box: Box) -> None:
@@ -54,37 +54,37 @@ for attempt in (lambda: write(SITE + "/locked"), lambda: kernel.mount("tmpfs", "
     except OSError as error:
         answers.append(error.errno)
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapEff", "CapPrm"))]
-tell([problem, answers, capabilities, os.getuid() == os.stat("/work-folder").st_uid])
+answer([problem, answers, capabilities, os.getuid() == os.stat("/work-folder").st_uid])
 """
-    assert box.tells(code) == ["", [13, 1], ["0" * 16] * 2, True]
+    assert box.answer(code) == ["", [13, 1], ["0" * 16] * 2, True]
 
 
 def test_processes_of_one_container_share_one_layer_and_those_of_another_have_their_own(box: Box) -> None:
     script = f"""
 $P 'assert enter() == ""
-write(SITE + "/from-first"); tell(["first", os.readlink("/proc/self/ns/mnt")])
+write(SITE + "/from-first"); answer(["first", os.readlink("/proc/self/ns/mnt")])
 while not os.path.exists(SITE + "/from-second"): time.sleep(0.01)' &
 while ! ls {box.inside}/layer/container-* >/dev/null 2>&1; do sleep 0.01; done
 TOKEN=other $P 'assert enter() == ""
-tell(["other", os.readlink("/proc/self/ns/mnt"), os.path.exists(SITE + "/from-first")])'
+answer(["other", os.readlink("/proc/self/ns/mnt"), os.path.exists(SITE + "/from-first")])'
 cd /venv/bin
 $P 'assert enter() == ""
 while not os.path.exists(SITE + "/from-first"): time.sleep(0.01)
 write(SITE + "/from-second")
-tell(["second", os.readlink("/proc/self/ns/mnt"), os.getcwd(), os.path.exists("python")])'
+answer(["second", os.readlink("/proc/self/ns/mnt"), os.getcwd(), os.path.exists("python")])'
 wait
 """
     result = box.shell(script)
     assert (result.returncode, result.stderr) == (0, ""), result
-    told = {line[0]: line[1:] for line in map(json.loads, result.stdout.splitlines())}
-    assert told["first"][0] == told["second"][0] != told["other"][0]
-    assert told["second"][1:] == ["/venv/bin", True]
-    assert told["other"][1] is False
+    answers = {line[0]: line[1:] for line in map(json.loads, result.stdout.splitlines())}
+    assert answers["first"][0] == answers["second"][0] != answers["other"][0]
+    assert answers["second"][1:] == ["/venv/bin", True]
+    assert answers["other"][1] is False
     assert {os.path.basename(path) for path in box.generation()} >= {"from-first", "from-second"}
 
 
 def test_the_number_of_a_namespace_that_has_ended_is_no_layer(box: Box) -> None:
-    assert box.tells('assert enter() == ""; tell(entering.current.link)', env={"TOKEN": "same"})
+    assert box.answer('assert enter() == ""; answer(entering.current.link)', env={"TOKEN": "same"})
     link, here = f"{box.inside}/layer/container-same", 'os.readlink("/proc/self/ns/mnt")'
     again = f"""
 name, _, rest = os.readlink({link!r}).partition(":")
@@ -92,16 +92,16 @@ os.unlink({link!r})
 os.symlink(name + ":" + {here}[5:-1] + ":" + rest.partition(":")[2], {link!r})
 problem = enter()
 write(SITE + "/written")
-tell([problem, entering.current.name != name])
+answer([problem, entering.current.name != name])
 """
-    assert box.tells(again, env={"TOKEN": "same"}) == ["", True]
+    assert box.answer(again, env={"TOKEN": "same"}) == ["", True]
     exported = f"""
 os.environ[LAYER] = entering.inside({here}, "elsewhere", "image-test", sys.prefix, ["/venv"])
 problem = enter()
 write(SITE + "/written")
-tell([problem, entering.current is not None])
+answer([problem, entering.current is not None])
 """
-    assert box.tells(exported) == ["", True]
+    assert box.answer(exported) == ["", True]
 
 
 def test_what_conda_installed_is_gone_with_the_layer(box: Box) -> None:
@@ -120,7 +120,7 @@ def test_a_layer_that_is_about_to_end_is_waited_for_by_the_next_start_of_its_con
 real, asked = alive.state_of, []
 alive.state_of = lambda *words: asked.append(1) or ("alive" if len(asked) < 4 else real(*words))  # as just after a kill
 assert enter() == ""
-tell(read(SITE + "/by-killed"))
+answer(read(SITE + "/by-killed"))
 """
     script = f"$P 'assert enter() == \"\"; write(SITE + \"/by-killed\"); os.kill(os.getpid(), 9)'\n$P '{slow}'"
     result = box.shell(script)
@@ -133,20 +133,20 @@ def test_two_environments_of_one_container_have_a_layer_each_in_one_namespace(bo
 mkdir -m 700 /home/user/.cache/sif-writable/image-other
 cd /work-folder
 $P 'assert enter(SITE) == ""
-write(SITE + "/from-first"); tell(os.readlink("/proc/self/ns/mnt"))
+write(SITE + "/from-first"); answer(os.readlink("/proc/self/ns/mnt"))
 for _ in range(500): os.path.exists("/venv/bin/from-other") or time.sleep(0.01)
 write("ended")' &
 while ! ls {box.inside}/layer/container-* >/dev/null 2>&1; do sleep 0.01; done
 {other} $P 'problem = enter("/venv/bin", SITE)
 same = os.readlink("/proc/'$!'/ns/mnt") == os.readlink("/proc/self/ns/mnt")
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")]
-tell([problem, same, entering.current.directories, read(SITE + "/from-first"), os.getcwd(), capabilities])
+answer([problem, same, entering.current.directories, read(SITE + "/from-first"), os.getcwd(), capabilities])
 write("/venv/bin/from-other")
 for _ in range(500): os.path.exists("ended") or time.sleep(0.01)'
 wait
 {other} $P 'assert enter("/venv/bin") == ""
-tell(read("/venv/bin/from-other"))'
-TOKEN=third $P 'enter(SITE); tell([read(SITE + "/from-first"), os.path.exists("/venv/bin/from-other")])'
+answer(read("/venv/bin/from-other"))'
+TOKEN=third $P 'enter(SITE); answer([read(SITE + "/from-first"), os.path.exists("/venv/bin/from-other")])'
 """
     result = box.shell(script)
     _, second, again, third = map(json.loads, result.stdout.splitlines())
@@ -157,15 +157,15 @@ TOKEN=third $P 'enter(SITE); tell([read(SITE + "/from-first"), os.path.exists("/
 def test_many_first_processes_make_one_layer(box: Box) -> None:
     script = """
 for i in 1 2 3 4 5 6 7 8; do
-$P 'problem = enter(); write(SITE + "/" + sys.argv[2]); tell([problem, os.readlink("/proc/self/ns/mnt")])
+$P 'problem = enter(); write(SITE + "/" + sys.argv[2]); answer([problem, os.readlink("/proc/self/ns/mnt")])
 while len([n for n in os.listdir(SITE) if n.startswith("many-")]) < 8: time.sleep(0.01)' many-$i & done
 wait
 """
     result = box.shell(script)
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(told) == 8, result
-    assert len({json.dumps(line) for line in told}) == 1, told
-    assert told[0][0] == ""
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(answers) == 8, result
+    assert len({json.dumps(line) for line in answers}) == 1, answers
+    assert answers[0][0] == ""
     assert len([path for path in box.generation() if "/many-" in path]) == 8
 
 
@@ -180,13 +180,13 @@ os.kill(os.getpid(), 9)
     script = f"""
 $P '{kill}'
 TOKEN=b $P 'assert enter() == ""
-tell([os.path.exists(SITE + "/before"), [alive.states(entering.current.place, [n]) and 0 for n in ()]])'
+answer([os.path.exists(SITE + "/before"), [alive.states(entering.current.place, [n]) and 0 for n in ()]])'
 ls {box.inside}/layer | grep gen-
 $P 'assert enter() == ""
-tell([os.path.exists(SITE + "/before")])'
+answer([os.path.exists(SITE + "/before")])'
 sleep 2
 TOKEN=c $P 'assert enter() == ""
-tell([read(SITE + "/before"), read(SITE + "/late")])'
+answer([read(SITE + "/before"), read(SITE + "/late")])'
 """
     result = box.shell(script)
     assert [json.loads(line) for line in result.stdout.splitlines()] == [[False, []], [True], ["x", "x"]], result
@@ -208,9 +208,9 @@ if os.fork() == 0:
     os.setsid()
     while not os.path.exists(SITE + "/stop"): time.sleep(0.01)
     os._exit(0)
-tell(os.readlink("/proc/self/ns/mnt"))' > first
+answer(os.readlink("/proc/self/ns/mnt"))' > first
 $P 'assert enter() == ""
-tell([read(SITE + "/here"), os.readlink("/proc/self/ns/mnt")]); write(SITE + "/stop")'
+answer([read(SITE + "/here"), os.readlink("/proc/self/ns/mnt")]); write(SITE + "/stop")'
 cat first
 """
     result = box.shell(script)
@@ -225,12 +225,12 @@ mkfifo ends
 $P 'assert enter() == ""
 write(SITE + "/here"); first = os.readlink("/proc/self/ns/user")
 join.call("unshare", "unshare", join.NEWUSER)
-tell([first, os.getuid()]); sys.stdin.read()' < ends > first &
+answer([first, os.getuid()]); sys.stdin.read()' < ends > first &
 exec 3> ends
 while ! test -s first; do sleep 0.01; done
 $P 'assert enter() == ""
 status = dict(line.split(":", 1) for line in read("/proc/self/status").splitlines())
-tell([os.readlink("/proc/self/ns/user"), os.getuid(), read(SITE + "/here"), status["CapEff"].strip("\\t0")])
+answer([os.readlink("/proc/self/ns/user"), os.getuid(), read(SITE + "/here"), status["CapEff"].strip("\\t0")])
 write(SITE + "/there")'
 exec 3>&-
 wait
@@ -249,12 +249,12 @@ names = [name for name in os.listdir(entering.current.place) if name.startswith(
 from sif_writable.layer import child
 def ask():
     return json.dumps(alive.states(entering.current.place, names))
-tell(list(json.loads(child.ask(ask, 10)).values()))
+answer(list(json.loads(child.ask(ask, 10)).values()))
 if os.environ.get("KILLED"):
     os.kill(os.getpid(), 9)
 """
     box.run(code, env={"KILLED": "1"})
-    assert sorted(box.tells(code)) == ["alive", "dead"]
+    assert sorted(box.answer(code)) == ["alive", "dead"]
 
 
 def test_directories_that_nobody_may_write_keep_no_layer_from_the_others(box: Box) -> None:
@@ -269,9 +269,9 @@ write("/work-folder/env/pkg/file", "changed")
 try:
     write("/work-folder/env/bin/new")
 except OSError as error:
-    tell([problem, error.errno])
+    answer([problem, error.errno])
 """
-    assert box.tells(code) == ["", 13]
+    assert box.answer(code) == ["", 13]
 
 
 def test_where_a_layer_would_serve_nothing_there_is_none(box: Box) -> None:
@@ -280,10 +280,10 @@ def test_where_a_layer_would_serve_nothing_there_is_none(box: Box) -> None:
 layer = entering.Layer("", "")
 layer.directories = ["/work-folder/dist-packages"]
 os.mkdir(layer.directories[0], 0o555)
-tell(trial._trial(layer))
+answer(trial._trial(layer))
 """
     says = "a layer over /work-folder/dist-packages would serve nothing: its owner may not write there (mode 555)"
-    assert box.tells(code) == says
+    assert box.answer(code) == says
 
 
 @pytest.mark.parametrize(
@@ -295,8 +295,8 @@ tell(trial._trial(layer))
     ],
 )
 def test_where_no_layer_is_allowed_nothing_changes(box: Box, env: dict[str, str], words: str) -> None:
-    code = "a = os.readlink('/proc/self/ns/user'); p = enter(); tell([p, a == os.readlink('/proc/self/ns/user')])"
-    problem, same = box.tells(code, env=env)
+    code = "a = os.readlink('/proc/self/ns/user'); p = enter(); answer([p, a == os.readlink('/proc/self/ns/user')])"
+    problem, same = box.answer(code, env=env)
     assert words in problem
     assert same
 
@@ -304,26 +304,26 @@ def test_where_no_layer_is_allowed_nothing_changes(box: Box, env: dict[str, str]
 def test_none_is_made_with_all_users_and_where_the_kernel_refuses_that_is_said_and_kept(
     box: Box,
 ) -> None:
-    code = "tell([enter(), os.readlink('/proc/self/ns/user')])"
+    code = "answer([enter(), os.readlink('/proc/self/ns/user')])"
     if os.getuid() == 0:  # an ordinary user who runs the tests is in such a namespace already
-        assert "more users than one" in box.tells(code, rootless=False)[0]
+        assert "more users than one" in box.answer(code, rootless=False)[0]
     refused = (
         f"entering.identity = lambda *_: ''\n{code}"  # the decision is skipped, so that it is the kernel that refuses
     )
-    first = box.tells(refused, rootless=False, userns=False)[0]
+    first = box.answer(refused, rootless=False, userns=False)[0]
     assert "a user namespace cannot be made here" in first
     with open(f"{box.place}/trial", encoding="utf-8") as file:
         assert first in file.read()
 
 
 def test_on_makes_one_from_the_first_namespace_too_and_others_are_nobody_then(box: Box) -> None:
-    code = "p = enter(); write(SITE + '/x'); tell([p, read(SITE + '/x'), os.stat('/usr').st_uid, os.getuid()])"
-    told = box.tells(code, env={"SIF_WRITABLE_OVERLAY": "on"}, rootless=False)
-    assert told == ["", "x", 65534, ORDINARY_UID if os.getuid() == 0 else os.getuid()]
+    code = "p = enter(); write(SITE + '/x'); answer([p, read(SITE + '/x'), os.stat('/usr').st_uid, os.getuid()])"
+    found = box.answer(code, env={"SIF_WRITABLE_OVERLAY": "on"}, rootless=False)
+    assert found == ["", "x", 65534, ORDINARY_UID if os.getuid() == 0 else os.getuid()]
 
 
 def test_what_the_host_mounted_below_the_environment_stays(box: Box) -> None:
-    (site,) = box.tells("tell([SITE])")
+    (site,) = box.answer("answer([SITE])")
     folder = box.places.new_folder("bound")
     with open(f"{folder}/of-the-host", "w", encoding="utf-8") as file:
         file.write("host")
@@ -334,9 +334,9 @@ try:
     refused = "no"
 except OSError as error:
     refused = error.errno
-tell([problem, read(SITE + "/large/of-the-host"), refused])
+answer([problem, read(SITE + "/large/of-the-host"), refused])
 """.replace("/bound/", "/large/")
-    problem, text, refused = box.tells(code, binds=[f"{folder}:{site}/large:ro"])
+    problem, text, refused = box.answer(code, binds=[f"{folder}:{site}/large:ro"])
     assert text == "host"
     assert refused == 30
     assert problem == "" or "cannot be mounted" in problem
@@ -373,15 +373,15 @@ def test_every_interpreter(each_box: Box) -> None:
     code = """
 problem = enter()
 write(SITE + "/new"); write(SITE + "/large/__init__.py", "# changed", "a"); write(SITE + "/own.pth", "")
-tell([problem, sorted(name for name in sys.modules if name.startswith("sif_writable.layer"))])
+answer([problem, sorted(name for name in sys.modules if name.startswith("sif_writable.layer"))])
 """
     result = each_box.run(code, env={"SIF_WRITABLE_KEEP": "new"})
     problem, _ = json.loads(result.stdout)
     assert problem == ""
     assert "and 1 more: code in the place of the image's, or installed; gone with" in result.stderr
     assert [os.path.basename(path) for path in each_box.generation()] == ["new"]
-    ask = "p = enter(); tell([p, os.path.exists(SITE + '/new'), 'changed' in read(SITE + '/large/__init__.py')])"
-    assert each_box.tells(ask) == ["", True, False]
+    ask = "p = enter(); answer([p, os.path.exists(SITE + '/new'), 'changed' in read(SITE + '/large/__init__.py')])"
+    assert each_box.answer(ask) == ["", True, False]
 
 
 def test_how_a_program_was_called_and_its_umask_are_no_reason_to_keep_nothing(box: Box) -> None:
@@ -431,7 +431,7 @@ def install(before):
             write(SITE + "/during")
         except OSError as error:
             found.append(error.errno)
-        tell(found)
+        answer(found)
         os._exit(0)
     os.wait()
 install(lambda: os.environ.pop(LAYER))
@@ -457,6 +457,6 @@ if child == 0:
     os._exit(0)
 code = os.waitpid(child, 0)[1] >> 8
 write(SITE + "/after")
-tell([code, sorted(name for name in os.listdir(SITE) if name in ("before", "during", "after"))])
+answer([code, sorted(name for name in os.listdir(SITE) if name in ("before", "during", "after"))])
 """
-    assert box.tells(code) == [30, ["after", "before"]]
+    assert box.answer(code) == [30, ["after", "before"]]

@@ -59,8 +59,8 @@ def test_what_is_another_users_in_a_layer_gets_a_copy_and_what_its_mode_closes_n
     programs = [f"import {name} as m" for name in PACKAGES]
     programs[list(PACKAGES).index("theirs_sub")] = "import theirs_sub.main as m"
     programs[list(PACKAGES).index("theirs_later")] = 'import theirs_later as m; m.write("x")'
-    told = 'print("copy" if "/tree/" in m.__file__ else "image")'
-    script = "\n".join(f"{PYTHON} -c '{program}; {told}' 2>>said || echo failed" for program in programs * 2)
+    show = 'print("copy" if "/tree/" in m.__file__ else "image")'
+    script = "\n".join(f"{PYTHON} -c '{program}; {show}' 2>>said || echo failed" for program in programs * 2)
     result = box.shell(script, env={"SIF_WRITABLE": ""})
     with open(f"{box.places.work}/said", encoding="utf-8") as file:
         text = file.read()
@@ -79,8 +79,8 @@ def test_where_the_owner_may_not_write_where_the_packages_are_copies_serve_at_on
     """As in an image whose maker has closed the environment: the first process of a container is the right one."""
     site = _environment(box, 0)
     subprocess.run(["chmod", "-R", "a-w", site], check=True)
-    told = 'print("copy" if "/tree/" in m.__file__ else "image")'
-    programs = [f"{PYTHON} -c 'import {name} as m; {told}'" for name in ("ours", "closed")]
+    show = 'print("copy" if "/tree/" in m.__file__ else "image")'
+    programs = [f"{PYTHON} -c 'import {name} as m; {show}'" for name in ("ours", "closed")]
     script = "\n".join([*programs, "sif-writable status --no-gpu"])
     result = box.shell(script, env={"SIF_WRITABLE": ""})
     assert (result.returncode, result.stderr) == (0, ""), result

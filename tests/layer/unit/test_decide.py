@@ -89,9 +89,9 @@ def test_what_a_layer_hides_is_said_where_it_is_asked_for_all_the_same(monkeypat
     assert "chgrp to such a group fails" in decide.hides(on, 1000, everybody)
     assert decide.hides({}, 1000, everybody) == decide.hides(on, 1000, ONE) == ""
     monkeypatch.setenv("SIF_WRITABLE_OVERLAY", "on")
-    told = report.model("/nowhere/image-1")
-    told.update({"why": "", "hides": decide.hides(on, 1000, everybody)})
-    assert "; SIF_WRITABLE_OVERLAY=on: in it files of other users" in report.lines(told)[0]
+    found = report.model("/nowhere/image-1")
+    found.update({"why": "", "hides": decide.hides(on, 1000, everybody)})
+    assert "; SIF_WRITABLE_OVERLAY=on: in it files of other users" in report.lines(found)[0]
 
 
 def test_directories_below_others_need_no_layer_of_their_own() -> None:

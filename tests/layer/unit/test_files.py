@@ -37,8 +37,8 @@ def test_what_a_program_has_closed_to_its_owner_is_copied_with_its_modes() -> No
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chown(folder, VICTIM, VICTIM)
-        told = as_user(VICTIM, lambda: work(folder))
-    assert told == {
+        found = as_user(VICTIM, lambda: work(folder))
+    assert found == {
         "seen": {"closed": 0, "closed/deep": 0o400, "closed/deep/file": 0},
         "copied": [5, [0, 0], "in it"],
     }

@@ -170,7 +170,7 @@ def test_without_directories_there_is_no_layer(layer: Layer, tmp_path: Path) -> 
     assert first(layer, tmp_path) == "no directory of the environment is the image's own"
 
 
-def test_who_is_in_a_layer_without_knowing_it_is_told_which(
+def test_who_is_in_a_layer_without_knowing_it_learns_which(
     layer: Layer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []

@@ -126,7 +126,7 @@ def test_of_two_sides_the_later_one_is_taken(
     assert merge.winner([Change("/d/x", kind, time) for kind, time in kinds], base, stamp) == who
 
 
-def test_changes_are_told_by_directory() -> None:
+def test_changes_are_grouped_by_directory() -> None:
     changes = [Change("/d", FOLDER, 1), Change("/d/a", FILE, 1), Change("/d/e", FOLDER, 1), Change("/d/e/b", GONE, 1)]
     assert merge.by_folder(changes) == {"/d": changes[:2], "/d/e": changes[2:]}
 

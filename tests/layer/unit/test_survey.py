@@ -70,7 +70,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
 
 
 def test_everything_is_listed_as_what_it_is(left: Left) -> None:
-    # The image of these layers is not where they say, so what was published cannot be told from what waits.
+    # The image of these layers is not where they say, so what was published cannot be distinguished from what waits.
     assert left.kinds() == {
         "gen-1": ("generation", 1, ""),
         "replica--1": ("replica", 0, ""),
@@ -173,16 +173,16 @@ def test_what_is_being_made_and_a_generation_that_is_mounted_itself_count_as_in_
     assert survey.in_use(f"{left.place}/replica--1") == ""
 
 
-def test_what_is_told_of_single_things(left: Left) -> None:
+def test_what_is_reported_of_single_things(left: Left) -> None:
     items = {left.names.get(item.path, item.name): item for item in inspect_root(left.root, KNOWN).items}
     left.put(f"{left.image}{PKG}/only-here", "")
-    told = {name: " ".join(report.about(item)) for name, item in items.items()}
-    assert told["gen-1"] == f"kept, by {PKG}/cache; published by {os.uname().nodename}"
-    assert told["waiting"] == f"1 file of {PKG}/cache, not kept yet"
-    assert "is lost: the machine has been started since" in told["lost"]
-    assert told["empty"] == "nothing was written to it"
-    assert told["1-ab"] == f"not kept: {PKG}/cache/x"
-    assert told["replica--1"] == "a copy of generation 1 for this machine"
+    reported = {name: " ".join(report.about(item)) for name, item in items.items()}
+    assert reported["gen-1"] == f"kept, by {PKG}/cache; published by {os.uname().nodename}"
+    assert reported["waiting"] == f"1 file of {PKG}/cache, not kept yet"
+    assert "is lost: the machine has been started since" in reported["lost"]
+    assert reported["empty"] == "nothing was written to it"
+    assert reported["1-ab"] == f"not kept: {PKG}/cache/x"
+    assert reported["replica--1"] == "a copy of generation 1 for this machine"
     left.write(left.layer(), "cache/w", "newer")
     left.publish(left.place + "/" + survey.uppers(left.place)[-1])
     assert "a later one has taken its place" in " ".join(report.about(items["gen-1"]))
