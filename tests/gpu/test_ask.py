@@ -181,7 +181,7 @@ def test_a_library_that_crashes_takes_only_its_own_process_along(room: Container
     )
 
 
-def test_an_interpreter_that_cannot_be_started_is_told(room: Container) -> None:
+def test_an_interpreter_that_cannot_be_started_is_reported(room: Container) -> None:
     room.with_nv()
     done = room.run(THREADED + "import sys; sys.executable = '/does/not/exist'\n" + CAUSE)
     assert "could not be started (No such file or directory)" in done.stderr

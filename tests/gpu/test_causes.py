@@ -416,7 +416,7 @@ ROWS: list[tuple[str, Arrange, dict[str, str], str, str]] = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row[0]}" for number, row in enumerate(ROWS)])
-def test_every_cause_is_told_in_two_lines(room: Container, row: tuple[str, Arrange, dict[str, str], str, str]) -> None:
+def test_every_cause_has_two_lines(room: Container, row: tuple[str, Arrange, dict[str, str], str, str]) -> None:
     cause, arrange, variables, fact, remedy = row
     arrange(room)
     done = room.run(CAUSE, **variables)

@@ -34,7 +34,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_tree_asks_once_and_tells_once(room: Container) -> None:
+def test_a_process_tree_asks_once_and_reports_once(room: Container) -> None:
     room.with_nv("count 0\n")
     done = room.run(TREE)
     assert done.returncode == 0, done.stderr

@@ -59,7 +59,7 @@ class Build:
     def python(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the interpreter in the build."""
         binds = [f"{self.target}:/sif-writable", *options.pop("binds", ())]
-        # It is in a shell's hands: nothing is in the environment that tells of a build.
+        # It is in a shell's hands: nothing in the environment shows a build.
         more = {"APPTAINER_LABELS": "/x", **options.pop("env", {})}
         return self.hooked.run(*words, writable=True, binds=binds, env=more, **options)
 

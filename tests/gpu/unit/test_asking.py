@@ -104,16 +104,16 @@ class Old:
     [(0, ["count\t0", "calls\tnvmlShutdown", "done"]), (9, ["failed\tnvmlInit_v2\t9\ttext of 9", "done"])],
 )
 def test_an_old_driver_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch, code: int, last: list[str]) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(nvml, "_write", lambda *fields: told.append("\t".join(map(str, fields))))
+    written: list[str] = []
+    monkeypatch.setattr(nvml, "_write", lambda *fields: written.append("\t".join(map(str, fields))))
     monkeypatch.setattr(nvml, "_load", lambda: Old(code))
     nvml._answer(0, details=False, path="")
-    assert told[:3] == [f"pid\t{os.getpid()}", "calls\tnvmlInitWithFlags", "calls\tnvmlInit_v2"]
-    assert told[-len(last) :] == last
+    assert written[:3] == [f"pid\t{os.getpid()}", "calls\tnvmlInitWithFlags", "calls\tnvmlInit_v2"]
+    assert written[-len(last) :] == last
 
 
 def test_without_nvidia_ml_py_there_are_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[object, ...]] = []
-    monkeypatch.setattr(nvml, "_write", lambda *fields: told.append(fields))
+    written: list[tuple[object, ...]] = []
+    monkeypatch.setattr(nvml, "_write", lambda *fields: written.append(fields))
     nvml._details(Old(0), {}, "")  # type: ignore[arg-type]
-    assert told[-1] == ("no-details", "nvidia-ml-py is not installed")
+    assert written[-1] == ("no-details", "nvidia-ml-py is not installed")

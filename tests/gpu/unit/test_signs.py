@@ -64,7 +64,7 @@ DOCKER = 'export NVIDIA_VISIBLE_DEVICES="${NVIDIA_VISIBLE_DEVICES:-"all"}"\n'
         ("", {"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "all"}, set()),
     ],
 )
-def test_what_an_image_sets_is_told_from_what_the_job_sets(
+def test_what_an_image_sets_is_distinguished_from_what_the_job_sets(
     tmp_path: Path, script: str, environ: dict[str, str], found: set[str]
 ) -> None:
     if script:

@@ -134,15 +134,15 @@ def test_distributions(lib: Path) -> None:
 
 
 def test_scan(lib: Path) -> None:
-    told: list[tuple[str, float]] = []
-    found = inventory.scan([str(lib)], options.VARIABLES, lambda name, part: told.append((name, part)))
+    shown: list[tuple[str, float]] = []
+    found = inventory.scan([str(lib)], options.VARIABLES, lambda name, part: shown.append((name, part)))
     assert found.locations == [("MPLCONFIGDIR", "B"), ("NUMBA_CACHE_DIR", "a_dist")]
     assert found.writers == [("a", f"{lib}/a/w.py:2")]
-    assert [name for name, _ in told] == ["a", "b", "bad"]
+    assert [name for name, _ in shown] == ["a", "b", "bad"]
     os.unlink(lib / "a" / "w.py")
     (lib / "a" / "w.py").symlink_to("nowhere")  # as some installers leave one
     assert inventory.scan([str(lib)], options.VARIABLES, lambda *_: None).writers == []
-    assert all(0 <= part <= 1 for _, part in told)
+    assert all(0 <= part <= 1 for _, part in shown)
 
 
 def test_stamp(lib: Path) -> None:
@@ -182,7 +182,7 @@ def test_many_files_are_compiled_by_many_processes(tmp_path: Path) -> None:
     assert len(bytecode.compile_all(stale, lambda _path, _part: None)) == 5
 
 
-def test_no_space_for_bytecode_is_told(lib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_for_bytecode_is_reported(lib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: str, **_: object) -> None:
         raise OSError(28, "No space left on device", path)
 
