@@ -155,13 +155,13 @@ def test_a_bind_is_not_overruled_by_a_declaration(world: Any) -> None:
 problems = [words for _, words in overlay.refused]
 point = os.stat("/srv/results").st_dev
 with open("/srv/results/data") as file:
-    told = [file.read()]
+    results = [file.read()]
 try:
     write("/srv/results/new", "x")
 except OSError as error:
-    told.append(error.errno)
+    results.append(error.errno)
 os.makedirs("/srv/other"); write("/srv/other/x", "x")
-answer([problems, told, overlay.current(os.environ)])
+answer([problems, results, overlay.current(os.environ)])
 """
     if isinstance(world, Sif):
         inside = world.apptainer.inside(real)
@@ -170,8 +170,8 @@ answer([problems, told, overlay.current(os.environ)])
         layer = os.path.join(world.places.folder, "layer")
         os.makedirs(f"{layer}/srv/results")
         options = {"layer": layer, "binds": [f"{real}:/srv/results:ro"], "env": declared}
-    problems, told, points = ask(world, code, **options)
-    assert told == ["before", 30]
+    problems, results, points = ask(world, code, **options)
+    assert results == ["before", 30]
     assert points == ["/srv"]
     assert [words.partition(" gets ")[0] for words in problems] == ["/srv/results", "/srv/results/deep/er"]
     for words in problems:
@@ -417,13 +417,13 @@ answer([before, found == [other.pid], other.returncode])
     assert ask(world, code) == [[], True, 0]
 
 
-def test_status_tells_what_and_why(world: Any) -> None:
+def test_status_shows_what_and_why(world: Any) -> None:
     code = """
 from sif_writable.report import overlay as report
 serve("/var/log/tool"); serve("/newdir")
-told = report.model()
-answer([told["inside"], [(done["path"], done["how"]) for done in told["entered"]], [r["path"] for r in told["refused"]],
-        report.lines(told)])
+now = report.model()
+answer([now["inside"], [(done["path"], done["how"]) for done in now["entered"]], [r["path"] for r in now["refused"]],
+        report.lines(now)])
 """
     inside, entered, refused, lines = ask(world, code)
     assert (inside, entered, refused) == (["/var/log"], [["/var/log", "graft"]], ["/newdir"])
@@ -467,9 +467,9 @@ def test_without_user_namespaces_status_says_what_to_bind(kernel: Kernel) -> Non
         "importhook.install().copies.wanted(); answer(overlay.before_import('certbot', os.environ, IMAGE))",
         userns=False,
     )
-    told = kernel.run([PYTHON, "-m", "sif_writable", "status", "--json"], userns=False)
-    notes = [note for note in json.loads(told.stdout)["notes"] if note.startswith("/var/log/letsencrypt ")]
-    assert len(notes) == 1, told.stdout
+    status = kernel.run([PYTHON, "-m", "sif_writable", "status", "--json"], userns=False)
+    notes = [note for note in json.loads(status.stdout)["notes"] if note.startswith("/var/log/letsencrypt ")]
+    assert len(notes) == 1, status.stdout
     assert "--bind DIRECTORY:/var/log/letsencrypt" in notes[0]
     assert "user namespaces are switched off" in notes[0]
 

@@ -119,7 +119,7 @@ answer([sorted(set(wanted) & {{"kivy", "numpy"}}), [path for path in there if os
         (["touch", "FILE"], "a program (touch)"),
     ],
 )
-def test_native_code_is_told_from_programs(squashfs_root: SquashfsRoot, command: list[str], by: str) -> None:
+def test_native_code_is_distinguished_from_programs(squashfs_root: SquashfsRoot, command: list[str], by: str) -> None:
     file = f"{PACKAGES}/numpy/written"
     words = [word.replace("FILE", file) for word in command]
     result = Kernel(squashfs_root).run([*TRACE, "--json", "--", *words])
@@ -127,7 +127,7 @@ def test_native_code_is_told_from_programs(squashfs_root: SquashfsRoot, command:
     assert [(one["path"], one["by"]) for one in json.loads(result.stdout)["writes"]] == [(file, by)]
 
 
-def test_without_user_namespaces_python_is_heard(squashfs_root: SquashfsRoot) -> None:
+def test_without_user_namespaces_interpreters_are_watched(squashfs_root: SquashfsRoot) -> None:
     answer, found = traced(Kernel(squashfs_root), userns=False)
     assert answer["watched"] == "interpreters"
     assert "max_user_namespaces is 0" in answer["problem"]
@@ -192,9 +192,9 @@ def test_what_is_the_hosts_is_neither_covered_nor_looked_through(one_image: Imag
     for image, writable in ((False, True), (True, False)):
         words = [PYTHON_THERE, "-m", "sif_writable", "trace", "--json", "--", PYTHON_THERE, "-c", code]
         traced = one_image.machine.run(words, venv=environment, image=image, writable=writable, env=OFF, binds=bound)
-        told, line = json.loads(traced.stdout), traced.stderr.splitlines()[0]
-        assert (told["exit_code"], told["watched"]) == (0, "everything"), traced
-        assert [one["path"] for one in told["writes"]] == ["/venv/mine"]
+        answer, line = json.loads(traced.stdout), traced.stderr.splitlines()[0]
+        assert (answer["exit_code"], answer["watched"]) == (0, "everything"), traced
+        assert [one["path"] for one in answer["writes"]] == ["/venv/mine"]
         assert not os.path.exists(f"{environment}/mine")  # as it was
         covered = ast.literal_eval(line)
         assert "/venv" in covered, covered

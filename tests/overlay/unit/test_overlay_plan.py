@@ -242,7 +242,7 @@ def test_records_survive_a_line_that_was_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "told", "by"),
+    ("command", "records", "by"),
     [
         ("python", [("python", "/bin/python")], "native code in Python"),
         (
@@ -255,10 +255,10 @@ def test_records_survive_a_line_that_was_cut() -> None:
         ("python", [("python", "/bin/python"), ("program", "")], "native code in Python"),
     ],
 )
-def test_who_may_have_written_what_no_interpreter_told(command: str, told: list[tuple[str, str]], by: str) -> None:
+def test_who_may_have_written_what_no_interpreter_did(command: str, records: list[tuple[str, str]], by: str) -> None:
     (found,) = trace.findings(
         [Change("/sp/x", CREATED, 1)],
-        [Record(7, event, what) for event, what in told],
+        [Record(7, event, what) for event, what in records],
         7,
         command,
         is_python=lambda program: program == "python",
@@ -270,7 +270,7 @@ def test_who_may_have_written_what_no_interpreter_told(command: str, told: list[
 
 
 def test_who_wrote() -> None:
-    told = [
+    records = [
         Record(7, "open", "/sp/pkg/a"),
         Record(8, "open", "/sp/pkg/b"),
         Record(7, "open", "/sp/pkg/gone"),
@@ -280,7 +280,7 @@ def test_who_wrote() -> None:
     changes = [Change(f"/sp/pkg/{name}", CREATED, 1) for name in "abc"]
     found = trace.findings(
         changes,
-        [Record(7, "python", "/bin/python"), *told],
+        [Record(7, "python", "/bin/python"), *records],
         7,
         "python",
         is_python=lambda program: program == "python",
