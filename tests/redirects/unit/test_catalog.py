@@ -532,10 +532,10 @@ def test_what_hides_or_switches_is_not_set_as_a_matter_of_course() -> None:
 @pytest.mark.parametrize("table", ["LINKED", "CARRIED", "DECIDED_IN", "STAYING"])
 def test_a_row_that_needs_a_table_names_it(table: str) -> None:
     rows = {entry if isinstance(entry, str) else entry[0] for entry in getattr(beside, table)}
-    told = {variable for variable, _, note in presence.PRESENCE if table in note}
-    assert told <= rows
+    named = {variable for variable, _, note in presence.PRESENCE if table in note}
+    assert named <= rows
     if table in ("CARRIED", "STAYING"):
-        assert told == rows
+        assert named == rows
 
 
 def test_no_seed_is_a_whole_shared_directory() -> None:

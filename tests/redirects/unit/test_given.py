@@ -31,7 +31,7 @@ def value(shape: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _nobody_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have root, too, be told that /proc cannot be written, as an ordinary user is."""
+    """Answer root, too, that /proc cannot be written, as an ordinary user is answered."""
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != "/proc" and access(path, mode))
 

@@ -1,4 +1,4 @@
-"""How the hook came in, where no file beside the package tells."""
+"""How the hook came in, where no file beside the package shows it."""
 
 from __future__ import annotations
 

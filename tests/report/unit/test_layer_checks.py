@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sif_writable.report.model import Layer
 
-TOLD: Layer = {
+STATE: Layer = {
     "inside": False,
     "hides": "",
     "over": [],
@@ -38,7 +38,7 @@ TOLD: Layer = {
     "keep": "new",
 }
 GOOD = Machine("6.1.0-13-amd64", 10_000, apparmor=False)
-REFUSED: Layer = {**TOLD, "why": "a user namespace cannot be made here: Operation not permitted"}
+REFUSED: Layer = {**STATE, "why": "a user namespace cannot be made here: Operation not permitted"}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_the_machine_is_looked_at(files: dict[str, str], expected: tuple[int, bo
         (GOOD._replace(proc=False), "", "start it with /proc mounted (Apptainer: without --no-mount proc)"),
     ],
 )
-def test_a_refusal_is_told_with_its_remedy(
+def test_a_refusal_is_reported_with_its_remedy(
     seen: Machine, kind: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "filesystem", lambda _: kind)
@@ -93,19 +93,19 @@ def test_where_there_shall_be_none_nothing_is_to_be_done(
     assert (found.good, found.remedy) == (True, "")
 
 
-def test_little_room_is_told_before_it_is_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: Layer = {**TOLD, "over": ["/v"], "place": str(tmp_path), "filesystem": "ext4"}
-    assert [found.good for found in findings(told, GOOD, [], ())] == [True]
+def test_little_room_is_reported_before_it_is_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state: Layer = {**STATE, "over": ["/v"], "place": str(tmp_path), "filesystem": "ext4"}
+    assert [found.good for found in findings(state, GOOD, [], ())] == [True]
     monkeypatch.setattr(layer_checks, "LOW_BYTES", 1 << 62)
-    good, low = findings(told, GOOD, [], ())
+    good, low = findings(state, GOOD, [], ())
     assert (good.good, low.good) == (True, False)
     assert f"what programs write lies in {tmp_path}, which has " in low.text
     assert low.remedy
 
 
 def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: Layer = {
-        **TOLD,
+    state: Layer = {
+        **STATE,
         "inside": True,
         "over": ["/v"],
         "place": "/p",
@@ -119,7 +119,7 @@ def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         "overridden": ["/v/x"],
         "set_aside": ["/s/layer/set-aside/6-a", "/s/layer/set-aside/7-b"],
     }
-    where, *others = layer.lines(told)
+    where, *others = layer.lines(state)
     assert where.startswith("programs can write in /v: what they write is theirs, and the image stays as it is; while")
     assert where.endswith(" they run it lies in /p (xfs, 1.0 GiB free)")
     assert others == [
@@ -128,24 +128,24 @@ def test_five_lines_say_all_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         "kept: 2.0 KiB in 1 file in /s/layer/gen-7; by a, b, c, d, e and 2 more",
         "in place of files of the image: /v/x; set aside: /s/layer/set-aside/6-a and 1 more",
     ]
-    memory = layer.lines({**told, "in_memory": True})[0]
+    memory = layer.lines({**state, "in_memory": True})[0]
     assert memory.endswith("it lies in memory, up to 1.0 GiB: what is killed before it is kept is lost")
-    (found,) = findings({**told, "in_memory": True}, GOOD, [], ())
+    (found,) = findings({**state, "in_memory": True}, GOOD, [], ())
     assert found.good
     assert "it lies in memory, up to 1.0 GiB" in found.text
-    assert layer.lines(told, verbose=True)[3].endswith("by a, b, c, d, e, f, g")
-    odd = layer.lines({**told, "overridden": ["/v/new\nline", "/v/caf\udce9", "/v/é"]})[4]
+    assert layer.lines(state, verbose=True)[3].endswith("by a, b, c, d, e, f, g")
+    odd = layer.lines({**state, "overridden": ["/v/new\nline", "/v/caf\udce9", "/v/é"]})[4]
     assert odd.startswith(r"in place of files of the image: /v/new\nline, /v/caf\udce9, /v/é;")
     monkeypatch.setenv("SIF_WRITABLE_OVERLAY", "OFF")
-    first, second, *_ = layer.lines({**told, "why": "SIF_WRITABLE_OVERLAY=off"})
+    first, second, *_ = layer.lines({**state, "why": "SIF_WRITABLE_OVERLAY=off"})
     assert first == "none: SIF_WRITABLE_OVERLAY=off"
     assert "cannot take a program out of the one that it was started in" in second
-    assert layer.lines({**TOLD, "keep": "none"}) == ["none was needed yet; SIF_WRITABLE_KEEP=none"]
-    assert layer.brief(told) == (
+    assert layer.lines({**STATE, "keep": "none"}) == ["none was needed yet; SIF_WRITABLE_KEEP=none"]
+    assert layer.brief(state) == (
         "programs can write in /v; this process is in one; not kept yet: 10 B in 2 files; kept: 2.0 KiB in 1 file, by "
         "a, b, c, d, e and 2 more"
     )
-    assert layer.lines({**TOLD, "number": 3})[1] == "kept: nothing any more, as /s/layer/gen-3 says"
+    assert layer.lines({**STATE, "number": 3})[1] == "kept: nothing any more, as /s/layer/gen-3 says"
 
 
 def left(kind: str, name: str, **more: object) -> Item:
@@ -153,7 +153,7 @@ def left(kind: str, name: str, **more: object) -> Item:
     return Item(f"/s/layers/{name}", name, kind, "", "", 2048, 1, 0.0, "")._replace(**more)  # type: ignore[arg-type]
 
 
-def test_what_layers_have_left_is_told() -> None:
+def test_what_layers_have_left_is_reported() -> None:
     items = [
         left(layers.UPPER, "upper-1", written=2),
         left(layers.UPPER, "upper-2", written=1),
@@ -172,7 +172,7 @@ def test_what_layers_have_left_is_told() -> None:
     assert found[-1].remedy.endswith("sif-writable cache clear 7-b --yes")
 
 
-def test_a_generation_that_was_superseded_just_now_is_not_told(tmp_path: Path) -> None:
+def test_a_generation_that_was_superseded_just_now_is_not_reported(tmp_path: Path) -> None:
     assert layer._contents(str(tmp_path), 3) is None
 
 

@@ -68,13 +68,13 @@ def lines(model: Any) -> list[str]:
 
 
 def test_it_says_what_is_used_and_counts_the_rest(active: Any) -> None:
-    told = lines(active)
-    assert "redirects  3 set; 2 in use: numba 12.0 MiB, matplotlib 1.0 MiB" in told
-    (storage,) = (line for line in told if line.startswith("storage"))
+    shown = lines(active)
+    assert "redirects  3 set; 2 in use: numba 12.0 MiB, matplotlib 1.0 MiB" in shown
+    (storage,) = (line for line in shown if line.startswith("storage"))
     assert storage == f"storage    compiled  52.0 GiB free  persistent  {LONG}/compiled"
-    assert not any("torch" in line for line in told)
-    assert told[-1].startswith("more       sif-writable status --verbose")
-    assert len(told) < 15
+    assert not any("torch" in line for line in shown)
+    assert shown[-1].startswith("more       sif-writable status --verbose")
+    assert len(shown) < 15
 
 
 def test_an_inactive_hook_claims_no_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +114,13 @@ def test_there_are_never_more_than_25_lines(active: Any, many: int) -> None:
          "written": []}
         for n in range(many)
     ]  # fmt: skip
-    told = lines(active)
-    assert len(told) <= 25
-    assert told[-1].startswith("more ")
-    (wrong,) = [line for line in told if line.startswith("wrong")] or [""]
+    shown = lines(active)
+    assert len(shown) <= 25
+    assert shown[-1].startswith("more ")
+    (wrong,) = [line for line in shown if line.startswith("wrong")] or [""]
     assert bool(wrong) == bool(many)
     if many > 1:
-        assert "more: sif-writable status --verbose" in told[-2]
+        assert "more: sif-writable status --verbose" in shown[-2]
 
 
 def used(images: int, size: int, downloads: int, **more: Any) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def used(images: int, size: int, downloads: int, **more: Any) -> dict[str, Any]:
 )
 def test_what_is_kept_does_not_contradict_what_is_in_use(active: Any, kept: list[Any], words: str) -> None:
     active["usage"] = kept
-    told = " ".join(summary.render(active, PAINT).split())
-    assert f"kept {words} redirects 3 set; 2 in use:" in told if words else "kept" not in told
+    shown = " ".join(summary.render(active, PAINT).split())
+    assert f"kept {words} redirects 3 set; 2 in use:" in shown if words else "kept" not in shown
     active["redirects"] = []
     assert words or "kept nothing so far" in " ".join(summary.render(active, PAINT).split())
 
@@ -167,13 +167,13 @@ def test_a_place_that_was_asked_for_and_refused_has_its_remedy(active: Any) -> N
         {"place": "SCRATCH", "path": "/scratch", "why": "is on a read-only filesystem", "remedy": ""},
         {"place": "the user's cache directory", "path": "/h/.cache", "why": "has '/h'", "remedy": "rename it"},
     ]
-    told = " ".join(summary.render(active, PAINT).split())
-    assert f"wrong SIF_WRITABLE_DIR=x {why}; remedy: {remedy} /h/.cache has '/h'; remedy: rename it more" in told
-    assert "not used /scratch is on a read-only filesystem " in told
+    shown = " ".join(summary.render(active, PAINT).split())
+    assert f"wrong SIF_WRITABLE_DIR=x {why}; remedy: {remedy} /h/.cache has '/h'; remedy: rename it more" in shown
+    assert "not used /scratch is on a read-only filesystem " in shown
     assert f"remedy: {remedy}" in text.render(active, PAINT)
     active["storage"] = []
-    told = " ".join(summary.render(active, PAINT).split())
-    assert "wrong no place can be written, so nothing was changed; remedy: bind a directory: --bind DIR:" in told
+    shown = " ".join(summary.render(active, PAINT).split())
+    assert "wrong no place can be written, so nothing was changed; remedy: bind a directory: --bind DIR:" in shown
 
 
 def test_an_inactive_hook_is_called_and_starts_nothing(active: Any) -> None:
@@ -188,21 +188,21 @@ def test_every_problem_is_said_whole_with_its_remedy_where_there_is_room(active:
         {"variable": "HF_HOME", "value": "/scratch/hf", "problem": problem, "remedy": remedy, "level": "warn"},
         {"variable": "XDG_RUNTIME_DIR", "value": "/run/user/1", "problem": problem, "remedy": remedy, "level": "info"},
     ]
-    told = " ".join(summary.render(active, PAINT).split())
-    assert f"wrong HF_HOME=/scratch/hf {problem}; remedy: {remedy} more" in told
-    assert "left alone HF_HOME, XDG_RUNTIME_DIR: set outside this package" in told
+    shown = " ".join(summary.render(active, PAINT).split())
+    assert f"wrong HF_HOME=/scratch/hf {problem}; remedy: {remedy} more" in shown
+    assert "left alone HF_HOME, XDG_RUNTIME_DIR: set outside this package" in shown
 
 
 def test_columns_are_aligned_however_long_a_name_is(active: Any) -> None:
     name = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"
     active["redirects"][1].update(variable=name, value="/x/:", offers="linked")
-    told = text.render(active, PAINT).splitlines()
-    rows = [line for line in told if "_CACHE_DIR" in line]
+    shown = text.render(active, PAINT).splitlines()
+    rows = [line for line in shown if "_CACHE_DIR" in line]
     assert len(rows) == 3
     assert len({line.index("/") for line in rows}) == 1
     assert rows[1].endswith("/x/ (before its own)")
-    assert " 0 B" not in "\n".join(told)
-    (heading,) = (line for line in told if line.startswith("  because"))
+    assert " 0 B" not in "\n".join(shown)
+    (heading,) = (line for line in shown if line.startswith("  because"))
     assert heading == "  because HOME is empty"
 
 
@@ -221,5 +221,5 @@ def test_what_could_move_a_terminals_cursor_is_shown_as_text(active: Any) -> Non
     active["user_set"] = [
         {"variable": "V", "value": "a\x1b[2J\n", "problem": "is \x07", "remedy": "", "level": "warn"},
     ]
-    for told in (summary.render(active, PAINT), text.render(active, PAINT)):
-        assert all(letter.isprintable() or letter == "\n" for letter in told)
+    for shown in (summary.render(active, PAINT), text.render(active, PAINT)):
+        assert all(letter.isprintable() or letter == "\n" for letter in shown)

@@ -107,7 +107,7 @@ def test_a_group_is_named_if_it_has_a_name(tmp_path: Path, monkeypatch: pytest.M
     ("state", "grade", "words"),
     [("failed", checks.FAIL, "ValueError: of ours"), ("off", checks.WARN, "switched off by SIF_WRITABLE=off")],
 )
-def test_a_hook_that_does_nothing_is_told(model: Any, state: str, grade: str, words: str) -> None:
+def test_a_hook_that_does_nothing_is_reported(model: Any, state: str, grade: str, words: str) -> None:
     model["hook"].update(problem="", state=state)
     model["root"]["writable"] = False
     model["notes"] = ["ValueError: of ours"]
