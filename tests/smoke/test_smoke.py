@@ -81,8 +81,8 @@ def test_without_a_layer_copies_serve_what_fails(image: Image) -> None:
     assert failed.returncode == 1
     assert "sif_writable: open_use writes into its own directory" in failed.stderr
     assert image.says("import open_use; open_use.use()") == "made\n"
-    told = image.run(argv=["-m", "sif_writable", "status", "--full"]).stdout
-    assert "open_use" in told
+    status = image.run(argv=["-m", "sif_writable", "status", "--full"]).stdout
+    assert "open_use" in status
     assert image.run("import hopeless").returncode == 1
     caught = "import mkdir_use\ntry: mkdir_use.use()\nexcept OSError: pass\nimport threading\n"
     assert image.run(caught + "threading.Thread(target=mkdir_use.use).start()").returncode == 0

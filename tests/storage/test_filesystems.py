@@ -169,8 +169,8 @@ def test_doctor_fails_where_nothing_can_be_written(places: Scratch) -> None:
     ]
     row = Row("", (), (*BTRFS, *shut), "", point="home")
     done, top = run(row, places, "-m", "sif_writable", "doctor")
-    told = " ".join(done.stdout.split())
+    printed = " ".join(done.stdout.split())
     assert done.returncode == 1, done
-    assert "FAIL storage: no place can be written" in told
-    assert f"'{top}/home/.cache' is over this user's disk quota" in told
-    assert "/dev/shm is on a read-only filesystem" in told
+    assert "FAIL storage: no place can be written" in printed
+    assert f"'{top}/home/.cache' is over this user's disk quota" in printed
+    assert "/dev/shm is on a read-only filesystem" in printed

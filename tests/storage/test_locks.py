@@ -94,11 +94,11 @@ os.umask(0o077)
 os.makedirs("given/sif-writable/locks")
 with open("given/sif-writable/.sif-writable", "w") as mark:
     mark.write("exec")
-ready, told = os.pipe()
+ready, writable = os.pipe()
 holder = os.fork()
 if holder == 0:
     fcntl.flock(os.open("given/sif-writable/locks/home.lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
-    os.write(told, b"x")
+    os.write(writable, b"x")
     signal.pause()
     os._exit(0)
 os.read(ready, 1)

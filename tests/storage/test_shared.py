@@ -127,11 +127,11 @@ def test_what_one_of_a_group_downloads_the_others_find_and_can_add_to(base: str,
         assert (status.st_gid, stat.S_IMODE(status.st_mode) & 0o660) == (GROUP, 0o660), name
     assert os.stat(f"{folder}/huggingface-hub/models--x/blobs/b").st_uid == VICTIM
     words = ["-c", COMMAND]
-    told = " ".join(run(base, NEIGHBOUR, [*words, "status"], **env).stdout.split())
-    assert f"{folder} " in told, told
+    shown = " ".join(run(base, NEIGHBOUR, [*words, "status"], **env).stdout.split())
+    assert f"{folder} " in shown, shown
     group = "the group of its directory" if "rootless" in env else f"group {GROUP}"
-    assert f"{group} shares it: each of them can replace what programs read there; no code goes there" in told
-    assert ("Here umask counts" in told) == ("NO_ACL" in env)
+    assert f"{group} shares it: each of them can replace what programs read there; no code goes there" in shown
+    assert ("Here umask counts" in shown) == ("NO_ACL" in env)
     checked = run(base, NEIGHBOUR, [*words, "doctor"], **env)
     assert "PASS storage:" in checked.stdout
     assert "no sticky bit" not in checked.stdout
@@ -173,8 +173,8 @@ def test_what_one_has_alone_stays_found(base: str, places: Scratch) -> None:
     assert not environ["HF_HUB_CACHE"].startswith(f"{base}/sif-writable-shared")
     assert os.path.isdir(f"{environ['HF_HUB_CACHE']}/models--mine")
     assert environ["SKIMAGE_DATADIR"].startswith(f"{base}/sif-writable-shared")
-    told = " ".join(run(base, VICTIM, ["-c", COMMAND, "status", "--verbose"]).stdout.split())
-    assert f"not shared, since {own} would not be found there" in told, told
+    shown = " ".join(run(base, VICTIM, ["-c", COMMAND, "status", "--verbose"]).stdout.split())
+    assert f"not shared, since {own} would not be found there" in shown, shown
 
 
 @pytest.mark.parametrize("planted", ["link", "folder", "open"])

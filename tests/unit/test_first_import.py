@@ -27,30 +27,30 @@ if sys.argv[2] == "past":
     loaded = [f"sif_writable.{name}" in sys.modules for name in names]
 else:
     loaded = [True for name in names if __import__(f"sif_writable.{name}")]
-told = []
+facts = []
 for name in ("layer", *names):
     module = sys.modules[f"sif_writable.{name}"]
     spec, parent = module.__spec__, sys.modules[f"sif_writable.{name}".rpartition(".")[0]]
-    told.append([
+    facts.append([
         module.__name__, module.__file__, module.__package__, module.__doc__, getattr(module, "__path__", None),
         type(module.__loader__).__name__, module.__loader__ is spec.loader, module.__loader__.path,
         spec.name, spec.origin, spec.parent, spec.has_location, spec.submodule_search_locations, spec.cached,
         getattr(parent, name.rpartition(".")[2]) is module, sorted(set(vars(module)) - {"__builtins__", "__cached__"}),
     ])
 import sif_writable.layer.decide as another
-told.append([another.enter is sys.modules["sif_writable.layer.enter"], loaded])
-print(json.dumps(told))
+facts.append([another.enter is sys.modules["sif_writable.layer.enter"], loaded])
+print(json.dumps(facts))
 """
 
 
-def _told(way: str) -> Any:
+def _facts(way: str) -> Any:
     words = [sys.executable, "-I", "-S", "-c", ASK, ROOT, way, *NAMES]
     return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def test_they_are_the_same() -> None:
-    past = _told("past")
-    assert past == _told("by the import system")
+    past = _facts("past")
+    assert past == _facts("by the import system")
     assert past[-1] == [True, [True] * len(NAMES)]
 
 

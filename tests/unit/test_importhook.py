@@ -275,23 +275,23 @@ def test_names_that_are_nowhere_need_no_layer(finder: importhook.Finder, tmp_pat
 
 def test_the_directories_of_a_layer_are_listed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[str, Any] = {
-        f"{tmp_path}": SimpleNamespace(invalidate_caches=lambda: told.append("top")),
+        f"{tmp_path}": SimpleNamespace(invalidate_caches=lambda: calls.append("top")),
         f"{tmp_path}/inner": object(),  # somebody's, who keeps no list
         f"{tmp_path}/new": None,
         "/elsewhere": None,
     }
-    told: list[str] = []
-    metadata = SimpleNamespace(MetadataPathFinder=SimpleNamespace(invalidate_caches=lambda: told.append("metadata")))
+    calls: list[str] = []
+    metadata = SimpleNamespace(MetadataPathFinder=SimpleNamespace(invalidate_caches=lambda: calls.append("metadata")))
     monkeypatch.setattr(sys, "path_importer_cache", known)
     monkeypatch.setitem(sys.modules, "importlib.metadata", metadata)
     epoch = getattr(importhook.NAMESPACE_PATH, "_epoch", None)
     monkeypatch.setattr(layer_enter, "current", SimpleNamespace(fresh=False, directories=[str(tmp_path)]))
     assert layered._looks_again()
-    assert told == ["top", "metadata"]
+    assert calls == ["top", "metadata"]
     assert list(known) == [str(tmp_path), f"{tmp_path}/inner", "/elsewhere"]
     assert epoch is None or vars(importhook.NAMESPACE_PATH)["_epoch"] == epoch + 1
     monkeypatch.setattr(layer_enter, "current", SimpleNamespace(fresh=True, directories=[str(tmp_path)]))
     assert not layered._looks_again()
-    assert told == ["top", "metadata"]
+    assert calls == ["top", "metadata"]
     monkeypatch.setattr(layer_enter, "current", None)
     assert layered._looks_again()

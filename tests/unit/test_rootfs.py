@@ -1,4 +1,4 @@
-"""Whose root it is, by what the kernel tells: tables of mounts as they were seen, and as sites have them."""
+"""Whose root it is, by what the kernel reports: tables of mounts as they were seen, and as sites have them."""
 
 from __future__ import annotations
 

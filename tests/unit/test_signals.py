@@ -1,4 +1,4 @@
-"""What a signal handler of the program raises is told from our own errors, whatever kind of handler it is."""
+"""What a signal handler of the program raises is distinguished from our own errors, whatever kind of handler it is."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ def test_what_a_handler_raised_is_not_suppressed_in_the_layer() -> None:
 
 def test_wherever_we_catch_a_wide_class_what_a_handler_raised_passes() -> None:
     known = {
-        "__init__.py": "our own files are damaged, and cannot tell",
+        "__init__.py": "our own files are damaged, and cannot say",
         "overlay/kernel.py": "all but EINVAL is raised again",
         "overlay/trial.py": "a child of ours, in which no handler of the program runs",
         "hanging.py": "in a thread, where no handler runs",
-        "copies/execution.py": "the error is told of, and raised again",
+        "copies/execution.py": "the error is reported, and raised again",
     }
     places = list(_swallowing())
     assert [place for place in places if place.partition(":")[0] not in known] == []
@@ -204,8 +204,8 @@ def test_a_child_of_ours_runs_no_handler_of_the_program(handled: Callable[[Calla
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writable)
-    with open(readable, "rb") as told:
-        assert told.read() == b"lives"
+    with open(readable, "rb") as pipe:
+        assert pipe.read() == b"lives"
 
 
 def test_a_signal_during_the_fork_is_handled_afterwards_and_leaves_no_child(

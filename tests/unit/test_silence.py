@@ -109,8 +109,8 @@ def _run(program: str) -> str:
 def test_who_asks_is_gone_when_there_is_an_answer(kind: str) -> None:
     program = f"""
     descriptors = os.listdir("/proc/self/fd")
-    told = [(hanging.times_out(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
-    print(set(told), os.listdir("/proc/self/fd") == descriptors)
+    found = [(hanging.times_out(path, {kind!r}), alone()) for _ in range(50) for path in ("/", "/no/such", "/\\udcff")]
+    print(set(found), os.listdir("/proc/self/fd") == descriptors)
     """
     assert _run(program) == "{(False, True)} True"
 
@@ -148,12 +148,12 @@ def test_children_that_nobody_waits_for() -> None:
 
 
 def test_the_root_that_a_folder_lies_in() -> None:
-    blank = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
+    spaced = "2nf;token;A=0,B=0;inputs;/a b;c/x:/d"
     assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/d/image/x") == ("/d", FUSE)
     assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/a/image") == ("/a", REMOTE)
     assert session.root_and_kind("2nf;token;A=0,B=0;inputs;/a:/d", "/ab") == ("", LOCAL)
     assert session.root_and_kind("2;token;A=0,B=0;inputs;/a", "/a/image") == ("", LOCAL)
-    assert session.root_and_kind(blank, "/a b;c/x/y") == ("/a b;c/x", REMOTE)
+    assert session.root_and_kind(spaced, "/a b;c/x/y") == ("/a b;c/x", REMOTE)
     for broken in ("", "2", "2n", "x;y"):
         assert session.root_and_kind(broken, "/a") == ("", LOCAL)
 

@@ -41,7 +41,7 @@ def test_all_is_as_in_a_process_that_finds_the_new_home(home: Path) -> None:
     assert sysconfig.get_config_vars()["userbase"] == f"{home}/.local"
 
 
-def test_what_nobody_has_asked_for_is_not_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_has_asked_for_is_not_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "_CONFIG_VARS", {}, raising=False)
     usersite.follow_home()
     assert sys.path == ["/script", OWN]  # the new one is not there

@@ -1,4 +1,4 @@
-"""Storage roots that are damaged or odd, marks that are none, and leases that nobody can tell about."""
+"""Storage roots that are damaged or odd, marks that are none, and leases of which nothing is known."""
 
 from __future__ import annotations
 

@@ -96,29 +96,29 @@ def test_a_damaged_folder_of_ours_is_named_with_what_mends_it(tmp_path: Path, gi
     root = tmp_path / "sif-writable"
     place = Candidate("home", str(tmp_path), "persistent", given=given)
 
-    def told() -> tuple[str, str]:
+    def refusal() -> tuple[str, str]:
         storage = settle(place)
         return storage.refused[0][1], unserved.remedy(storage, place)
 
     settle(place)
     os.chmod(root, 0o777)
     chmod = f"chmod 0700 {str(root)!r}, or name another directory"
-    assert told()[0].startswith(f"has {str(root)!r}, which is open to other users (mode 0777, ")
-    assert told()[1] == chmod
+    assert refusal()[0].startswith(f"has {str(root)!r}, which is open to other users (mode 0777, ")
+    assert refusal()[1] == chmod
     os.chmod(root, 0o700)
     shutil.rmtree(root / "data")
     (root / "data").touch()
-    assert told() == (f"has '{root}/data', which is not a directory", unserved.RENAME)
+    assert refusal() == (f"has '{root}/data', which is not a directory", unserved.RENAME)
     shutil.rmtree(root)
     root.touch()
-    assert told() == (f"has {str(root)!r}, which is not a directory", unserved.RENAME)
+    assert refusal() == (f"has {str(root)!r}, which is not a directory", unserved.RENAME)
     root.unlink()
     root.symlink_to("/nowhere")
-    assert told()[0].startswith(f"has {str(root)!r}, which is a symbolic link, ")
+    assert refusal()[0].startswith(f"has {str(root)!r}, which is a symbolic link, ")
     root.unlink()
     root.mkdir(0o700)
     (root / "notes.txt").touch()
-    assert told() == (f"has {str(root)!r}, which is not empty and has no mark of ours", unserved.RENAME)
+    assert refusal() == (f"has {str(root)!r}, which is not empty and has no mark of ours", unserved.RENAME)
     for base, cure in (
         ("/nowhere/of/mine", "bind it (apptainer exec --bind /nowhere), or name another directory"),
         ("/proc/nowhere", unserved.REMEDY),
@@ -207,7 +207,7 @@ def test_starts_at_the_same_moment_agree(tmp_path: Path, name: str) -> None:
         place = tmp_path / str(number) / name
         place.mkdir(parents=True, mode=0o700)
         ready, go = os.pipe()
-        answer, told = os.pipe()
+        answer, writable = os.pipe()
         children = []
         for _ in range(8):
             children.append(os.fork())
@@ -215,11 +215,11 @@ def test_starts_at_the_same_moment_agree(tmp_path: Path, name: str) -> None:
                 try:
                     os.close(go)
                     os.read(ready, 1)
-                    os.write(told, "".join(f"{root}\n" for root in roots(given(place))).encode())
+                    os.write(writable, "".join(f"{root}\n" for root in roots(given(place))).encode())
                 finally:
                     os._exit(0)
         os.close(ready)
-        os.close(told)
+        os.close(writable)
         os.close(go)
         with open(answer) as file:
             assert set(file.read().split()) == {str(place if name == "sif-writable" else place / "sif-writable")}

@@ -92,8 +92,8 @@ def test_what_an_error_has_run_short_of(room: Space, number: int, lack: str) -> 
     ],
 )
 def test_each_kind_of_place_has_its_remedy(kind: str, lack: str, words: list[str]) -> None:
-    told = remedy(space(0, 120 * MIB - 5, 0, 192, kind), lack)
-    assert [word for word in words if word not in told] == []
+    advice = remedy(space(0, 120 * MIB - 5, 0, 192, kind), lack)
+    assert [word for word in words if word not in advice] == []
 
 
 def test_kinds_of_real_places(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_named_place_with_room_for_settings_and_none_for_downloads(tmp_path: P
     assert f"{tmp_path}/place/sif-writable/image-" in done.stdout
 
 
-def test_doctor_writes_since_numbers_do_not_tell_a_quota(tmp_path: Path) -> None:
+def test_doctor_writes_since_numbers_do_not_show_a_quota(tmp_path: Path) -> None:
     doctor = f"{sys.executable} -m sif_writable doctor"
     # No file may grow: as with a quota that is used up, there is room, and nothing can be written.
     done = on_tmpfs(tmp_path, "size=300m", f"{doctor} >/dev/null || true; ulimit -f 0; {doctor} | cat || true")
@@ -185,7 +185,7 @@ def test_doctor_writes_since_numbers_do_not_tell_a_quota(tmp_path: Path) -> None
     assert f"WARN space: HOME: {tmp_path}/home fails with: File too large remedy: SIF_WRITABLE_DIR=$SCRATCH/" in folded
 
 
-def test_what_makes_a_root_writable_is_told_by_its_numbers(tmp_path: Path) -> None:
+def test_what_makes_a_root_writable_is_known_by_its_numbers(tmp_path: Path) -> None:
     home = os.statvfs(tmp_path)
     size, inodes, device = home.f_blocks * home.f_frsize, home.f_files, os.stat(tmp_path).st_dev
     for total, other, kind in ((64 << 20, device, SESSION), (size, -1, DISK), (size + 1, -1, OVERLAY)):

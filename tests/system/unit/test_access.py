@@ -1,4 +1,4 @@
-"""Access lists of NFSv4, which the mode of a directory does not tell."""
+"""Access lists of NFSv4, which the mode of a directory does not show."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_read_only_noexec_and_full_filesystems(tmp_path: Path) -> None:
     ) == ["has 0 inodes free, 64 are needed", "has no inodes left (0 of 3 free, beside 64.0 MiB)"]
 
 
-def test_no_space_is_told_from_no_inodes_after_a_part_was_cleaned_up(tmp_path: Path) -> None:
+def test_no_space_is_distinguished_from_no_inodes_after_a_part_was_cleaned_up(tmp_path: Path) -> None:
     full = "OSError(28, 'No space left on device', D + '/made/not')"
     assert on_mounts(
         tmp_path,

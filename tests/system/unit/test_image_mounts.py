@@ -46,7 +46,7 @@ TABLES = {
         f"12 10 254:0 /home/u/kivy {SP}/kivy {DISK}",
         f"13 10 254:0 /home/u/sb/var/log /var/log {DISK}",
     ],
-    "a disk of its own": [  # there is no telling `/data` shown at /data from a bind of the host's
+    "a disk of its own": [  # `/data` shown at /data could as well be a bind of the host's
         f"10 1 254:0 / / {DISK}",
         f"11 10 254:0 /data /data {DISK}",
     ],
@@ -183,8 +183,8 @@ def test_a_path_of_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: os.
         "to-bound",
         "../bound",
     ]
-    told = {name: image_mounts.environment_directory(f"{site}/{name}") for name in asked}
-    assert {name for name, directory in told.items() if directory == site} == {"new", "new/deep", "holds/x", "linked/x"}
+    of = {name: image_mounts.environment_directory(f"{site}/{name}") for name in asked}
+    assert {name for name, directory in of.items() if directory == site} == {"new", "new/deep", "holds/x", "linked/x"}
     assert image_mounts.host_mount(f"{site}/to-bound/x") == f"{site}/bound"
     monkeypatch.setattr(image_mounts, "MOUNTINFO", f"{real}/no such file")
     assert image_mounts.environment_directory(f"{site}/new") == ""
