@@ -233,7 +233,7 @@ def kinds():
         if "." in name: importlib.import_module(name.partition(".")[0])
         yield name
 """
-_LOOK = """
+_SHOW = """
 def shown(module):
     loader, spec = module.__loader__, module.__spec__
     own = sorted(set(vars(module)) - {"__builtins__", "__loader__", "__spec__"})
@@ -283,7 +283,7 @@ def test_every_loader_is_the_ordinary_one_after_the_import(kinds: Hooked) -> Non
     printed = []
     for mode, finder in (("auto", _FINDER), ("off", "None")):
         env = {"PYTHONPATH": f"{MODULES}:{MODULES}/modules.zip:{WORK}", "SIF_WRITABLE": mode}
-        done = kinds.run("-c", _KINDS + _LOOK.replace("FINDER", finder), env=env)
+        done = kinds.run("-c", _KINDS + _SHOW.replace("FINDER", finder), env=env)
         assert (done.returncode, done.stderr) == (0, "")
         printed.append(done.stdout.splitlines())
     assert printed[0] == printed[1]

@@ -35,7 +35,7 @@ except OSError as error:
 print(json.dumps([said, inside, mounts, done]), flush=True)
 os.access("/mark/end", 0)
 """
-LOOK = """
+CHECK = """
 said = enter()
 place = entering.current.place
 print(json.dumps([said, read(SITE + "/before/file"), os.path.exists(SITE + "/made/file") and read(SITE + "/made/file"),
@@ -118,7 +118,7 @@ def main() -> None:
             continue
         if LIBRARY.search(first.stderr):  # the import system itself, in which there is one way to meet any error
             continue
-        second = run(LOOK, f"second-{at}")
+        second = run(CHECK, f"second-{at}")
         wrong = judge(first, second, error)
         if wrong:
             outputs = [first.stdout, first.stderr[-500:], second.stdout, second.stderr]

@@ -184,7 +184,7 @@ if not said:
 else:
     print("late", number)
 """
-    look = """
+    check = """
 assert enter() == ""
 place = entering.current.place
 there = [name for name in os.listdir(SITE) if name[3:].isdigit() and os.listdir(SITE + "/" + name)]
@@ -199,8 +199,8 @@ END
 seq {number} | xargs -P {at_once} -I N sh -c '/venv/bin/python /work-folder/p.py "$(cat code/one.py)" N' 2>errors
 cat errors >&2
 cat /proc/[0-9]*/mountinfo | grep -c ' - overlay sif-writable '
-TOKEN=look-1 $P '{look}' >/dev/null
-TOKEN=look-2 $P '{look}'
+TOKEN=check-1 $P '{check}' >/dev/null
+TOKEN=check-2 $P '{check}'
 """
     result = box.shell(script, timeout=900)
     *late, mounted, line = [line for line in result.stdout.splitlines() if "late" not in line]
@@ -280,13 +280,13 @@ def test_a_generation_too_large_for_a_copy_is_mounted_from_storage_and_said(box:
     write = (
         f'{apart}assert enter() == ""\nwrite(SITE + "/large.bin", "x" * 5000); os.unlink(SITE + "/quiet/__init__.py")'
     )
-    look = f"""{apart}replicas.REPLICA_BYTES = 1000
+    check = f"""{apart}replicas.REPLICA_BYTES = 1000
 assert enter() == ""
 base = read(entering.current.folder + "/about").split("\\n")[1]
 answer([read(SITE + "/large.bin")[:3], os.path.realpath(base)])
 write(SITE + "/more")
 """
-    script = f"$P '{write}'\nTOKEN=b $P '{look}'\nTOKEN=c $P '{look}'\nTOKEN=c $P '{look}' 2>again; cat again >&2"
+    script = f"$P '{write}'\nTOKEN=b $P '{check}'\nTOKEN=c $P '{check}'\nTOKEN=c $P '{check}' 2>again; cat again >&2"
     result = box.shell(script, tmpfs=["/var/tmp:64m"])
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [text for text, _ in answers] == ["xxx"] * 3, result

@@ -55,10 +55,10 @@ def test_a_member_that_cannot_be_looked_into_keeps_a_layer_from_being_published(
 ) -> None:
     folder, here = str(tmp_path), os.readlink("/proc/self/ns/pid")
     (tmp_path / "about").write_text(f"\n\n\n\n{tmp_path}", encoding="utf-8")
-    look, listing = os.stat, os.listdir
+    real, listing = os.stat, os.listdir
 
     def stat(path: Any, **more: Any) -> os.stat_result:
-        return refuse(errno.EACCES)() if str(path).startswith("/proc/1/root") else look(path, **more)
+        return refuse(errno.EACCES)() if str(path).startswith("/proc/1/root") else real(path, **more)
 
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc" else listing(path))

@@ -73,12 +73,12 @@ def test_what_is_of_others_is_mirrored_and_what_could_not_be_is_looked_at_again(
 def test_a_passing_failure_to_look_at_a_path_is_not_its_last_word(
     image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = os.lstat
+    real = os.lstat
     for number, known in ((errno.EIO, False), (errno.EACCES, True)):
         done = f"{tmp_path}/done-{number}"
 
         def lstat(path: str, number: int = number) -> os.stat_result:
-            return refuse(number)() if str(path).endswith("/deep") else look(path)
+            return refuse(number)() if str(path).endswith("/deep") else real(path)
 
         monkeypatch.setattr(os, "lstat", lstat)
         monkeypatch.setattr(layers, "_mirror_one", lambda *_: True)
