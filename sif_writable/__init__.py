@@ -7,7 +7,7 @@
 # What costs here, and in the modules that each start of a child and a warm start load besides (`child`, `warm`,
 # `hanging`), is less what is done than what is read: 5 thousand instructions for a function, 1.2 for each name that
 # occurs for the first time, 1.2 for a long docstring, and for annotations a tuple (from Python 3.14 on a function). So
-# types are in comments, and of what is to be said the docstring has the first sentence.
+# types are in comments, and a docstring has only the first sentence of what is to be said.
 
 import os
 import sys
@@ -178,7 +178,7 @@ def in_container(data):  # type: (dict[bytes, bytes]) -> bool
     """Whether ``/`` is a container's, by its mount and its namespaces."""
     # It is looked at where an engine has left its sign, and where it could be no booted system's (of ST_RDONLY,
     # ST_NOSUID and ST_NODEV such a one can do with the first alone: bubblewrap has all three) or is read-only. What
-    # takes more than a look is asked in `rootfs`.
+    # takes longer is asked in `rootfs`.
     global _root
     signed = has_sign(data)
     try:

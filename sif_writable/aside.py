@@ -15,7 +15,7 @@ _DIGITS = 16
 
 
 class Usable:
-    """While it lasts, the umask takes nothing of what is made from this user himself.
+    """While it lasts, the umask takes no rights from this user himself.
 
     Scripts have 0177 for their secrets: nobody gets into a directory that is made then, such as ``~/.cache``, ever.
     """

@@ -37,9 +37,9 @@ OVERLAY, PATHS = "SIF_WRITABLE_OVERLAY", "SIF_WRITABLE_OVERLAY_PATHS"
 SHARED_IN = "SIF_WRITABLE_SHARED_IN"
 """The variable that names the folder in which a group shares downloads, for descendants."""
 KEEP = "SIF_WRITABLE_KEEP"
-"""The variable that says what of a layer is kept: :func:`sif_writable.layer.merge.mode`."""
+"""The variable that says what is kept of a layer: :func:`sif_writable.layer.merge.mode`."""
 OPT_IN = "SIF_WRITABLE_OPT_IN"
-"""The variable with those that are redirected only on request, with commas or blanks between them."""
+"""The variable with those that are redirected only on request, with commas or spaces between them."""
 
 _INPUT_ENDS = (
     *(b"DIR", b"CACHE", b"_PATH", b"_FLAGS", b"HOME", b"DIRS", b"DIRECTORY", b"FOLDER", b"_cache", b"TMP", b"TEMP"),
@@ -170,7 +170,7 @@ def install(data):  # type: (dict[bytes, bytes]) -> None
         handed[name] = data.get(name.encode())
     passed: Any = ("sif_writable", "sitecustomize", "usercustomize", "apport_python_hook")  # asked for at every start
     library: Any = getattr(sys, "stdlib_module_names", sys.builtin_module_names)  # 3.9 has only the latter
-    if sys.pycache_prefix:  # bytecode in storage, of the standard library too: whose it is, is asked at each import
+    if sys.pycache_prefix:  # bytecode in storage, of the standard library too: who owns it is asked at each import
         passed = library = ()
     names = {"__builtins__": __builtins__, "__name__": __name__, "finders": sys.meta_path, "passed": passed}
     names["library"] = library

@@ -47,7 +47,7 @@ def chain(error: "Optional[BaseException]", leave: "Optional[BaseException]" = N
 def said(error: BaseException) -> str:
     """Return what an error says, and what a failed program said; of long texts the beginning and the end.
 
-    Where the error's class does not make the text itself, what it was made of is not asked for its own: that may be
+    Where the error's class does not make the text itself, its arguments are not asked for theirs: those may be
     large, such as the table of a KeyError.
     """
     if type(type(error).__str__) is _SLOT:
@@ -80,8 +80,8 @@ def may_be_a_refusal(error: BaseException, leave: "Optional[BaseException]" = No
 def misses_a_mount(error: BaseException) -> str:
     """Return the path that an error could not find where its directory is neither there nor can be made.
 
-    So it is where a directory of the host is not bound. Asked of errors that nobody caught; it loads nothing, and looks
-    only where a path is missing.
+    That is so where a directory of the host is not bound. Asked of errors that nobody caught; it loads nothing, and
+    looks only where a path is missing.
     """
     for this in chain(error):
         path = this.filename if isinstance(this, FileNotFoundError) else None
@@ -95,7 +95,7 @@ def misses_a_mount(error: BaseException) -> str:
 
 
 def may_be_a_full_disk(error: BaseException) -> bool:
-    """Whether an error may be for want of space, wherever: asked of errors in a layer, and loads nothing either."""
+    """Whether an error may come from want of space, wherever: asked of errors in a layer, and loads nothing either."""
     for this in chain(error):
         number = this.errno if isinstance(this, OSError) else None
         if number in _FULL:

@@ -20,7 +20,7 @@ _LONGEST = 4096
 
 
 def path_in_table(point):  # type: (bytes) -> str
-    """Return a path of the kernel's table of mounts with its blanks and other characters that are escaped there."""
+    """Return a path of the kernel's table of mounts with its spaces and other characters that are escaped there."""
     return os.fsdecode(point).replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 

@@ -24,7 +24,7 @@ SETUP_COMMANDS = frozenset(("install", "develop", "easy_install"))
 problem = ""
 """Why this process has no layer."""
 _asked = False
-"""Whether a layer is no question any more."""
+"""Whether it is decided whether there is a layer."""
 _begun = False
 """Whether the program has imported something of an environment, whose name says what it is."""
 _without = False

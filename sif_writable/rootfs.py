@@ -1,4 +1,4 @@
-"""Is ``/`` a container's? What takes more than a look, for :func:`sif_writable.in_container`.
+"""Is ``/`` a container's? What takes longer to find out, for :func:`sif_writable.in_container`.
 
 A booted system's root may be read-only, too (a diskless node, ostree), a job may have a mount namespace of its own on
 it (Slurm's job_container/tmpfs, PrivateTmp of systemd), and a service may see it read-only (ProtectSystem=strict). So
@@ -104,7 +104,7 @@ def _lines(process: str) -> "list[list[bytes]]":
 
 
 def root_in(table: "list[list[bytes]]") -> "Optional[tuple[bytes, bytes, bool]]":
-    """Return of what is mounted at ``/`` the device, the directory in its filesystem, and whether it is read-only."""
+    """Return the device of what is mounted at ``/``, the directory in its filesystem, and whether it is read-only."""
     found = None
     for fields in table:
         if len(fields) > 9 and fields[4] == b"/":  # a later one hides an earlier one

@@ -48,7 +48,7 @@ def ask(kind: int, path: str, more: "Any", mounted: "Sequence[bytes]") -> "Any":
 
 
 def mounts(table: bytes) -> "tuple[bytes, list[bytes], list[bytes]]":
-    """Return what :func:`sif_writable.warm.mounts` does, from a table in which options have blanks."""
+    """Return what :func:`sif_writable.warm.mounts` does, from a table in which options have spaces."""
     lines = [line.split(b" ") for line in table.splitlines()]
     return table, [line[1] for line in lines], [line[2] for line in lines]
 
@@ -68,7 +68,7 @@ def say_once(lines: "list[str]", said: str) -> None:
 
 
 def rest(content: bytes, checksum: "Callable[[bytes], bytes]") -> "Any":
-    """Return what of a plan is needed only where something is new: paths, and which names were asked for.
+    """Return the part of a plan that is needed only where something is new: paths, and which names were asked for.
 
     :param content: the end of the file, with its check sum.
     :param checksum: :func:`sif_writable.warm.checksum`.

@@ -181,7 +181,7 @@ class Serving:
         return others.are_needed(self._learned, name, directory)
 
     def learn(self, error: BaseException) -> None:
-        """Have an error learned from that ended something, and may concern us."""
+        """Learn from an error that ended something and may concern us."""
         from sif_writable import evidence
 
         if evidence.is_of_a_handler(error):

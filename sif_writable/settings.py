@@ -71,5 +71,5 @@ def opted(environ: "Mapping[str, str]") -> "list[str]":
 
 
 def listed(environ: "Mapping[str, str]", name: str) -> "list[str]":
-    """Return the words of a variable of ours that have commas or blanks between them."""
+    """Return the words of a variable of ours that have commas or spaces between them."""
     return environ.get(name, "").replace(",", " ").split()

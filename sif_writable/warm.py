@@ -81,7 +81,7 @@ def find(data):  # type: (dict[bytes, bytes]) -> Any
     :raises OSError: the image or a place cannot be read at the moment, or does not answer.
     """
     # Storage is looked for where `sif_writable.storage.candidates.places` does. A plan counts if this user owns it and
-    # nobody else may write it; whose the folders are that it lies in, is asked by the plan itself.
+    # nobody else may write it; who owns the folders that it lies in is asked by the plan itself.
     table, mounted, kinds = mounts()
     if LAYER.encode() in data or data.get(DEBUG.encode()) == b"1":
         return None
@@ -266,12 +266,12 @@ def places_of(name):  # type: (bytes) -> tuple[int, int]
 
 
 def about(status, devices):  # type: (os.stat_result, dict[int, int]) -> tuple[int, int, int, int]
-    """Return of a file what a decision asks. A device number differs in each run; which are equal does not."""
+    """Return what a decision asks of a file. A device number differs in each run; which are equal does not."""
     return status.st_mode, status.st_uid, status.st_gid, devices.setdefault(status.st_dev, len(devices))
 
 
 def space(found):  # type: (os.statvfs_result) -> tuple[Any, ...]
-    """Return of a filesystem what a decision asks: its flags, and what is enough."""
+    """Return what a decision asks of a filesystem: its flags, and what is enough."""
     free = found.f_bavail * found.f_frsize
     return (
         found.f_flag & _LIMITS,
@@ -297,7 +297,7 @@ def mounts():  # type: () -> tuple[bytes, list[bytes], list[bytes]]
 
 
 def identity(purelib):  # type: (str) -> tuple[str, bytes]
-    """Return the image identity (:mod:`sif_writable.identity`), and of the manifest what starts need."""
+    """Return the image identity (:mod:`sif_writable.identity`), and what starts need of the manifest."""
     # `purelib` is the folder that holds this package. OSError: the image cannot be read at the moment.
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     usual = sys.platlibdir == "lib" and purelib == f"{sys.prefix}/lib/{version}/site-packages"

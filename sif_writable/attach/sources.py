@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How it is called."""
+        """What it is called."""
         return f"{self.name} {self.version}".strip()
 
 

@@ -35,7 +35,7 @@ PACKAGES, WRITTEN, HOME, OVERLAY, LEFTOVER, LOCK = "packages", "written", "home"
 home, what overlays hold, what a killed process left aside, a lock file."""
 
 RECENT_DAYS = 14
-"""Days within which what an image uses never goes by itself, nor where nobody can tell whether it is in use."""
+"""Days within which what an image uses never goes by itself, even where nobody can tell whether it is in use."""
 
 _NOATIME = 1024  # ST_NOATIME of statvfs(3)
 

@@ -265,7 +265,7 @@ def clear(found: Sequence[Contents], asked: Sequence[str], *, reach: Reach, now:
 
 
 def _beyond(name: str, items: list[Item]) -> str:
-    """Say whose the things are that bear a name but are beyond reach."""
+    """Say who owns the things that bear a name but are beyond reach."""
     others = len({item.image for item in items if item.image})
     whose = [count(others, "other image")] if others else []
     whose += ["all images"] if any(not item.image for item in items) else []

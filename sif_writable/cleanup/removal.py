@@ -77,7 +77,7 @@ def _save_written(folder: str, tree: str, record: Mapping[str, tuple[int, int]])
 
 
 def _keep_records(folder: str, record: Mapping[str, tuple[int, int]]) -> None:
-    """Keep of the records only those that show which files of the image a program had changed."""
+    """Keep only those records that show which files of the image a program had changed."""
     records = f"{folder}/{changes.RECORDS}"
     before = changes.listed(records)
     write_aside(f"{records}/written", changes.lines(record))

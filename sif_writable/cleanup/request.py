@@ -78,7 +78,7 @@ def _remove(removal: Removal, again: dict[str, Callable[[], None]], *, unlocked:
         return _remove_of_layers(item)
     gone = item.path
     if item.kind == PACKAGES:
-        # Whether nobody can tell was weighed when it was chosen; only what was found free then may have a user now.
+        # That nobody can tell was considered when it was chosen; only what was found free then may have a user now.
         free = unlocked or item.unlocked
         gone, problem = remove_copies(item.path, keep_written=removal.keep_written, unlocked=free)
         if not gone:
@@ -115,7 +115,7 @@ def _remove_lock(path: str) -> str:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return "is held by a process that runs"
-        except OSError:  # a filesystem without locks: its age has spoken
+        except OSError:  # a filesystem without locks: its age decides
             pass
         os.unlink(path)
     finally:

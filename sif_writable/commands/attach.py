@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(option: str, word: str | None) -> None:
-    """Look whether an option names anything.
+    """Check that an option names something.
 
     :raises SifWritableError: it does not, as where a variable of the shell is not set.
     """
@@ -101,7 +101,7 @@ def _assignments(shell: str, values: dict[str, str]) -> list[str]:
 
 
 def _report_place(place: str) -> None:
-    """Say what a path is worth that was made in a container; none where containers are run from."""
+    """Say what a path made in a container is worth; nothing where containers are started from."""
     if not sif_writable.in_container(sif_writable.environment()) or any(map(shutil.which, look.ENGINES)):
         return
     from sif_writable.system import image_mounts

@@ -73,7 +73,7 @@ class FromImage:
 
 
 def prepare(module: ModuleType, error: BaseException, before: execution.Before, copies: Copies) -> FromImage | None:
-    """Make everything ready for the import from the image, where nothing speaks against a second execution."""
+    """Make everything ready for the import from the image, where nothing forbids a second execution."""
     spec = module.__spec__
     if spec is None or spec.origin is None or type(module) is not ModuleType:
         return None

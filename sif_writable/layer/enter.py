@@ -180,7 +180,7 @@ def directories(folder: str) -> "list[str]":
 
 
 def about(folder: str) -> "tuple[str, list[str]]":
-    """Return of a layer the folder of what earlier runs wrote, or an empty string, and what it was made over."""
+    """Return a layer's folder of what earlier runs wrote, or an empty string, and what it was made over."""
     lines = read(f"{folder}/about").splitlines()
     return "".join(lines[1:2]), [line for line in lines[ABOUT:] if line[:1] == "/"]
 
@@ -233,7 +233,7 @@ def inside(namespace: str, mounts: str, image: str, prefix: str, directories: "S
 
 
 def known(image: str, prefix: str) -> str:
-    """Return the line of `about` that says how an image is called for one environment of it."""
+    """Return the line of `about` that says what an image is called for one environment of it."""
     return f"={image}:{prefix}"
 
 

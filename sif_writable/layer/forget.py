@@ -1,4 +1,4 @@
-"""Whose are the files that layers wrote, and a next generation without some of them.
+"""What the files that layers wrote belong to, and a next generation without some of them.
 
 A unit is what a user names: a package, a module, a distribution with all that its RECORD lists, or a path outside the
 directories of packages. A generation never changes, and is never just removed: a later one would get its number, and
@@ -38,7 +38,7 @@ class Unit(NamedTuple):
 
 
 def units(paths: Iterable[str], text: Callable[[str], str], prefix: str = sys.prefix) -> list[Unit]:
-    """Return whose some files are.
+    """Return the units that some files belong to.
 
     :param paths: of the image.
     :param text: returns the text of one of them, here of a RECORD.
@@ -95,7 +95,7 @@ def contents(generation: Generation) -> list[str]:
 
 
 def of_generation(generation: Generation, prefix: str = sys.prefix) -> list[Unit]:
-    """Return whose files are in a generation."""
+    """Return the units that have files in a generation."""
     return units(contents(generation), lambda path: read(f"{generation.folder}/tree{path}"), prefix)
 
 

@@ -74,7 +74,7 @@ def export(here: str) -> None:
 
 
 def note_wish(lines: Iterable[str]) -> None:
-    """Note what a descendant of who made or joined the layer wants to be kept, which may be something else.
+    """Note what a descendant of whoever made or joined the layer wants to be kept, which may be something else.
 
     :param lines: of its mountinfo file.
     """
@@ -118,7 +118,7 @@ def identity(here: str, prefix: str, find: Callable[[Callable[[str], str]], str]
 def image(here: str) -> Iterator[Callable[[str], str]]:
     """Make the directories of the image reachable as they are without a layer, and return where.
 
-    Nobody else does so meanwhile: who has done closes them again.
+    Nobody else does so meanwhile: whoever is done closes them again.
 
     :raises OSError: EAGAIN where another process takes too long, or what the way to them says.
     """
@@ -145,7 +145,7 @@ def image(here: str) -> Iterator[Callable[[str], str]]:
 
 
 def _lock(descriptor: int) -> None:
-    """Have a layer to this process alone, as who publishes it: :func:`sif_writable.layer.publish.publish`."""
+    """Have a layer to this process alone, as whoever publishes it does: :func:`sif_writable.layer.publish.publish`."""
     deadline = time.monotonic() + _SECONDS
     while not _is_free(descriptor):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Make namespaces, mount, lock: what the process needs that makes a layer, or mounts something else."""
+"""Make namespaces, mount, lock: for the process that makes a layer, or mounts something else."""
 
 import os
 
@@ -20,7 +20,7 @@ _PAGE = 4096
 WORDS = "userxattr,volatile,index=off"
 """Options of the layer: without ``volatile`` each exit flushes the whole filesystem, other people's pages included."""
 REFUSED = (1, 13, 19, 22, 38, 95)
-"""What the kernel says that will say so again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
+"""Errors that the kernel will give again: EPERM, EACCES, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP."""
 
 
 def separate(uid: int, gid: int) -> None:
@@ -228,5 +228,5 @@ def _leave_tidy(layer: "Layer", path: str, here: int) -> None:
 
 
 def _is_forbidden(error: OSError) -> bool:
-    """Whether user namespaces are switched off: unshare says ENOSPC then as where they are used up for now."""
+    """Whether user namespaces are switched off: unshare says ENOSPC then, as it does where they are used up."""
     return error.filename == "unshare" and read("/proc/sys/user/max_user_namespaces").strip() == "0"

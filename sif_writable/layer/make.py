@@ -1,4 +1,4 @@
-"""The first process of a container makes its layer; which directories it is over, and where it lies, a trial has shown.
+"""The first process of a container makes its layer; a trial has shown over which directories, and where it lies.
 
 On the path of the first import from a read-only environment, as :mod:`.enter`.
 """
@@ -37,7 +37,7 @@ def first(
 ) -> str:
     """Have a layer where none stands, unless this process is in one without knowing it.
 
-    :param find: see :func:`.enter.enter`, as of `storage` and what is returned.
+    :param find: see :func:`.enter.enter`, also for `storage` and what is returned.
     :param layer: whose place is not known yet.
     :param dead: records of layers that nobody is in any more.
     """
@@ -74,7 +74,7 @@ def first(
 def environment(uid_map: str, table: "Sequence[tuple[str, str, str]]") -> str:
     """Return what the choice of directories depends on, in one line, without asking the table of mounts what is whose.
 
-    Where it is as at a trial, the directories are, too. That spares the modules that know an image's own mounts.
+    Where it is as it was at a trial, so are the directories. That spares the modules that know an image's own mounts.
 
     :param table: what :func:`.kernel.table` returned.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def drop_ended(folder: str) -> None:
     """Write the list anew, one process at a time; what others add meanwhile is in the new one.
 
-    They look after their write whether the list still has its name (:func:`.join.note_member`). What they wrote before
+    After their write they check whether the list still has its name (:func:`.join.note_member`). What they wrote before
     that is found in the old list when the new one has taken its name.
 
     :raises OSError: it cannot be written; then it is as it was.

@@ -1,4 +1,4 @@
-"""What of a layer is kept, and who wins where two sides changed a directory. Pure, but for what it is given to ask.
+"""What is kept of a layer, and who wins where two sides changed a directory. Pure, but for what it is given to ask.
 
 The unit is the directory: a database and its journal, or an index and its data, belong together, and one side's with
 the other's are malformed or wrong.
@@ -133,7 +133,7 @@ def keep(
     installed: Collection[str],
     takes_place: Callable[[Change], bool] = lambda _: False,
 ) -> Kept:
-    """Return what of a layer's changes is kept.
+    """Return what is kept of a layer's changes.
 
     :param replaces: whether the image has something else at the path of a change.
     :param installed: paths that a distribution owns which the layer installed, changed or removed.

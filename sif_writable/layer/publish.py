@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 """How long a start and an exit wait for storage that is silent; what is not published by then is left to the next."""
 IN_MEMORY = "memory-"
-"""How the folders of layers are called that are on a tmpfs of their own: see :mod:`.memory`."""
+"""What the folders of layers on a tmpfs of their own are called: see :mod:`.memory`."""
 
 
 def at_exit(layer: enter.Layer) -> None:

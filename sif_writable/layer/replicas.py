@@ -127,7 +127,7 @@ def newest_replica(place: str, origin: str) -> str:
 
 
 def drop_unflushed(place: str) -> None:
-    """Remove the copies that were made before this machine has started: nothing was flushed for them."""
+    """Remove the copies that were made before this machine started: nothing was flushed for them."""
     with suppress(OSError):
         for name in os.listdir(place):
             path = f"{place}/{name}"
@@ -165,4 +165,4 @@ def drop(place: str, name: str) -> None:
 
 
 GONE = f"{make.NEW}-gone-"
-"""How a folder is called that is being removed: half of one must not be taken for what a program has left."""
+"""What a folder that is being removed is called: half of one must not be taken for what a program has left."""

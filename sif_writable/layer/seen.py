@@ -159,7 +159,7 @@ class Seen:
                 self._in_removed.add(path)
 
     def _gone(self, path: str, when: int) -> Iterator[Change]:
-        """Yield what of a removed path is to be removed: file by file where a directory holds code."""
+        """Yield what is to be removed of a removed path: file by file where a directory holds code."""
         original = self.original(path)
         status = files.status_of(original)
         below = dict(files.walk(original)) if status is not None and stat.S_ISDIR(status.st_mode) else {}
@@ -203,13 +203,13 @@ class Seen:
         return found | merge.installed(records)
 
     def keep(self, changes: list[Change], how: str) -> merge.Kept:
-        """Return what of the changes is kept; `how` as in :func:`sif_writable.layer.merge.keep`."""
+        """Return which of the changes are kept; `how` as in :func:`sif_writable.layer.merge.keep`."""
         installed = self.installed(changes)
         return merge.keep(changes, how, replaces=self.replaces, installed=installed, takes_place=self.takes_place)
 
 
 def read_changes(folder: str, original: Callable[[int, str], str]) -> tuple[fold.Layer, Seen, list[Change], merge.Kept]:
-    """Return what of a layer is published, and what it was chosen from.
+    """Return what is published of a layer, and what it was chosen from.
 
     :param original: gives the path where the directory with a number is seen as it is in the image.
     :raises OSError: it cannot be read.
@@ -225,7 +225,7 @@ def read_changes(folder: str, original: Callable[[int, str], str]) -> tuple[fold
 
 
 def kept_of(folder: str) -> str:
-    """Return what of a layer is to be kept: what a process in it had in its environment when it entered."""
+    """Return what is to be kept of a layer: what a process in it had in its environment when it entered."""
     try:
         return merge.mode({KEEP: text_of(f"{folder}/keep")})
     except FileNotFoundError:

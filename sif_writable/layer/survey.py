@@ -249,7 +249,7 @@ def _files(top: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def units(folder: str, paths: Iterable[str], prefix: str) -> list[Unit]:
-    """Return whose the files are that were written to a layer."""
+    """Return the units that files written to a layer belong to."""
     listed = about(folder).directories
 
     def text(path: str) -> str:

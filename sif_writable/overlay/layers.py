@@ -62,7 +62,7 @@ def copy_file(source: str, target: str, status: os.stat_result) -> None:
 def lay_out(graft: str, point: str, wanted: Iterable[str]) -> list[str]:
     """Prepare a graft; return the names of what the image has in there and what has to be mounted back.
 
-    :param wanted: paths; what of them is a small file of the image is copied, once.
+    :param wanted: paths; those of small files of the image are copied, once.
     """
     make_folder(graft, point)
     mine = set(wanted)
@@ -105,7 +105,7 @@ def mirror(
     copy-up fails; therefore these entries are made beforehand, owned by this user.
 
     :param wanted: the paths that have to be writable; the way to each is mirrored, too.
-    :param done: a file that names the paths which need no second look.
+    :param done: a file that names the paths which are not looked at again.
     :param deep: also what lies in those paths.
     :param leave: endings of files there that need no copy.
     """

@@ -1,7 +1,7 @@
-"""What stands against an overlay here? Each answer is a sentence, or nothing.
+"""What prevents an overlay here? Each answer is a sentence, or nothing.
 
 A private user namespace changes what a process is to its neighbours (ranks of one job can no longer read each other's
-memory), and the kernel allows one only to a process with a single thread. The last word has a trial in a forked child
+memory), and the kernel allows one only to a process with a single thread. A trial in a forked child has the last word
 (:mod:`sif_writable.overlay.trial`); what is asked here needs no trial, or must not be tried.
 """
 

@@ -120,7 +120,7 @@ class _Rows:
         default = defaults[0] if defaults else ""
         own = self.baked.get(variable, "")
         word, why = self._reason(variable, kind, when, default, brought=bool(own))
-        # All that has no variable of its own stays where the user has it, rather than to be hidden by a few files.
+        # All that has no variable of its own stays where the user has it, rather than being hidden by a few files.
         if own and word == _WORKS and not variable.startswith("XDG_"):
             word, why = _MOVES, "the image brings files for it"
         if word != _MOVES:

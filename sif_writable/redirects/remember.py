@@ -199,10 +199,10 @@ def _content(outcome: Outcome, environ: Mapping[str, str], seen: Decided) -> byt
         for slot in storage.all()
         if slot is not storage.image or decision.home  # the others lie in it
     ]
-    # One look where no list is needed: what other images fetched comes to downloads alone.
+    # One question where no list is needed: what other images fetched comes to downloads alone.
     single = [each for each in present if len(each[1]) < 2 and not each[2] and each[0] != storage.folder(kinds.DATA)]
     questions += [(warm.THERE, os.path.join(folder, *needed), None, True) for folder, needed, _ in single]
-    if not kept_by_root.issubset([question[:2] for question in questions]):  # whose the storage is, is asked each time
+    if not kept_by_root.issubset([question[:2] for question in questions]):  # who owns the storage is asked each time
         return b""
     questions = [each for each in questions if each not in answered and not _is_answered(each, kept_by_root, closed)]
     noted = outcome.watch.noted() if outcome.watch is not None else []

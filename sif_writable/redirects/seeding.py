@@ -60,8 +60,8 @@ class _Budget:
 def copy(source: str, target: str) -> None:
     """Fill ``target`` from the files of ``source``.
 
-    :raises OSError: the target could not be written, or the source not be listed for a cause that will pass; what of
-        the source this user may not read is left out.
+    :raises OSError: the target could not be written, or the source not be listed for a cause that will pass; what
+        this user may not read of the source is left out.
     """
     _mirror(source, target, _Budget(COPY_TOTAL, ENTRIES), depth=32)
 

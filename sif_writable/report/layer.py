@@ -1,4 +1,4 @@
-"""The writable layer: whether programs of this environment get one, what they wrote, and what of it is kept."""
+"""The writable layer: whether programs of this environment get one, what they wrote, and what is kept of it."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def findings(state: Layer, seen: Machine, places: Iterable[str], left: Iterable[
 
 
 def remedy(seen: Machine, places: Iterable[str]) -> str:
-    """Return what would make a layer possible, by what is known of the machine, or nothing: it is right so."""
+    """Return what would make a layer possible, by what is known of the machine, or nothing: none is wanted."""
     wanted = enter.mode(os.environ) != "off"
     if not wanted or enter.parallel(os.environ) or os.environ.get("KRB5CCNAME", "").startswith("KEYRING:"):
         return ""

@@ -73,7 +73,7 @@ def total(entries: list[Usage]) -> str:
     size, files = sum(entry["size_bytes"] for entry in entries), sum(entry["files"] for entry in entries)
     if size or not complete:
         images = {entry["images"] for entry in entries if entry["size_bytes"]}
-        number = images.pop() if len(images) == 1 else 0  # of several places nobody knows whose are the same
+        number = images.pop() if len(images) == 1 else 0  # several places may have the same images
         verb = f"{count(number, 'image')} keep{'s' * (number == 1)}" if number else "images keep"
         found.append(f"{verb} {least}{human(size)} in {count(files, 'file or folder', 'files and folders')}")
     downloads = sum(entry["downloads_bytes"] for entry in entries)

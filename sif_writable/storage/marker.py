@@ -15,7 +15,7 @@ UNTRIED = "untried"
 OURS = "All that is in this folder is sif-writable's: it may be listed, measured and removed."
 """The second line of a marker. Earlier versions, which also used directories with files of the user, wrote only one."""
 FIRST_LINE = 32
-"""Bytes of the first line, which is filled up with blanks: earlier versions read that much."""
+"""Bytes of the first line, which is filled up with spaces: earlier versions read that much."""
 
 
 class Marker(str):

@@ -1,4 +1,4 @@
-"""Is there room enough, and what helps where there is not? Answers are sentences."""
+"""Is there enough room, and what helps where there is not? Answers are sentences."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _ALLOW, _EXECUTE = 0, 0x20
 def is_shut_off(path: str, above: Sequence[tuple[str, os.stat_result]], uid: int) -> bool:
     """Whether one of the directories above lets only this user and root through.
 
-    Which groups have a member in common nobody can tell, so one that lets any group through lets those through who may
+    Nobody can tell which groups have a member in common, so one that lets any group through lets those through who may
     write below it. What is above a mount point counts for nothing: what is mounted may have another way to it, outside
     this container.
 

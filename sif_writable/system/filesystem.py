@@ -253,7 +253,7 @@ def access_state(path: str) -> str:
     """
     if timed_out and has_timed_out(path):
         return "silent"
-    try:  # first, since of those that are asked about the most are not there
+    try:  # first, since most of those that are asked about are not there
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "absent"

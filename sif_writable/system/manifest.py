@@ -13,7 +13,7 @@ seed                    ``VARIABLE PATH``: the image brings files for this locat
 user-site               ``no``: packages of the user's own ``~/.local`` are not found
 package                 a package that is imported from a writable copy; after a space, why
 overlay                 a directory of the image that needs an overlay; after a space, why
-heavy                   a module whose import is worth a look at the GPU first
+heavy                   a module before whose import the GPU is checked
 gpu, gpu-count,         demands: the value of ``SIF_WRITABLE_GPU``, ``SIF_WRITABLE_GPU_COUNT``,
 gpu-min-memory,         ``SIF_WRITABLE_GPU_MIN_MEMORY`` and ``SIF_WRITABLE_GPU_MIN_CAPABILITY`` where the environment
 gpu-min-capability      has none

@@ -27,7 +27,7 @@ class Mount(NamedTuple):
 def mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts of this process, an empty list where /proc is not there.
 
-    The fields are those of proc_pid_mountinfo(5); blanks in paths are written as octal there.
+    The fields are those of proc_pid_mountinfo(5); spaces in paths are written as octal there.
     """
     found = []
     try:

@@ -47,7 +47,7 @@ class Facts:
     home_problem: str
     """Why that cannot be used, as a sentence whose subject is HOME; empty when it can."""
     home_timed_out: bool
-    """Whether that is that its filesystem does not answer."""
+    """Whether the reason is that its filesystem does not answer."""
     session_device: "Optional[int]"
     """st_dev of the container session's small tmpfs, when /tmp lies on one."""
     target_mounted: bool

@@ -1,6 +1,6 @@
 """The door to the machine: what surroundings and the choice of storage ask, goes through here, and can be noted.
 
-A warm start asks the same again (:mod:`sif_writable.warm`), which also says what of an answer counts.
+A warm start asks the same again (:mod:`sif_writable.warm`), which also says what counts of an answer.
 """
 
 import os

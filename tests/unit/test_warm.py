@@ -109,7 +109,7 @@ def test_names_that_were_asked_for_are_marked_and_hardly_any_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/x", "", "0", "sif-writable"])
-@pytest.mark.parametrize("options", ["rw,vers=4.2", "rw,name=with blanks", ""])
+@pytest.mark.parametrize("options", ["rw,vers=4.2", "rw,name=with spaces", ""])
 def test_what_is_mounted_may_have_any_name(monkeypatch: pytest.MonkeyPatch, name: str, options: str) -> None:
     table = f"{name} / overlay rw 0 0\nserver:/x /my\\040home nfs4 {options} 0 0\nx /y ext4 rw 0 0\n".encode()
     monkeypatch.setattr(warm, "_read", lambda _: (table, None))

@@ -119,7 +119,7 @@ def test_what_cannot_be_removed_is_reported(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", without_locks)
-        assert removed("old.lock") == ""  # its age has spoken
+        assert removed("old.lock") == ""  # its age decides
     copies = tmp_path / "packages"
     copies.mkdir()
     with (copies / lease.NAME).open("w") as file:
@@ -562,7 +562,7 @@ os.makedirs(folder, exist_ok=True)
 while not os.path.exists(sys.argv[1]):
     try:
         os.makedirs(kernels, exist_ok=True)
-    except FileExistsError:  # it was there for mkdir and was gone for the look that follows: once in 10,000 removals
+    except FileExistsError:  # it was there for mkdir and was gone for the check that follows: once in 10,000 removals
         continue
     for where in (folder, kernels):
         path = f"{where}/f-{os.getpid()}"

@@ -171,7 +171,7 @@ def test_whatever_goes_wrong_the_user_gets_his_own_error(copies: Copies, monkeyp
     assert str(sif_writable.failure) == "of ours"
 
 
-# --- What speaks against a fresh start of a package whose module fails ---
+# --- What forbids a fresh start of a package whose module fails ---
 
 
 def obstacle(place: Path, copies: Copies) -> str:
