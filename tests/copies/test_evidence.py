@@ -70,7 +70,7 @@ def test_a_program_that_fails_for_another_reason_is_as_without_us(app: Image, re
 
 @pytest.mark.exact
 def test_such_an_error_reads_no_file(app: Image) -> None:
-    """The end of a program that fails makes not one system call more than that of one which does not have us."""
+    """A program that fails makes not one system call more at its end than without us."""
     strace = apt.find("strace")
     if strace is None:
         pytest.skip("not run: this machine has no strace")

@@ -282,7 +282,7 @@ find ~/.cache ! -perm -700 -type d ! -name __pycache__
 
 
 def test_a_umask_that_takes_from_the_user_himself_spoils_no_directory(hooked: Hooked) -> None:
-    """As scripts have it that write secrets: what is made under it is there for all later programs."""
+    """As scripts that write secrets have it: what is made under it is there for all later programs."""
     image = hooked.copy()
     image.write("writes_beside.py", "import os\nopen(os.path.dirname(__file__) + '/made', 'a').close()\n")
     script = _UNDER_UMASK.format(python=PYTHON)

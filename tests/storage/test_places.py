@@ -203,7 +203,7 @@ def test_a_shared_place_must_keep_others_from_replacing_our_folder(
 
 
 def test_root_does_not_put_its_files_into_a_users_home(places: Scratch) -> None:
-    """As sudo leaves it that keeps HOME: the user could put something else in place of what root makes there."""
+    """As a sudo that keeps HOME leaves it: the user could put something else in place of what root makes there."""
     os.makedirs(f"{places.home}/.cache")
     os.chown(f"{places.home}/.cache", VICTIM, VICTIM)
     os.chmod(f"{places.home}/.cache", 0o755)
@@ -333,7 +333,7 @@ def test_what_is_mounted_in_a_home_may_have_another_way_to_it(places: Scratch) -
 
 @pytest.mark.parametrize("mode", [0o770, 0o777])
 def test_a_directory_between_two_links_counts(places: Scratch, mode: int) -> None:
-    """Who can replace the second link leads the first one elsewhere, and with it all that is imported through them."""
+    """Whoever can replace the second link leads the first one elsewhere, and with it all that is imported through them."""
     shared = places.new_folder("project")
     os.symlink(shared, f"{places.home}/first")
     os.symlink(places.home, f"{shared}/second")

@@ -197,7 +197,7 @@ def test_what_bears_the_name_and_is_not_the_groups_shares_nothing(base: str, pla
 
 
 def test_a_file_of_ones_own_elsewhere_is_not_opened(tmp_path: Path) -> None:
-    """Who may write in the folder puts links there in the place of what was made: to a directory, to a file."""
+    """Whoever may write in the folder puts links there in the place of what was made: to a directory, to a file."""
     folder, private = tmp_path / "shared", tmp_path / "private"
     for each in (folder / "leaf" / "made", private):
         each.mkdir(parents=True, mode=0o700)

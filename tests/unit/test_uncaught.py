@@ -53,7 +53,7 @@ class Changed(Broken):
     """One whose `run` a program has set itself."""
 
     def __init__(self) -> None:
-        """Do as programs do that wrap it."""
+        """Do as programs that wrap it do."""
         super().__init__()
         self.run = self.other  # type: ignore[method-assign]
 

@@ -58,7 +58,7 @@ def _modules() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count no threads of who runs the tests."""
+    """Count no threads of what runs the tests."""
     before, count = _thread._count(), _thread._count
     monkeypatch.setattr(_thread, "_count", lambda: count() - before)
 

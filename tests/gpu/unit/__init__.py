@@ -1,1 +1,1 @@
-"""What of the GPU check needs neither a container nor a C compiler."""
+"""The parts of the GPU check that need neither a container nor a C compiler."""

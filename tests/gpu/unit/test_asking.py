@@ -1,4 +1,4 @@
-"""How NVML is asked where no process can be had, and what of an answer is understood."""
+"""How NVML is asked where no process can be had, and which part of an answer is understood."""
 
 from __future__ import annotations
 

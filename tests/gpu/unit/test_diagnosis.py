@@ -20,7 +20,7 @@ CDI_NVML = f"{DISTRIBUTION}/libnvidia-ml.so.535.104.05"
 ALL_ON_ONE = "4 GPUs where the job or the container is started"
 
 OLD = "/image/pynvml.py is not nvidia-ml-py (ImportError: old)"
-# NVML's answer, variables, what is not known: two GPUs are demanded in vain if it is held for a no.
+# NVML's answer, variables, what is not known: two GPUs are demanded in vain if it is taken for a no.
 UNKNOWN: list[tuple[Nvml, dict[str, str], str]] = [
     (
         nvml(Gpu(0), details_error=OLD),

@@ -1,4 +1,4 @@
-"""What of a layer is kept, and which side of a directory is taken."""
+"""What is kept of a layer, and which side of a directory is taken."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_folder_names_are_one_to_one_and_short() -> None:
     assert all(len(name.encode()) < 255 for name in names)
 
 
-# --- What stands against it ---
+# --- What prevents it ---
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OTHER = 54321
-"""Whose the image's files are."""
+"""Who owns the image's files."""
 
 
 def refuse(number: int) -> Callable[..., NoReturn]:
