@@ -333,7 +333,7 @@ def test_what_is_mounted_in_a_home_may_have_another_way_to_it(places: Scratch) -
 
 @pytest.mark.parametrize("mode", [0o770, 0o777])
 def test_a_directory_between_two_links_counts(places: Scratch, mode: int) -> None:
-    """Whoever can replace the second link leads the first one elsewhere, and with it all that is imported through them."""
+    """Whoever can replace the second link leads the first one elsewhere, with all that is imported through them."""
     shared = places.new_folder("project")
     os.symlink(shared, f"{places.home}/first")
     os.symlink(places.home, f"{shared}/second")
