@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from importlib.machinery import ModuleSpec
@@ -107,7 +108,7 @@ def test_certbot_has_what_lies_outside_and_workers_are_listened_to(
     )
     assert finder.find_spec("certbot") is None  # its copy is being made
     assert asked == ["certbot"]
-    spec = finder.find_spec("multiprocessing.process", sys.modules["multiprocessing"].__path__)
+    spec = finder.find_spec("multiprocessing.process", multiprocessing.__path__)
     assert spec is not None
     assert "exec_module" in vars(spec.loader)
     listened: list[object] = []
