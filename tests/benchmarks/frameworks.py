@@ -1,21 +1,20 @@
 """What the hook adds to imports of large frameworks: ``python -m tests.benchmarks.frameworks [--rounds N] [NAME ...]``.
 
-Each import is timed in fresh processes in a SIF, with the hook and a new layer, and with ``SIF_WRITABLE=off``, turn by
-turn. The images are those of ``tests/run --frameworks``; names of environments leave the others out. The aim is 1.02.
+Each import is timed in a container of its own from a SIF, with the hook and a new layer, and with ``SIF_WRITABLE=off``,
+turn by turn. The images are those of ``tests/run --frameworks``; names of environments leave the others out. The aim is
+1.02.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.benchmarks import imports
-from tests.benchmarks.layer import MADE, WITHOUT, measure, ratio
+from tests.benchmarks.layer import MADE, WITHOUT, alone
 from tests.corpus import images
 from tests.corpus.replay import PREFIXES
 from tests.lab import apptainer_root, scratch
@@ -38,7 +37,7 @@ MODULES = {
 def main() -> None:
     """Measure, and print a line for each module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="starts of each way (default: 10)")
+    parser.add_argument("--rounds", type=int, default=10, help="containers of each way (default: 10)")
     parser.add_argument("environments", nargs="*", metavar="NAME", help=f"of: {', '.join(MODULES)}")
     arguments = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
@@ -55,15 +54,12 @@ def _measure(environment: str, rounds: int) -> None:
         return
     with scratch.fresh() as places:
         apptainer = Apptainer(apptainer_root.find(), places)
-        shutil.copy(imports.__file__, places.work)
 
         def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
             return apptainer.exec(image, argv, env=env, timeout=3600)
 
-        python, script = f"{PREFIXES}/{environment}/bin/python", os.path.basename(imports.__file__)
         for module in MODULES[environment]:
-            found = measure(run, python, module, script, rounds, (WITHOUT, MADE))
-            ratio(f"import of {module}", found[MADE], found[WITHOUT], "imported", 1.02)
+            alone(run, f"{PREFIXES}/{environment}/bin/python", module, rounds, (WITHOUT, MADE))
 
 
 if __name__ == "__main__":

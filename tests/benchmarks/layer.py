@@ -124,7 +124,7 @@ def _in_image(arguments: argparse.Namespace) -> None:
                 for module in LARGE:
                     _large(run, module, max(arguments.rounds // 4, 3))
                 for module in LARGE:
-                    _alone(run, module, arguments.fresh)
+                    alone(run, _IN_SIF, module, arguments.fresh, (WITHOUT, NO_LAYER, MADE))
 
 
 def _home(place: str, apart: str) -> tempfile.TemporaryDirectory[str]:
@@ -187,18 +187,18 @@ def measure(
     return found
 
 
-def _alone(run: Run, module: str, rounds: int) -> None:
+def alone(run: Run, python: str, module: str, rounds: int, names: Sequence[str]) -> None:
     """Time an import in a container of its own, where nothing that belongs to it was looked up before."""
-    found = {way: imports.empty() for way in (WITHOUT, NO_LAYER, MADE)}
-    for turn in range(1 + rounds):
-        for way in list(found)[:: 1 if turn % 2 else -1]:
-            done = _checked(run([_IN_SIF, "-c", imports.PROGRAM.format(module=module)], _ENV[way]))
-            begin, end, cpu = (int(word) for word in done.split()[:3])
-            if turn:
-                found[way]["imported"].append((end - begin) / 1e9)
-                found[way]["cpu"].append(cpu / 1e9)
-    for way in (NO_LAYER, MADE):
-        ratio(f"alone, {module}, {way}", found[way], found[WITHOUT], "imported", 1.02)
+    found = {name: imports.empty() for name in names}
+    for turn in range(imports.DISCARDED + rounds):
+        for name in names[:: 1 if turn % 2 else -1]:
+            done = _checked(run([python, "-c", imports.PROGRAM.format(module=module)], _ENV[name]))
+            begin, end, cpu = (int(word) for word in done.split("\n")[-3].split()[:3])
+            if turn >= imports.DISCARDED:
+                found[name]["imported"].append((end - begin) / 1e9)
+                found[name]["cpu"].append(cpu / 1e9)
+    for name in names[1:]:
+        ratio(f"alone, {module}, {name}", found[name], found[names[0]], "imported", 1.02)
 
 
 def _checked(result: subprocess.CompletedProcess[str]) -> str:

@@ -47,6 +47,7 @@ def test_a_job_that_may_have_one_process(faulty: Faulty) -> None:
     assert "BlockingIOError" in refused.stderr
 
 
+@pytest.mark.exact  # what measures coverage needs memory, too
 def test_memory_that_ends_at_any_moment(faulty: Faulty) -> None:
     healthy = faulty.run([PYTHON, "-c", _USE], **_KEPT)
     assert (healthy.returncode, healthy.stdout) == (0, "cured\n"), healthy
