@@ -2,11 +2,13 @@
 
 IPython, and with it each notebook, reports a cell's error by an event. The console of the standard library, which is
 also the prompt since CPython 3.13, shows it by a method. Only the prompt in C has nothing but ``sys.excepthook``, which
-is touched there and nowhere else: its mere presence changes what some programs do (PyQt aborts or not).
+is touched there and nowhere else: its mere presence changes what some programs do (PyQt aborts or not). CPython 3.13
+and later still have that prompt where the terminal is none, or a simple one (``TERM=dumb``).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +25,19 @@ def listen(learn: Callable[[BaseException | None], None]) -> bool:
     if not hasattr(sys, "ps1") and not sys.flags.interactive:
         return False
     console: Any = getattr(sys.modules.get("code"), "InteractiveInterpreter", None)
-    if console is not None:
+    if console is not None and not _is_in_c():
         _wrap_console(console, learn)
     else:
         _wrap_hook(learn)
     return True
+
+
+def _is_in_c() -> bool:
+    """Whether the prompt is the one in C, as far as this can be seen. A console asks `sys.excepthook`, too."""
+    newer: Any = sys.modules.get("_pyrepl.main")  # loaded wherever there is a prompt, whether it can be used or not
+    if newer is None or os.environ.get("PYTHON_BASIC_REPL"):
+        return bool(sys.flags.interactive or os.environ.get("PYTHON_BASIC_REPL"))
+    return not newer.CAN_USE_PYREPL
 
 
 def _cell(learn: Callable[[BaseException | None], None]) -> Callable[..., None]:

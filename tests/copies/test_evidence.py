@@ -252,18 +252,18 @@ mkdir_use.use()
 """
 
 
-@pytest.mark.parametrize("how", ["prompt", "console"])
-def test_each_error_of_a_session_counts(one_image: Image, how: str) -> None:
-    script = f"{one_image.places.home}/script.py"
+@pytest.mark.parametrize("how", ["prompt", "basic", "console"])
+def test_each_error_of_a_session_counts(each_image: Image, how: str) -> None:
+    script = f"{each_image.places.home}/script.py"
     with open(script, "w", encoding="utf-8") as file:
         file.write(SESSION)
-    inside = one_image.inside(script)
-    if how == "prompt":
-        argv = ["-c", f"import subprocess, sys; subprocess.run([sys.executable, '-i'], stdin=open({inside!r}))"]
-    else:
+    inside = each_image.inside(script)
+    if how == "console":
         argv = ["-c", f"import code, sys; sys.stdin = open({inside!r}); code.interact()"]
-    result = one_image.run(argv=argv)
-    learned = one_image.learned()
+    else:
+        argv = ["-c", f"import subprocess, sys; subprocess.run([sys.executable, '-i'], stdin=open({inside!r}))"]
+    result = each_image.run(argv=argv, env={"PYTHON_BASIC_REPL": "1"} if how == "basic" else {})
+    learned = each_image.learned()
     assert "package\topen_use\t" in learned, result
     assert "package\tmkdir_use\t" in learned, result
     assert result.stderr.count("from the next run on") == 2
