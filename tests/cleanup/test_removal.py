@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -148,14 +150,14 @@ def test_a_changed_file_does_not_return_over_another_one_of_the_image(one_image:
     folder = _folder_of(one_image)
     _write(one_image.copy("site-packages/large/part3.py"), "value = 33\n")
     with open(_record(folder), "rb+") as file:  # as if the copy had been made of another file
-        text = file.read().replace(b" venv/lib/python3.11/site-packages/large/part3.py", b" nothing")
+        text = re.sub(rb" venv/lib/[^/]+/site-packages/large/part3.py", b" nothing", file.read())
         file.seek(0)
         file.write(text)
         file.truncate()
     (pruned,) = drive(one_image, ("cache", "prune", "--yes", "--older-than", "0min"))
     assert pruned[0] == 0, pruned
     assert one_image.says("import large.part3 as p; print(p.value)", env=WANTED).endswith("\n3\n")
-    assert os.path.exists(f"{folder}/{changes.WRITTEN}/venv/lib/python3.11/site-packages/large/part3.py")
+    assert glob.glob(f"{folder}/{changes.WRITTEN}/venv/lib/*/site-packages/large/part3.py")
 
 
 def _record(folder: str) -> str:

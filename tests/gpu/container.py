@@ -26,7 +26,7 @@ NODES = ("nvidia0", "nvidiactl", "nvidia-uvm")
 def missing() -> str:
     """Say what this machine lacks for these containers, or return an empty string."""
     try:
-        apt.ensure("bwrap", "gcc")
+        apt.ensure("bwrap", "gcc", apt.HEADERS)
     except LabUnavailable as why:
         return str(why)
     trial = subprocess.run(["bwrap", "--ro-bind", "/", "/", "true"], check=False, capture_output=True, text=True)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from tests.lab.store import locked
 from tests.lab.unavailable import LabUnavailable
 
+HEADERS = "/usr/include/stdio.h"
 SFTP = "/usr/lib/openssh/sftp-server"
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 PROGRAMS = {
+    HEADERS: "libc6-dev",
     SFTP: "openssh-sftp-server",
     "bindfs": "bindfs",
     "bwrap": "bubblewrap",
@@ -34,7 +36,6 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "newuidmap": "uidmap",
-    "patchelf": "patchelf",
     "podman": "podman",
     "proot": "proot",
     "rclone": "rclone",
@@ -47,13 +48,15 @@ PROGRAMS = {
     "tcsh": "tcsh",
     "zsh": "zsh",
 }
-"""Program → the Debian package that has it."""
+"""Program → the Debian package that has it. A compiler is of no use without headers, which apt only recommends."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def find(program: str) -> str | None:
     """Return the path of a program, also where an ordinary user's PATH lacks the sbin folders."""
+    if program == HEADERS:  # which nobody can execute
+        return program if os.path.exists(program) else None
     return shutil.which(program) or shutil.which(program, path=SYSTEM_PATH)
 
 

@@ -6,8 +6,9 @@ import contextlib
 import glob
 import os
 import subprocess
+import sys
 
-from tests.lab import apt, debian, wheels
+from tests.lab import debian, wheels
 from tests.lab.store import provide
 from tests.lab.unavailable import LabUnavailable
 
@@ -41,13 +42,12 @@ def _provide(tag: str, version: str, release: str, packages: tuple[str, ...], na
     program = os.path.join("usr", "bin", name or f"python{version}")
 
     def make(path: str) -> None:
-        apt.ensure("patchelf")
         debian.unpack(path, release, packages)
         library = os.path.join(path, "usr", "lib", f"{'pypy' if 'pypy' in name else 'python'}{version}")
         python = os.path.join(path, program)
         _use_own_libraries(path, python)
         tried = subprocess.run([python, "-I", "-S", "-c", "pass"], check=False)
-        if tried.returncode:  # seen with the patchelf of Debian 13
+        if tried.returncode:
             raise LabUnavailable(f"Debian's does not run as patchelf has left it here (exit code {tried.returncode})")
         # Debian's hook would shadow anybody's sitecustomize in here: this one shall be like upstream's.
         with contextlib.suppress(FileNotFoundError):
@@ -65,7 +65,8 @@ def _use_own_libraries(tree: str, program: str) -> None:
     """Have a program find the loader and the libraries of its own tree; extension modules find them by the program."""
     (folder,) = glob.glob(os.path.join(glob.escape(tree), "usr", "lib", "*-linux-gnu*"))
     (loader,) = glob.glob(os.path.join(glob.escape(folder), "ld-linux-*.so.*"))
-    command = ["patchelf", "--set-interpreter", loader, "--force-rpath", "--set-rpath", folder, program]
+    patchelf = os.path.join(os.path.dirname(sys.executable), "patchelf")  # what that of Debian 13 has changed crashes
+    command = [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", folder, program]
     subprocess.run(command, check=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOT_RUN
-from tests.lab.store import ORDINARY_UID
+from tests.lab.store import LAB, ORDINARY_UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,15 @@ VICTIM = ORDINARY_UID
 NEIGHBOUR = VICTIM + 1
 
 
-def needs_two_users() -> None:
-    """Skip the test where nobody can be another user."""
+def needs_two_users(*, in_lab: bool = True) -> None:
+    """Skip the test where nobody can be another user, or where others cannot get into the lab, if that is needed."""
     if os.getuid() != 0:
         pytest.skip(f"{NOT_RUN}only root can be two other users")
+    for folder in pathlib.Path(LAB, "x").parents if in_lab else ():
+        if folder.exists() and not folder.stat().st_mode & 0o001:
+            pytest.skip(
+                f"{NOT_RUN}other users cannot get into {folder}; SIF_WRITABLE_LAB=DIRECTORY puts the lab elsewhere"
+            )
 
 
 def as_user(uid: int, work: Callable[[], Any], groups: Sequence[int] = ()) -> Any:

@@ -21,6 +21,14 @@ DEPENDENCIES = ("platformdirs", "filelock", "nvidia-ml-py")
 
 IMAGE_PYTHON = "3.11"
 
+# pip takes files for another Python, but asks its own for `python_version` in what packages require.
+_FOR_ANOTHER_PYTHON = """
+import runpy, sys
+from pip._vendor.packaging import markers
+version, own = sys.argv.pop(1), markers.default_environment
+markers.default_environment = lambda: {**own(), "python_version": version, "python_full_version": f"{version}.0"}
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _GLIBC_MINORS = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 """Of the tags of wheels that run in the images: pip does not take the older ones along by itself."""
 
@@ -87,7 +95,8 @@ def installed(name: str, requirements: tuple[str, ...], python: str, source: tup
         built = path + ".wheels"
         if source:
             _pip("wheel", "--no-deps", "--wheel-dir", built, *source)
-        _pip("install", "--target", path, "--find-links", built, *_target(python, platforms), *requirements)
+        options = ["--target", path, "--find-links", built, *_target(python, platforms)]
+        _pip("install", *options, *requirements, python=python)
         shutil.rmtree(built, ignore_errors=True)
 
     return provide(name, (requirements, source, python, platforms), make, kept=1)
@@ -99,7 +108,7 @@ def _platforms() -> list[str]:
 
 
 def _fetch(path: str, requirements: tuple[str, ...], python: str, platforms: list[str], *options: str) -> None:
-    _pip("download", "--dest", path, *_target(python, platforms), *options, *requirements)
+    _pip("download", "--dest", path, *_target(python, platforms), *options, *requirements, python=python)
 
 
 def _target(python: str, platforms: list[str]) -> list[str]:
@@ -109,8 +118,9 @@ def _target(python: str, platforms: list[str]) -> list[str]:
     return ["--only-binary=:all:", *target, *(f"--platform={name}" for name in (*platforms, "any"))]
 
 
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+def _pip(*arguments: str, python: str = "") -> None:
+    how = ["-c", _FOR_ANOTHER_PYTHON, python] if python else ["-m", "pip"]
+    command = [sys.executable, *how, *arguments, "--quiet", "--disable-pip-version-check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise LabUnavailable(f"pip {arguments[0]} did not succeed: {result.stderr.strip()[-500:]}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_what_a_program_has_closed_to_its_owner_is_copied_with_its_modes() -> None:
-    needs_two_users()
+    needs_two_users(in_lab=False)
 
     def work(top: str) -> dict[str, object]:
         os.makedirs(f"{top}/from/closed/deep")

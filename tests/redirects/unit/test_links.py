@@ -285,7 +285,7 @@ def test_what_packages_download_into_home_is_kept_where_other_images_look(tmp_pa
 
 
 def test_what_may_not_be_looked_into_stays_as_it_is_named(tmp_path: Path) -> None:
-    needs_two_users()
+    needs_two_users(in_lab=False)
     behind = "/proc/1/root/x"
     assert as_user(VICTIM, lambda: seeding.real_path(behind)) == behind
     assert as_user(VICTIM, lambda: seeding.contents("/proc/1/fd")) == {}
