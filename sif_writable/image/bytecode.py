@@ -39,11 +39,13 @@ def sources(folders: Iterable[str]) -> Iterator[str]:
                 continue
             seen.add(real)
             inner[:] = [
-                name for name in inner if (name.isidentifier() and name != "__pycache__") or name == "site-packages"
+                name
+                for name in sorted(inner)
+                if (name.isidentifier() and name != "__pycache__") or name == "site-packages"
             ]
             if here.startswith(standard) and "-packages" not in here:  # the library's own tests are never imported
                 inner[:] = [name for name in inner if name not in ("test", "tests")]
-            for name in files:
+            for name in sorted(files):
                 if name.endswith(".py"):
                     yield f"{here}/{name}"
 

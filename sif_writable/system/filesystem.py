@@ -137,7 +137,7 @@ def way(path: str, uid: int, *, whole: bool = False) -> "tuple[str, str]":
             leads_to = world.readlink(here) if status.st_mode & _S_IFMT == _S_IFLNK else ""
         except OSError as error:  # not there: then nobody has put it there, and who makes it looks again
             let_pass(error)
-            if whole:
+            if whole and isinstance(error, FileNotFoundError):
                 return f"leads to nothing: {here!r} {explain(error)}", loose
             break
         if passed and passed[-1][1].st_mode & 0o002 and status.st_uid not in (uid, 0):

@@ -90,7 +90,7 @@ write(SITE + "/large.bin", "x" * (3 << 20))
 space = os.statvfs(STORAGE)
 write(STORAGE + "/filler", "y" * (space.f_bavail * space.f_frsize - (1 << 20)))
 """
-    ask = 'assert enter() == ""\ntell(os.path.exists(SITE + "/large.bin") and len(read(SITE + "/large.bin")))'
+    ask = 'assert enter() == ""\nanswer(os.path.exists(SITE + "/large.bin") and len(read(SITE + "/large.bin")))'
     script = f"""
 mkdir -m 700 -p /var/tmp/own/image-test; export STORAGE=/var/tmp/own/image-test; chmod 700 /var/tmp/own
 echo "exit: $($P '{full}' 2>&1)"
@@ -302,10 +302,9 @@ def test_what_a_program_took_the_right_to_read_from_is_kept_with_its_mode(box: B
         f"enter()\nos.chdir(SITE)\nfor name, mode in {MODES}.items():\n    os.makedirs(os.path.dirname(name) or '.', "
     )
     code += "exist_ok=True); write(name, '' if name == 'empty' else 'x'); os.chmod(name, mode)\n"
-    code += "for name, mode in (('shut', 0), ('entered', 0o311), ('listed', 0o600)): os.chmod(name, mode)\ntell(0)"
+    code += "for name, mode in (('shut', 0), ('entered', 0o311), ('listed', 0o600)): os.chmod(name, mode)\nanswer(0)"
     assert box.answer(code) == 0
     found = {path.partition("/site-packages/")[2]: text for path, text in box.generation().items()}
     assert found == {name: "" if name == "empty" else "x" for name in MODES}
-    assert box.answer(f"enter()\ntell([os.lstat(f'{{SITE}}/{{name}}').st_mode & 0o777 for name in {list(MODES)}])") == [
-        *MODES.values()
-    ]
+    code = f"enter()\nanswer([os.lstat(f'{{SITE}}/{{name}}').st_mode & 0o777 for name in {list(MODES)}])"
+    assert box.answer(code) == [*MODES.values()]

@@ -196,7 +196,7 @@ def test_a_file_of_the_topmost_directory_that_a_killed_process_changed_is_publis
     """Its copy leaves that directory with the time that it had in the image."""
     env = {"SIF_WRITABLE_KEEP": "all"}  # without, what the interpreter obeys at its start is gone with the layer
     box.run('assert enter() == ""\nwrite("/venv/pyvenv.cfg", "changed = yes", "a"); os.kill(os.getpid(), 9)', env=env)
-    done = box.run('assert enter() == ""\ntell("changed = yes" in read("/venv/pyvenv.cfg"))', env=env)
+    done = box.run('assert enter() == ""\nanswer("changed = yes" in read("/venv/pyvenv.cfg"))', env=env)
     assert done.stdout == "true\n", done
 
 
@@ -347,7 +347,7 @@ def test_what_a_machine_that_crashed_had_not_flushed_is_not_kept(box: Box) -> No
     (upper,) = [name for name in os.listdir(box.place) if name.startswith("upper-")]
     with open(f"{box.place}/{upper}/about", "r+", encoding="utf-8") as file:
         file.write("another-run-of-the-machine"[:10])
-    result = box.run("assert enter() == ''\ntell(os.path.exists(SITE + '/unflushed'))")
+    result = box.run("assert enter() == ''\nanswer(os.path.exists(SITE + '/unflushed'))")
     assert result.stdout == "false\n"
     assert "is lost, since half of it may be missing" in result.stderr
     assert upper not in os.listdir(box.place)

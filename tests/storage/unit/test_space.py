@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +29,7 @@ from sif_writable.system.mounts import Mount
 from tests.lab.store import REPOSITORY
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -96,20 +98,27 @@ def test_each_kind_of_place_has_its_remedy(kind: str, lack: str, words: list[str
     assert [word for word in words if word not in advice] == []
 
 
-def test_kinds_of_real_places(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Make a folder that lies in memory on no machine: /tmp does on some, since Debian 13."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def test_kinds_of_real_places(on_disk: Path) -> None:
+    home = on_disk / "home"
     (home / "below").mkdir(parents=True)
     environ = {"HOME": str(home)}
     seen = room_at(str(home / "below"), environ)
     assert seen is not None
     assert (seen.kind, seen.free > 0, seen.total >= seen.free) == (HOME, True, True)
-    elsewhere = room_at(str(tmp_path), environ)
+    elsewhere = room_at(str(on_disk), environ)
     assert elsewhere is not None
     assert elsewhere.kind == DISK
     memory = room_at("/dev/shm", environ)
     assert memory is not None
     assert memory.kind == MEMORY
-    assert room_at(str(tmp_path / "nothing"), environ) is None
+    assert room_at(str(on_disk / "nothing"), environ) is None
 
 
 def test_a_read_only_overlay_is_seen_in_the_mount_of_the_root() -> None:
@@ -175,14 +184,14 @@ def test_a_named_place_with_room_for_settings_and_none_for_downloads(tmp_path: P
     assert f"{tmp_path}/place/sif-writable/image-" in done.stdout
 
 
-def test_doctor_writes_since_numbers_do_not_show_a_quota(tmp_path: Path) -> None:
+def test_doctor_writes_since_numbers_do_not_show_a_quota(on_disk: Path) -> None:
     doctor = f"{sys.executable} -m sif_writable doctor"
     # No file may grow: as with a quota that is used up, there is room, and nothing can be written.
-    done = on_tmpfs(tmp_path, "size=300m", f"{doctor} >/dev/null || true; ulimit -f 0; {doctor} | cat || true")
+    done = on_tmpfs(on_disk, "size=300m", f"{doctor} >/dev/null || true; ulimit -f 0; {doctor} | cat || true")
     folded = " ".join(done.stdout.split())
-    assert f"WARN space: storage: {tmp_path}/place/sif-writable/image-" in folded
+    assert f"WARN space: storage: {on_disk}/place/sif-writable/image-" in folded
     assert "fails with: File too large remedy: bind a directory of a disk: --bind DIR:/sif-writable" in folded
-    assert f"WARN space: HOME: {tmp_path}/home fails with: File too large remedy: SIF_WRITABLE_DIR=$SCRATCH/" in folded
+    assert f"WARN space: HOME: {on_disk}/home fails with: File too large remedy: SIF_WRITABLE_DIR=$SCRATCH/" in folded
 
 
 def test_what_makes_a_root_writable_is_known_by_its_numbers(tmp_path: Path) -> None:
