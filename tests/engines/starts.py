@@ -107,7 +107,11 @@ def _firejail(places: Scratch, __: str, code: str) -> list[str]:
     # Its own /tmp would hide a clone that lies there.
     start = f"firejail --quiet --noprofile {HOSTS_PYTHON} -B -c {shlex.quote(code)}"
     place = f"{places.new_folder('state')}/place"
-    return [f"HOME=/nowhere SIF_WRITABLE_DIR={place} ATTACHED={attached.folder()}/current {start}"]
+    return [
+        # Within a container it starts what it is given as it is.
+        "if firejail --noprofile true 2>&1 | grep 'existing sandbox' >&2; then exit 1; fi",
+        f"HOME=/nowhere SIF_WRITABLE_DIR={place} ATTACHED={attached.folder()}/current {start}",
+    ]
 
 
 def _podman(places: Scratch, root: str, code: str) -> list[str]:

@@ -17,7 +17,7 @@ class Row(NamedTuple):
     """What a user types."""
     known_by: str
     name: str
-    """What `status` calls it."""
+    """What `status` calls it; ``A or B`` where that depends on its version."""
     tried_with: str = REAL
     own: bool = True
     """Whether directories of packages count as the image's own, so that they get a layer or copies."""
@@ -28,7 +28,9 @@ ROWS = {
     "apptainer": Row("Apptainer", "`apptainer exec`", "`APPTAINER_CONTAINER`", "Apptainer"),
     "kernel": Row("any root that the kernel mounts read-only", "", _ROOT, "unknown"),
     "charliecloud": Row("Charliecloud", "`ch-run`", "`CH_RUNNING`", "Charliecloud"),
-    "podman": Row("Podman", "`podman run --read-only`", "`container=podman` or `oci`, `/run/.containerenv`", "unknown"),
+    "podman": Row(
+        "Podman", "`podman run --read-only`", "`container=podman` or `oci`, `/run/.containerenv`", "unknown or Podman"
+    ),
     "runc": Row("runc", '`"readonly": true` of `root`', _ROOT, "unknown"),
     "runc-rootless": Row("runc, rootless", "the same", _ROOT, "unknown"),
     "crun": Row("crun", "the same", _ROOT, "unknown"),

@@ -149,7 +149,7 @@ if FREEZE:
     gc.freeze()
 gc.set_threshold(700, 10, 10)
 frozen, before = gc.get_freeze_count(), gc.get_stats()
-near = [[] for _ in range(680 - gc.get_count()[0])]
+near = [[] for _ in range(600 - gc.get_count()[0])]
 import quiet, sys
 more = sum(new["collections"] - old["collections"] for new, old in zip(gc.get_stats(), before))
 print(more, gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() == frozen, "sif_writable.layer" in sys.modules)
