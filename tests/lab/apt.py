@@ -40,6 +40,7 @@ PROGRAMS = {
     "proot": "proot",
     "rclone": "rclone",
     "runc": "runc",
+    "setcap": "libcap2-bin",
     "setfacl": "acl",
     "setquota": "quota",
     "sshfs": "sshfs",
