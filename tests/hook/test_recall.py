@@ -138,7 +138,9 @@ def _settings(hooked: Hooked) -> None:
 
 
 def _cleared(hooked: Hooked) -> None:
-    hooked.write("matplotlib/__init__.py", "")  # folders are made for what is there
+    hooked.environment = hooked.copy().environment
+    hooked.write("matplotlib/__init__.py", "")  # folders are made for what is there at the first start
+    shutil.rmtree(_below(hooked, ".cache", "sif-writable"))
     assert hooked.state() == "active"
     made = glob.glob(os.path.join(glob.escape(_below(hooked, ".cache", "sif-writable")), "image-*", "config", "*"))
     assert made
