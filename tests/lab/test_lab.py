@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import or_skip
-from tests.lab import apt, debian_pythons, pythons, store
+from tests.lab import apptainer_root, apt, debian_pythons, pythons, store
 from tests.lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
@@ -188,6 +188,12 @@ def test_the_archive_of_debian_is_found_before_the_first_update(
     usual = apt.debian_mirror()
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     assert apt.debian_mirror() == usual
+
+
+def test_a_fuse_device_that_the_user_may_not_open_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == "/dev/fuse" and mode & os.W_OK))
+    with pytest.raises(LabUnavailable, match="may not open /dev/fuse"):
+        apptainer_root.find.__wrapped__()
 
 
 def test_a_folder_with_mounts_below_is_shown_read_only_with_mount_points(tmp_path: Path) -> None:
